@@ -1,0 +1,3 @@
+"""Slicecast: one annotated slice becomes a segmented volume."""
+
+__version__ = "0.1.0"

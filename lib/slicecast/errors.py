@@ -1,0 +1,105 @@
+"""Every error that Slicecast raises on purpose.
+
+SlicecastError
+├── InputError (ValueError)        the caller's fault: 422
+│   ├── GeometryError                  grids that do not fit together
+│   ├── VolumeError                    a file that is not a usable 3D scan
+│   ├── PromptError                    clicks, boxes or masks that cannot be used
+│   └── ConfigError                    a setting that is unknown or out of range
+├── NotFound (LookupError)         404
+│   ├── UnknownImage
+│   ├── UnknownModel
+│   └── UnknownSession
+├── StateError (RuntimeError)      right request, wrong moment
+│   ├── Conflict                       409
+│   └── SessionClosed                  410
+├── ResourceError (RuntimeError)   the machine's state: 503
+│   ├── WeightsMissing
+│   ├── WeightsCorrupt
+│   ├── DeviceUnavailable
+│   ├── OutOfMemory
+│   └── QueueFull
+└── Cancelled                      the user stopped the work: 499
+
+A message says what was wrong, the value, and the remedy.
+"""
+
+
+class SlicecastError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class InputError(SlicecastError, ValueError):
+    """The request cannot be carried out as it stands."""
+
+
+class GeometryError(InputError):
+    """Two grids do not fit together, or one is not a valid grid."""
+
+
+class VolumeError(InputError):
+    """A file cannot be read as one 3D scan of numbers."""
+
+
+class PromptError(InputError):
+    """Clicks, boxes or masks cannot be used on this volume."""
+
+
+class ConfigError(InputError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class NotFound(SlicecastError, LookupError):
+    """Something named in the request does not exist."""
+
+
+class UnknownImage(NotFound):
+    """No image of that id in the studies."""
+
+
+class UnknownModel(NotFound):
+    """No model of that name in the registry."""
+
+
+class UnknownSession(NotFound):
+    """No session of that id."""
+
+
+class StateError(SlicecastError, RuntimeError):
+    """The request is valid but not at this moment."""
+
+
+class Conflict(StateError):
+    """Somebody else holds it, or it has changed meanwhile."""
+
+
+class SessionClosed(StateError):
+    """The session existed and has ended."""
+
+
+class ResourceError(SlicecastError, RuntimeError):
+    """The machine lacks something: weights, device, memory or room in the queue."""
+
+
+class WeightsMissing(ResourceError):
+    """The weights file is not on this machine."""
+
+
+class WeightsCorrupt(ResourceError):
+    """The weights file is not the one that was asked for."""
+
+
+class DeviceUnavailable(ResourceError):
+    """The device that was asked for cannot be used."""
+
+
+class OutOfMemory(ResourceError):
+    """The device ran out of memory and no fallback was left."""
+
+
+class QueueFull(ResourceError):
+    """Too much work is waiting; try again later."""
+
+
+class Cancelled(SlicecastError):
+    """The work was stopped by the user; what was done is kept."""

@@ -1,0 +1,81 @@
+"""Build SAM 2 networks from a YAML, without touching hydra's global state.
+
+The YAML is one of the ``sam2`` package's own (``configs/sam2.1/sam2.1_hiera_t.yaml``) or one of
+this project's in the same form. Nothing is inherited: the classes are the package's.
+"""
+
+from importlib import resources
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from sam2.modeling.sam2_base import SAM2Base
+
+from slicecast.errors import ConfigError
+
+STRIDE_PX = 16
+"""Input pixels per memory token, in every published SAM 2."""
+
+STOCK_DECODER_EXTRAS = {
+    "dynamic_multimask_via_stability": True,
+    "dynamic_multimask_stability_delta": 0.05,
+    "dynamic_multimask_stability_thresh": 0.98,
+}
+"""What ``sam2.build_sam`` adds by default: an unstable single mask falls back to the best of three."""
+
+VIDEO_PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+
+
+def build_sam2(
+    architecture: str | Path,
+    *,
+    image_size: int | None = None,
+    target: str | None = None,
+    stock_defaults: bool | None = None,
+) -> SAM2Base:
+    """Instantiate the network of a YAML, with fresh weights.
+
+    Args:
+        architecture: path of a YAML file, or a path inside the ``sam2`` package.
+        image_size: pixels of the square input; a multiple of 16. Default: the YAML's own.
+        target: dotted class to build instead of the YAML's, for example :data:`VIDEO_PREDICTOR`.
+        stock_defaults: apply the settings that ``sam2.build_sam`` applies on top of the YAML.
+            Default: only for the package's own YAMLs.
+
+    Raises:
+        ConfigError: there is no such YAML, or the size does not suit.
+    """
+    own_file = Path(architecture).is_file()
+    model = _load_yaml(architecture).model
+    if image_size is not None:
+        _set_image_size(model, image_size)
+    if target is not None:
+        model["_target_"] = target
+    if not own_file if stock_defaults is None else stock_defaults:
+        model["sam_mask_decoder_extra_args"] = STOCK_DECODER_EXTRAS
+        model["binarize_mask_from_pts_for_mem_enc"] = True
+    return instantiate(model, _recursive_=True).eval()
+
+
+def _load_yaml(architecture: str | Path) -> DictConfig:
+    if Path(architecture).is_file():
+        return OmegaConf.load(architecture)
+    packaged = resources.files("sam2").joinpath(str(architecture))
+    if not packaged.is_file():
+        raise ConfigError(
+            f"No SAM 2 architecture {str(architecture)!r}: neither a file nor a config of the sam2 package. "
+            "Name a YAML such as configs/sam2.1/sam2.1_hiera_t.yaml."
+        )
+    with resources.as_file(packaged) as path:
+        return OmegaConf.load(path)
+
+
+def _set_image_size(model: DictConfig, image_size: int) -> None:
+    if image_size < 4 * STRIDE_PX or image_size % STRIDE_PX:
+        raise ConfigError(
+            f"image_size is {image_size}; SAM 2 needs a multiple of {STRIDE_PX} of at least {4 * STRIDE_PX}."
+        )
+    tokens = image_size // STRIDE_PX
+    model.image_size = image_size
+    for attention in ("self_attention", "cross_attention"):
+        model.memory_attention.layer[attention].feat_sizes = [tokens, tokens]

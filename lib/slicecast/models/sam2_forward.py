@@ -1,0 +1,307 @@
+"""SAM 2's steps as plain batched functions, differentiable, shared by inference and training.
+
+Every function takes a :class:`sam2.modeling.sam2_base.SAM2Base` and calls its own building blocks
+(Ravi et al., "SAM 2: Segment Anything in Images and Videos", section 4). One batch row is one lane:
+one object on one slice. A lane counts its own time from its anchor (time 0), always forward.
+
+Shapes: S input pixels, m = S/4 mask pixels, t = S/16 tokens a side, C hidden channels, B lanes.
+
+Two inputs that SAM 2 itself has, used here in a new way, off for stock weights:
+
+* *carry*: the previous slice's mask logits enter as SAM's dense prompt on a tracked slice;
+* *drawn prompts*: clicks and boxes are drawn into that dense prompt beside their tokens (the idea of
+  spatially aligned prompts, CT-SAM3D, arXiv 2403.15063).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+CARRY_LIMIT = 12.0
+"""Carried logits are clamped to this, so that an overconfident slice can still be corrected."""
+PREVIOUS_LIMIT = 32.0
+"""The clamp SAM 2's own predictor applies to logits it feeds back together with new clicks."""
+
+CLICK_RADIUS_MASK_PX = 2.5
+CLICK_LOGIT, NO_CLICK_LOGIT = 10.0, -1.0
+BOX_INSIDE_LOGIT, BOX_OUTSIDE_LOGIT = 3.0, -6.0
+
+PAD, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+"""SAM's point labels. A box is two points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Encoded slices: three maps (B, C/8, 4t, 4t), (B, C/4, 2t, 2t), (B, C, t, t), finest first."""
+
+    maps: tuple[Tensor, ...]
+
+    def tokens(self) -> list[Tensor]:
+        """Return each map as SAM 2 wants it: (positions, B, channels)."""
+        return [m.flatten(2).permute(2, 0, 1) for m in self.maps]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return (height, width) of each map."""
+        return [tuple(m.shape[-2:]) for m in self.maps]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one slice leaves for later ones: spatial features (B, 64, t, t) and a pointer (B, C)."""
+
+    features: Tensor
+    pointer: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """A batch of lanes at one lane time.
+
+    Args:
+        anchors: memory of conditioning slices by lane time; the own anchor at 0, others later.
+        recent: memory of tracked slices by lane time.
+    """
+
+    anchors: Mapping[int, Memory]
+    recent: Mapping[int, Memory]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Outcome of one slice for a batch of lanes.
+
+    Args:
+        candidates: (B, M, m, m) float32 logits of the one or three masks.
+        candidate_ious: (B, M) their predicted IoU.
+        logits: (B, 1, m, m) float32, the chosen mask.
+        predicted_iou: (B,) of the chosen mask.
+        pointer: (B, C) object pointer.
+        object_score: (B, 1) logit that the object is on the slice. Where it is not positive, SAM 2
+            sets all mask logits to -1024.
+    """
+
+    candidates: Tensor
+    candidate_ious: Tensor
+    logits: Tensor
+    predicted_iou: Tensor
+    pointer: Tensor
+    object_score: Tensor
+
+
+def prepare_for_training(model: SAM2Base) -> SAM2Base:
+    """Switch dropout and the like on, but keep the rules for choosing memory as at inference.
+
+    ``SAM2Base.training`` alone decides that pointers of later anchors are used too; at inference they
+    are not, so a network trained with them would meet another input.
+    """
+    model.train()
+    model.training = False
+    return model
+
+
+def encode(model: SAM2Base, frames: Tensor) -> Features:
+    """Encode slices.
+
+    Args:
+        frames: (B, S, S) float in [0, 1], grey.
+    """
+    mean = frames.new_tensor(PIXEL_MEAN).view(1, 3, 1, 1)
+    std = frames.new_tensor(PIXEL_STD).view(1, 3, 1, 1)
+    out = model.forward_image((frames.unsqueeze(1) - mean) / std)
+    return Features(tuple(out["backbone_fpn"][-model.num_feature_levels :]))
+
+
+def image_position(model: SAM2Base, features: Features) -> Tensor:
+    """Return the sine position encoding of the coarsest map as (positions, B, C)."""
+    top = features.maps[-1]
+    encoding = model.image_encoder.neck.position_encoding(top).to(top.dtype)
+    return encoding.flatten(2).permute(2, 0, 1)
+
+
+def draw_prompts(
+    points: Tensor, labels: Tensor, *, mask_size: int, image_size: int, previous: Tensor | None = None
+) -> Tensor:
+    """Draw clicks and boxes into a dense prompt.
+
+    Args:
+        points: (B, P, 2) x, y in input pixels; a pixel's centre is an integer.
+        labels: (B, P) SAM's point labels; a box's corners adjoin.
+        mask_size: m.
+        image_size: S.
+        previous: (B, 1, m, m) logits to draw over. Default: a flat sheet, or the box.
+
+    Returns:
+        (B, 1, m, m) logits.
+    """
+    batch = points.shape[0]
+    scale = mask_size / image_size
+    xy = (points + 0.5) * scale - 0.5
+    ys, xs = torch.meshgrid(
+        torch.arange(mask_size, device=points.device, dtype=points.dtype),
+        torch.arange(mask_size, device=points.device, dtype=points.dtype),
+        indexing="ij",
+    )
+    if previous is None:
+        sheet = points.new_full((batch, mask_size, mask_size), NO_CLICK_LOGIT)
+        sheet = _draw_boxes(sheet, xy, labels, xs, ys)
+    else:
+        sheet = previous[:, 0].clamp(-CARRY_LIMIT, CARRY_LIMIT)
+    return _draw_clicks(sheet, xy, labels, xs, ys).unsqueeze(1)
+
+
+def _draw_boxes(sheet: Tensor, xy: Tensor, labels: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+    for p in range(labels.shape[1] - 1):
+        is_box = ((labels[:, p] == BOX_TOP_LEFT) & (labels[:, p + 1] == BOX_BOTTOM_RIGHT)).view(-1, 1, 1)
+        low, high = xy[:, p], xy[:, p + 1]
+        inside = (xs >= low[:, 0].view(-1, 1, 1)) & (xs <= high[:, 0].view(-1, 1, 1))
+        inside &= (ys >= low[:, 1].view(-1, 1, 1)) & (ys <= high[:, 1].view(-1, 1, 1))
+        drawn = torch.where(inside, BOX_INSIDE_LOGIT, BOX_OUTSIDE_LOGIT).to(sheet.dtype)
+        sheet = torch.where(is_box, drawn, sheet)
+    return sheet
+
+
+def _draw_clicks(sheet: Tensor, xy: Tensor, labels: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+    for p in range(labels.shape[1]):
+        dx = xs - xy[:, p, 0].view(-1, 1, 1)
+        dy = ys - xy[:, p, 1].view(-1, 1, 1)
+        disk = dx.square() + dy.square() <= CLICK_RADIUS_MASK_PX**2
+        label = labels[:, p].view(-1, 1, 1)
+        sheet = torch.where(disk & (label == POSITIVE), CLICK_LOGIT, sheet)
+        sheet = torch.where(disk & (label == NEGATIVE), -CLICK_LOGIT, sheet)
+    return sheet
+
+
+def prompt_with_mask(model: SAM2Base, features: Features, mask: Tensor) -> Step:
+    """Take a mask as the answer of its slice.
+
+    Args:
+        mask: (B, 1, S, S) float 0 or 1.
+    """
+    outputs = model._use_mask_as_output(features.maps[-1], list(features.maps[:-1]), mask)
+    return _step(outputs)
+
+
+def prompt_with_points(
+    model: SAM2Base,
+    features: Features,
+    points: Tensor,
+    labels: Tensor,
+    *,
+    dense: Tensor | None = None,
+    bank: Bank | None = None,
+    time: int = 0,
+    num_slices: int = 16,
+) -> Step:
+    """Segment a slice from clicks and boxes.
+
+    Args:
+        points: (B, P, 2) x, y in input pixels.
+        labels: (B, P) int32.
+        dense: (B, 1, m, m) logits as a dense prompt: the previous answer, or :func:`draw_prompts`.
+        bank: memory, when the slice had been tracked before (a correction). Default: none.
+        time: lane time of the slice; only used with a bank.
+        num_slices: slices of the volume; SAM 2 scales pointer distances by it when it is below 16.
+    """
+    fused = _fuse(model, features, bank, time, num_slices)
+    prompts = {"point_coords": points, "point_labels": labels}
+    outputs = model._forward_sam_heads(
+        backbone_features=fused,
+        point_inputs=prompts,
+        mask_inputs=dense,
+        high_res_features=list(features.maps[:-1]),
+        multimask_output=model._use_multimask(bank is None, prompts),
+    )
+    return _step(outputs)
+
+
+def track(
+    model: SAM2Base,
+    features: Features,
+    bank: Bank,
+    *,
+    time: int,
+    num_slices: int,
+    carry: Tensor | None = None,
+) -> Step:
+    """Segment a slice from memory alone.
+
+    Args:
+        carry: (B, 1, m, m) logits of the previous slice as a dense prompt. Default: none (stock SAM 2).
+    """
+    fused = _fuse(model, features, bank, time, num_slices)
+    outputs = model._forward_sam_heads(
+        backbone_features=fused,
+        point_inputs=None,
+        mask_inputs=None if carry is None else carry.clamp(-CARRY_LIMIT, CARRY_LIMIT),
+        high_res_features=list(features.maps[:-1]),
+        multimask_output=model._use_multimask(False, None),
+    )
+    return _step(outputs)
+
+
+def remember(model: SAM2Base, features: Features, step: Step, *, prompted: bool) -> Memory:
+    """Encode a slice's answer into memory.
+
+    Args:
+        prompted: the answer came from clicks, a box or a mask (SAM 2 may then binarise it).
+    """
+    size = (model.image_size, model.image_size)
+    high_res = F.interpolate(step.logits, size=size, mode="bilinear", align_corners=False)
+    spatial, _ = model._encode_new_memory(
+        current_vision_feats=features.tokens(),
+        feat_sizes=features.sizes,
+        pred_masks_high_res=high_res,
+        object_score_logits=step.object_score,
+        is_mask_from_pts=prompted,
+    )
+    return Memory(spatial, step.pointer)
+
+
+def _fuse(model: SAM2Base, features: Features, bank: Bank | None, time: int, num_slices: int) -> Tensor:
+    return model._prepare_memory_conditioned_features(
+        frame_idx=time,
+        is_init_cond_frame=bank is None,
+        current_vision_feats=features.tokens()[-1:],
+        current_vision_pos_embeds=[image_position(model, features)],
+        feat_sizes=features.sizes[-1:],
+        output_dict=_output_dict(model, bank),
+        num_frames=num_slices,
+    )
+
+
+def _output_dict(model: SAM2Base, bank: Bank | None) -> dict[str, dict[int, dict]]:
+    if bank is None:
+        return {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    return {
+        "cond_frame_outputs": {t: _entry(model, m) for t, m in bank.anchors.items()},
+        "non_cond_frame_outputs": {t: _entry(model, m) for t, m in bank.recent.items()},
+    }
+
+
+def _entry(model: SAM2Base, memory: Memory) -> dict:
+    position = model.memory_encoder.position_encoding(memory.features).to(memory.pointer.dtype)
+    return {
+        "maskmem_features": memory.features,
+        "maskmem_pos_enc": [position],
+        "obj_ptr": memory.pointer,
+    }
+
+
+def _step(outputs: Sequence[Tensor]) -> Step:
+    candidates, _, ious, logits, _, pointer, score = outputs
+    return Step(
+        candidates=candidates,
+        candidate_ious=ious,
+        logits=logits,
+        predicted_iou=ious.amax(dim=1),
+        pointer=pointer,
+        object_score=score,
+    )
