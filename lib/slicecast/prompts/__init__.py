@@ -1,0 +1,17 @@
+"""What the annotator said, and where that lies on the slices."""
+
+from slicecast.prompts.mapping import SlicePrompt, slice_ranges, slice_to_source_ijk, to_slice_prompts
+from slicecast.prompts.model import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+
+__all__ = [
+    "Absent",
+    "Box",
+    "MaskPrompt",
+    "ObjectPrompts",
+    "Point",
+    "PromptSet",
+    "SlicePrompt",
+    "slice_ranges",
+    "slice_to_source_ijk",
+    "to_slice_prompts",
+]

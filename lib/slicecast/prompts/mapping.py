@@ -1,0 +1,172 @@
+"""Carry prompts from the stored volume to the pixels of canonical slices, and back.
+
+A voxel's path: stored (i, j, k) -> canonical (i, j, k) -> slice n, pixel (x, y). No rounding happens anywhere.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slicecast.errors import PromptError
+from slicecast.prompts.model import Box, ObjectPrompts, PromptSet
+from slicecast.volume import Reorientation, SliceAxis, SliceStack
+
+
+def _no_points() -> np.ndarray:
+    return np.zeros((0, 2), dtype=np.float32)
+
+
+def _no_labels() -> np.ndarray:
+    return np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlicePrompt:
+    """What was said about one object on one canonical slice.
+
+    Args:
+        slice: canonical slice number.
+        points_xy: float32 (N, 2), pixels (x, y).
+        labels: int64 (N,), 1 on the object, 0 beside it.
+        box_xyxy: float32 (4,), pixels, corners included; or None.
+        mask: bool (H, W); or None.
+        absent: the slice does not show the object; then nothing else is given.
+    """
+
+    slice: int
+    points_xy: np.ndarray = field(default_factory=_no_points)
+    labels: np.ndarray = field(default_factory=_no_labels)
+    box_xyxy: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    absent: bool = False
+
+    @property
+    def starts(self) -> bool:
+        """Whether the object can be found from this slice alone: a positive point, a box or a mask."""
+        return self.box_xyxy is not None or self.mask is not None or bool((self.labels == 1).any())
+
+
+def to_slice_prompts(
+    prompt_set: PromptSet, reorientation: Reorientation, axis: SliceAxis
+) -> dict[str, tuple[SlicePrompt, ...]]:
+    """Collect each object's prompts by canonical slice, ascending, one SlicePrompt a slice.
+
+    A box that spans several slices is put on its middle slice; `slice_ranges` gives the extent it stands for.
+
+    Raises:
+        PromptError: a prompt lies outside the volume or on another grid, a slice is said to be both empty and
+            not, or an object has two boxes or two masks on one slice.
+    """
+    prompt_set.check(reorientation.source)
+    return {entry.name: _slice_prompts(entry, reorientation, axis) for entry in prompt_set.objects}
+
+
+def slice_ranges(
+    prompt_set: PromptSet, reorientation: Reorientation, axis: SliceAxis
+) -> dict[str, tuple[int, int] | None]:
+    """Give the half-open range of canonical slices to which each object's 3D boxes confine it, or None."""
+    ranges: dict[str, tuple[int, int] | None] = {}
+    for entry in prompt_set.objects:
+        spans = [_canonical_corners(box, reorientation)[:, axis] for box in entry.boxes]
+        deep = [span for span in spans if span[1] > span[0]]
+        confined = bool(deep) and len(deep) == len(spans)
+        ranges[entry.name] = (int(min(deep, key=min)[0]), int(max(s[1] for s in deep)) + 1) if confined else None
+    return ranges
+
+
+def slice_to_source_ijk(reorientation: Reorientation, axis: SliceAxis, *, n: int, xy: np.ndarray) -> np.ndarray:
+    """Map pixels (N, 2) as (x, y) of canonical slice `n` to stored voxel indices (N, 3)."""
+    pixels = np.asarray(xy)
+    return reorientation.to_source_ijk(axis.to_ijk(n, pixels[..., 0], pixels[..., 1]))
+
+
+def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> tuple[SlicePrompt, ...]:
+    points = _points_by_slice(entry, reorientation, axis)
+    boxes = _unique(_placed_boxes(entry, reorientation, axis), f"'{entry.name}' has two boxes")
+    painted = _unique(_painted_slices(entry, reorientation, axis), f"'{entry.name}' has two masks")
+    masks = {n: mask for n, mask in painted.items() if mask.any()}
+    absent = _absent_slices(entry, reorientation, axis) | (painted.keys() - masks.keys())
+    for n in sorted(absent):
+        if n in points or n in boxes or n in masks:
+            raise PromptError(
+                f"Slice {reorientation.to_source_slice(axis, n)} of '{entry.name}' is marked as not showing it, "
+                "but has other prompts. Remove one or the other."
+            )
+    numbers = sorted(points.keys() | boxes.keys() | masks.keys() | absent)
+    return tuple(_one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers)
+
+
+def _one_slice(
+    n: int, points: dict[int, np.ndarray], boxes: dict[int, np.ndarray], masks: dict[int, np.ndarray]
+) -> SlicePrompt:
+    xyp = points.get(n, np.zeros((0, 3)))
+    return SlicePrompt(
+        n,
+        points_xy=xyp[:, :2].astype(np.float32),
+        labels=xyp[:, 2].astype(np.int64),
+        box_xyxy=boxes.get(n),
+        mask=masks.get(n),
+    )
+
+
+def _points_by_slice(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> dict[int, np.ndarray]:
+    """Return {slice: (N, 3) columns x, y, positive}, in the order clicked; a repeated click counts once."""
+    clicks = dict.fromkeys(entry.points)
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    for click in clicks:
+        n, x, y = axis.to_slice(reorientation.to_canonical_ijk(click.ijk)).tolist()
+        found.setdefault(n, []).append((x, y, int(click.positive)))
+    return {n: np.array(rows) for n, rows in found.items()}
+
+
+def _placed_boxes(
+    entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis
+) -> Iterator[tuple[int, np.ndarray]]:
+    for box in entry.boxes:
+        (n0, x0, y0), (n1, x1, y1) = axis.to_slice(_canonical_corners(box, reorientation)).tolist()
+        if n1 > n0 and (x0 == x1 or y0 == y1):
+            raise PromptError(
+                f"The box {box.low_ijk} to {box.high_ijk} of '{entry.name}' is flat, but not along the "
+                f"{axis.name.lower()} axis: it shows no area on any slice. Draw it on one slice, or choose another axis."
+            )
+        yield (n0 + n1) // 2, np.array([x0, y0, x1, y1], dtype=np.float32)
+
+
+def _canonical_corners(box: Box, reorientation: Reorientation) -> np.ndarray:
+    """Return the sorted corners of a box, (2, 3) canonical (i, j, k)."""
+    return np.sort(reorientation.to_canonical_ijk([box.low_ijk, box.high_ijk]), axis=0)
+
+
+def _painted_slices(
+    entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis
+) -> Iterator[tuple[int, np.ndarray]]:
+    for mask in entry.masks:
+        stack = SliceStack(reorientation.to_canonical_array(mask.array), axis)
+        if mask.slices is None:
+            numbers = np.flatnonzero(stack.array.any(axis=tuple(2 - place for place in axis.in_plane))).tolist()
+        else:
+            numbers = [_canonical_number(n, reorientation, axis, f"The mask of '{entry.name}'") for n in mask.slices]
+        for n in numbers:
+            yield n, np.ascontiguousarray(stack.slice(n))
+
+
+def _absent_slices(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> set[int]:
+    what = f"A slice without '{entry.name}'"
+    return {_canonical_number(mark.slice, reorientation, axis, what) for mark in entry.absent}
+
+
+def _canonical_number(number: int, reorientation: Reorientation, axis: SliceAxis, what: str) -> int:
+    count = reorientation.source.size_ijk[reorientation.permutation[axis]]
+    if number >= count:
+        raise PromptError(f"{what} is given as slice {number}; the {axis.name.lower()} slices run from 0 to {count - 1}.")
+    return reorientation.to_canonical_slice(axis, number)
+
+
+def _unique(pairs: Iterator[tuple[int, np.ndarray]], what: str) -> dict[int, np.ndarray]:
+    found: dict[int, np.ndarray] = {}
+    for n, value in pairs:
+        if n in found:
+            raise PromptError(f"{what} on one slice. Give one a slice, or make another object of it.")
+        found[n] = value
+    return found

@@ -1,0 +1,210 @@
+"""What the annotator said: points, boxes, masks and empty slices, for one or several objects.
+
+Everything is in the volume's own stored index space, as the client sends it: voxel (i, j, k), 0-based. Slice
+numbers count along the stored axis that becomes the slice axis. Values are valid from construction on;
+`PromptSet.check` compares them with the volume they are meant for.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from slicecast.errors import PromptError
+from slicecast.volume import Geometry
+
+MAX_POINTS = 10_000
+"""More points than a person can click; a request beyond this is a client's mistake."""
+
+IJK = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A click on voxel (i, j, k): on the object, or (positive=False) beside it."""
+
+    ijk: IJK
+    positive: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ijk", _voxel(self.ijk, "Point"))
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box around the object, both corners included; flat (one slice) or 3D. Reversed corners are sorted."""
+
+    low_ijk: IJK
+    high_ijk: IJK
+
+    def __post_init__(self) -> None:
+        corners = np.array([_voxel(self.low_ijk, "Box corner"), _voxel(self.high_ijk, "Box corner")])
+        if (corners[0] == corners[1]).all():
+            raise PromptError(f"The box at {_text(corners[0])} is a single voxel. Draw a larger box, or use a point.")
+        object.__setattr__(self, "low_ijk", tuple(corners.min(axis=0).tolist()))
+        object.__setattr__(self, "high_ijk", tuple(corners.max(axis=0).tolist()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskPrompt:
+    """Painted slices of the object.
+
+    Args:
+        array: bool [k, j, i] on the volume's grid (other numbers: non-zero is object).
+        slices: the slice numbers to use, counted along the slice axis; one of them that is empty says "the
+            object is not here". None takes every slice that is not empty.
+        geometry: the mask's own grid, if it came from a file; it is compared with the volume's.
+    """
+
+    array: np.ndarray
+    slices: tuple[int, ...] | None = None
+    geometry: Geometry | None = None
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.array) != 3:
+            raise PromptError(f"A mask of shape {np.shape(self.array)} is not a volume; give three axes [k, j, i].")
+        object.__setattr__(self, "array", np.asarray(self.array) != 0)
+        if not self.array.any():
+            raise PromptError("The mask is empty. Paint the object on at least one slice, or mark the slice absent.")
+        if self.slices is not None:
+            object.__setattr__(self, "slices", tuple(sorted({_slice_number(n, "MaskPrompt") for n in self.slices})))
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A slice that does not show the object, counted along the slice axis."""
+
+    slice: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slice", _slice_number(self.slice, "Absent"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectPrompts:
+    """All prompts of one object.
+
+    Raises:
+        PromptError: no name, or nothing to start from (no positive point, no box, no mask).
+    """
+
+    name: str
+    points: tuple[Point, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    masks: tuple[MaskPrompt, ...] = ()
+    absent: tuple[Absent, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise PromptError(f"An object is named {self.name!r}. Give it a name, such as 'spleen'.")
+        for kind, members in _KINDS.items():
+            object.__setattr__(self, kind, _tuple_of(getattr(self, kind), members, f"{kind} of '{self.name}'"))
+        if not (self.boxes or self.masks or any(point.positive for point in self.points)):
+            given = f"only {len(self.points)} negative points" if self.points else "no point, box or mask"
+            raise PromptError(f"'{self.name}' has {given}: nothing to start from. Click on the object, box it or paint it on one slice.")
+        _refuse_contradiction(self.name, self.points)
+
+    def check(self, geometry: Geometry) -> None:
+        """Raise PromptError where a prompt does not fit a volume of this (stored) grid."""
+        for point in self.points:
+            _check_inside(point.ijk, geometry, f"The point {_text(point.ijk)} of '{self.name}'")
+        for box in self.boxes:
+            for corner in (box.low_ijk, box.high_ijk):
+                _check_inside(corner, geometry, f"The box corner {_text(corner)} of '{self.name}'")
+        for mask in self.masks:
+            _check_grid(mask, geometry, self.name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptSet:
+    """The prompts of all objects of one request.
+
+    Raises:
+        PromptError: no object, the same name twice, or more than MAX_POINTS points.
+    """
+
+    objects: tuple[ObjectPrompts, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objects", _tuple_of(self.objects, ObjectPrompts, "objects"))
+        if not self.objects:
+            raise PromptError("There is no prompt. Click on the object, box it or paint it on one slice.")
+        for name, times in Counter(self.names).items():
+            if times > 1:
+                raise PromptError(f"The object '{name}' is given {times} times. Put all its prompts together.")
+        points = sum(len(entry.points) for entry in self.objects)
+        if points > MAX_POINTS:
+            raise PromptError(f"{points} points were given; at most {MAX_POINTS} are accepted. Paint a mask instead.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objects' names, in the order given."""
+        return tuple(entry.name for entry in self.objects)
+
+    def check(self, geometry: Geometry) -> None:
+        """Raise PromptError where a prompt does not fit a volume of this (stored) grid."""
+        for entry in self.objects:
+            entry.check(geometry)
+
+
+_KINDS = {"points": Point, "boxes": Box, "masks": MaskPrompt, "absent": Absent}
+
+
+def _voxel(value: Any, what: str) -> IJK:
+    """Parse three whole numbers; 12.0 is whole, 12.5, NaN and text are not."""
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"{what} {value!r} is not three numbers. Give the voxel index i, j, k.") from error
+    if numbers.shape != (3,):
+        raise PromptError(f"{what} {value!r} is not three numbers. Give the voxel index i, j, k.")
+    if not np.isfinite(numbers).all() or (numbers != np.floor(numbers)).any():
+        raise PromptError(f"{what} {_text(numbers)} is not a voxel index. Give whole numbers i, j, k, counted from 0.")
+    return tuple(int(number) for number in numbers)  # type: ignore[return-value]
+
+
+def _slice_number(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or value != value // 1 or value < 0:
+        raise PromptError(f"{what} has the slice number {value!r}. Give a whole number, counted from 0.")
+    return int(value)
+
+
+def _tuple_of(values: Iterable[Any], members: type, what: str) -> tuple[Any, ...]:
+    members_given = tuple(values)
+    for value in members_given:
+        if not isinstance(value, members):
+            raise PromptError(f"{what} holds {value!r}; it may only hold {members.__name__} values.")
+    return members_given
+
+
+def _refuse_contradiction(name: str, points: tuple[Point, ...]) -> None:
+    both = {point.ijk for point in points if point.positive} & {point.ijk for point in points if not point.positive}
+    if both:
+        raise PromptError(f"The voxel {_text(min(both))} of '{name}' is both a positive and a negative point. Remove one.")
+
+
+def _check_inside(ijk: IJK, geometry: Geometry, what: str) -> None:
+    if not geometry.contains(ijk):
+        size = " x ".join(map(str, geometry.size_ijk))
+        last = ", ".join(str(n - 1) for n in geometry.size_ijk)
+        raise PromptError(f"{what} lies outside the volume of {size} voxels. Indices run from 0, 0, 0 to {last}.")
+
+
+def _check_grid(mask: MaskPrompt, geometry: Geometry, name: str) -> None:
+    own = mask.geometry or Geometry(
+        mask.array.shape[::-1], geometry.spacing_mm, geometry.origin_mm, geometry.direction
+    )
+    differences = own.differences(geometry)
+    if own.shape_kji != mask.array.shape:
+        differences.append(f"array shape {mask.array.shape} against its own grid's {own.shape_kji} [k, j, i]")
+    if differences:
+        raise PromptError(
+            f"The mask of '{name}' lies on another grid than the volume: {'; '.join(differences)}. "
+            "Resample the mask onto the volume's grid."
+        )
+
+
+def _text(values: Iterable[float]) -> str:
+    return "(" + ", ".join(f"{float(value):g}" for value in values) + ")"

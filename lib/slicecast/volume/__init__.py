@@ -1,0 +1,25 @@
+"""Scans on their grids: reading, writing, orientation, grey values and slices."""
+
+from slicecast.volume.geometry import Geometry
+from slicecast.volume.intensity import Window, choose_window, normalise, window_names
+from slicecast.volume.io import read_volume, write_mask, write_volume
+from slicecast.volume.reorient import Reorientation, canonicalise
+from slicecast.volume.slices import SliceAxis, SliceStack, choose_axis
+from slicecast.volume.volume import Volume
+
+__all__ = [
+    "Geometry",
+    "Reorientation",
+    "SliceAxis",
+    "SliceStack",
+    "Volume",
+    "Window",
+    "canonicalise",
+    "choose_axis",
+    "choose_window",
+    "normalise",
+    "read_volume",
+    "window_names",
+    "write_mask",
+    "write_volume",
+]

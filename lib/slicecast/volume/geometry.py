@@ -1,0 +1,181 @@
+"""The grid of a volume: where each voxel lies in the patient.
+
+Convention owned here: voxel index (i, j, k), i fastest, 0-based, integer = voxel centre; world LPS in mm
+(x to the patient's Left, y to Posterior, z to Superior); arrays are numpy [k, j, i].
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from slicecast.errors import GeometryError
+
+ORTHONORMAL_TOLERANCE = 1e-3
+"""Largest entry of |DᵀD - 1| of an accepted direction matrix; headers round to about 6 digits."""
+SPACING_TOLERANCE_MM = 1e-3
+"""Two grids whose spacings differ by less than this are the same grid."""
+ORIGIN_TOLERANCE_MM = 1e-2
+"""Two grids whose first voxels lie closer than this are the same grid; NIfTI stores float32."""
+DIRECTION_TOLERANCE = 1e-3
+"""Two grids whose direction cosines differ by less than this are the same grid."""
+TIE_TOLERANCE = 1e-5
+"""Orientations whose traces differ by less than this are equally near to the identity."""
+
+Permutation = tuple[int, int, int]
+Flips = tuple[bool, bool, bool]
+
+_IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+_AXIS_LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Size, spacing, origin and direction of a voxel grid; hashable, valid from construction on.
+
+    Args:
+        size_ijk: voxels along i, j, k.
+        spacing_mm: distance of voxel centres along i, j, k.
+        origin_mm: LPS position of the centre of voxel (0, 0, 0).
+        direction: 3x3, rows L, P, S; column n is the unit vector in which index n grows.
+
+    Raises:
+        GeometryError: a value is not finite, not positive, or the direction is not orthonormal.
+    """
+
+    size_ijk: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[tuple[float, float, float], ...] = _IDENTITY
+
+    def __post_init__(self) -> None:
+        size = _numbers(self.size_ijk, (3,), "size_ijk")
+        spacing = _numbers(self.spacing_mm, (3,), "spacing_mm")
+        origin = _numbers(self.origin_mm, (3,), "origin_mm")
+        direction = _numbers(self.direction, (3, 3), "direction")
+        if (size < 1).any() or (size != np.floor(size)).any():
+            raise GeometryError(f"size_ijk is {_text(size)}; every axis needs a whole number of voxels, at least 1.")
+        if (spacing <= 0).any():
+            raise GeometryError(f"spacing_mm is {_text(spacing)}; every spacing must be above 0. Mend the file's header.")
+        if np.abs(direction.T @ direction - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
+            raise GeometryError(
+                f"direction {direction.round(4).tolist()} has columns that are not unit vectors at right angles; "
+                "resample the scan onto a grid without shear."
+            )
+        object.__setattr__(self, "size_ijk", tuple(int(n) for n in size))
+        object.__setattr__(self, "spacing_mm", tuple(spacing.tolist()))
+        object.__setattr__(self, "origin_mm", tuple(origin.tolist()))
+        object.__setattr__(self, "direction", tuple(tuple(row) for row in direction.tolist()))
+
+    @property
+    def shape_kji(self) -> tuple[int, int, int]:
+        """Shape of the numpy array [k, j, i] on this grid."""
+        return self.size_ijk[::-1]  # type: ignore[return-value]
+
+    @property
+    def direction_matrix(self) -> np.ndarray:
+        """Direction as float64 (3, 3); column n is the LPS unit vector of index n."""
+        return np.array(self.direction)
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(np.prod(self.spacing_mm)) / 1000.0
+
+    @property
+    def axcodes(self) -> str:
+        """The direction in which i, j, k grow, as three letters such as 'LPS' or 'RAI' (the closest axes)."""
+        permutation, flips = nearest_to_identity(self.direction_matrix)
+        letters = {axis: _AXIS_LETTERS[world][flips[world]] for world, axis in enumerate(permutation)}
+        return "".join(letters[axis] for axis in range(3))
+
+    def index_to_world(self, points_ijk: Any) -> np.ndarray:
+        """Map voxel indices, (N, 3) or (3,), to LPS mm, float64 of the same shape."""
+        points = np.asarray(points_ijk, dtype=np.float64)
+        return points * self.spacing_mm @ self.direction_matrix.T + self.origin_mm
+
+    def world_to_index(self, points_mm: Any) -> np.ndarray:
+        """Map LPS mm, (N, 3) or (3,), to continuous voxel indices, float64 of the same shape."""
+        offset = np.asarray(points_mm, dtype=np.float64) - self.origin_mm
+        # solve, not the transpose: headers are orthonormal to 1e-3 only, and the round trip must be exact.
+        return offset @ np.linalg.inv(self.direction_matrix).T / self.spacing_mm
+
+    def contains(self, points_ijk: Any) -> np.ndarray:
+        """Tell which voxel indices, (..., 3), lie on the grid; bool (...)."""
+        points = np.asarray(points_ijk)
+        return ((points >= 0) & (points < self.size_ijk)).all(axis=-1)
+
+    def differences(self, other: "Geometry") -> list[str]:
+        """List, in words, in what `other` differs from this grid; empty when they are the same grid."""
+        found = []
+        if self.size_ijk != other.size_ijk:
+            found.append(f"size {_text(self.size_ijk)} against {_text(other.size_ijk)} voxels")
+        for word, tolerance, unit in (
+            ("spacing_mm", SPACING_TOLERANCE_MM, " mm"),
+            ("origin_mm", ORIGIN_TOLERANCE_MM, " mm"),
+            ("direction", DIRECTION_TOLERANCE, ""),
+        ):
+            own, theirs = np.array(getattr(self, word)), np.array(getattr(other, word))
+            if np.abs(own - theirs).max() > tolerance:
+                found.append(f"{word.removesuffix('_mm')} {_text(own)} against {_text(theirs)}{unit}")
+        return found
+
+    @classmethod
+    def from_image(cls, image: sitk.Image) -> "Geometry":
+        """Take the grid of a 3D SimpleITK image (or of an ImageFileReader that has read a header)."""
+        return cls(
+            size_ijk=tuple(image.GetSize()[:3]),  # type: ignore[arg-type]
+            spacing_mm=tuple(image.GetSpacing()[:3]),  # type: ignore[arg-type]
+            origin_mm=tuple(image.GetOrigin()[:3]),  # type: ignore[arg-type]
+            direction=np.reshape(image.GetDirection(), (3, 3)),  # type: ignore[arg-type]
+        )
+
+    def to_image(self, array: np.ndarray) -> sitk.Image:
+        """Make a SimpleITK image of `array` [k, j, i] on this grid.
+
+        Raises:
+            GeometryError: the array's shape is not this grid's.
+        """
+        if array.shape != self.shape_kji:
+            raise GeometryError(f"An array of shape {array.shape} does not fit a grid of shape {self.shape_kji} [k, j, i].")
+        image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+        image.SetSpacing(self.spacing_mm)
+        image.SetOrigin(self.origin_mm)
+        image.SetDirection(self.direction_matrix.ravel().tolist())
+        return image
+
+
+def nearest_to_identity(direction: np.ndarray) -> tuple[Permutation, Flips]:
+    """Find the permutation and flips of a direction's columns that bring it nearest to the identity.
+
+    Column c of the result is column `permutation[c]`, negated where `flips[c]`. A tie (a scan turned by exactly
+    45 degrees) is decided by the resulting matrices themselves, which are the same 48 however the scan is
+    stored; so the choice does not depend on the storage either.
+    """
+    candidates = [(direction[:, list(order)] * np.where(flips, -1.0, 1.0), order, flips) for order, flips in all_orientations()]
+    best = max(np.trace(matrix) for matrix, _, _ in candidates)
+    tied = [candidate for candidate in candidates if np.trace(candidate[0]) > best - TIE_TOLERANCE]
+    _, order, flips = max(tied, key=lambda candidate: tuple(candidate[0].round(4).ravel()))
+    return order, flips
+
+
+def all_orientations() -> Iterator[tuple[Permutation, Flips]]:
+    """List the 48 ways to permute and flip three axes."""
+    return product(permutations(range(3)), product((False, True), repeat=3))  # type: ignore[return-value]
+
+
+def _numbers(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise GeometryError(f"{name} is {value!r}; it must hold numbers only.") from error
+    if numbers.size != np.prod(shape) or not np.isfinite(numbers).all():
+        raise GeometryError(f"{name} is {value!r}; it must hold {int(np.prod(shape))} finite numbers.")
+    return numbers.reshape(shape)
+
+
+def _text(values: Sequence[float] | np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in np.ravel(values)) + ")"

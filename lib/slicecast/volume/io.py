@@ -1,0 +1,197 @@
+"""Read a scan from any supported file into a Volume, and write masks and volumes on its grid.
+
+What is not one 3D scan of numbers is refused with a VolumeError of one or two sentences. What is unusual but
+usable is read, logged, and said in `Volume.warnings`.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from slicecast.errors import GeometryError, VolumeError
+from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
+from slicecast.volume.geometry import Geometry
+from slicecast.volume.itk import quiet_itk, reason, require_scalar
+from slicecast.volume.nifti import check_nifti
+from slicecast.volume.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+WRITTEN_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha")
+READ_ENDINGS = (*WRITTEN_ENDINGS, ".nhdr", ".mhd", ".dcm")
+
+
+def read_volume(path: str | os.PathLike[str]) -> Volume:
+    """Read a NIfTI, NRRD, MHA or DICOM file, or the DICOM series of a folder.
+
+    Whole numbers keep their type (64-bit and needlessly wide ones are narrowed), float64 becomes float32.
+    NaN and infinite voxels become the smallest finite value, with a warning.
+
+    Raises:
+        VolumeError: the path is missing or holds no single 3D scan of numbers.
+    """
+    source = Path(path)
+    found = _reader_for(source)(source)
+    try:
+        geometry = Geometry.from_image(found.image)
+    except GeometryError as error:
+        raise VolumeError(f"{source} has an unusable grid: {error}") from error
+    array, repaired = _finite(_thrifty(sitk.GetArrayFromImage(found.image)), found.broken, source)
+    warnings = (*found.warnings, *repaired)
+    for warning in warnings:
+        logger.warning("%s: %s", source.name, warning)
+    return Volume(array, geometry, {"source": str(source), "warnings": warnings, **found.meta})
+
+
+def write_mask(path: str | os.PathLike[str], array: np.ndarray, geometry: Geometry, *, compress: bool = True) -> Path:
+    """Write a mask [k, j, i] (bool, or whole numbers 0 to 255) as uint8; the file appears whole or not at all.
+
+    Raises:
+        VolumeError: the ending or folder is unusable, or the numbers do not fit uint8.
+        GeometryError: the array's shape is not the grid's.
+    """
+    numbers = np.asarray(array)
+    if numbers.dtype.kind not in "bui" or (numbers.size and (numbers.min() < 0 or numbers.max() > 255)):
+        raise VolumeError(f"A mask of {numbers.dtype} numbers beyond 0 to 255 cannot be written. Give bool or uint8 labels.")
+    return write_volume(path, Volume(numbers.astype(np.uint8, copy=False), geometry), compress=compress)
+
+
+def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool = True) -> Path:
+    """Write a volume as .nii, .nii.gz, .nrrd or .mha; the file appears whole or not at all.
+
+    Raises:
+        VolumeError: the ending is unknown or the folder does not exist.
+    """
+    target = Path(path)
+    ending = _ending(target, WRITTEN_ENDINGS)
+    if not target.parent.is_dir():
+        raise VolumeError(f"The folder {target.parent} does not exist. Create it first.")
+    quiet_itk()
+    image = volume.geometry.to_image(volume.array)
+    handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=ending, dir=target.parent)
+    os.close(handle)
+    try:
+        sitk.WriteImage(image, temporary, useCompression=compress and ending != ".nii")
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except RuntimeError as error:
+        raise OSError(f"Cannot write {target}: {reason(error)}.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a reader of one format found; `broken` are flat places of voxels that are not finite."""
+
+    image: sitk.Image
+    meta: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    broken: np.ndarray | None = None
+
+
+def _reader_for(source: Path) -> Callable[[Path], _Read]:
+    if not source.exists():
+        raise VolumeError(f"There is no file {source}. Check the path.")
+    if source.is_dir():
+        return lambda folder: _dicom(read_series(folder))
+    ending = _ending(source, READ_ENDINGS)
+    if source.stat().st_size == 0:
+        raise VolumeError(f"{source} is empty (0 bytes). Copy or export it again.")
+    if ending == ".dcm":
+        return lambda path: _dicom(read_dicom_file(path))
+    return _read_file
+
+
+def _ending(path: Path, known: tuple[str, ...]) -> str:
+    name = path.name.lower()
+    found = [ending for ending in known if name.endswith(ending)]
+    if not found:
+        raise VolumeError(f"{path} ends in none of {', '.join(known)}. Convert it, or give it its right ending.")
+    return max(found, key=len)
+
+
+def _dicom(series: DicomSeries) -> _Read:
+    return _Read(series.image, {"modality": series.modality, "series_uid": series.series_uid}, series.warnings)
+
+
+def _read_file(source: Path) -> _Read:
+    quiet_itk()
+    broken = check_nifti(source) if _ending(source, READ_ENDINGS) in NIFTI_ENDINGS else None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(source))
+    try:
+        reader.ReadImageInformation()
+        _extract_3d(reader, source)
+        return _Read(reader.Execute(), {"modality": None}, broken=broken)
+    except RuntimeError as error:
+        raise VolumeError(_explain(source, reason(error))) from error
+
+
+def _explain(source: Path, why: str) -> str:
+    if "orthonormal" in why:
+        return f"{source} lies on a sheared or unusable grid (its directions are not at right angles). Resample it onto a straight grid."
+    if "Unable to determine ImageIO" in why:
+        return f"{source} is not in the format its name says, or is damaged. Export it again."
+    return f"{source} is cut off or damaged and cannot be read. Copy or export it again. (ITK says: {why[:120]})"
+
+
+def _extract_3d(reader: sitk.ImageFileReader, source: Path) -> None:
+    """Set the reader to give exactly three dimensions, or say why the file cannot."""
+    require_scalar(reader, source)
+    size = reader.GetSize()
+    if len(size) < 3:
+        raise VolumeError(f"{source} is a 2D image of {' x '.join(map(str, size))} pixels. Give a volume.")
+    further = int(np.prod(size[3:]))
+    if further > 1:
+        raise VolumeError(
+            f"{source} holds {further} volumes ({' x '.join(map(str, size))}). Split it and give one 3D volume."
+        )
+    if len(size) > 3:
+        reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
+
+
+def _thrifty(array: np.ndarray) -> np.ndarray:
+    """Narrow a type that is wider than its content needs: float64 to float32, int32 and wider to int16."""
+    if array.dtype == np.float64:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is reported as such
+            return array.astype(np.float32)
+    if array.dtype.kind not in "iu" or array.dtype.itemsize <= 2:
+        return array
+    low, high = int(array.min()), int(array.max())
+    for narrow in (np.int16, np.uint16, np.int32):
+        if np.iinfo(narrow).min <= low and high <= np.iinfo(narrow).max:
+            return array.astype(narrow)
+    return array.astype(np.float32)
+
+
+def _finite(array: np.ndarray, broken: np.ndarray | None, source: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Replace NaN and infinite voxels, in place, by the smallest finite one; say so."""
+    if array.dtype.kind != "f":
+        return array, ()
+    bad = ~np.isfinite(array)
+    if broken is not None:
+        bad.reshape(-1)[broken] = True
+    count = int(np.count_nonzero(bad))
+    if count == 0:
+        return array, ()
+    if count == array.size:
+        raise VolumeError(f"{source} holds no finite number: every voxel is NaN or infinite. Export it again.")
+    lowest = float(array[~bad].min())
+    array[bad] = lowest
+    return array, (f"{count} voxels were NaN or infinite and were set to the smallest value, {lowest:g}.",)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

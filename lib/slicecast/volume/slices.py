@@ -1,0 +1,122 @@
+"""The one place that says how a canonical volume is cut into slices.
+
+Axial slices have x = i, y = j; coronal x = i, y = k; sagittal x = j, y = k. A pixel (x, y) is column x, row y,
+integer = pixel centre. Everything here is in canonical (LPS) index space.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from slicecast.errors import ConfigError, GeometryError
+from slicecast.volume.geometry import Geometry
+
+TIE_TOLERANCE = 0.01
+"""Spacings that differ by less than this share are equal when the slice axis is chosen."""
+
+
+class SliceAxis(IntEnum):
+    """The canonical axis along which slices are counted; its value is its place in (i, j, k)."""
+
+    SAGITTAL = 0
+    CORONAL = 1
+    AXIAL = 2
+
+    @property
+    def in_plane(self) -> tuple[int, int]:
+        """The places in (i, j, k) of the slice's x and y."""
+        return ((1, 2), (0, 2), (0, 1))[self]
+
+    def to_slice(self, ijk: Any) -> np.ndarray:
+        """Reorder voxel indices, (..., 3) as (i, j, k), to (..., 3) as (n, x, y)."""
+        return np.asarray(ijk)[..., [int(self), *self.in_plane]]
+
+    def to_ijk(self, n: Any, x: Any, y: Any) -> np.ndarray:
+        """Combine slice numbers and pixels, scalars or (N,), to voxel indices (..., 3) as (i, j, k)."""
+        parts: list[Any] = [None, None, None]
+        for place, value in zip((int(self), *self.in_plane), (n, x, y), strict=True):
+            parts[place] = value
+        return np.stack(np.broadcast_arrays(*parts), axis=-1)
+
+    def pixel_spacing_mm(self, geometry: Geometry) -> tuple[float, float]:
+        """Spacing of a slice's pixels along (x, y) on a canonical grid."""
+        x, y = self.in_plane
+        return geometry.spacing_mm[x], geometry.spacing_mm[y]
+
+
+def choose_axis(geometry: Geometry, name: str | SliceAxis = "auto") -> SliceAxis:
+    """Choose the slice axis of a canonical grid.
+
+    "auto" takes the axis of the largest spacing, axial on a tie; a volume of one slice is cut along its thin axis.
+
+    Raises:
+        ConfigError: the name is none of auto, axial, coronal, sagittal.
+    """
+    if isinstance(name, SliceAxis):
+        return name
+    word = str(name).strip().upper()
+    if word in SliceAxis.__members__:
+        return SliceAxis[word]
+    if word != "AUTO":
+        raise ConfigError(f"Unknown slice axis '{name}'. Use auto, axial, coronal or sagittal.")
+    thin = [axis for axis in SliceAxis if geometry.size_ijk[axis] == 1]
+    candidates = thin or list(SliceAxis)
+    largest = max(geometry.spacing_mm[axis] for axis in candidates)
+    return max(axis for axis in candidates if geometry.spacing_mm[axis] >= largest * (1 - TIE_TOLERANCE))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceStack:
+    """A canonical array [k, j, i] seen as slices (H, W) along one axis; no voxel is copied."""
+
+    array: np.ndarray
+    axis: SliceAxis
+
+    @property
+    def count(self) -> int:
+        """Number of slices."""
+        return self.array.shape[2 - self.axis]
+
+    @property
+    def shape_hw(self) -> tuple[int, int]:
+        """Rows and columns of each slice."""
+        x, y = self.axis.in_plane
+        return self.array.shape[2 - y], self.array.shape[2 - x]
+
+    def slice(self, n: int) -> np.ndarray:
+        """View slice `n`, (H, W), rows y, columns x.
+
+        Raises:
+            GeometryError: there is no slice `n`.
+        """
+        if not 0 <= n < self.count:
+            raise GeometryError(f"There is no {self.axis.name.lower()} slice {n}; the volume has slices 0 to {self.count - 1}.")
+        return self._stacked()[n]
+
+    def to_slice(self, ijk: Any) -> np.ndarray:
+        """Reorder voxel indices, (..., 3) as (i, j, k), to (..., 3) as (n, x, y)."""
+        return self.axis.to_slice(ijk)
+
+    def to_ijk(self, n: Any, x: Any, y: Any) -> np.ndarray:
+        """Combine slice numbers and pixels, scalars or (N,), to voxel indices (..., 3) as (i, j, k)."""
+        return self.axis.to_ijk(n, x, y)
+
+    def assemble(self, slices: Mapping[int, np.ndarray], *, dtype: Any = np.uint8, fill: float = 0) -> np.ndarray:
+        """Put slices {n: (H, W)} back into a new array [k, j, i]; slices not given hold `fill`.
+
+        Raises:
+            GeometryError: a slice number or shape does not fit.
+        """
+        out = SliceStack(np.full(self.array.shape, fill, dtype=dtype), self.axis)
+        for n, pixels in slices.items():
+            target = out.slice(n)
+            if np.shape(pixels) != target.shape:
+                raise GeometryError(f"Slice {n} has shape {np.shape(pixels)}; slices of this volume have {target.shape} (H, W).")
+            target[...] = pixels
+        return out.array
+
+    def _stacked(self) -> np.ndarray:
+        return np.moveaxis(self.array, 2 - self.axis, 0)
