@@ -1,6 +1,6 @@
 """Carry prompts from the stored volume to the pixels of canonical slices, and back.
 
-A voxel's path: stored (i, j, k) -> canonical (i, j, k) -> slice n, pixel (x, y). No rounding happens anywhere.
+A voxel's path: stored (i, j, k) -> canonical (i, j, k) -> slice n, pixel (x, y). Nothing is rounded.
 """
 
 from collections.abc import Iterator
@@ -90,11 +90,14 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
     for n in sorted(absent):
         if n in points or n in boxes or n in masks:
             raise PromptError(
-                f"Slice {reorientation.to_source_slice(axis, n)} of '{entry.name}' is marked as not showing it, "
+                f"Slice {reorientation.to_source_slice(axis, n)} of '{entry.name}' is marked as not "
+                "showing it, "
                 "but has other prompts. Remove one or the other."
             )
     numbers = sorted(points.keys() | boxes.keys() | masks.keys() | absent)
-    return tuple(_one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers)
+    return tuple(
+        _one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers
+    )
 
 
 def _one_slice(
@@ -128,7 +131,8 @@ def _placed_boxes(
         if n1 > n0 and (x0 == x1 or y0 == y1):
             raise PromptError(
                 f"The box {box.low_ijk} to {box.high_ijk} of '{entry.name}' is flat, but not along the "
-                f"{axis.name.lower()} axis: it shows no area on any slice. Draw it on one slice, or choose another axis."
+                f"{axis.name.lower()} axis: it shows no area on any slice. Draw it on one slice, or "
+                "choose another axis."
             )
         yield (n0 + n1) // 2, np.array([x0, y0, x1, y1], dtype=np.float32)
 
@@ -159,7 +163,9 @@ def _absent_slices(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
 def _canonical_number(number: int, reorientation: Reorientation, axis: SliceAxis, what: str) -> int:
     count = reorientation.source.size_ijk[reorientation.permutation[axis]]
     if number >= count:
-        raise PromptError(f"{what} is given as slice {number}; the {axis.name.lower()} slices run from 0 to {count - 1}.")
+        raise PromptError(
+            f"{what} is given as slice {number}; the {axis.name.lower()} slices run from 0 to {count - 1}."
+        )
     return reorientation.to_canonical_slice(axis, number)
 
 

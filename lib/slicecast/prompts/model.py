@@ -7,7 +7,7 @@ numbers count along the stored axis that becomes the slice axis. Values are vali
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,10 @@ class ObjectPrompts:
             object.__setattr__(self, kind, _tuple_of(getattr(self, kind), members, f"{kind} of '{self.name}'"))
         if not (self.boxes or self.masks or any(point.positive for point in self.points)):
             given = f"only {len(self.points)} negative points" if self.points else "no point, box or mask"
-            raise PromptError(f"'{self.name}' has {given}: nothing to start from. Click on the object, box it or paint it on one slice.")
+            raise PromptError(
+                f"'{self.name}' has {given}: nothing to start from. Click on the object, box it or "
+                "paint it on one slice."
+            )
         _refuse_contradiction(self.name, self.points)
 
     def check(self, geometry: Geometry) -> None:
@@ -166,7 +169,12 @@ def _voxel(value: Any, what: str) -> IJK:
 
 
 def _slice_number(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or value != value // 1 or value < 0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.integer | np.floating)
+        or value != value // 1
+        or value < 0
+    ):
         raise PromptError(f"{what} has the slice number {value!r}. Give a whole number, counted from 0.")
     return int(value)
 
@@ -182,7 +190,9 @@ def _tuple_of(values: Iterable[Any], members: type, what: str) -> tuple[Any, ...
 def _refuse_contradiction(name: str, points: tuple[Point, ...]) -> None:
     both = {point.ijk for point in points if point.positive} & {point.ijk for point in points if not point.positive}
     if both:
-        raise PromptError(f"The voxel {_text(min(both))} of '{name}' is both a positive and a negative point. Remove one.")
+        raise PromptError(
+            f"The voxel {_text(min(both))} of '{name}' is both a positive and a negative point. Remove one."
+        )
 
 
 def _check_inside(ijk: IJK, geometry: Geometry, what: str) -> None:
@@ -193,9 +203,7 @@ def _check_inside(ijk: IJK, geometry: Geometry, what: str) -> None:
 
 
 def _check_grid(mask: MaskPrompt, geometry: Geometry, name: str) -> None:
-    own = mask.geometry or Geometry(
-        mask.array.shape[::-1], geometry.spacing_mm, geometry.origin_mm, geometry.direction
-    )
+    own = mask.geometry or replace(geometry, size_ijk=mask.array.shape[::-1])
     differences = own.differences(geometry)
     if own.shape_kji != mask.array.shape:
         differences.append(f"array shape {mask.array.shape} against its own grid's {own.shape_kji} [k, j, i]")

@@ -100,7 +100,9 @@ def _read_header(name: str) -> sitk.ImageFileReader:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise VolumeError(f"{name} is not a readable DICOM image (damaged, without header, or no image at all). Export it again.") from error
+        raise VolumeError(
+            f"{name} is not a readable DICOM image (damaged, without header, or no image at all). Export it again."
+        ) from error
     return reader
 
 
@@ -138,8 +140,10 @@ def _uneven_gaps(gaps_mm: np.ndarray, spacing_mm: float) -> str | None:
     if np.abs(gaps_mm - usual).max() <= GAP_TOLERANCE * usual:
         return None
     return (
-        f"The slices are unevenly spaced ({gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart, or some are missing); "
-        f"the volume is read as if they were {spacing_mm:.2f} mm apart, so lengths along the slices are not true."
+        f"The slices are unevenly spaced ({gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart, or "
+        "some are missing); "
+        f"the volume is read as if they were {spacing_mm:.2f} mm apart, so lengths along the slices "
+        "are not true."
     )
 
 
@@ -149,6 +153,7 @@ def _tilt(offsets_mm: np.ndarray) -> str | None:
     if degrees <= TILT_TOLERANCE_DEG:
         return None
     return (
-        f"The gantry was tilted by {degrees:.1f} degrees; the volume is read as an upright stack, so positions "
+        f"The gantry was tilted by {degrees:.1f} degrees; the volume is read as an upright stack, "
+        "so positions "
         "away from the first slice are sheared."
     )

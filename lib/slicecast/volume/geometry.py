@@ -59,10 +59,13 @@ class Geometry:
         if (size < 1).any() or (size != np.floor(size)).any():
             raise GeometryError(f"size_ijk is {_text(size)}; every axis needs a whole number of voxels, at least 1.")
         if (spacing <= 0).any():
-            raise GeometryError(f"spacing_mm is {_text(spacing)}; every spacing must be above 0. Mend the file's header.")
+            raise GeometryError(
+                f"spacing_mm is {_text(spacing)}; every spacing must be above 0. Mend the file's header."
+            )
         if np.abs(direction.T @ direction - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
             raise GeometryError(
-                f"direction {direction.round(4).tolist()} has columns that are not unit vectors at right angles; "
+                f"direction {direction.round(4).tolist()} has columns that are not unit vectors at "
+                "right angles; "
                 "resample the scan onto a grid without shear."
             )
         object.__setattr__(self, "size_ijk", tuple(int(n) for n in size))
@@ -73,7 +76,7 @@ class Geometry:
     @property
     def shape_kji(self) -> tuple[int, int, int]:
         """Shape of the numpy array [k, j, i] on this grid."""
-        return self.size_ijk[::-1]  # type: ignore[return-value]
+        return self.size_ijk[::-1]
 
     @property
     def direction_matrix(self) -> np.ndarray:
@@ -127,9 +130,9 @@ class Geometry:
     def from_image(cls, image: sitk.Image) -> "Geometry":
         """Take the grid of a 3D SimpleITK image (or of an ImageFileReader that has read a header)."""
         return cls(
-            size_ijk=tuple(image.GetSize()[:3]),  # type: ignore[arg-type]
-            spacing_mm=tuple(image.GetSpacing()[:3]),  # type: ignore[arg-type]
-            origin_mm=tuple(image.GetOrigin()[:3]),  # type: ignore[arg-type]
+            size_ijk=tuple(image.GetSize()[:3]),
+            spacing_mm=tuple(image.GetSpacing()[:3]),
+            origin_mm=tuple(image.GetOrigin()[:3]),
             direction=np.reshape(image.GetDirection(), (3, 3)),  # type: ignore[arg-type]
         )
 
@@ -140,7 +143,9 @@ class Geometry:
             GeometryError: the array's shape is not this grid's.
         """
         if array.shape != self.shape_kji:
-            raise GeometryError(f"An array of shape {array.shape} does not fit a grid of shape {self.shape_kji} [k, j, i].")
+            raise GeometryError(
+                f"An array of shape {array.shape} does not fit a grid of shape {self.shape_kji} [k, j, i]."
+            )
         image = sitk.GetImageFromArray(np.ascontiguousarray(array))
         image.SetSpacing(self.spacing_mm)
         image.SetOrigin(self.origin_mm)
@@ -151,11 +156,13 @@ class Geometry:
 def nearest_to_identity(direction: np.ndarray) -> tuple[Permutation, Flips]:
     """Find the permutation and flips of a direction's columns that bring it nearest to the identity.
 
-    Column c of the result is column `permutation[c]`, negated where `flips[c]`. A tie (a scan turned by exactly
-    45 degrees) is decided by the resulting matrices themselves, which are the same 48 however the scan is
-    stored; so the choice does not depend on the storage either.
+    Column c of the result is column `permutation[c]`, negated where `flips[c]`. A tie (a scan turned by
+    exactly 45 degrees) is decided by the resulting matrices themselves, which are the same 48 however the
+    scan is stored; so the choice does not depend on the storage either.
     """
-    candidates = [(direction[:, list(order)] * np.where(flips, -1.0, 1.0), order, flips) for order, flips in all_orientations()]
+    candidates = [
+        (direction[:, list(order)] * np.where(flips, -1.0, 1.0), order, flips) for order, flips in all_orientations()
+    ]
     best = max(np.trace(matrix) for matrix, _, _ in candidates)
     tied = [candidate for candidate in candidates if np.trace(candidate[0]) > best - TIE_TOLERANCE]
     _, order, flips = max(tied, key=lambda candidate: tuple(candidate[0].round(4).ravel()))

@@ -2,8 +2,8 @@
 
 How "auto" decides, in this order:
 1. The modality says CT, or nothing says what it is and the numbers look like Hounsfield units (at least one
-   voxel in 200 is -500 or less, as air is, none is below -10000, and 19 in 20 lie below 5000 but not all below
-   -500): the CT preset `ct_default` of `configs/windows.yaml`.
+   voxel in 200 is -500 or less, as air is, none is below -10000, and 19 in 20 lie below 5000 but not all
+   below -500): the CT preset `ct_default` of `configs/windows.yaml`.
 2. Otherwise (MR, ultrasound, data normalised by mean and deviation, data in [0, 1] or 0..255): the configured
    percentiles of the voxels that are not background. The background is the most frequent single value, if at
    least a tenth of the voxels has it. Where it lies inside the window (zero around mean/std-normalised
@@ -51,7 +51,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ConfigError(f"The window '{self.name}' runs from {self.low:g} to {self.high:g}; low must be below high.")
+            raise ConfigError(
+                f"The window '{self.name}' runs from {self.low:g} to {self.high:g}; low must be below high."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def _is_ct(modality: str | None, sample: np.ndarray) -> bool:
     if modality is not None:
         return modality.upper() == "CT"
     dark, bright = np.percentile(sample, (0.5, 95.0))
-    air = HU_PADDING_AT_LEAST <= float(sample.min()) and dark <= HU_AIR_AT_MOST
+    air = float(sample.min()) >= HU_PADDING_AT_LEAST and dark <= HU_AIR_AT_MOST
     return bool(air and bright < HU_BODY_AT_MOST and float(sample.max()) > HU_AIR_AT_MOST)
 
 
@@ -173,7 +175,9 @@ def _load_presets(folder: str) -> _Presets:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{where} needs ct, ct_default and percentiles as in the file that is shipped ({error}).") from error
+        raise ConfigError(
+            f"{where} needs ct, ct_default and percentiles as in the file that is shipped ({error})."
+        ) from error
     if default not in ct:
         raise ConfigError(f"ct_default '{default}' in {where} is none of its windows: {', '.join(ct)}.")
     return _Presets(ct, default, (float(low), float(high)))

@@ -6,11 +6,11 @@ usable is read, logged, and said in `Volume.warnings`.
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import SimpleITK as sitk
@@ -52,7 +52,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 
 
 def write_mask(path: str | os.PathLike[str], array: np.ndarray, geometry: Geometry, *, compress: bool = True) -> Path:
-    """Write a mask [k, j, i] (bool, or whole numbers 0 to 255) as uint8; the file appears whole or not at all.
+    """Write a mask [k, j, i] (bool, or whole numbers 0 to 255) as uint8; the file appears whole or not.
 
     Raises:
         VolumeError: the ending or folder is unusable, or the numbers do not fit uint8.
@@ -60,7 +60,9 @@ def write_mask(path: str | os.PathLike[str], array: np.ndarray, geometry: Geomet
     """
     numbers = np.asarray(array)
     if numbers.dtype.kind not in "bui" or (numbers.size and (numbers.min() < 0 or numbers.max() > 255)):
-        raise VolumeError(f"A mask of {numbers.dtype} numbers beyond 0 to 255 cannot be written. Give bool or uint8 labels.")
+        raise VolumeError(
+            f"A mask of {numbers.dtype} numbers beyond 0 to 255 cannot be written. Give bool or uint8 labels."
+        )
     return write_volume(path, Volume(numbers.astype(np.uint8, copy=False), geometry), compress=compress)
 
 
@@ -76,16 +78,14 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
         raise VolumeError(f"The folder {target.parent} does not exist. Create it first.")
     quiet_itk()
     image = volume.geometry.to_image(volume.array)
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=ending, dir=target.parent)
-    os.close(handle)
+    temporary = target.with_name(f".writing-{uuid4().hex}{ending}")
     try:
-        sitk.WriteImage(image, temporary, useCompression=compress and ending != ".nii")
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        sitk.WriteImage(image, str(temporary), useCompression=compress and ending != ".nii")
+        temporary.replace(target)
     except RuntimeError as error:
         raise OSError(f"Cannot write {target}: {reason(error)}.") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return target
 
 
@@ -139,7 +139,10 @@ def _read_file(source: Path) -> _Read:
 
 def _explain(source: Path, why: str) -> str:
     if "orthonormal" in why:
-        return f"{source} lies on a sheared or unusable grid (its directions are not at right angles). Resample it onto a straight grid."
+        return (
+            f"{source} lies on a sheared or unusable grid (its directions are not at right angles). "
+            "Resample it onto a straight grid."
+        )
     if "Unable to determine ImageIO" in why:
         return f"{source} is not in the format its name says, or is damaged. Export it again."
     return f"{source} is cut off or damaged and cannot be read. Copy or export it again. (ITK says: {why[:120]})"
@@ -189,9 +192,3 @@ def _finite(array: np.ndarray, broken: np.ndarray | None, source: Path) -> tuple
     lowest = float(array[~bad].min())
     array[bad] = lowest
     return array, (f"{count} voxels were NaN or infinite and were set to the smallest value, {lowest:g}.",)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

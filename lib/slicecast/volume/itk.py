@@ -16,7 +16,7 @@ _NOISE = re.compile(r"^(Exception thrown in .*|/\S+:\d+:|.*ITK ERROR: ?|sitk::ER
 class _LogInsteadOfStderr(sitk.LoggerBase):
     """Sends what ITK would print to the console to this module's logger."""
 
-    def DisplayText(self, text: str) -> None:  # noqa: N802 - ITK's names
+    def DisplayText(self, text: str) -> None:
         logger.debug(text.strip())
 
     DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = DisplayText

@@ -39,7 +39,9 @@ def check_nifti(path: Path) -> np.ndarray:
         with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
             return _scan(stream, path)  # type: ignore[arg-type]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise VolumeError(f"{path} is cut off or damaged: its gzip data cannot be unpacked. Copy or export it again.") from error
+        raise VolumeError(
+            f"{path} is cut off or damaged: its gzip data cannot be unpacked. Copy or export it again."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,9 @@ def _scan(stream: BinaryIO, path: Path) -> np.ndarray:
             broken.append(np.flatnonzero(~np.isfinite(numbers)) + found // itemsize)
         found += len(chunk)
     if found < layout.data_bytes:
-        raise VolumeError(f"{path} is cut off: {found} of {layout.data_bytes} bytes of voxels are there. Copy or export it again.")
+        raise VolumeError(
+            f"{path} is cut off: {found} of {layout.data_bytes} bytes of voxels are there. Copy or export it again."
+        )
     places = np.concatenate(broken) if broken else np.zeros(0, dtype=np.int64)
     return places[: np.searchsorted(places, _voxel_count(layout))]
 
@@ -74,14 +78,18 @@ def _voxel_count(layout: _Layout) -> int:
 
 def _layout(header: bytes, path: Path) -> _Layout:
     if len(header) < _HEADER_BYTES:
-        raise VolumeError(f"{path} is cut off: it holds {len(header)} bytes, less than a NIfTI header. Copy or export it again.")
+        raise VolumeError(
+            f"{path} is cut off: it holds {len(header)} bytes, less than a NIfTI header. Copy or export it again."
+        )
     for order in "<>":
         declared = struct.unpack_from(f"{order}i", header)[0]
         if declared == _NIFTI2_HEADER_BYTES:
             raise VolumeError(f"{path} is NIfTI-2, which is not read. Save it as NIfTI-1 (.nii.gz) or NRRD.")
         if declared == _HEADER_BYTES:
             return _declared_layout(header, order)
-    raise VolumeError(f"{path} is not a NIfTI file, whatever its name says. Export it again, or give it its right ending.")
+    raise VolumeError(
+        f"{path} is not a NIfTI file, whatever its name says. Export it again, or give it its right ending."
+    )
 
 
 def _declared_layout(header: bytes, order: str) -> _Layout:

@@ -1,8 +1,8 @@
 """Bring any stored orientation to the canonical one (LPS) and back, without touching a voxel's value.
 
 Canonical means: of the 48 ways to permute and flip the stored axes, the one whose direction matrix is nearest
-to the identity. An oblique scan stays oblique. The choice depends on where the voxels lie in the patient, never
-on how the file stores them, so the same scan always gives the same canonical array.
+to the identity. An oblique scan stays oblique. The choice depends on where the voxels lie in the patient,
+never on how the file stores them, so the same scan always gives the same canonical array.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Reorientation:
             size_ijk=tuple(self.source.size_ijk[axis] for axis in order),  # type: ignore[arg-type]
             spacing_mm=tuple(self.source.spacing_mm[axis] for axis in order),  # type: ignore[arg-type]
             origin_mm=self.source.index_to_world(self.to_source_ijk((0, 0, 0))),  # type: ignore[arg-type]
-            direction=self.source.direction_matrix[:, order] * signs,  # type: ignore[arg-type]
+            direction=self.source.direction_matrix[:, order] * signs,
         )
 
     def to_canonical_array(self, array: np.ndarray) -> np.ndarray:
@@ -84,7 +84,9 @@ class Reorientation:
     @staticmethod
     def _check_shape(array: np.ndarray, wanted: tuple[int, int, int]) -> None:
         if array.shape != wanted:
-            raise GeometryError(f"An array of shape {array.shape} does not fit the source grid of shape {wanted} [k, j, i].")
+            raise GeometryError(
+                f"An array of shape {array.shape} does not fit the source grid of shape {wanted} [k, j, i]."
+            )
 
 
 def canonicalise(volume: Volume) -> tuple[Volume, Reorientation]:

@@ -1,7 +1,7 @@
 """The one place that says how a canonical volume is cut into slices.
 
-Axial slices have x = i, y = j; coronal x = i, y = k; sagittal x = j, y = k. A pixel (x, y) is column x, row y,
-integer = pixel centre. Everything here is in canonical (LPS) index space.
+Axial slices have x = i, y = j; coronal x = i, y = k; sagittal x = j, y = k. A pixel (x, y) is column x,
+row y, integer = pixel centre. Everything here is in canonical (LPS) index space.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class SliceAxis(IntEnum):
 def choose_axis(geometry: Geometry, name: str | SliceAxis = "auto") -> SliceAxis:
     """Choose the slice axis of a canonical grid.
 
-    "auto" takes the axis of the largest spacing, axial on a tie; a volume of one slice is cut along its thin axis.
+    "auto" takes the axis of the largest spacing, axial on a tie; one slice is cut along its thin axis.
 
     Raises:
         ConfigError: the name is none of auto, axial, coronal, sagittal.
@@ -93,7 +93,9 @@ class SliceStack:
             GeometryError: there is no slice `n`.
         """
         if not 0 <= n < self.count:
-            raise GeometryError(f"There is no {self.axis.name.lower()} slice {n}; the volume has slices 0 to {self.count - 1}.")
+            raise GeometryError(
+                f"There is no {self.axis.name.lower()} slice {n}; the volume has slices 0 to {self.count - 1}."
+            )
         return self._stacked()[n]
 
     def to_slice(self, ijk: Any) -> np.ndarray:
@@ -114,7 +116,9 @@ class SliceStack:
         for n, pixels in slices.items():
             target = out.slice(n)
             if np.shape(pixels) != target.shape:
-                raise GeometryError(f"Slice {n} has shape {np.shape(pixels)}; slices of this volume have {target.shape} (H, W).")
+                raise GeometryError(
+                    f"Slice {n} has shape {np.shape(pixels)}; slices of this volume have {target.shape} (H, W)."
+                )
             target[...] = pixels
         return out.array
 

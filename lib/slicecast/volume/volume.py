@@ -34,7 +34,9 @@ class Volume:
         if self.array.dtype.kind not in "iufb":
             raise VolumeError(f"Voxels of type {self.array.dtype} are not usable; give real numbers.")
         if self.array.shape != self.geometry.shape_kji:
-            raise VolumeError(f"The array's shape {self.array.shape} is not the grid's {self.geometry.shape_kji} [k, j, i].")
+            raise VolumeError(
+                f"The array's shape {self.array.shape} is not the grid's {self.geometry.shape_kji} [k, j, i]."
+            )
         object.__setattr__(self, "meta", dict(self.meta))
 
     @property
