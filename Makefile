@@ -1,0 +1,62 @@
+# Slicecast's commands. `make` alone lists them.
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3 python; do \
+               $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+STUDIES ?= sample-data/studies
+HOST    ?= 127.0.0.1
+PORT    ?= 8000
+MODEL   ?=
+ARGS    ?=
+
+PYTEST  := $(BIN)/python -m pytest
+
+.PHONY: help install run demo test test-slow test-browser test-gpu test-data lint lock
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## create .venv and install what is pinned in constraints.txt; does nothing when up to date
+
+run: install ## start the labelling server (STUDIES=folder PORT=8000 HOST=127.0.0.1 MODEL=name)
+	$(BIN)/slicecast serve --studies "$(STUDIES)" --host "$(HOST)" --port "$(PORT)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+
+demo: install ## prove the whole way headless: server, clicks, labels, Dice; writes build/demo/
+	$(BIN)/python -m slicecast.bench.demo $(ARGS)
+
+test: install ## every test that needs no network, GPU, browser or outside data
+	$(PYTEST) $(ARGS)
+
+test-slow: install ## the tests that take longer
+	$(PYTEST) -m slow $(ARGS)
+
+test-browser: install ## the tests that drive a real browser
+	$(PYTEST) -m browser $(ARGS)
+
+test-gpu: install ## the tests that need a CUDA device
+	$(PYTEST) -m gpu $(ARGS)
+
+test-data: install ## the tests on real volumes (SLICECAST_DATA=folder)
+	$(PYTEST) -m data $(ARGS)
+
+lint: install ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lock: install ## rewrite constraints.txt from what .venv holds
+	{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable; } > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+# torch comes first, because sam2 is built from source against it; without build isolation pip does not fetch a second
+# torch just for that. SAM2_BUILD_CUDA=0: its CUDA extension is not used here.
+$(STAMP): requirements.txt constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Slicecast needs Python 3.11 or 3.12: install one, or name it: make install PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing into $(VENV) (several GB, about five minutes the first time) ..."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel numpy torch torchvision
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
