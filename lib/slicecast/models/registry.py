@@ -1,0 +1,140 @@
+"""The models that ``configs/models.yaml`` names: what they are and where their weights come from.
+
+The order of the file is an order of preference: see :func:`slicecast.models.weights.default_model`.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicecast.config import build, config_dir, read_config
+from slicecast.errors import ConfigError, UnknownModel
+
+REGISTRY_FILE = "models.yaml"
+
+STRIDE_PX = 16
+"""Input pixels per memory token of a SAM 2: an input's size must be a multiple."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model and its weights file.
+
+    Args:
+        name: key in the registry.
+        title: one line for people.
+        architecture: YAML path, absolute or inside the ``sam2`` package; None where unsupported.
+        image_size: pixels of the square input.
+        file: name of the weights file.
+        licence: licence of the weights, with any condition on their use.
+        url: where to pull from; None for the bundled model.
+        bytes: size of the file.
+        sha256: its SHA-256, 64 lower-case hex digits.
+        bundled: the file ships with the package.
+        carry: the previous slice's logits enter as dense prompt.
+        dense_prompts: clicks and boxes are drawn into the dense prompt.
+        notes: what else a user should know.
+        unsupported: why this version cannot run it; empty where it can.
+
+    Raises:
+        ConfigError: a field is out of range, or the fields contradict each other.
+    """
+
+    name: str
+    title: str
+    architecture: str | None
+    image_size: int
+    file: str
+    licence: str
+    url: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    bundled: bool = False
+    carry: bool = False
+    dense_prompts: bool = False
+    notes: str = ""
+    unsupported: str = ""
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise ConfigError(f"Model {self.name!r} in {REGISTRY_FILE}: {problem}")
+
+    @property
+    def supported(self) -> bool:
+        """Whether this version can run the model."""
+        return not self.unsupported
+
+
+def load_registry() -> dict[str, ModelSpec]:
+    """Return every model of ``configs/models.yaml`` by name, in order of preference.
+
+    Raises:
+        ConfigError: the file is missing or an entry is wrong.
+    """
+    entries = read_config(REGISTRY_FILE, known=["models"]).get("models")
+    if not isinstance(entries, dict) or not entries:
+        raise ConfigError(f"{REGISTRY_FILE} names no models; it needs a mapping under 'models'.")
+    return {name: _spec(str(name), entry) for name, entry in entries.items()}
+
+
+def get_spec(name: str, registry: dict[str, ModelSpec] | None = None) -> ModelSpec:
+    """Return the model of that name.
+
+    Raises:
+        UnknownModel: no such model; the message lists the known ones.
+    """
+    registry = load_registry() if registry is None else registry
+    if name not in registry:
+        raise UnknownModel(f"No model {name!r}. Known models: {', '.join(registry)}.")
+    return registry[name]
+
+
+def bundled_spec(registry: dict[str, ModelSpec] | None = None) -> ModelSpec:
+    """Return the model that ships with the package.
+
+    Raises:
+        ConfigError: the registry marks none, or several.
+    """
+    registry = load_registry() if registry is None else registry
+    bundled = [spec for spec in registry.values() if spec.bundled]
+    if len(bundled) != 1:
+        names = ", ".join(spec.name for spec in bundled) or "none"
+        raise ConfigError(f"{REGISTRY_FILE} must mark exactly one model as bundled; it marks {names}.")
+    return bundled[0]
+
+
+def _spec(name: str, entry: object) -> ModelSpec:
+    where = f"model {name!r} of {REGISTRY_FILE}"
+    if not isinstance(entry, dict):
+        raise ConfigError(f"The entry of {where} is {entry!r}; it must be a mapping.")
+    return build(ModelSpec, {"name": name, **entry, **_own_architecture(entry.get("architecture"))}, where=where)
+
+
+def _own_architecture(architecture: object) -> dict[str, str]:
+    """Make the path of a YAML beside the registry absolute; those of the sam2 package stay as they are."""
+    beside = config_dir() / str(architecture).removeprefix("configs/")
+    return {"architecture": str(beside)} if beside.is_file() else {}
+
+
+def _problems(spec: ModelSpec) -> list[str]:
+    """Return what is wrong with an entry, one sentence each."""
+    rules = {
+        f"image_size is {spec.image_size!r}; it must be a positive multiple of {STRIDE_PX}.": (
+            isinstance(spec.image_size, int) and spec.image_size > 0 and spec.image_size % STRIDE_PX == 0
+        ),
+        f"file is {spec.file!r}; it must be a plain file name.": spec.file == Path(spec.file).name != "",
+        f"url is {spec.url!r}; it must start with https:// (or http:// for a mirror of your own).": (
+            spec.bundled if spec.url is None else re.match(r"https?://[^/]+/", spec.url) is not None
+        ),
+        f"sha256 is {spec.sha256!r}; it must be 64 lower-case hex digits.": _hash_is_fine(spec),
+        f"bytes is {spec.bytes!r}; it must be a positive number.": spec.bytes is None or spec.bytes > 0,
+        "licence must not be empty.": bool(spec.licence),
+        "a supported model needs an architecture.": bool(spec.architecture) or not spec.supported,
+    }
+    return [sentence for sentence, holds in rules.items() if not holds]
+
+
+def _hash_is_fine(spec: ModelSpec) -> bool:
+    if spec.sha256 is None:
+        return spec.bundled or not spec.supported
+    return re.fullmatch(r"[0-9a-f]{64}", str(spec.sha256)) is not None

@@ -1,0 +1,221 @@
+"""Weights files: where they are, whether they are the right ones, getting and loading them. Never by pickle.
+
+Which model is used: the one asked for (``--model``, ``--conf model``, ``MODEL=``); else the one in ``SLICECAST_MODEL``;
+else the first in the registry's order whose weights have been pulled; else the bundled one.
+"""
+
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from slicecast import config
+from slicecast.errors import ConfigError, WeightsCorrupt, WeightsMissing
+from slicecast.models.registry import ModelSpec, bundled_spec, get_spec, load_registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes received so far and their total, None where unknown."""
+
+BUNDLED_DIR = Path(__file__).parent / "bundled"
+
+UNREADABLE = (
+    *(pickle.UnpicklingError, AttributeError, EOFError, LookupError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+"""What the readers raise, by trial, on files of other kinds."""
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 30.0
+"""Longest silence of a server before a download is given up."""
+
+
+def choose_model(asked: str | None = None) -> ModelSpec:
+    """Return the model to use: the one asked for, or the default.
+
+    Raises:
+        UnknownModel: no model of that name.
+        ConfigError: this version cannot run that model.
+    """
+    return require_supported(get_spec(asked)) if asked else default_model()
+
+
+def default_model() -> ModelSpec:
+    """Return the model to use when none is asked for; the rule is at the top of this module."""
+    named = config.model_from_environment()
+    if named:
+        return require_supported(get_spec(named))
+    registry = load_registry()
+    pulled = (spec for spec in registry.values() if not spec.bundled and spec.supported and is_present(spec))
+    return next(pulled, None) or bundled_spec(registry)
+
+
+def require_supported(spec: ModelSpec) -> ModelSpec:
+    """Return the model if this version can run it.
+
+    Raises:
+        ConfigError: it cannot; the message says why and which models can.
+    """
+    if not spec.supported:
+        runnable = ", ".join(name for name, other in load_registry().items() if other.supported)
+        raise ConfigError(f"Model {spec.name!r} cannot be run: {spec.unsupported}. Models that can: {runnable}.")
+    return spec
+
+
+def weights_path(spec: ModelSpec) -> Path:
+    """Return where the weights belong on this machine; the file may not be there."""
+    return (BUNDLED_DIR if spec.bundled else config.home_dir() / "models") / spec.file
+
+
+def is_present(spec: ModelSpec) -> bool:
+    """Return whether a file of the right size is in place. Quick; :func:`verify` reads all of it."""
+    path = weights_path(spec)
+    return path.is_file() and spec.bytes in (None, path.stat().st_size)
+
+
+def verify(spec: ModelSpec) -> Path:
+    """Return the path of the weights after checking their size and SHA-256.
+
+    Raises:
+        WeightsMissing: there is no file.
+        WeightsCorrupt: it is not the file that the registry describes.
+    """
+    path = weights_path(spec)
+    if not path.is_file():
+        raise WeightsMissing(f"The weights of {spec.name!r} are not at {path}. {_remedy(spec)}")
+    _check(spec, str(path), found_bytes=path.stat().st_size, found_sha256=file_sha256(path))
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pull(spec: ModelSpec, progress: Progress = lambda done, total: None) -> Path:
+    """Download the weights unless the right file is there already, and return their path.
+
+    The file appears under its name only after its size and SHA-256 were found right; an interrupted
+    download leaves nothing behind.
+
+    Raises:
+        ConfigError: this version cannot run that model.
+        WeightsMissing: no network, the server refused, the disk is full, or the model ships with the package.
+        WeightsCorrupt: what came is not the file that the registry describes.
+    """
+    require_supported(spec)
+    path = weights_path(spec)
+    if spec.url is None or (is_present(spec) and file_sha256(path) == spec.sha256):
+        return verify(spec)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary_beside(path) as part:
+            _download(spec.url, part, progress)
+            _check(spec, "The download", found_bytes=part.stat().st_size, found_sha256=file_sha256(part))
+            part.replace(path)
+    except (httpx.HTTPError, OSError) as error:
+        raise WeightsMissing(
+            f"Could not download {spec.name!r}: {_reason(error)}. On a machine with network fetch {spec.url}, "
+            f"put it at {path} here, and run 'slicecast models verify {spec.name}'."
+        ) from error
+    return path
+
+
+def load_state_dict(spec: ModelSpec, device: str = "cpu") -> "dict[str, Tensor]":
+    """Read the checked weights: tensors by name, never code.
+
+    Args:
+        spec: the model; safetensors, or a torch file whose tensors are under "model" as in SAM 2's own files.
+        device: torch device for the tensors.
+
+    Raises:
+        WeightsMissing: there is no file.
+        WeightsCorrupt: it is another file, is damaged, or holds more than tensors.
+    """
+    path = verify(require_supported(spec))
+    reader = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+    try:
+        tensors = reader(path)
+    except UNREADABLE as error:
+        # torch's own words would advise to switch the protection off
+        reason = error if type(error) is ValueError else "it is damaged or holds more than tensors"
+        raise WeightsCorrupt(f"{path} holds no usable weights for {spec.name!r}: {reason}. {_remedy(spec)}") from error
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _read_safetensors(path: Path) -> "dict[str, Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_torch(path: Path) -> "dict[str, Tensor]":
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = content.get("model", content) if isinstance(content, dict) else None
+    if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ValueError("it is not a mapping of names to tensors")
+    return dict(tensors)
+
+
+def _download(url: str, path: Path, progress: Progress) -> None:
+    """Stream a URL into a file."""
+    whole = {"Accept-Encoding": "identity"}  # so that Content-Length counts the bytes that arrive here
+    with (
+        path.open("wb") as file,
+        httpx.stream("GET", url, headers=whole, follow_redirects=True, timeout=TIMEOUT_S) as response,
+    ):
+        response.raise_for_status()
+        length = response.headers.get("Content-Length")
+        for chunk in response.iter_bytes(CHUNK_BYTES):
+            file.write(chunk)
+            progress(file.tell(), int(length) if length else None)
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """Give the path of an empty file in the same folder; it is removed afterwards unless it was moved away."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    part.chmod(0o644)  # others may share the folder; mkstemp lets only the owner read
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check(spec: ModelSpec, what: str, *, found_bytes: int, found_sha256: str) -> None:
+    if spec.bytes is not None and found_bytes != spec.bytes:
+        found, wanted = f"{found_bytes} bytes", f"{spec.bytes}"
+    elif found_sha256 != spec.sha256:
+        found, wanted = f"SHA-256 {found_sha256}", f"{spec.sha256}"
+    else:
+        return
+    raise WeightsCorrupt(f"{what} has {found} instead of {wanted}, so it is not {spec.name!r}. {_remedy(spec)}")
+
+
+def _remedy(spec: ModelSpec) -> str:
+    if spec.bundled:
+        return "It ships with the package: install Slicecast again."
+    return f"Run 'slicecast models pull {spec.name}'."
+
+
+def _reason(error: httpx.HTTPError | OSError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"the server answered {error.response.status_code} {error.response.reason_phrase}"
+    return str(error) or type(error).__name__
