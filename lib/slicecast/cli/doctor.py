@@ -1,0 +1,193 @@
+"""Say what is installed, which device and weights will be used, and how to mend what is missing."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.table import Table
+
+from slicecast import config
+from slicecast.errors import SlicecastError
+from slicecast.models.weights import choose_model, verify
+
+app = typer.Typer()
+
+MEND_INSTALL = "make install"
+NAMED_PACKAGES = ("torch", "torchvision", "sam2", "monai", "monailabel", "numpy", "SimpleITK", "pydicom", "fastapi")
+"""Packages whose versions are worth reading in a bug report; the others only show when they are wrong."""
+
+OPTIONAL_PROGRAMS = {
+    "Orthanc": (("Orthanc", "orthanc"), "apt-get install orthanc orthanc-dicomweb", "a DICOMweb server for OHIF"),
+    "Chromium": (
+        ("chromium", "chromium-browser", "google-chrome", "chrome"),
+        "apt-get install chromium",
+        "the browser tests (make test-browser)",
+    ),
+}
+
+
+class Status(StrEnum):
+    """How a check came out; only ``FAIL`` makes the command fail."""
+
+    OK = "ok"
+    NOTE = "note"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report: what was looked at, what was found, and the command that mends it."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option(help="Check this model instead of the default one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say what is installed, which device and weights will be used, and how to mend what is missing.
+
+    Exits with 1 when something is wrong that Slicecast needs.
+    """
+    checks = list(examine(model))
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        _print(checks)
+    if any(check.status is Status.FAIL for check in checks):
+        raise typer.Exit(1)
+
+
+def examine(model: str | None = None) -> Iterator[Check]:
+    """Yield every check, in the order of the report."""
+    yield check_python(sys.version_info[:3])
+    yield from check_packages()
+    yield check_torch_pair()
+    yield check_device()
+    yield check_weights(model)
+    yield check_folder("sample data", config.project_dir("sample-data") / "studies")
+    yield check_writable("app folder", config.project_dir("apps") / "sam2")
+    yield check_writable("weights folder", config.home_dir())
+    yield from (check_program(name) for name in OPTIONAL_PROGRAMS)
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    """Check that Slicecast is made for this Python."""
+    found = f"Python {'.'.join(map(str, version))} on {platform.system()} {platform.machine()}"
+    if (3, 11) <= version < (3, 13):
+        return Check("python", Status.OK, found)
+    return Check("python", Status.FAIL, found, "install Python 3.11 or 3.12, then: make install PYTHON=python3.11")
+
+
+def check_packages() -> Iterator[Check]:
+    """Compare every direct dependency with the range that Slicecast asks for."""
+    for line in importlib.metadata.requires("slicecast") or ():
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate():
+            check = check_package(requirement)
+            if check.status is not Status.OK or requirement.name in NAMED_PACKAGES:
+                yield check
+
+
+def check_package(requirement: Requirement) -> Check:
+    """Compare one installed package with the range asked for."""
+    name = requirement.name
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, Status.FAIL, f"not installed; {requirement} is needed", MEND_INSTALL)
+    if requirement.specifier.contains(version, prereleases=True):
+        return Check(name, Status.OK, version)
+    return Check(name, Status.FAIL, f"{version}; {requirement} is needed", MEND_INSTALL)
+
+
+def check_torch_pair() -> Check:
+    """Check that torch and torchvision were built for each other, by using both."""
+    name = "torch with torchvision"
+    try:
+        import torch
+        import torchvision
+
+        kept = torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        return Check(name, Status.FAIL, f"they do not fit together: {_first_line(error)}", MEND_INSTALL)
+    return Check(name, Status.OK if kept.tolist() == [0] else Status.FAIL, "work together")
+
+
+def check_device() -> Check:
+    """Name the device that will compute."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Check("device", Status.FAIL, f"torch cannot be imported: {_first_line(error)}", MEND_INSTALL)
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return Check("device", Status.OK, f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if torch.backends.mps.is_available():
+        return Check("device", Status.OK, "mps")
+    return Check("device", Status.OK, f"cpu, {os.cpu_count()} cores; the large models want a CUDA GPU")
+
+
+def check_weights(model: str | None) -> Check:
+    """Name the model that will be used, and read its weights completely."""
+    try:
+        spec = choose_model(model)
+        path = verify(spec)
+    except SlicecastError as error:
+        return Check("weights", Status.FAIL, str(error), "slicecast models list")
+    return Check("weights", Status.OK, f"{spec.name}, SHA-256 right, {path}")
+
+
+def check_folder(name: str, folder: Path) -> Check:
+    """Check that a folder is there and holds something."""
+    if folder.is_dir() and any(folder.iterdir()):
+        return Check(name, Status.OK, str(folder))
+    return Check(name, Status.NOTE, f"none at {folder}", "slicecast serve --studies DIR with scans of your own")
+
+
+def check_writable(name: str, folder: Path) -> Check:
+    """Check that a folder, or the nearest one above that exists, can be written to."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.access(existing, os.W_OK):
+        return Check(name, Status.OK, f"{folder} can be written to")
+    return Check(name, Status.FAIL, f"{folder} cannot be written to", f"chmod u+w {existing}")
+
+
+def check_program(name: str, which: Callable[[str], str | None] = shutil.which) -> Check:
+    """Look for a program that only some features need."""
+    commands, remedy, purpose = OPTIONAL_PROGRAMS[name]
+    path = next(filter(None, map(which, commands)), None)
+    if path:
+        return Check(name, Status.OK, path)
+    return Check(name, Status.NOTE, f"not found; only needed for {purpose}", remedy)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _print(checks: list[Check]) -> None:
+    table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    colours = {Status.OK: "green", Status.NOTE: "yellow", Status.FAIL: "red"}
+    for check in checks:
+        mend = f"\n→ {check.remedy}" if check.remedy else ""
+        table.add_row(f"[{colours[check.status]}]{check.status.value}[/]", check.name, f"{check.found}{mend}")
+    Console().print(table)
