@@ -90,10 +90,11 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
     for n in sorted(absent):
         if n in points or n in boxes or n in masks:
             raise PromptError(
-                f"Slice {reorientation.to_source_slice(axis, n)} of '{entry.name}' is marked as not "
-                "showing it, "
-                "but has other prompts. Remove one or the other."
+                f"Slice {reorientation.to_source_slice(axis, n)} of '{entry.name}' is marked as not showing "
+                "it, but has other prompts. Remove one or the other."
             )
+    if not (boxes or masks or any(rows[:, 2].any() for rows in points.values())):
+        raise PromptError(f"Every painted slice of '{entry.name}' is empty. Paint it on one slice, or click on it.")
     numbers = sorted(points.keys() | boxes.keys() | masks.keys() | absent)
     return tuple(
         _one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers

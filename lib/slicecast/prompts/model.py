@@ -203,7 +203,8 @@ def _check_inside(ijk: IJK, geometry: Geometry, what: str) -> None:
 
 
 def _check_grid(mask: MaskPrompt, geometry: Geometry, name: str) -> None:
-    own = mask.geometry or replace(geometry, size_ijk=mask.array.shape[::-1])
+    nk, nj, ni = mask.array.shape
+    own = mask.geometry or replace(geometry, size_ijk=(ni, nj, nk))
     differences = own.differences(geometry)
     if own.shape_kji != mask.array.shape:
         differences.append(f"array shape {mask.array.shape} against its own grid's {own.shape_kji} [k, j, i]")

@@ -1,0 +1,101 @@
+"""How a canonical volume is cut into slices."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slicecast.errors import ConfigError, GeometryError
+from slicecast.volume import Geometry, SliceAxis, SliceStack, choose_axis
+
+ARRAY = np.arange(6 * 5 * 4).reshape(6, 5, 4)  # 4 along i, 5 along j, 6 along k
+
+
+@pytest.mark.parametrize(
+    ("axis", "count", "shape", "expected"),
+    [
+        (SliceAxis.AXIAL, 6, (5, 4), ARRAY[2]),
+        (SliceAxis.CORONAL, 5, (6, 4), ARRAY[:, 2]),
+        (SliceAxis.SAGITTAL, 4, (6, 5), ARRAY[:, :, 2]),
+    ],
+)
+def test_slices_are_views(axis, count, shape, expected):
+    stack = SliceStack(ARRAY, axis)
+    assert stack.count == count
+    assert stack.shape_hw == shape
+    assert np.array_equal(stack.slice(2), expected)
+    assert np.shares_memory(stack.slice(2), ARRAY)
+
+
+@given(axis=st.sampled_from(SliceAxis), ijk=st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 5)))
+def test_a_pixel_is_its_voxel(axis, ijk):
+    stack = SliceStack(ARRAY, axis)
+    n, x, y = stack.to_slice(ijk)
+    i, j, k = ijk
+    assert stack.slice(n)[y, x] == ARRAY[k, j, i]
+    assert tuple(stack.to_ijk(n, x, y)) == ijk
+
+
+def test_many_points_at_once():
+    points = np.array([(1, 2, 3), (0, 4, 5)])
+    nxy = SliceAxis.CORONAL.to_slice(points)
+    assert nxy.tolist() == [[2, 1, 3], [4, 0, 5]]
+    assert np.array_equal(SliceAxis.CORONAL.to_ijk(*nxy.T), points)
+
+
+@pytest.mark.parametrize("axis", SliceAxis)
+def test_assemble_undoes_slicing(axis):
+    stack = SliceStack(ARRAY, axis)
+    slices = {n: stack.slice(n) for n in range(stack.count)}
+    assert np.array_equal(stack.assemble(slices, dtype=np.int64), ARRAY)
+
+
+def test_assemble_fills_what_is_missing():
+    stack = SliceStack(ARRAY, SliceAxis.AXIAL)
+    found = stack.assemble({1: np.ones((5, 4))}, fill=7)
+    assert found.dtype == np.uint8
+    assert (found[1] == 1).all()
+    assert (np.delete(found, 1, axis=0) == 7).all()
+
+
+def test_refuses_slices_that_do_not_fit():
+    stack = SliceStack(ARRAY, SliceAxis.AXIAL)
+    with pytest.raises(GeometryError, match=r"no axial slice 6; the volume has slices 0 to 5"):
+        stack.slice(6)
+    with pytest.raises(GeometryError, match="no axial slice -1"):
+        stack.slice(-1)
+    with pytest.raises(GeometryError, match=r"Slice 0 has shape \(4, 5\)"):
+        stack.assemble({0: np.zeros((4, 5))})
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        ((1, 1, 1), SliceAxis.AXIAL),
+        ((1, 1, 5), SliceAxis.AXIAL),
+        ((5, 1, 1), SliceAxis.SAGITTAL),
+        ((1, 5, 1), SliceAxis.CORONAL),
+        ((3, 3, 1), SliceAxis.CORONAL),
+        ((1.001, 1, 1), SliceAxis.AXIAL),
+        ((1.2, 1, 1), SliceAxis.SAGITTAL),
+    ],
+)
+def test_auto_takes_the_largest_spacing(spacing, expected):
+    assert choose_axis(Geometry((9, 9, 9), spacing)) is expected
+
+
+def test_auto_cuts_one_slice_along_its_thin_axis():
+    assert choose_axis(Geometry((9, 1, 9), (1, 1, 3))) is SliceAxis.CORONAL
+    assert choose_axis(Geometry((9, 9, 1), (3, 1, 1))) is SliceAxis.AXIAL
+
+
+def test_named_axis():
+    geometry = Geometry((9, 9, 9), (1, 1, 5))
+    assert choose_axis(geometry, "Coronal") is SliceAxis.CORONAL
+    assert choose_axis(geometry, SliceAxis.SAGITTAL) is SliceAxis.SAGITTAL
+    with pytest.raises(ConfigError, match=r"'diagonal'. Use auto, axial, coronal or sagittal"):
+        choose_axis(geometry, "diagonal")
+
+
+def test_pixel_spacing():
+    assert SliceAxis.CORONAL.pixel_spacing_mm(Geometry((9, 9, 9), (1, 2, 3))) == (1, 3)
