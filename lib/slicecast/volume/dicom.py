@@ -7,10 +7,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from slicecast.errors import VolumeError
+from slicecast.volume.geometry import DIRECTION_TOLERANCE
 from slicecast.volume.itk import quiet_itk, reason, require_scalar
 
 GAP_TOLERANCE = 0.02
 """Slice distances that differ from their median by more than this share are uneven."""
+SAME_PLACE_MM = 1e-3
+"""Slices closer than this lie at the same position."""
 TILT_TOLERANCE_DEG = 0.5
 """A stack that leans by more than this is a tilted gantry."""
 
@@ -47,7 +50,7 @@ def read_series(folder: Path) -> DicomSeries:
         image = reader.Execute()
     except RuntimeError as error:
         raise VolumeError(f"The DICOM series in {folder} cannot be stacked to a volume: {reason(error)}.") from error
-    warnings = _unusual(_offsets_mm(reader, len(names)), image.GetSpacing()[2], folder)
+    warnings = _unusual(_offsets_mm(reader, len(names), folder), image.GetSpacing()[2], folder)
     return DicomSeries(image, _tag(header, _MODALITY), _tag(header, _SERIES_UID), warnings)
 
 
@@ -110,12 +113,18 @@ def _tag(header: sitk.ImageFileReader, key: str) -> str | None:
     return (header.GetMetaData(key).strip() or None) if header.HasMetaDataKey(key) else None
 
 
-def _offsets_mm(reader: sitk.ImageSeriesReader, count: int) -> np.ndarray | None:
+def _offsets_mm(reader: sitk.ImageSeriesReader, count: int, folder: Path) -> np.ndarray | None:
     """Give each slice's position as float64 (N, 3), columns: along its row, its column, its normal; mm."""
     if not all(reader.HasMetaDataKey(n, key) for n in range(count) for key in (_POSITION, _ORIENTATION)):
         return None
     positions = np.array([_floats(reader.GetMetaData(n, _POSITION)) for n in range(count)])
-    row, column = np.reshape(_floats(reader.GetMetaData(0, _ORIENTATION)), (2, 3))
+    orientations = np.array([_floats(reader.GetMetaData(n, _ORIENTATION)) for n in range(count)])
+    if np.abs(orientations - orientations[0]).max() > DIRECTION_TOLERANCE:
+        raise VolumeError(
+            f"The slices of the series in {folder} lie in different directions (scout images?). "
+            "Put the slices of one direction into a folder of their own."
+        )
+    row, column = orientations[0].reshape(2, 3)
     return positions @ np.stack([row, column, np.cross(row, column)], axis=1)
 
 
@@ -126,12 +135,13 @@ def _floats(text: str) -> list[float]:
 def _unusual(offsets_mm: np.ndarray | None, spacing_mm: float, folder: Path) -> tuple[str, ...]:
     if offsets_mm is None:
         return (f"The slices in {folder.name} do not say where they lie; their order and distance are a guess.",)
-    gaps = np.abs(np.diff(offsets_mm[:, 2]))
-    if gaps.min() < 1e-3:
+    steps = np.diff(offsets_mm[:, 2])
+    if np.diff(np.sort(offsets_mm[:, 2])).min() < SAME_PLACE_MM or not ((steps > 0).all() or (steps < 0).all()):
         raise VolumeError(
             f"Several slices of the series in {folder} lie at the same position (time points or echoes). "
             "Put one time point into a folder of its own."
         )
+    gaps = np.abs(steps)
     return tuple(filter(None, (_uneven_gaps(gaps, spacing_mm), _tilt(offsets_mm))))
 
 

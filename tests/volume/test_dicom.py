@@ -1,0 +1,165 @@
+"""DICOM series: order, gaps, tilt, and folders that do not hold exactly one."""
+
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from slicecast.errors import VolumeError
+from slicecast.volume import read_volume
+
+
+def write_slice(path, *, z_mm, value, series="1.2.3.4", modality="CT", rows=6, position=None, photometric=None):
+    """Write one CT slice whose pixels all hold `value` HU; `z_mm` None leaves the position out."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.is_little_endian, data.is_implicit_VR = True, False
+    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = "1.2.3", series, modality
+    data.SeriesDescription = f"series {series}"
+    data.Rows, data.Columns, data.PixelSpacing = rows, 5, [0.5, 0.25]
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 15, 0, 1
+    data.PhotometricInterpretation = photometric or "MONOCHROME2"
+    data.RescaleIntercept, data.RescaleSlope = -1024, 1
+    if z_mm is not None:
+        data.ImagePositionPatient = position or [10.0, 20.0, z_mm]
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    pixels = np.full((rows, 5), value + 1024, np.uint16)
+    data.PixelData = pixels.tobytes()
+    data.save_as(path)
+
+
+def write_series(folder, heights, **options):
+    folder.mkdir(exist_ok=True)
+    for n, z_mm in enumerate(heights):
+        # names run against the positions, so that reading in name order would be wrong
+        write_slice(folder / f"{len(heights) - n:03}.dcm", z_mm=z_mm, value=n, **options)
+    return folder
+
+
+def test_slices_are_sorted_by_position(tmp_path):
+    volume = read_volume(write_series(tmp_path / "ct", [0, 3, 6, 9]))
+    assert volume.array[:, 0, 0].tolist() == [0, 1, 2, 3]
+    assert volume.array.dtype == np.int16
+    assert volume.geometry.spacing_mm == pytest.approx((0.25, 0.5, 3))
+    assert volume.geometry.origin_mm == (10, 20, 0)
+    assert volume.modality == "CT"
+    assert volume.meta["series_uid"] == "1.2.3.4"
+    assert volume.warnings == ()
+
+
+@pytest.mark.parametrize("heights", [[0, 3, 6, 12], [0, 1, 4, 8]])
+def test_missing_and_uneven_slices_are_said(tmp_path, heights, capfd):
+    volume = read_volume(write_series(tmp_path / "ct", heights))
+    (warning,) = volume.warnings
+    assert "unevenly spaced" in warning
+    assert f"{max(np.diff(heights)):.2f} mm apart" in warning
+    assert capfd.readouterr().err == ""
+
+
+def test_rounded_positions_are_even(tmp_path):
+    assert read_volume(write_series(tmp_path / "ct", [0, 2.5001, 4.9999, 7.5])).warnings == ()
+
+
+def test_a_tilted_gantry_is_said(tmp_path):
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    for n in range(4):
+        write_slice(folder / f"{n}.dcm", z_mm=0, value=n, position=[0.0, n * 1.0, n * 4.0])
+    (warning,) = read_volume(folder).warnings
+    assert "tilted by 14.0 degrees" in warning
+
+
+def test_two_slices_at_one_place_are_refused(tmp_path):
+    folder = write_series(tmp_path / "ct", [0, 3, 6])
+    write_slice(folder / "again.dcm", z_mm=3, value=50)
+    with pytest.raises(VolumeError, match="same position"):
+        read_volume(folder)
+
+
+def test_slices_of_several_directions_are_refused(tmp_path):
+    folder = write_series(tmp_path / "ct", [0, 3, 6])
+    data = pydicom.dcmread(folder / "001.dcm")
+    data.ImageOrientationPatient = [0, 1, 0, 0, 0, 1]
+    data.save_as(folder / "001.dcm")
+    with pytest.raises(VolumeError, match="different directions"):
+        read_volume(folder)
+
+
+def test_slices_without_position_are_said(tmp_path):
+    (warning,) = read_volume(write_series(tmp_path / "ct", [None, None])).warnings
+    assert "do not say where they lie" in warning
+
+
+def test_several_series_are_listed(tmp_path):
+    folder = write_series(tmp_path / "both", [0, 3], series="1.2.3.4")
+    for n in range(3):
+        write_slice(folder / f"other{n}.dcm", z_mm=n, value=n, series="1.2.3.5", modality="MR")
+    with pytest.raises(VolumeError, match=r"holds 2 DICOM series: CT series 1.2.3.4, 2 files .*; MR .*, 3 files"):
+        read_volume(folder)
+
+
+def test_a_folder_without_series_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(VolumeError, match="holds no DICOM image series"):
+        read_volume(tmp_path)
+
+
+def test_slices_of_different_size_are_refused(tmp_path):
+    folder = write_series(tmp_path / "ct", [0, 3])
+    write_slice(folder / "wide.dcm", z_mm=6, value=1, rows=8)
+    with pytest.raises(VolumeError, match=r"cannot be stacked|holds 2 DICOM series"):
+        read_volume(folder)
+
+
+def test_one_slice_file_is_a_thin_volume(tmp_path):
+    write_slice(tmp_path / "one.dcm", z_mm=4, value=7)
+    volume = read_volume(tmp_path / "one.dcm")
+    assert volume.array.shape == (1, 6, 5)
+    assert volume.modality == "CT"
+
+
+def test_no_patient_data_is_kept(tmp_path):
+    folder = write_series(tmp_path / "ct", [0, 3])
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        data.PatientName, data.PatientID = "Doe^Jane", "4711"
+        data.save_as(path)
+    assert not {"Doe", "4711"} & set(str(dict(read_volume(folder).meta)).replace("^", " ").split())
+
+
+@pytest.mark.data
+def test_uneven_tilted_head(real_data):
+    warnings = read_volume(real_data / "dicom" / "ct_head_uneven_gaps_tilt").warnings
+    assert "1.08 to 7.00 mm" in warnings[0]
+    assert "18.5 degrees" in warnings[1]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "slices"),
+    [("mr_head_vs_seg", 40), ("mr_hippocampus_crop_a", 32), ("mr_hippocampus_crop_b", 35), ("mr_prostate_oblique", 19)],
+)
+def test_real_series(real_data, name, slices):
+    volume = read_volume(real_data / "dicom" / name)
+    assert volume.geometry.size_ijk[2] == slices
+    assert volume.modality == "MR"
+    assert volume.warnings == ()
+
+
+@pytest.mark.data
+def test_a_real_series_with_a_slice_removed(real_data, tmp_path):
+    source = real_data / "dicom" / "mr_prostate_oblique"
+    order = sorted(
+        source.iterdir(), key=lambda path: int(pydicom.dcmread(path, stop_before_pixels=True).InstanceNumber)
+    )
+    for path in [*order[:8], *order[9:]]:
+        shutil.copy(path, tmp_path / path.name)
+    (warning,) = read_volume(tmp_path).warnings
+    assert "unevenly spaced (3.00 to 6.00 mm" in warning
