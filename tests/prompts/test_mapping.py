@@ -1,0 +1,169 @@
+"""A prompt lands on the same anatomical pixel however the scan is stored."""
+
+import numpy as np
+import pytest
+from builders import ORIENTATIONS, ball, grid, stored_as
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slicecast.errors import PromptError
+from slicecast.prompts import (
+    Absent,
+    Box,
+    MaskPrompt,
+    ObjectPrompts,
+    Point,
+    PromptSet,
+    slice_ranges,
+    slice_to_source_ijk,
+    to_slice_prompts,
+)
+from slicecast.volume import Reorientation, SliceAxis, SliceStack, Volume, canonicalise
+
+SIZE = (4, 5, 6)
+NUMBERED = Volume(np.arange(120).reshape(6, 5, 4), grid(SIZE))
+SAME = Reorientation.of(NUMBERED.geometry)
+orientations = st.sampled_from(ORIENTATIONS)
+axes = st.sampled_from(SliceAxis)
+
+
+def one(**prompts):
+    return PromptSet([ObjectPrompts("a", **prompts)])
+
+
+def mapped(reorientation, axis, **prompts):
+    return to_slice_prompts(one(**prompts), reorientation, axis)["a"]
+
+
+@given(orientation=orientations, axis=axes, data=st.data())
+def test_a_click_lands_on_its_voxel(orientation, axis, data):
+    stored = stored_as(NUMBERED, *orientation)
+    canonical, reorientation = canonicalise(stored)
+    i, j, k = ijk = data.draw(st.tuples(*[st.integers(0, n - 1) for n in stored.geometry.size_ijk]))
+    (prompt,) = mapped(reorientation, axis, points=[Point(ijk)])
+    (x, y), *_ = prompt.points_xy.astype(int)
+    assert SliceStack(canonical.array, axis).slice(prompt.slice)[y, x] == stored.array[k, j, i]
+    assert slice_to_source_ijk(reorientation, axis, n=prompt.slice, xy=prompt.points_xy).tolist() == [list(ijk)]
+
+
+@given(orientation=orientations, axis=axes, data=st.data())
+def test_every_prompt_is_the_same_for_every_storage(orientation, axis, data):
+    voxels = st.tuples(*[st.integers(0, n - 1) for n in SIZE])
+    point, low, high = (data.draw(voxels) for _ in range(3))
+    high = tuple((h if h != a else (h + 1) % n) for a, h, n in zip(low, high, SIZE, strict=True))
+    painted = np.zeros(SIZE[::-1], bool)
+    painted[point[2], point[1], point[0]] = True
+    expected = mapped(SAME, axis, points=[Point(point)], boxes=[Box(low, high)], masks=[MaskPrompt(painted)])
+
+    stored = stored_as(NUMBERED, *orientation)
+    back = Reorientation.of(stored.geometry)
+    found = mapped(
+        back,
+        axis,
+        points=[Point(back.to_source_ijk(point))],
+        boxes=[Box(back.to_source_ijk(low), back.to_source_ijk(high))],
+        masks=[MaskPrompt(back.to_source_array(painted))],
+    )
+    assert [prompt.slice for prompt in found] == [prompt.slice for prompt in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.array_equal(ours.points_xy, theirs.points_xy)
+        assert np.array_equal(ours.labels, theirs.labels)
+        assert np.array_equal(ours.box_xyxy, theirs.box_xyxy)
+        assert np.array_equal(ours.mask, theirs.mask)
+
+
+def test_absent_slices_and_mask_slices_follow_the_flip():
+    stored = stored_as(NUMBERED, (0, 1, 2), (False, False, True))
+    reorientation = Reorientation.of(stored.geometry)
+    painted = np.zeros(SIZE[::-1], bool)
+    painted[1] = True
+    found = mapped(reorientation, SliceAxis.AXIAL, masks=[MaskPrompt(painted, slices=(1, 2))], absent=[Absent(0)])
+    assert [(prompt.slice, prompt.absent) for prompt in found] == [(3, True), (4, False), (5, True)]
+
+
+def test_prompts_are_collected_by_slice_ascending():
+    found = mapped(
+        SAME,
+        SliceAxis.AXIAL,
+        points=[Point((1, 2, 4)), Point((3, 1, 0)), Point((0, 0, 4), positive=False), Point((1, 2, 4))],
+        boxes=[Box((0, 1, 2), (2, 3, 2))],
+    )
+    assert [prompt.slice for prompt in found] == [0, 2, 4]
+    assert found[2].points_xy.tolist() == [[1, 2], [0, 0]]
+    assert found[2].labels.tolist() == [1, 0]
+    assert found[2].points_xy.dtype == np.float32
+    assert found[1].points_xy.shape == (0, 2)
+    assert found[1].box_xyxy.tolist() == [0, 1, 2, 3]
+    assert found[1].box_xyxy.dtype == np.float32
+    assert [prompt.starts for prompt in found] == [True, True, True]
+
+
+def test_a_negative_click_alone_does_not_start():
+    found = mapped(SAME, SliceAxis.AXIAL, points=[Point((1, 1, 1)), Point((1, 1, 3), positive=False)])
+    assert [prompt.starts for prompt in found] == [True, False]
+
+
+def test_a_mask_is_used_slice_by_slice():
+    truth = ball(radius=3)
+    reorientation = Reorientation.of(grid())
+    found = mapped(reorientation, SliceAxis.CORONAL, masks=[MaskPrompt(truth)])
+    assert [prompt.slice for prompt in found] == np.flatnonzero(truth.any(axis=(0, 2))).tolist()
+    for prompt in found:
+        assert np.array_equal(prompt.mask, truth[:, prompt.slice])
+        assert prompt.mask.flags.c_contiguous
+
+
+def test_a_3d_box_sits_on_its_middle_slice_and_gives_the_range():
+    prompts = one(boxes=[Box((0, 1, 1), (2, 3, 4))])
+    (prompt,) = to_slice_prompts(prompts, SAME, SliceAxis.AXIAL)["a"]
+    assert prompt.slice == 2
+    assert prompt.box_xyxy.tolist() == [0, 1, 2, 3]
+    assert slice_ranges(prompts, SAME, SliceAxis.AXIAL) == {"a": (1, 5)}
+
+
+def test_the_range_follows_the_flip():
+    stored = stored_as(NUMBERED, (0, 1, 2), (False, False, True))
+    prompts = one(boxes=[Box((0, 1, 1), (2, 3, 3))])
+    assert slice_ranges(prompts, Reorientation.of(stored.geometry), SliceAxis.AXIAL) == {"a": (2, 5)}
+
+
+def test_flat_boxes_and_points_do_not_confine():
+    flat = Box((0, 1, 2), (2, 3, 2))
+    deep = Box((0, 1, 3), (2, 3, 5))
+    assert slice_ranges(one(boxes=[flat]), SAME, SliceAxis.AXIAL) == {"a": None}
+    assert slice_ranges(one(points=[Point((1, 1, 1))]), SAME, SliceAxis.AXIAL) == {"a": None}
+    assert slice_ranges(one(boxes=[flat, deep]), SAME, SliceAxis.AXIAL) == {"a": None}
+
+
+def test_several_objects_stay_apart():
+    prompts = PromptSet([ObjectPrompts(name, points=[Point((n, n, n))]) for n, name in enumerate("ab")])
+    found = to_slice_prompts(prompts, SAME, SliceAxis.SAGITTAL)
+    assert {name: [prompt.slice for prompt in slices] for name, slices in found.items()} == {"a": [0], "b": [1]}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({"points": [Point((4, 0, 0))]}, r"\(4, 0, 0\) of 'a' lies outside"),
+        ({"points": [Point((1, 1, 1))], "absent": [Absent(6)]}, "slice 6; the axial slices run from 0 to 5"),
+        ({"points": [Point((1, 1, 1))], "absent": [Absent(1)]}, "Slice 1 of 'a' is marked as not showing it"),
+        ({"boxes": [Box((0, 1, 1), (3, 1, 4))]}, "flat, but not along the axial axis"),
+        ({"boxes": [Box((0, 1, 2), (3, 2, 2)), Box((0, 3, 2), (3, 4, 2))]}, "two boxes on one slice"),
+        ({"masks": [MaskPrompt(np.ones((6, 5, 4))), MaskPrompt(np.ones((6, 5, 4)))]}, "two masks on one slice"),
+        ({"masks": [MaskPrompt(np.ones((6, 5, 4)), slices=(9,))]}, "slice 9; the axial slices run"),
+        ({"masks": [MaskPrompt(np.eye(6, 5)[..., None] * np.ones(4), slices=(5,))]}, "Every painted slice"),
+    ],
+)
+def test_refuses(prompts, message):
+    with pytest.raises(PromptError, match=message):
+        mapped(SAME, SliceAxis.AXIAL, **prompts)
+
+
+def test_a_click_on_a_phantom_hits_it(any_phantom):
+    k, j, i = np.argwhere(any_phantom.truth)[len(np.argwhere(any_phantom.truth)) // 2]
+    _, reorientation = canonicalise(any_phantom.volume)
+    truth = reorientation.to_canonical_array(any_phantom.truth)
+    for axis in SliceAxis:
+        (prompt,) = mapped(reorientation, axis, points=[Point((i, j, k))])
+        (x, y), *_ = prompt.points_xy.astype(int)
+        assert SliceStack(truth, axis).slice(prompt.slice)[y, x]

@@ -1,0 +1,147 @@
+"""Prompts are valid from construction on, and checked against the volume; the errors say what to do."""
+
+import numpy as np
+import pytest
+from builders import ball, grid
+
+from slicecast.errors import PromptError
+from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.model import MAX_POINTS
+from slicecast.volume import Geometry
+
+GRID = grid()  # 24 x 20 x 16
+
+
+def spleen(**prompts):
+    return ObjectPrompts("spleen", **prompts)
+
+
+@pytest.mark.parametrize("given", [(1, 2, 3), [1, 2, 3], (1.0, 2.0, 3.0), np.array([1, 2, 3])])
+def test_points_take_whole_numbers_of_any_kind(given):
+    point = Point(given)
+    assert point == Point((1, 2, 3))
+    assert all(type(n) is int for n in point.ijk)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((1, 2, 12.5), r"\(1, 2, 12.5\) is not a voxel index. Give whole numbers"),
+        ((1, 2, float("nan")), r"\(1, 2, nan\) is not a voxel index"),
+        ((1, float("inf"), 3), "is not a voxel index"),
+        ((1, 2), "is not three numbers"),
+        ((1, 2, 3, 4), "is not three numbers"),
+        ((1, 2, "x"), "is not three numbers"),
+        ((1, 2, None), "is not"),
+        (None, "is not three numbers"),
+        ([[1, 2, 3]], "is not three numbers"),
+    ],
+)
+def test_refuses_points(given, message):
+    with pytest.raises(PromptError, match=message):
+        Point(given)
+
+
+def test_reversed_corners_are_sorted():
+    assert Box((5, 2, 7), (1, 9, 3)) == Box((1, 2, 3), (5, 9, 7))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        ((1, 2, 3), (1, 2, 3), "is a single voxel"),
+        ((1, 2, 3.5), (4, 5, 6), "is not a voxel index"),
+        ((1, 2), (4, 5), "is not three numbers"),
+    ],
+)
+def test_refuses_boxes(low, high, message):
+    with pytest.raises(PromptError, match=message):
+        Box(low, high)
+
+
+def test_masks_become_bool_and_slices_are_sorted():
+    mask = MaskPrompt(ball().astype(np.uint8) * 3, slices=(9, 7.0, 7))
+    assert mask.array.dtype == bool
+    assert mask.slices == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (np.zeros((4, 4, 4)), {}, "The mask is empty"),
+        (np.ones((4, 4)), {}, "is not a volume"),
+        (np.ones((4, 4, 4)), {"slices": (-1,)}, "slice number -1"),
+        (np.ones((4, 4, 4)), {"slices": (1.5,)}, "slice number 1.5"),
+    ],
+)
+def test_refuses_masks(array, options, message):
+    with pytest.raises(PromptError, match=message):
+        MaskPrompt(array, **options)
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, float("nan"), float("inf"), "3", True, None])
+def test_refuses_absent_slices(number):
+    with pytest.raises(PromptError, match="Give a whole number"):
+        Absent(number)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({}, "'spleen' has no point, box or mask: nothing to start from"),
+        ({"absent": [Absent(3)]}, "nothing to start from"),
+        ({"points": [Point((1, 1, 1), positive=False)]}, "only 1 negative points"),
+        ({"points": [(1, 1, 1)]}, "may only hold Point values"),
+        ({"points": [Point((1, 1, 1)), Point((1, 1, 1), positive=False)]}, "both a positive and a negative point"),
+    ],
+)
+def test_refuses_objects(prompts, message):
+    with pytest.raises(PromptError, match=message):
+        spleen(**prompts)
+
+
+@pytest.mark.parametrize("name", ["", "  ", None, 3])
+def test_refuses_nameless_objects(name):
+    with pytest.raises(PromptError, match="Give it a name"):
+        ObjectPrompts(name, points=[Point((1, 1, 1))])
+
+
+def test_refuses_sets():
+    with pytest.raises(PromptError, match="There is no prompt"):
+        PromptSet(())
+    with pytest.raises(PromptError, match="'spleen' is given 2 times"):
+        PromptSet([spleen(points=[Point((1, 1, 1))]), spleen(points=[Point((2, 2, 2))])])
+    with pytest.raises(PromptError, match=f"{MAX_POINTS + 1} points were given; at most {MAX_POINTS}"):
+        PromptSet([spleen(points=[Point((n, 0, 0)) for n in range(MAX_POINTS + 1)])])
+
+
+@pytest.mark.parametrize("ijk", [(24, 0, 0), (0, 20, 0), (0, 0, 16), (-1, 0, 0), (0, 0, 10**30)])
+def test_points_outside_are_named(ijk):
+    prompts = PromptSet([spleen(points=[Point((1, 1, 1)), Point(ijk)])])
+    with pytest.raises(PromptError, match=r"of 'spleen' lies outside the volume of 24 x 20 x 16 .* to 23, 19, 15"):
+        prompts.check(GRID)
+
+
+def test_boxes_outside_are_named():
+    with pytest.raises(PromptError, match=r"box corner \(30, 5, 5\) of 'spleen' lies outside"):
+        PromptSet([spleen(boxes=[Box((1, 1, 1), (30, 5, 5))])]).check(GRID)
+
+
+def test_corner_voxels_are_inside():
+    PromptSet([spleen(points=[Point((0, 0, 0)), Point((23, 19, 15))])]).check(GRID)
+
+
+def test_a_mask_on_another_grid_is_described():
+    other = Geometry((24, 20, 16), (1, 1, 2), GRID.origin_mm)
+    with pytest.raises(PromptError, match=r"another grid .* spacing \(1, 1, 1\) against|spacing .* Resample the mask"):
+        PromptSet([spleen(masks=[MaskPrompt(ball(), geometry=other)])]).check(GRID)
+    with pytest.raises(PromptError, match=r"size \(10, 20, 16\) against \(24, 20, 16\) voxels"):
+        PromptSet([spleen(masks=[MaskPrompt(ball((10, 20, 16)))])]).check(GRID)
+    with pytest.raises(PromptError, match="its own grid's"):
+        PromptSet([spleen(masks=[MaskPrompt(ball((10, 20, 16)), geometry=GRID)])]).check(GRID)
+    PromptSet([spleen(masks=[MaskPrompt(ball(), geometry=GRID)])]).check(GRID)
+
+
+def test_names_keep_their_order():
+    prompts = PromptSet([ObjectPrompts(name, points=[Point((1, 1, 1))]) for name in ("b", "a")])
+    assert prompts.names == ("b", "a")

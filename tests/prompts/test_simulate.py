@@ -1,0 +1,162 @@
+"""The simulated annotator clicks where the published protocol clicks."""
+
+import numpy as np
+import pytest
+from builders import ball, dice
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from slicecast.errors import PromptError
+from slicecast.prompts import Box
+from slicecast.prompts.simulate import (
+    SEED_MIN_DEPTH_PX,
+    box_from_mask,
+    box_from_volume_mask,
+    next_click,
+    noisy_mask,
+)
+
+masks = hnp.arrays(bool, (9, 11))
+
+
+def square(y0, y1, x0, x1, shape=(20, 24)):
+    mask = np.zeros(shape, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_first_click_is_the_middle_of_the_object():
+    truth = square(5, 10, 12, 17)
+    click = next_click(truth, np.zeros_like(truth))
+    assert click.index == (14, 7)  # x, y
+    assert click.positive
+    assert click.depth == 3
+
+
+def test_too_much_gives_a_negative_click():
+    truth = square(0, 3, 0, 3)
+    click = next_click(truth, truth | square(8, 15, 8, 15))
+    assert (click.index, click.positive) == ((11, 11), False)
+
+
+def test_the_deeper_error_wins_and_a_tie_is_positive():
+    missed, excess = square(0, 7, 0, 7), square(10, 15, 10, 15)
+    assert next_click(missed, excess).positive
+    assert not next_click(excess, missed).positive
+    assert next_click(square(0, 5, 0, 5), excess).positive
+
+
+def test_the_border_counts_as_outside():
+    click = next_click(np.ones((7, 9), bool), np.zeros((7, 9), bool))
+    assert click.index[1] == 3
+    assert click.depth == 4
+
+
+def test_components_that_touch_diagonally_are_apart():
+    truth = square(0, 3, 0, 3) | square(3, 6, 3, 6)
+    assert next_click(truth, np.zeros_like(truth)).depth == 2
+
+
+def test_no_error_no_click():
+    truth = square(3, 9, 3, 9)
+    assert next_click(truth, truth) is None
+    assert next_click(np.zeros((4, 4)), np.zeros((4, 4))) is None
+
+
+def test_the_published_rule_leaves_thin_errors_alone():
+    line = square(5, 6, 2, 20)
+    assert next_click(line, np.zeros_like(line)).depth == 1
+    assert next_click(line, np.zeros_like(line), min_depth=SEED_MIN_DEPTH_PX) is None
+    assert next_click(square(5, 8, 2, 20), np.zeros_like(line), min_depth=SEED_MIN_DEPTH_PX).depth == 2
+
+
+@given(truth=masks, prediction=masks)
+def test_a_click_lies_on_an_error_of_its_sign(truth, prediction):
+    click = next_click(truth, prediction)
+    if click is None:
+        assert np.array_equal(truth, prediction)
+    else:
+        x, y = click.index
+        assert truth[y, x] == click.positive
+        assert prediction[y, x] != click.positive
+
+
+@given(truth=masks, prediction=masks, seed=st.integers(0, 99))
+def test_chance_only_decides_between_equals(truth, prediction, seed):
+    plain = next_click(truth, prediction)
+    drawn = next_click(truth, prediction, rng=np.random.default_rng(seed))
+    assert (plain is None) == (drawn is None)
+    if plain is not None:
+        assert (plain.depth, plain.positive) == (drawn.depth, drawn.positive)
+        assert drawn == next_click(truth, prediction, rng=np.random.default_rng(seed))
+
+
+def test_3d_click_is_in_ijk_order():
+    truth = ball(centre_ijk=(15, 8, 6), radius=4)
+    click = next_click(truth, np.zeros_like(truth))
+    assert click.index == (15, 8, 6)
+    assert click.positive
+
+
+def test_spacing_decides_what_is_deep():
+    flat = np.zeros((12, 12, 30), bool)
+    flat[1:4, 1:10, 1:10] = True  # 3 slices thick: 15 mm at 5 mm
+    cube = np.zeros_like(flat)
+    cube[4:9, 2:7, 20:25] = True
+    click = next_click(flat, cube, spacing=(1, 1, 5))
+    assert click.positive
+    assert click.depth == pytest.approx(5.0)
+    assert not next_click(flat, cube).positive
+
+
+def test_refuses_other_shapes():
+    with pytest.raises(PromptError, match="must lie on one grid"):
+        next_click(np.zeros((4, 4)), np.zeros((4, 5)))
+
+
+def test_box_holds_the_mask_and_its_corners():
+    assert box_from_mask(square(5, 10, 12, 17)).tolist() == [12, 5, 16, 9]
+    assert box_from_mask(square(5, 10, 12, 17)).dtype == np.float32
+
+
+def test_box_of_a_volume():
+    mask = np.zeros((6, 5, 4), bool)
+    mask[1:4, 2:5, 3] = True
+    assert box_from_volume_mask(mask) == Box((3, 2, 1), (3, 4, 3))
+
+
+@given(seed=st.integers(0, 99))
+def test_jitter_stays_near_and_inside(seed):
+    mask = square(0, 10, 12, 24)
+    x0, y0, x1, y1 = box_from_mask(mask, jitter_px=3, rng=np.random.default_rng(seed))
+    assert 9 <= x0 <= 15 and 20 <= x1 <= 23
+    assert 0 <= y0 <= 3 and 6 <= y1 <= 12
+
+
+def test_refuses_boxes(rng):
+    with pytest.raises(PromptError, match="An empty mask has no box"):
+        box_from_mask(np.zeros((4, 4)))
+    with pytest.raises(PromptError, match="needs a random generator"):
+        box_from_mask(square(1, 4, 1, 4), jitter_px=2)
+
+
+def test_noisy_masks_are_near_the_truth_but_not_it(rng):
+    y, x = np.indices((64, 64))
+    disc = np.hypot(y - 32, x - 32) < 18
+    found = [noisy_mask(disc, rng) for _ in range(20)]
+    scores = [dice(mask, disc) for mask in found]
+    assert min(scores) > 0.75 and max(scores) < 1.0
+    assert np.mean(scores) == pytest.approx(0.92, abs=0.05)
+
+
+def test_noisy_masks_are_never_lost(rng):
+    dot = np.zeros((32, 32), bool)
+    dot[10, 10] = True
+    assert all(noisy_mask(dot, rng).any() for _ in range(50))
+    assert not noisy_mask(np.zeros((8, 8), bool), rng).any()
+
+
+def test_same_seed_same_mask():
+    disc = square(4, 12, 4, 12)
+    assert np.array_equal(noisy_mask(disc, np.random.default_rng(3)), noisy_mask(disc, np.random.default_rng(3)))
