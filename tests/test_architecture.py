@@ -1,0 +1,218 @@
+"""The rules of docs/architecture.md, read from the source with ``ast``: layers, sizes, no work on import."""
+
+import ast
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lib" / "slicecast"
+TREES = {
+    path.relative_to(PACKAGE): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))
+}
+"""Every source file by its path in the package."""
+
+LAYERS = (
+    {"errors", "types", "config"},
+    {"volume"},
+    {"prompts"},
+    {"engine", "active", "campaign"},
+    {"models"},
+    {"training"},
+    {"service"},
+    {"server", "monai", "cli", "bench"},
+)
+"""Imports point to an earlier line only; names on one line do not import each other (but the first line's may)."""
+
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+ONLY_IN = {
+    "sam2": {"models"},
+    "hydra": {"models"},
+    "monailabel": {"monai", "server", "cli", "bench"},
+    "typer": {"cli", "bench"},
+}
+"""Third-party packages that only these parts may import."""
+
+IMPORTS_BY_NAME = {"cli/main.py", "__init__.py"}
+"""The two doors: the command line imports a command when it runs, the package a name when it is used."""
+
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 320, 60
+MEDIAN_FUNCTION_LINES, P90_FUNCTION_LINES = 12, 30
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def part_of(file: Path) -> str:
+    """Return a file's name in LAYERS: the folder in the package, or the module directly in it."""
+    return file.parts[0].removesuffix(".py")
+
+
+def nodes() -> Iterator[tuple[Path, ast.AST]]:
+    """Yield every node of every file."""
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            yield file, node
+
+
+def functions() -> Iterator[tuple[Path, Function]]:
+    """Yield every function and method."""
+    return ((file, node) for file, node in nodes() if isinstance(node, Function))
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Return the dotted names of an import; ``from slicecast import config`` gives ``slicecast.config``."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def own_parts(node: ast.AST) -> list[str]:
+    """Return the names in LAYERS that an import reaches into."""
+    names = (name.split(".") for name in imported(node))
+    return [name[1] for name in names if name[0] == "slicecast" and len(name) > 1 and name[1] in LEVEL]
+
+
+def may_import(here: str, other: str) -> bool:
+    same_line_is_fine = here in LAYERS[0]
+    return here == other or LEVEL[other] < LEVEL[here] or (same_line_is_fine and other in LAYERS[0])
+
+
+def breaches(file: Path, tree: ast.AST) -> list[str]:
+    """Return what a file imports against the direction."""
+    here = part_of(file)
+    return [f"{file}: {part}" for node in ast.walk(tree) for part in own_parts(node) if not may_import(here, part)]
+
+
+def length(function: Function) -> int:
+    """Count the lines of a function without its docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    docstring = function.body[0] if ast.get_docstring(function) is not None else None
+    return lines - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
+
+
+def test_every_part_has_a_layer():
+    assert {part_of(file) for file in TREES} - {"__init__", "__main__"} <= set(LEVEL)
+
+
+def test_imports_point_down_only():
+    inside = {file: tree for file, tree in TREES.items() if part_of(file) in LEVEL}
+    assert [breach for file, tree in inside.items() for breach in breaches(file, tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f():\n    from slicecast.models import registry", ["models"]),
+        ("import slicecast.server.app", ["server"]),
+        ("from slicecast import active, volume", ["active"]),
+        ("from slicecast.engine.ports import X", []),
+    ],
+)
+def test_the_direction_test_can_fail(source, found):
+    assert breaches(Path("engine/x.py"), ast.parse(source)) == [f"engine/x.py: {part}" for part in found]
+
+
+def test_no_relative_imports():
+    assert [str(file) for file, node in nodes() if isinstance(node, ast.ImportFrom) and node.level] == []
+
+
+def test_own_modules_are_imported_at_the_top_only():
+    hidden = [
+        f"{file}: {function.name} imports {part}"
+        for file, function in functions()
+        for node in ast.walk(function)
+        for part in own_parts(node)
+    ]
+    assert hidden == []
+
+
+def test_only_the_two_doors_import_by_name():
+    names = {"import_module", "__import__"}
+    users = {file.as_posix() for file, node in nodes() if {getattr(node, "attr", ""), getattr(node, "id", "")} & names}
+    assert users <= IMPORTS_BY_NAME
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_third_party_packages_stay_where_they_belong(package):
+    users = {part_of(file) for file, node in nodes() for name in imported(node) if name.split(".")[0] == package}
+    assert users <= ONLY_IN[package]
+
+
+def test_files_are_short():
+    lengths = {str(file): len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) for file in TREES}
+    assert {file: lines for file, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
+
+
+def test_functions_are_short():
+    lengths = {f"{file}:{function.lineno} {function.name}": length(function) for file, function in functions()}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES} == {}
+    assert statistics.median(lengths.values()) <= MEDIAN_FUNCTION_LINES
+    assert statistics.quantiles(lengths.values(), n=10)[-1] <= P90_FUNCTION_LINES
+
+
+def test_no_print_and_no_eval_in_the_library():
+    calls = [(str(file), getattr(node.func, "id", "")) for file, node in nodes() if isinstance(node, ast.Call)]
+    assert [call for call in calls if call[1] in ("print", "eval", "exec")] == []
+
+
+def test_only_config_reads_our_environment_variables():
+    readers = {
+        str(file)
+        for file, node in nodes()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("SLICECAST_")
+    }
+    assert readers <= {"config.py"}
+
+
+def modules_of(part: str) -> list[str]:
+    """Return the dotted names of a part's modules."""
+    files = [file for file in TREES if file.parts[0] == part]
+    return [".".join(("slicecast", *file.with_suffix("").parts)).removesuffix(".__init__") for file in files]
+
+
+def after_importing(*modules: str) -> dict:
+    """Import in a new interpreter; return what that left: modules, threads, whether CUDA woke up."""
+    code = f"""
+import importlib, json, sys, threading
+for name in {modules!r}:
+    importlib.import_module(name)
+torch = sys.modules.get("torch")
+print(json.dumps({{
+    "modules": sorted(sys.modules),
+    "threads": threading.active_count(),
+    "cuda": bool(torch and torch.cuda.is_initialized()),
+}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def test_importing_slicecast_is_light():
+    after = after_importing("slicecast")
+    assert not {"torch", "sam2", "hydra", "monailabel"} & set(after["modules"])
+    assert after["threads"] == 1
+
+
+def test_importing_every_layer_below_the_doors_starts_nothing():
+    below = [part for names in LAYERS[:-1] for part in sorted(names)]
+    after = after_importing(*(module for part in below for module in modules_of(part)))
+    assert after["threads"] == 1 and not after["cuda"]
+
+
+def test_the_engine_runs_without_sam2():
+    assert "sam2" not in after_importing(*modules_of("engine"))["modules"]
+
+
+def test_every_unit_test_has_its_module():
+    """tests/volume/test_geometry.py is for lib/slicecast/volume/geometry.py; tests/e2e and this folder are free."""
+    tests = [file.relative_to(ROOT / "tests") for file in (ROOT / "tests").glob("*/**/test_*.py")]
+    modules = {test: test.parent / test.name.removeprefix("test_") for test in tests if test.parts[0] != "e2e"}
+    assert {str(test) for test, module in modules.items() if module not in TREES} == set()
