@@ -19,6 +19,9 @@ from slicecast.errors import Cancelled, InputError, NotFound, SlicecastError
 
 EXIT_OK, EXIT_RESOURCE, EXIT_INPUT, EXIT_CANCELLED = 0, 1, 2, 130
 
+COMPLETION_OPTIONS = ("install_completion", "show_completion")
+"""What Typer adds to every app of its own; they make no sense on one command."""
+
 EPILOG = """Examples:
 
 slicecast doctor
@@ -42,6 +45,7 @@ def load_command(name: str) -> Any:
     module = importlib.import_module(f"slicecast.cli.{command_files()[name].stem}")
     command = typer.main.get_command(module.app)
     command.name = name
+    command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION_OPTIONS]
     return command
 
 
