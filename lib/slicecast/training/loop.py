@@ -1,0 +1,243 @@
+"""The training loop, on pytorch-ignite: knows nothing of clips or SAM 2, only of a model, batches and an objective.
+
+A run is a folder: checkpoints, TensorBoard events, `history.jsonl`. A run that was killed goes on from its last
+checkpoint and ends bit-exactly where it would have ended: everything random depends on (seed, step) alone.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint, DiskSaver, EMAHandler, ProgressBar, TensorboardLogger
+from torch import Tensor, nn
+
+from slicecast.errors import ConfigError, StateError
+
+log = logging.getLogger(__name__)
+
+HISTORY = "history.jsonl"
+LOG_EVERY = 25
+"""Steps between log lines; each line is the mean since the last."""
+
+
+class LossTerms(Protocol):
+    """What an objective returns: a sum to minimise, and its terms as further fields."""
+
+    total: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """How to train.
+
+    Args:
+        steps: of the whole run; may be raised later.
+        learning_rate: after the warm-up.
+        warmup_steps: linear rise from zero.
+        decay_steps: linear fall to a twentieth at the end of the run; 0 for none.
+        weight_decay: of AdamW, for matrices and kernels only.
+        grad_norm: gradients are clipped to this.
+        ema_momentum: share of the new weights in the running mean, each step.
+        precision: float32, or bfloat16 autocast (slower than float32 on CPUs without AVX-512 BF16 or AMX).
+        checkpoint_every: steps.
+        validate_every: steps.
+        device: of the model.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    decay_steps: int = 0
+    weight_decay: float = 0.01
+    grad_norm: float = 1.0
+    ema_momentum: float = 0.002
+    precision: str = "float32"
+    checkpoint_every: int = 200
+    validate_every: int = 500
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"precision is {self.precision!r}; it must be float32 or bfloat16.")
+        if self.steps < 1 or self.checkpoint_every < 1 or self.validate_every < 1:
+            raise ConfigError("steps, checkpoint_every and validate_every must be at least 1.")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: warm-up, constant, decay."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        fall = min(1.0, (self.steps - step) / max(1, self.decay_steps)) if self.decay_steps else 1.0
+        return self.learning_rate * rise * max(0.05, fall)
+
+
+@dataclass(slots=True)
+class StepCounter:
+    """Steps done, as part of a checkpoint."""
+
+    done: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what a checkpoint keeps."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take over a checkpoint."""
+        self.done = int(state["done"])
+
+
+def train(
+    model: nn.Module,
+    objective: Callable[[Any], LossTerms],
+    batches: Callable[[int, int], Iterable[Any]],
+    *,
+    settings: LoopSettings,
+    folder: Path,
+    seed: int,
+    validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    show_progress: bool = False,
+) -> nn.Module:
+    """Train in place until `settings.steps`, going on from the folder's last checkpoint; return the averaged model.
+
+    Args:
+        objective: batch -> loss terms, over `model`.
+        batches: (first, last) -> batches of these steps, in order.
+        folder: of the run.
+        seed: of torch's generator, together with the step.
+        validate: averaged model -> named numbers.
+        show_progress: draw a progress bar.
+
+    Raises:
+        StateError: the loss is no longer a finite number.
+    """
+    optimizer = _optimizer(model, settings)
+    counter, ema = StepCounter(), EMAHandler(model, momentum=settings.ema_momentum)
+    parts = {"model": model, "optimizer": optimizer, "ema": ema.ema_model, "counter": counter}
+    _resume(folder, parts)
+    ema.ema_model.eval()
+    if counter.done >= settings.steps:
+        return ema.ema_model
+    trainer = Engine(_update(model, optimizer, objective, settings))
+    _attach_schedule(trainer, optimizer, settings, seed)
+    ema.attach(trainer, event=Events.ITERATION_COMPLETED)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: setattr(counter, "done", e.state.iteration))
+    with TensorboardLogger(log_dir=str(folder)) as board:
+        _attach_log(trainer, folder, board, show_progress)
+        if validate is not None:
+            _attach_validation(trainer, folder, board, settings, lambda: validate(ema.ema_model))
+        _attach_checkpoints(trainer, folder, parts, settings)
+        trainer.load_state_dict({"iteration": counter.done, "epoch_length": settings.steps, "max_epochs": 1})
+        trainer.run(batches(counter.done, settings.steps))
+    return ema.ema_model
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of the latest step in a run's folder."""
+    files = folder.glob("checkpoint_*.pt")
+    return max(files, key=lambda file: int(file.stem.rpartition("_")[2]), default=None)
+
+
+def _resume(folder: Path, parts: Mapping[str, Any]) -> None:
+    file = latest_checkpoint(folder)
+    if file is None:
+        return
+    Checkpoint.load_objects(to_load=parts, checkpoint=torch.load(file, map_location="cpu", weights_only=True))
+    log.info("resumed from %s", file)
+
+
+def _optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    """Return AdamW; vectors (biases, norms, embeddings of one row) are not decayed."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+
+
+def _update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    objective: Callable[[Any], LossTerms],
+    settings: LoopSettings,
+) -> Callable[[Engine, Any], dict[str, float]]:
+    device_type = torch.device(settings.device).type
+    mixed = settings.precision == "bfloat16"
+
+    def update(engine: Engine, batch: Any) -> dict[str, float]:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=mixed):
+            loss = objective(batch)
+        loss.total.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.grad_norm)
+        if not torch.isfinite(loss.total + norm):
+            raise StateError(
+                f"The loss is not finite at step {engine.state.iteration}. The last checkpoint is sound: "
+                "lower the learning rate and start again from it."
+            )
+        optimizer.step()
+        terms = {name: float(getattr(loss, name).detach()) for name in loss.__slots__}
+        return {**terms, "grad_norm": float(norm)}
+
+    return update
+
+
+def _attach_schedule(trainer: Engine, optimizer: torch.optim.Optimizer, settings: LoopSettings, seed: int) -> None:
+    @trainer.on(Events.ITERATION_STARTED)
+    def _(engine: Engine) -> None:
+        step = engine.state.iteration - 1
+        torch.manual_seed(seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(step)
+
+
+def _attach_checkpoints(
+    trainer: Engine, folder: Path, parts: Mapping[str, Any], settings: LoopSettings
+) -> None:
+    saver = DiskSaver(str(folder), create_dir=True, require_empty=False)
+    checkpoint = Checkpoint(
+        dict(parts), saver, n_saved=2, global_step_transform=lambda engine, _: engine.state.iteration
+    )
+    every = Events.ITERATION_COMPLETED(every=settings.checkpoint_every)
+    trainer.add_event_handler(every | Events.COMPLETED, checkpoint)
+
+
+def _attach_log(trainer: Engine, folder: Path, board: TensorboardLogger, show_progress: bool) -> None:
+    sums: dict[str, float] = {}
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _(engine: Engine) -> None:
+        for name, value in engine.state.output.items():
+            sums[name] = sums.get(name, 0.0) + value
+
+    @trainer.on(Events.ITERATION_COMPLETED(every=LOG_EVERY))
+    def _(engine: Engine) -> None:
+        means = {name: value / LOG_EVERY for name, value in sums.items()}
+        sums.clear()
+        _record(folder, board, engine.state.iteration, "train", means)
+
+    if show_progress:
+        ProgressBar(persist=True).attach(trainer, output_transform=lambda output: {"loss": output["total"]})
+
+
+def _attach_validation(
+    trainer: Engine,
+    folder: Path,
+    board: TensorboardLogger,
+    settings: LoopSettings,
+    validate: Callable[[], Mapping[str, float]],
+) -> None:
+    @trainer.on(Events.ITERATION_COMPLETED(every=settings.validate_every) | Events.COMPLETED)
+    def _(engine: Engine) -> None:
+        _record(folder, board, engine.state.iteration, "validation", validate())
+
+
+def _record(folder: Path, board: TensorboardLogger, step: int, kind: str, values: Mapping[str, float]) -> None:
+    log.info("step %d %s %s", step, kind, " ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    for name, value in values.items():
+        board.writer.add_scalar(f"{kind}/{name}", value, step)
+    with (folder / HISTORY).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")

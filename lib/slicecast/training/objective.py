@@ -1,0 +1,71 @@
+"""From a batch of clips to a loss: which lanes get which prompt, and how far they are walked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from slicecast.models import sam2_forward as steps
+from slicecast.training.batches import Batch
+from slicecast.training.losses import Loss, LossWeights, walk_loss
+from slicecast.training.walk import BOX, CLICK, MASK, Group, Prediction, walk
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMix:
+    """Prompts that lanes start with. Half of the lanes always start with a mask.
+
+    Args:
+        click_share: of batches whose other lanes start with a click; the rest start with a box.
+        corrections: the number of corrective clicks is uniform up to this.
+        noisy: share of prompt masks with a wobbly outline.
+        far_anchor: share of batches whose last slice is given too.
+    """
+
+    click_share: float = 0.6
+    corrections: int = 3
+    noisy: float = 0.3
+    far_anchor: float = 0.15
+
+
+class ClipObjective:
+    """Loss of a batch of generated clips; the same batch always gets the same prompts.
+
+    Args:
+        model: network to train.
+        mix: prompts.
+        weights: of the loss.
+        seed: of the prompts.
+    """
+
+    def __init__(self, model: nn.Module, mix: PromptMix, weights: LossWeights, *, seed: int) -> None:
+        self.model = model
+        self.mix = mix
+        self.weights = weights
+        self.seed = seed
+
+    def __call__(self, batch: Batch) -> Loss:
+        rng = np.random.default_rng([self.seed, batch.number, 1])
+        groups = self._groups(rng, batch)
+        features = steps.encode(self.model, batch.images.float() / 255)
+        far = bool(rng.random() < self.mix.far_anchor) and batch.frames.shape[1] > 2
+        predictions = walk(self.model, features, groups, rng=rng, by_truth=True, far_anchor=far)
+        return walk_loss(predictions, self.weights)
+
+    def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:
+        half = len(batch.frames) // 2
+        kind = CLICK if rng.random() < self.mix.click_share else BOX
+        corrections = int(rng.integers(0, self.mix.corrections + 1))
+        return [
+            Group(MASK, batch.frames[:half], batch.masks[:half], noisy=self.mix.noisy),
+            Group(kind, batch.frames[half:], batch.masks[half:], corrections=corrections),
+        ]
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batch: Batch, kind: str, *, corrections: int = 0, seed: int = 0) -> list[Prediction]:
+    """Walk all lanes of a batch from one kind of prompt, as at inference."""
+    features = steps.encode(model, batch.images.float() / 255)
+    group = Group(kind, batch.frames, batch.masks, corrections=corrections)
+    return walk(model, features, [group], rng=np.random.default_rng(seed), by_truth=False)

@@ -1,0 +1,210 @@
+"""Walk lanes through clips: prompt the first slice, track the others, with the steps that inference uses.
+
+All lanes of a batch step together. What each step predicted is kept, so that losses and metrics can look at it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slicecast.models import sam2_forward as steps
+from slicecast.models.sam2_forward import Bank, Features, Memory, Step
+from slicecast.training import prompting
+
+NUM_SLICES = 16
+"""Slices that a clip claims to come from; SAM 2 scales pointer distances by it only below 16."""
+
+MASK, BOX, CLICK = "mask", "box", "click"
+KINDS = (MASK, BOX, CLICK)
+"""Prompts that a lane can start with."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Lanes that start with the same kind of prompt.
+
+    Args:
+        kind: one of KINDS.
+        frames: (L, T) int64, which encoded frame each lane meets at each time.
+        masks: (L, T, S, S) bool, the truth; present at time 0.
+        corrections: corrective clicks after the first prompt; not for masks.
+        noisy: share of prompt masks with a wobbly outline.
+    """
+
+    kind: str
+    frames: Tensor
+    masks: Tensor
+    corrections: int = 0
+    noisy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What was said about one slice of L lanes, and the truth.
+
+    Args:
+        step: the answer that goes on, masks wiped where the object was said to be absent.
+        raw: (L, M, m, m) logits of the candidates, never wiped.
+        score: (L, 1) the network's own object score.
+        truth: (L, S, S) bool.
+        time: lane time.
+        kind: prompt of the lanes; empty where several kinds were tracked together.
+        given: the mask was the prompt, so only the score says something.
+    """
+
+    step: Step
+    raw: Tensor
+    score: Tensor
+    truth: Tensor
+    time: int
+    kind: str = ""
+    given: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Gate:
+    """Keep the decoder's raw answers, and decide by truth where masks are wiped.
+
+    SAM 2 replaces every mask by -1024 where its object score is not positive. While training, that would cut the
+    gradient wherever a half-trained score is wrong. So lanes whose object is present are never wiped; absent ones
+    are left to the network, which then meets its own overshoot.
+    """
+
+    present: Tensor | None = None
+    raw: Tensor = field(default_factory=lambda: torch.empty(0))
+    score: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def hook(self, _module: nn.Module, _inputs: tuple, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Stand behind the mask decoder."""
+        masks, ious, tokens, score = output
+        self.raw, self.score = masks, score
+        if self.present is not None:
+            score = torch.where(self.present[:, None], score.abs() + 1e-3, score)
+        return masks, ious, tokens, score
+
+
+@contextmanager
+def gated(model: nn.Module) -> Iterator[Gate]:
+    """Attach a :class:`Gate` to the model's mask decoder for a while."""
+    gate = Gate()
+    handle = model.sam_mask_decoder.register_forward_hook(gate.hook)
+    try:
+        yield gate
+    finally:
+        handle.remove()
+
+
+def walk(
+    model: nn.Module,
+    features: Features,
+    groups: Sequence[Group],
+    *,
+    rng: np.random.Generator,
+    by_truth: bool,
+    far_anchor: bool = False,
+) -> list[Prediction]:
+    """Walk all lanes of all groups and return what was predicted, prompts first.
+
+    Args:
+        features: encoded frames, in the batch's frame order.
+        rng: places the prompts.
+        by_truth: training: see :class:`Gate`. Otherwise the network alone decides.
+        far_anchor: the last slice's mask is given too (empty where the object has ended).
+    """
+    with gated(model) as gate:
+        walker = _Walker(model, features, gate, rng, by_truth)
+        return walker.walk(groups, far_anchor=far_anchor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Walker:
+    model: nn.Module
+    features: Features
+    gate: Gate
+    rng: np.random.Generator
+    by_truth: bool
+
+    def walk(self, groups: Sequence[Group], *, far_anchor: bool) -> list[Prediction]:
+        frames = torch.cat([g.frames for g in groups])
+        masks = torch.cat([g.masks for g in groups])
+        prompted = [self._prompt(group) for group in groups]
+        out = [p for predictions in prompted for p in predictions]
+        step = _joined([predictions[-1].step for predictions in prompted])
+        anchors = {0: self._remember(frames[:, 0], step)}
+        last = frames.shape[1] - 1
+        if far_anchor:
+            anchors[last] = self._given(frames[:, last], masks[:, last])
+        recent: dict[int, Memory] = {}
+        for time in range(1, last + (not far_anchor)):
+            prediction = self._track(frames[:, time], masks[:, time], Bank(anchors, recent), time, step.logits)
+            step = prediction.step
+            recent = {**recent, time: self._remember(frames[:, time], step)}
+            out.append(prediction)
+        return out
+
+    def _prompt(self, group: Group) -> list[Prediction]:
+        truth, features = group.masks[:, 0], select(self.features, group.frames[:, 0])
+        self._gate_by(truth)
+        if group.kind == MASK:
+            given = prompting.noisy_masks(self.rng, truth, share=group.noisy)
+            step = steps.prompt_with_mask(self.model, features, given[:, None].float())
+            return [Prediction(step, self.gate.raw, self.gate.score, truth, 0, MASK, given=True)]
+        draw = prompting.boxes if group.kind == BOX else prompting.first_clicks
+        points, labels = draw(self.rng, truth)
+        out = [self._click(features, points, labels, truth, group.kind)]
+        for _ in range(group.corrections):
+            predicted = full_size(out[-1].step.logits[:, 0].detach(), truth.shape[-1]) > 0
+            point, label = prompting.corrective_clicks(predicted, truth)
+            points, labels = torch.cat([points, point], dim=1), torch.cat([labels, label], dim=1)
+            previous = out[-1].step.logits.detach()
+            out.append(self._click(features, points, labels, truth, group.kind, previous))
+        return out
+
+    def _click(
+        self, features: Features, points: Tensor, labels: Tensor, truth: Tensor, kind: str, previous: Tensor | None = None
+    ) -> Prediction:
+        size = self.model.image_size
+        dense = steps.draw_prompts(points, labels, mask_size=size // 4, image_size=size, previous=previous)
+        step = steps.prompt_with_points(self.model, features, points, labels, dense=dense)
+        return Prediction(step, self.gate.raw, self.gate.score, truth, 0, kind)
+
+    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, previous: Tensor) -> Prediction:
+        self._gate_by(truth)
+        features = select(self.features, frames)
+        step = steps.track(
+            self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=previous.detach()
+        )
+        return Prediction(step, self.gate.raw, self.gate.score, truth, time)
+
+    def _given(self, frames: Tensor, masks: Tensor) -> Memory:
+        self._gate_by(masks)
+        step = steps.prompt_with_mask(self.model, select(self.features, frames), masks[:, None].float())
+        return self._remember(frames, step)
+
+    def _remember(self, frames: Tensor, step: Step) -> Memory:
+        return steps.remember(self.model, select(self.features, frames), step, prompted=False)
+
+    def _gate_by(self, truth: Tensor) -> None:
+        self.gate.present = truth.flatten(1).any(dim=1) if self.by_truth else None
+
+
+def select(features: Features, rows: Tensor) -> Features:
+    """Return the encoded frames of the given rows."""
+    return Features(tuple(m.index_select(0, rows) for m in features.maps))
+
+
+def full_size(logits: Tensor, size: int) -> Tensor:
+    """Resample (B, m, m) logits to (B, size, size)."""
+    return F.interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _joined(parts: Sequence[Step]) -> Step:
+    """Return one step for the lanes of several groups; of candidates only the chosen one is kept."""
+    chosen = [replace(s, candidates=s.logits, candidate_ious=s.predicted_iou[:, None]) for s in parts]
+    names = ("candidates", "candidate_ious", "logits", "predicted_iou", "pointer", "object_score")
+    return Step(**{name: torch.cat([getattr(s, name) for s in chosen]) for name in names})

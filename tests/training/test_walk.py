@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from slicecast.models import sam2_forward as steps
+from slicecast.training.walk import BOX, CLICK, KINDS, MASK, Gate, Group, gated, walk
+
+
+def predictions(model, batch, groups, **options):
+    features = steps.encode(model, batch.images.float() / 255)
+    settings = {"rng": np.random.default_rng(0), "by_truth": True, **options}
+    return walk(model, features, groups, **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_prediction_a_slice(tiny_model, tiny_batch, kind):
+    group = Group(kind, tiny_batch.frames, tiny_batch.masks)
+    with torch.no_grad():
+        out = predictions(tiny_model, tiny_batch, [group])
+    assert [p.time for p in out] == [0, 1, 2]
+    assert out[0].given == (kind == MASK)
+    for p in out:
+        assert p.step.logits.shape == (len(tiny_batch.frames), 1, 16, 16)
+        assert torch.equal(p.truth, tiny_batch.masks[:, p.time])
+
+
+def test_corrections_add_predictions_of_the_first_slice(tiny_model, tiny_batch):
+    group = Group(CLICK, tiny_batch.frames, tiny_batch.masks, corrections=2)
+    with torch.no_grad():
+        out = predictions(tiny_model, tiny_batch, [group])
+    assert [p.time for p in out] == [0, 0, 0, 1, 2]
+
+
+def test_groups_are_tracked_together(tiny_model, tiny_batch):
+    half = len(tiny_batch.frames) // 2
+    groups = [
+        Group(MASK, tiny_batch.frames[:half], tiny_batch.masks[:half]),
+        Group(BOX, tiny_batch.frames[half:], tiny_batch.masks[half:]),
+    ]
+    with torch.no_grad():
+        out = predictions(tiny_model, tiny_batch, groups)
+    assert [len(p.truth) for p in out] == [half, half, 2 * half, 2 * half]
+
+
+def test_a_far_anchor_is_not_tracked(tiny_model, tiny_batch):
+    group = Group(MASK, tiny_batch.frames, tiny_batch.masks)
+    with torch.no_grad():
+        out = predictions(tiny_model, tiny_batch, [group], far_anchor=True)
+    assert [p.time for p in out] == [0, 1]
+
+
+def test_gradients_reach_every_part_of_the_network(tiny_model, tiny_batch):
+    out = predictions(tiny_model, tiny_batch, [Group(CLICK, tiny_batch.frames, tiny_batch.masks)])
+    sum(p.raw.square().mean() + p.score.mean() for p in out).backward()
+    parts = ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder", "sam_prompt_encoder", "obj_ptr_proj")
+    for part in parts:
+        gradients = [p.grad.abs().sum() for p in getattr(tiny_model, part).parameters() if p.grad is not None]
+        assert sum(gradients) > 0, part
+
+
+def test_training_never_wipes_the_mask_of_a_present_object():
+    gate = Gate(present=torch.tensor([True, False]))
+    score = torch.tensor([[-3.0], [-3.0]])
+    output = gate.hook(torch.nn.Identity(), (), (torch.zeros(2, 1, 4, 4), torch.zeros(2, 1), torch.zeros(2, 1, 8), score))
+    assert output[3][0] > 0 > output[3][1]
+    assert torch.equal(gate.score, score)
+
+
+def test_the_gate_leaves_no_hook_behind(tiny_model):
+    with gated(tiny_model):
+        assert tiny_model.sam_mask_decoder._forward_hooks
+    assert not tiny_model.sam_mask_decoder._forward_hooks
