@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md, read from the source with ``ast``: layers, sizes, no work on import."""
 
 import ast
+import importlib.metadata
 import json
 import statistics
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lib" / "slicecast"
@@ -144,6 +146,15 @@ def test_only_the_two_doors_import_by_name():
 def test_third_party_packages_stay_where_they_belong(package):
     users = {part_of(file) for file, node in nodes() for name in imported(node) if name.split(".")[0] == package}
     assert users <= ONLY_IN[package]
+
+
+def test_every_package_used_is_a_direct_dependency():
+    used = {name.split(".")[0] for _, node in nodes() for name in imported(node)}
+    distributions = importlib.metadata.packages_distributions()
+    wanted = {distributions[name][0].lower() for name in used - sys.stdlib_module_names - {"slicecast"}}
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    stated = {Requirement(line).name.lower() for line in lines if line and not line.startswith("#")}
+    assert wanted - stated == set()
 
 
 def test_files_are_short():
