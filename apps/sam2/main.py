@@ -1,0 +1,51 @@
+"""The MONAI Label app: SAM 2 carries one annotated slice through the whole volume.
+
+    slicecast serve --studies DIR
+    monailabel start_server --app apps/sam2 --studies DIR [--conf labels "spleen,liver"]
+
+Composition only: everything is in the package `slicecast`. MONAI Label takes the first class of this file that
+derives directly from MONAILabelApp, so there is exactly one.
+"""
+
+from typing import Any
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from slicecast.service.segment import SegmentService
+
+import slicecast
+from slicecast.monai import app as behaviour
+from slicecast.monai.infer import segment_tasks
+from slicecast.monai.scoring import ConfidenceScoring
+from slicecast.monai.strategies import strategies
+
+
+class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
+    """One service, shared by every task and every user; its weights are loaded at the first click."""
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, Any] | None) -> None:
+        self.config = behaviour.AppConfig.from_conf(conf)
+        self.service = SegmentService(model=self.config.model, device=self.config.device)
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf or {},
+            name="Slicecast",
+            description="One annotated slice becomes a segmented volume (SAM 2). Research use, not a medical device.",
+            version=slicecast.__version__,
+            labels=list(self.config.labels),
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """Register sam2 (several labels), sam2_single and sam2_slice."""
+        return segment_tasks(self.service, labels=self.config.labels)
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Register random, first and confidence."""
+        return strategies()
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """Register the score behind the strategy confidence."""
+        return {"confidence": ConfidenceScoring()}

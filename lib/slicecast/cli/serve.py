@@ -1,0 +1,111 @@
+"""Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slicecast.errors import ConfigError, ResourceError
+
+app = typer.Typer(add_completion=False)
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+UVICORN_APP = "slicecast.server.app:app"
+
+
+Studies = Annotated[str, typer.Option(help="Folder of images (NIfTI, NRRD, MHA), or address of a DICOMweb server.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens the server to the network.")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
+Labels = Annotated[str, typer.Option(help="Names of the structures, separated by commas.")]
+Conf = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the app; repeatable.")]
+AppFolder = Annotated[Path, typer.Option("--app", help="Folder of the MONAI Label app.")]
+Verbose = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+
+
+@app.command()
+def serve(
+    studies: Studies = str(REPOSITORY / "sample-data" / "studies"),
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    model: Model = "",
+    labels: Labels = "",
+    conf: Conf = None,
+    app_dir: AppFolder = REPOSITORY / "apps" / "sam2",
+    verbose: Verbose = "INFO",
+) -> None:
+    """Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client.
+
+    \b
+    Example: slicecast serve --studies sample-data/studies --labels "spleen,liver"
+    """
+    check_folders(studies, app_dir)
+    check_port(host, port)
+    named = {"model": model, "labels": labels}
+    pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
+    typer.echo(_welcome(studies, host, port))
+    arguments = ["--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
+    settings = [word for key, value in pairs for word in ("--conf", key, value)]
+    start_monailabel([*arguments, "--uvicorn_app", UVICORN_APP, *settings])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ConfigError(f"--conf {text} has no value. Write --conf KEY=VALUE, such as --conf device=cpu.")
+    return key, value
+
+
+def start_monailabel(arguments: list[str]) -> None:
+    """Run `monailabel start_server` in this process until it is stopped."""
+    from monailabel.main import Main  # takes seconds, which `slicecast serve --help` must not
+
+    main = Main(actions="start_server")
+    main.action_start_server(main.args_parser().parse_args(["start_server", *arguments]))
+
+
+def check_folders(studies: str, app_dir: Path) -> None:
+    """Say before the start what would stop it.
+
+    Raises:
+        ConfigError: a folder is missing.
+        ResourceError: a folder cannot be written to.
+    """
+    if not (app_dir / "main.py").is_file():
+        raise ConfigError(f"There is no app in {app_dir}. Give the repository's folder apps/sam2 with --app.")
+    _require_writable(app_dir, "MONAI Label keeps its log there. Copy it to a place of your own, given with --app")
+    if studies.startswith(("http://", "https://")):
+        return
+    if not Path(studies).is_dir():
+        raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
+    _require_writable(Path(studies), "labels are saved there. Change its owner, or use a copy")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ResourceError where another program listens already."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = f"{host}:{port} ({error.strerror})"
+            raise ResourceError(f"Cannot listen on {reason}. Choose another one with --port.") from error
+
+
+def _require_writable(folder: Path, why: str) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ResourceError(f"{folder} cannot be written to, but {why}.")
+
+
+def _welcome(studies: str, host: str, port: int) -> str:
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    lines = [
+        f"Slicecast serves {studies} at {url} (ready in about ten seconds; stop with Ctrl+C).",
+        f"  Web page        {url}/",
+        f"  3D Slicer       module MONAI Label, server {url}, then Next Sample",
+    ]
+    if studies.startswith(("http://", "https://")):
+        lines.append(f"  OHIF            {url}/ohif/")
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""What a MONAI Label app of ours does differently from `MONAILabelApp`.
+
+An app's main.py imports this module, not the class: MONAI Label would take the first class it finds there.
+
+Settings come as `--conf KEY VALUE`; see `AppConfig`.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+
+from slicecast.config import refuse_unknown_keys
+from slicecast.errors import ConfigError, NotFound, UnknownModel
+from slicecast.monai.datastore import SafeDatastore
+from slicecast.monai.door import http_errors
+from slicecast.monai.images import FoundImage, find_image
+from slicecast.monai.scoring import ScoringQueue, record_result
+from slicecast.monai.sessions import SafeSessions
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LABELS = ("object",)
+"""Offered when no label is configured: without any, OHIF has nothing to click for."""
+STOCK_KEYS = ("server_mode",)
+"""Settings that MONAI Label itself passes."""
+
+
+STUDY_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Files of the studies' folder that are images, and formats of labels; MONAI Label would list pictures and XML too."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig:
+    """The app's settings.
+
+    Args:
+        labels: names of the structures, in the order of the menus.
+        model: name in `configs/models.yaml`; None for the default.
+        device: auto, cpu, cuda, cuda:1, mps.
+        follow_links: list links in the studies that lead out of them.
+    """
+
+    labels: tuple[str, ...] = DEFAULT_LABELS
+    model: str | None = None
+    device: str = "auto"
+    follow_links: bool = False
+
+    @classmethod
+    def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
+        """Read `--conf` pairs, which are text.
+
+        Raises:
+            ConfigError: a key is unknown, or a value impossible.
+        """
+        given = {key: str(value).strip() for key, value in (conf or {}).items()}
+        own = [field.name for field in fields(cls)]
+        refuse_unknown_keys(given, [*own, *STOCK_KEYS], where="--conf")
+        return cls(
+            labels=_labels(given.get("labels", "")),
+            model=given.get("model") or None,
+            device=given.get("device") or "auto",
+            follow_links=_switch("follow_links", given.get("follow_links", "false")),
+        )
+
+
+class AppBehaviour(MONAILabelApp):
+    """The base of our apps; set `self.config` before the constructor runs.
+
+    Errors leave as HTTP answers with text. Images are named by id, never by path. Scoring runs in a thread of this
+    process instead of a new process. Nothing is downloaded, and nothing written outside the studies and the app.
+    """
+
+    config: AppConfig
+
+    def init_datastore(self) -> Datastore:
+        """Open the studies: a folder safely, a server as MONAI Label does."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return SafeDatastore(
+            self.studies,
+            follow_links=self.config.follow_links,
+            extensions=[f"*{ending}" for ending in STUDY_ENDINGS],
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Answer an infer request; with `save_label` true, keep the mask under `label_tag` too."""
+        with http_errors():
+            store = datastore or self.datastore()
+            task = self._task(request.get("model"))
+            image = find_image(request, store, sessions=self._sessions_folder())
+            file, params = task({**copy.deepcopy(dict(request)), "image": str(image.path)})
+            if task.dimension == 3:
+                self._remember(store, image, model=request["model"], params=params)
+            label = self._saved(store, image, file=file, request=request, params=params)
+        return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
+
+    def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Refuse: this app has no pathology model."""
+        with http_errors():
+            raise UnknownModel("This app has no model for whole-slide images. Use one of the models of /info/.")
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the next image."""
+        with http_errors():
+            _known(request.get("strategy") or "random", self._strategies, "strategy")
+            return super().next_sample(request)
+
+    def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a scoring method now."""
+        with http_errors():
+            _known(request.get("method"), self._scoring_methods, "scoring method")
+            return super().scoring(request, datastore)
+
+    def async_scoring(self, method: str | None, params: Any = None) -> dict[str, Any]:
+        """Queue scoring methods in this process; MONAI Label would start a new one for every next sample."""
+        for name in [method] if method else list(self._scoring_methods):
+            self._scoring_queue.submit(name)
+        return {}
+
+    @cached_property
+    def _scoring_queue(self) -> ScoringQueue:
+        return ScoringQueue(lambda name: self.scoring({"method": name}))
+
+    def _download_dcmqi_tools(self) -> None:
+        """Download nothing: a hospital's server has no way out."""
+
+    def _load_sessions(self, load: bool = False) -> SafeSessions | None:
+        if not load:
+            return None
+        folder = settings.MONAI_LABEL_SESSION_PATH or str(Path(self.app_dir) / "sessions")
+        return SafeSessions(folder, settings.MONAI_LABEL_SESSION_EXPIRY)
+
+    def _sessions_folder(self) -> Path | None:
+        sessions = self.sessions()
+        return Path(sessions.store_path) if sessions is not None else None
+
+    def _task(self, model: Any) -> InferTask:
+        return _known(model, self._infers, "model", error=UnknownModel)
+
+    @staticmethod
+    def _remember(store: Datastore, image: FoundImage, *, model: str, params: Mapping[str, Any]) -> None:
+        if image.id is not None:
+            record_result(store, image.id, model=model, confidence=params.get("mean_confidence"), when_s=time.time())
+
+    @staticmethod
+    def _saved(store: Datastore, image: FoundImage, *, file: str, request: Mapping[str, Any], params: Any) -> str:
+        if not (request.get("save_label") and image.id is not None):
+            return file
+        tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
+        return store.save_label(image.id, file, tag, {"model": request["model"], "params": params})
+
+
+def _known(name: Any, known: Mapping[str, Any], what: str, *, error: type[NotFound] = NotFound) -> Any:
+    if name not in known:
+        raise error(f"There is no {what} '{name}'. Known: {', '.join(known) or 'none'}.")
+    return known[name]
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"--conf labels '{text}' names a label twice. Give each once.")
+    return tuple(names) or DEFAULT_LABELS
+
+
+def _switch(key: str, text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ConfigError(f"--conf {key} is '{text}'; write true or false.")
+    return words[text.lower()]

@@ -1,0 +1,1 @@
+"""The web server: MONAI Label's routes, made safe and taken off the event loop."""

@@ -1,0 +1,109 @@
+"""The application that `slicecast serve` gives to uvicorn: MONAI Label's routes around the same app.
+
+    monailabel start_server --app apps/sam2 --studies DIR --uvicorn_app slicecast.server.app:app
+
+Left out: `/reload` and the upload of model files (anybody could call them), and whole-slide images.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from monailabel import app as stock
+from monailabel.config import settings
+from monailabel.endpoints import (
+    activelearning,
+    batch_infer,
+    datastore,
+    infer,
+    info,
+    login,
+    logs,
+    model,
+    ohif,
+    proxy,
+    scoring,
+    session,
+    train,
+)
+from monailabel.interfaces.utils.app import app_instance
+
+import slicecast
+from slicecast.server.checks import check_infer, check_train
+from slicecast.server.errors import HANDLERS
+from slicecast.server.landing import landing_page
+from slicecast.server.routes import off_loop
+
+logger = logging.getLogger(__name__)
+
+INFER_THREADS = 8
+"""Infer requests that are in work at a time; the others wait, and every other route stays free."""
+
+own = APIRouter()
+
+
+@own.get("/healthz", tags=["Others"])
+async def healthz() -> dict[str, str]:
+    """Say that the server is alive; never waits for work."""
+    return {"status": "ok", "version": slicecast.__version__}
+
+
+@own.get("/", include_in_schema=False, response_class=HTMLResponse)
+def landing(request: Request) -> str:
+    """Say what is served and where to go."""
+    return landing_page(app_instance().info(), url=str(request.base_url))
+
+
+@own.get("/favicon.ico", include_in_schema=False)
+def favicon() -> FileResponse:
+    """Send MONAI Label's icon."""
+    return FileResponse(Path(stock.static_dir) / "favicon.ico")
+
+
+@own.post("/scoring/{method}", tags=["Scoring"])
+def run_scoring(method: str, params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
+    """Run a scoring method in this process, where MONAI Label would start another."""
+    return app_instance().scoring({**(params or {}), "method": method})
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Build the MONAI Label app before the first request."""
+    async with stock.lifespan(app):
+        logger.info("Slicecast %s is ready", slicecast.__version__)
+        yield
+
+
+def create_app() -> FastAPI:
+    """Build the application."""
+    app = FastAPI(title="Slicecast", version=slicecast.__version__, lifespan=lifespan, exception_handlers=HANDLERS)
+    if settings.MONAI_LABEL_CORS_ORIGINS:  # MONAI Label would otherwise let every web page in
+        origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
+    app.include_router(own)
+    for router in _stock_routers():
+        app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
+    return app
+
+
+def _stock_routers() -> list[APIRouter]:
+    plain = [info, batch_infer, activelearning, datastore, logs, ohif, proxy, session]
+    return [
+        off_loop(infer.router, check=check_infer, limit=anyio.CapacityLimiter(INFER_THREADS)),
+        off_loop(train.router, check=check_train),
+        off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
+        off_loop(model.router, skip=("PUT /model/{model}", "DELETE /model/{model}")),
+        *(off_loop(module.router) for module in plain),
+        *([login.router] if settings.MONAI_LABEL_AUTH_ENABLE else []),
+    ]
+
+
+app = create_app()

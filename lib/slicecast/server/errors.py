@@ -1,0 +1,34 @@
+"""Errors that reach the web framework become answers with a reason; MONAI Label would say "Internal Server Error"."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelError,
+    MONAILabelException,
+)
+
+from slicecast.errors import SlicecastError
+from slicecast.service.status import http_status
+
+
+async def answer_slicecast_error(request: Request, error: SlicecastError) -> JSONResponse:
+    """Answer one of our own errors."""
+    return JSONResponse({"detail": str(error)}, status_code=http_status(error))
+
+
+async def answer_monailabel_error(request: Request, error: MONAILabelException) -> JSONResponse:
+    """Answer an error of MONAI Label, which keeps its text in `msg`."""
+    missing = isinstance(error, ImageNotFoundException | LabelNotFoundException)
+    status = 404 if missing else 422 if error.error == MONAILabelError.INVALID_INPUT else 500
+    return JSONResponse({"detail": error.msg}, status_code=status)
+
+
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    SlicecastError: answer_slicecast_error,
+    MONAILabelException: answer_monailabel_error,
+}

@@ -1,0 +1,20 @@
+"""Which HTTP status an error of ours becomes; shared by everything that speaks HTTP (`server/` and `monai/`)."""
+
+from slicecast import errors
+
+STATUS: dict[type[errors.SlicecastError], int] = {
+    errors.InputError: 422,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.SessionClosed: 410,
+    errors.StateError: 409,
+    errors.ResourceError: 503,
+    errors.Cancelled: 499,
+    errors.SlicecastError: 500,
+}
+"""The nearest ancestor in the error tree decides."""
+
+
+def http_status(error: errors.SlicecastError) -> int:
+    """Return the HTTP status of an error, by its nearest ancestor in `STATUS`."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)

@@ -1,0 +1,74 @@
+"""What the tests of `monai`, `server` and `e2e` share: studies, recorded requests, the app in this process."""
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from builders import phantom
+
+from slicecast.volume import write_volume
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # passlib imports crypt, MONAI Label's client cgi
+    import monailabel.client  # noqa: F401
+    from monailabel.config import settings
+    from monailabel.interfaces.utils import app as instances
+
+ROOT = Path(__file__).parents[1]
+APP = ROOT / "apps" / "sam2"
+REQUESTS = sorted((Path(__file__).parent / "monai" / "requests").glob("*.json"))
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """Read a recorded request."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_studies(folder: Path, names: tuple[str, ...] = ("first", "second")) -> Path:
+    """Write phantoms as studies; each has its own noise and hence its own content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        volume = phantom().volume
+        array = np.roll(volume.array, number, axis=0)
+        write_volume(folder / f"{name}.nii.gz", volume.with_array(array))
+    return folder
+
+
+def copy_app(folder: Path) -> Path:
+    """Copy the app, because MONAI Label writes into its folder."""
+    return Path(shutil.copytree(APP, folder, ignore=shutil.ignore_patterns("model", "logs", "bin", "lib", "sessions")))
+
+
+@contextmanager
+def monailabel_settings(**values: Any) -> Iterator[None]:
+    """Set MONAI Label's settings, which are one object for the whole process, and forget its app afterwards."""
+    before = {name: getattr(settings, name) for name in values}
+    for name, value in values.items():
+        setattr(settings, name, value)
+    instances.clear_cache()
+    try:
+        yield
+    finally:
+        instances.clear_cache()
+        for name, value in before.items():
+            setattr(settings, name, value)
+
+
+def read_mask(content: bytes, folder: Path, *, name: str = "mask.nrrd") -> sitk.Image:
+    """Read a mask that came over HTTP."""
+    file = folder / name
+    file.write_bytes(content)
+    return sitk.ReadImage(str(file))
+
+
+def upload_name(suffix: str) -> Path:
+    """Return a path such as MONAI Label gives to a file that it receives."""
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+        return Path(file.name)

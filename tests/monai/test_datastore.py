@@ -1,0 +1,153 @@
+"""The store keeps every label, survives damage and threads, and stays in its folder."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from fastapi import HTTPException
+from monailabel.interfaces.datastore import DefaultLabelTag
+
+
+def label_file(folder: Path, content: bytes, extension: str = ".nii.gz") -> str:
+    file = folder / f"upload{extension}"
+    file.write_bytes(content)
+    return str(file)
+
+
+def versions(studies: Path, tag: str = "final") -> list[bytes]:
+    folder = studies / "labels" / "versions" / tag / "first"
+    return [file.read_bytes() for file in sorted(folder.iterdir()) if file.suffix != ".json"]
+
+
+def test_lists_images(store):
+    assert sorted(store.list_images()) == ["first", "second"]
+    assert store.status() == {"total": 2, "completed": 0, "label_tags": {}}
+
+
+def test_two_annotators_save_and_nothing_is_lost(store, studies, tmp_path):
+    for who in (b"anna", b"ben", b"cleo"):
+        store.save_label("first", label_file(tmp_path, who), "final", {"client_id": who.decode()})
+    assert Path(store.get_label_uri("first", "final")).read_bytes() == b"cleo"
+    assert versions(studies) == [b"anna", b"ben"]
+    records = sorted((studies / "labels" / "versions" / "final" / "first").glob("*.json"))
+    assert [json.loads(record.read_text())["client_id"] for record in records] == ["anna", "ben"]
+    assert store.status()["completed"] == 1
+
+
+def test_another_format_replaces_the_label_too(store, studies, tmp_path):
+    store.save_label("first", label_file(tmp_path, b"nifti"), "final", {})
+    store.save_label("first", label_file(tmp_path, b"nrrd", ".nrrd"), "final", {})
+    assert [file.name for file in (studies / "labels" / "final").iterdir()] == ["first.nrrd"]
+    assert versions(studies) == [b"nifti"]
+
+
+def test_tags_of_monailabel_are_names(store, studies, tmp_path):
+    store.save_label("first", label_file(tmp_path, b"pre"), DefaultLabelTag.ORIGINAL, {})
+    assert (studies / "labels" / "original" / "first.nii.gz").read_bytes() == b"pre"
+    assert store.status()["label_tags"] == {"original": 1}
+
+
+def test_a_removed_label_is_kept_as_version(store, studies, tmp_path):
+    store.save_label("first", label_file(tmp_path, b"anna"), "final", {})
+    store.remove_label("first", "final")
+    assert store.status()["completed"] == 0 and versions(studies) == [b"anna"]
+
+
+def test_it_survives_a_restart(store, open_store, tmp_path):
+    store.save_label("first", label_file(tmp_path, b"anna"), "final", {"client_id": "anna"})
+    again = open_store()
+    assert again.get_label_info("first", "final")["client_id"] == "anna"
+    assert again.status()["completed"] == 1
+
+
+def test_a_damaged_index_is_put_aside_and_rebuilt(store, open_store, studies, tmp_path):
+    store.save_label("first", label_file(tmp_path, b"anna"), "final", {})
+    (studies / "datastore_v2.json").write_text('{"objects": {"fir')
+    again = open_store()
+    assert again.status() == {"total": 2, "completed": 1, "label_tags": {"final": 1}}
+    assert [file.name for file in studies.glob("*.damaged-*")] == ["datastore_v2.json.damaged-20240805T120000Z"]
+
+
+@pytest.mark.parametrize(
+    "tag", ["../../outside", "a/b", "a\\b", "", ".hidden", "..", "versions", "line\nbreak", "x" * 300]
+)
+def test_tags_that_lead_out_are_refused(store, studies, tmp_path, tag):
+    with pytest.raises(HTTPException) as caught:
+        store.save_label("first", label_file(tmp_path, b"x"), tag, {})
+    assert caught.value.status_code == 422
+    assert sorted(path.name for path in studies.parent.iterdir()) == ["studies", "upload.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/etc/escaped", "a\\b", ".hidden", ".."])
+def test_ids_that_lead_out_are_refused(store, tmp_path, name):
+    with pytest.raises(HTTPException) as caught:
+        store.add_image(name, label_file(tmp_path, b"x"), {})
+    assert caught.value.status_code == 422
+
+
+def test_a_label_of_no_image(store, tmp_path):
+    with pytest.raises(HTTPException, match="There is no image 'third' to label") as caught:
+        store.save_label("third", label_file(tmp_path, b"x"), "final", {})
+    assert caught.value.status_code == 404
+
+
+def test_an_image_sent_twice_keeps_its_labels(store, studies, tmp_path):
+    image = str(studies / "first.nii.gz")
+    assert store.add_image("third", image, {}) == "third"
+    store.save_label("third", label_file(tmp_path, b"x"), "final", {})
+    assert store.add_image("third", image, {}) == "third"
+    assert store.status()["completed"] == 1
+    with pytest.raises(HTTPException, match="There is already another image 'third'") as caught:
+        store.add_image("third", str(studies / "second.nii.gz"), {})
+    assert caught.value.status_code == 409
+
+
+def test_links_out_of_the_studies_are_listed_only_on_request(open_store, studies, tmp_path):
+    outside = tmp_path / "elsewhere.nii.gz"
+    outside.write_bytes(b"secret")
+    (studies / "linked.nii.gz").symlink_to(outside)
+    (studies / "alias.nii.gz").symlink_to(studies / "first.nii.gz")
+    (studies / "._first.nii.gz").write_bytes(b"what macOS leaves behind")
+    assert sorted(open_store().list_images()) == ["alias", "first", "second"]
+    assert sorted(open_store(follow_links=True).list_images()) == ["alias", "first", "linked", "second"]
+
+
+def test_nothing_to_pack(store):
+    with pytest.raises(HTTPException, match="No image has a final label yet") as caught:
+        store.get_dataset_archive(None)
+    assert caught.value.status_code == 404
+
+
+def test_many_threads(store, studies, tmp_path):
+    """MONAI Label's own store loses entries here: it dumps a dictionary that another thread is changing."""
+    label = label_file(tmp_path, b"x")
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(10):
+                store.update_image_info("first", {f"key {number} {turn}": turn})
+                store.save_label("second", label, f"tag {number}", {})
+                store.refresh()
+                store.status()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    info = store.get_image_info("first")
+    assert {f"key {number} {turn}" for number in range(4) for turn in range(10)} <= set(info)
+    on_disk = json.loads((studies / "datastore_v2.json").read_text())
+    assert set(on_disk["objects"]["second"]["labels"]) == {f"tag {number}" for number in range(4)}
+
+
+def test_an_index_replaced_by_another_process_is_read(open_store, studies):
+    store, other = open_store(), open_store()
+    other.update_image_info("first", {"note": "from elsewhere"})
+    store._on_moved(type("Event", (), {"dest_path": str(studies / "datastore_v2.json")}))
+    assert store.get_image_info("first")["note"] == "from elsewhere"
