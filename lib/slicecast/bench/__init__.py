@@ -1,0 +1,1 @@
+"""Proofs and measurements against a real server and real code paths."""
