@@ -15,6 +15,9 @@ SETTINGS = LoopSettings(steps=30, learning_rate=0.05, warmup_steps=3, checkpoint
 class Squared:
     total: torch.Tensor
 
+    def terms(self):
+        return {"total": self.total}
+
 
 def line(first, last):
     """Yield batches that depend on their number only."""

@@ -15,7 +15,7 @@ def disk(radius: float, size: int = 64) -> torch.Tensor:
     return (x - size / 2) ** 2 + (y - size / 2) ** 2 < radius**2
 
 
-def prediction(logits: torch.Tensor, truth: torch.Tensor, *, score: float = 5.0, ious: float = 1.0, given: bool = False):
+def prediction(logits, truth, *, score: float = 5.0, ious: float = 1.0, given: bool = False) -> Prediction:
     lanes, candidates = logits.shape[:2]
     step = Step(
         candidates=logits,

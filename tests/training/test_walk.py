@@ -52,8 +52,8 @@ def test_a_far_anchor_is_not_tracked(tiny_model, tiny_batch):
 def test_gradients_reach_every_part_of_the_network(tiny_model, tiny_batch):
     out = predictions(tiny_model, tiny_batch, [Group(CLICK, tiny_batch.frames, tiny_batch.masks)])
     sum(p.raw.square().mean() + p.score.mean() for p in out).backward()
-    parts = ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder", "sam_prompt_encoder", "obj_ptr_proj")
-    for part in parts:
+    parts = "image_encoder memory_attention memory_encoder sam_mask_decoder sam_prompt_encoder obj_ptr_proj"
+    for part in parts.split():
         gradients = [p.grad.abs().sum() for p in getattr(tiny_model, part).parameters() if p.grad is not None]
         assert sum(gradients) > 0, part
 
@@ -61,8 +61,9 @@ def test_gradients_reach_every_part_of_the_network(tiny_model, tiny_batch):
 def test_training_never_wipes_the_mask_of_a_present_object():
     gate = Gate(present=torch.tensor([True, False]))
     score = torch.tensor([[-3.0], [-3.0]])
-    output = gate.hook(torch.nn.Identity(), (), (torch.zeros(2, 1, 4, 4), torch.zeros(2, 1), torch.zeros(2, 1, 8), score))
-    assert output[3][0] > 0 > output[3][1]
+    answer = (torch.zeros(2, 1, 4, 4), torch.zeros(2, 1), torch.zeros(2, 1, 8), score)
+    *_, passed_on = gate.hook(torch.nn.Identity(), (), answer)
+    assert passed_on[0] > 0 > passed_on[1]
     assert torch.equal(gate.score, score)
 
 

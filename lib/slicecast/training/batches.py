@@ -1,4 +1,4 @@
-"""Endless batches of generated clips; batch number n is always the same, so a resumed run sees what it would have seen."""
+"""Endless batches of generated clips; batch n is always the same, so a resumed run sees what it would have seen."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -173,10 +173,10 @@ def _second_object(
 
 
 def _letterbox(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blacken up to a quarter on some sides, as where a window reaches past the scan."""
-    if rng.random() < 0.8:
+    """Blacken up to three tenths on some sides, as where a window reaches past the scan."""
+    if rng.random() < 0.75:
         return image
-    top, bottom, left, right = (rng.uniform(0, 0.2, 4) * image.shape[1] * (rng.random(4) < 0.5)).astype(int)
+    top, bottom, left, right = (rng.uniform(0, 0.3, 4) * image.shape[1] * (rng.random(4) < 0.5)).astype(int)
     out = np.zeros_like(image)
     inside = np.s_[:, top : image.shape[1] - bottom, left : image.shape[2] - right]
     out[inside] = image[inside]

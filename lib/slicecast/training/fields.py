@@ -57,9 +57,7 @@ class Field:
         along_x = self.knots @ _basis((raster.x + 1) / 2, gx).T
         along_y = np.matmul(_basis((raster.y + 1) / 2, gy), along_x)
         low, high = self.z_range
-        along_z = np.matmul(
-            _basis((raster.z - low) / (high - low), gz), along_y.reshape(channels, gz, -1)
-        )
+        along_z = np.matmul(_basis((raster.z - low) / (high - low), gz), along_y.reshape(channels, gz, -1))
         return along_z.reshape(channels, *raster.shape)
 
 
@@ -86,9 +84,7 @@ def _basis(t: Array, knots: int) -> Array:
     scaled = np.clip(t, 0, 1) * cells
     cell = np.minimum(scaled.astype(np.int64), cells - 1)
     f = (scaled - cell).astype(np.float32)
-    weights = np.stack(
-        [(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], axis=1
-    )
+    weights = np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], axis=1)
     out = np.zeros((len(t), knots), dtype=np.float32)
     np.put_along_axis(out, cell[:, None] + np.arange(4), weights / 6, axis=1)
     return out

@@ -26,9 +26,16 @@ LOG_EVERY = 25
 
 
 class LossTerms(Protocol):
-    """What an objective returns: a sum to minimise, and its terms as further fields."""
+    """What an objective returns."""
 
-    total: Tensor
+    @property
+    def total(self) -> Tensor:
+        """The number to minimise."""
+        ...
+
+    def terms(self) -> Mapping[str, Tensor]:
+        """Everything worth recording, the total included."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,8 @@ def train(
     _attach_schedule(trainer, optimizer, settings, seed)
     ema.attach(trainer, event=Events.ITERATION_COMPLETED)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: setattr(counter, "done", e.state.iteration))
-    with TensorboardLogger(log_dir=str(folder)) as board:
+    board = TensorboardLogger(log_dir=str(folder))
+    with board:
         _attach_log(trainer, folder, board, show_progress)
         if validate is not None:
             _attach_validation(trainer, folder, board, settings, lambda: validate(ema.ema_model))
@@ -179,7 +187,7 @@ def _update(
                 "lower the learning rate and start again from it."
             )
         optimizer.step()
-        terms = {name: float(getattr(loss, name).detach()) for name in loss.__slots__}
+        terms = {name: float(value.detach()) for name, value in loss.terms().items()}
         return {**terms, "grad_norm": float(norm)}
 
     return update
@@ -194,9 +202,7 @@ def _attach_schedule(trainer: Engine, optimizer: torch.optim.Optimizer, settings
             group["lr"] = settings.rate(step)
 
 
-def _attach_checkpoints(
-    trainer: Engine, folder: Path, parts: Mapping[str, Any], settings: LoopSettings
-) -> None:
+def _attach_checkpoints(trainer: Engine, folder: Path, parts: Mapping[str, Any], settings: LoopSettings) -> None:
     saver = DiskSaver(str(folder), create_dir=True, require_empty=False)
     checkpoint = Checkpoint(
         dict(parts), saver, n_saved=2, global_step_transform=lambda engine, _: engine.state.iteration
@@ -210,7 +216,8 @@ def _attach_log(trainer: Engine, folder: Path, board: TensorboardLogger, show_pr
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def _(engine: Engine) -> None:
-        for name, value in engine.state.output.items():
+        output: dict[str, float] = engine.state.output  # type: ignore[assignment]
+        for name, value in output.items():
             sums[name] = sums.get(name, 0.0) + value
 
     @trainer.on(Events.ITERATION_COMPLETED(every=LOG_EVERY))

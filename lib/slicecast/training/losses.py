@@ -41,17 +41,21 @@ class Loss:
     score: Tensor
     absent: Tensor
 
+    def terms(self) -> dict[str, Tensor]:
+        """Return all of them by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 def walk_loss(predictions: Sequence[Prediction], weights: LossWeights) -> Loss:
     """Average the loss of all slices of a walk."""
     terms = [_prediction_loss(p, weights) for p in predictions]
-    names = ("mask", "iou", "score", "absent")
-    mean = {
-        name: torch.stack([t[name] for t in terms if name in t]).mean() if any(name in t for t in terms) else torch.zeros(())
-        for name in names
-    }
+    mean = {name: _mean([t[name] for t in terms if name in t]) for name in ("mask", "iou", "score", "absent")}
     total = mean["mask"] + weights.iou * mean["iou"] + weights.score * mean["score"] + weights.absent * mean["absent"]
     return Loss(total=total, **mean)
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(values)).mean() if values else torch.zeros(())
 
 
 def _prediction_loss(p: Prediction, weights: LossWeights) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Train the bundled model: reads `configs/training/nano.yaml`, wires generator, objective and loop, exports weights."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,9 @@ def settings_from(content: Mapping[str, Any], *, where: str) -> NanoSettings:
     """Build the settings from a mapping in the form of the YAML."""
     sections = {"loop": LoopSettings, "prompts": PromptMix, "loss": LossWeights, "validation": ValidationSettings}
     refuse_unknown_keys(content, NanoSettings.__dataclass_fields__, where=where)
-    built = {name: build(cls, _tuples(content.get(name, {})), where=f"{where}: {name}") for name, cls in sections.items()}
+    built: dict[str, Any] = {}
+    for name, cls in sections.items():
+        built[name] = build(cls, _tuples(content.get(name, {})), where=f"{where}: {name}")
     clips = {"size_px": content.get("image_size"), **_tuples(content.get("clips", {}))}
     built["clips"] = build(BatchSpec, clips, where=f"{where}: clips")
     return build(NanoSettings, {**content, **built}, where=where)
@@ -123,4 +124,4 @@ def export_weights(model: nn.Module, path: Path, *, half: bool = True) -> None:
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata={"format": "pt", "licence": "Apache-2.0"})
-    os.replace(part, path)
+    part.replace(path)

@@ -24,8 +24,8 @@ def first_clicks(rng: np.random.Generator, masks: Tensor) -> tuple[Tensor, Tenso
     Args:
         masks: (B, S, S) bool, none empty.
     """
-    points = [_inside(rng, mask) for mask in masks.numpy(force=True)]
-    return _points(points, masks), torch.full((len(masks), 1), POSITIVE, dtype=torch.int32, device=masks.device)
+    points = _points([_inside(rng, mask) for mask in masks.numpy(force=True)], masks)
+    return points, torch.full((len(masks), 1), POSITIVE, dtype=torch.int32, device=masks.device)
 
 
 def corrective_clicks(predicted: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def boxes(rng: np.random.Generator, masks: Tensor, *, jitter: float = 0.05) -> t
         high = np.array([columns.max(), rows.max()], dtype=np.float64)
         slack = jitter * (high - low + 1)
         corners.append([low + rng.normal(0, slack), high + rng.normal(0, slack)])
-    points = np.clip(np.array(corners), 0, masks.shape[-1] - 1)
+    points: NDArray[np.float64] = np.clip(np.array(corners), 0, masks.shape[-1] - 1)
     labels = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], dtype=torch.int32, device=masks.device)
     return _points(points, masks), labels.expand(len(masks), 2)
 

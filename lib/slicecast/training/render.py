@@ -54,7 +54,7 @@ def random_look(rng: np.random.Generator, scene: Scene) -> Look:
     )
 
 
-def _means(rng: np.random.Generator, levels: Array, scene: Scene) -> Array:
+def _means(rng: np.random.Generator, levels: NDArray[np.float64], scene: Scene) -> NDArray[np.float64]:
     """Return a grey value for each label: a few levels that many labels share, give or take."""
     tissue = slice(1, 1 + scene.tissue.knots.shape[0])
     for _ in range(6):
@@ -64,9 +64,7 @@ def _means(rng: np.random.Generator, levels: Array, scene: Scene) -> Array:
     return means
 
 
-def render(
-    rng: np.random.Generator, scene: Scene, raster: Raster, look: Look, *, labels: NDArray[np.int16]
-) -> Array:
+def render(rng: np.random.Generator, scene: Scene, raster: Raster, look: Look, *, labels: NDArray[np.int16]) -> Array:
     """Return (T, rows, columns) float32 grey values, not yet degraded; `labels` are the scene's on the raster."""
     texture = random_field(
         rng,
@@ -121,7 +119,8 @@ def _noise(rng: np.random.Generator, image: Array) -> Array:
 def _streaks(rng: np.random.Generator, image: Array) -> Array:
     """Add dark and bright rays around a point, as beside metal in CT."""
     rows, columns = image.shape[1:]
-    y, x = np.meshgrid(np.arange(rows) - rng.uniform(0, rows), np.arange(columns) - rng.uniform(0, columns), indexing="ij")
+    y = (np.arange(rows) - rng.uniform(0, rows))[:, None]
+    x = (np.arange(columns) - rng.uniform(0, columns))[None]
     rays = np.sin(rng.integers(4, 14) * np.arctan2(y, x) + rng.uniform(0, 6)) * np.exp(-np.hypot(x, y) / (0.4 * rows))
     return image + (rng.uniform(0.05, 0.2) * rays).astype(np.float32)
 

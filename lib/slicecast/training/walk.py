@@ -6,6 +6,7 @@ All lanes of a batch step together. What each step predicted is kept, so that lo
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,8 +89,12 @@ class Gate:
         return masks, ious, tokens, score
 
 
+Network = Any
+"""A `sam2.modeling.sam2_base.SAM2Base`; only `models` may import that name."""
+
+
 @contextmanager
-def gated(model: nn.Module) -> Iterator[Gate]:
+def gated(model: Network) -> Iterator[Gate]:
     """Attach a :class:`Gate` to the model's mask decoder for a while."""
     gate = Gate()
     handle = model.sam_mask_decoder.register_forward_hook(gate.hook)
@@ -100,7 +105,7 @@ def gated(model: nn.Module) -> Iterator[Gate]:
 
 
 def walk(
-    model: nn.Module,
+    model: Network,
     features: Features,
     groups: Sequence[Group],
     *,
@@ -123,7 +128,7 @@ def walk(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Walker:
-    model: nn.Module
+    model: Network
     features: Features
     gate: Gate
     rng: np.random.Generator
@@ -166,7 +171,13 @@ class _Walker:
         return out
 
     def _click(
-        self, features: Features, points: Tensor, labels: Tensor, truth: Tensor, kind: str, previous: Tensor | None = None
+        self,
+        features: Features,
+        points: Tensor,
+        labels: Tensor,
+        truth: Tensor,
+        kind: str,
+        previous: Tensor | None = None,
     ) -> Prediction:
         size = self.model.image_size
         dense = steps.draw_prompts(points, labels, mask_size=size // 4, image_size=size, previous=previous)
@@ -176,9 +187,7 @@ class _Walker:
     def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, previous: Tensor) -> Prediction:
         self._gate_by(truth)
         features = select(self.features, frames)
-        step = steps.track(
-            self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=previous.detach()
-        )
+        step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=previous.detach())
         return Prediction(step, self.gate.raw, self.gate.score, truth, time)
 
     def _given(self, frames: Tensor, masks: Tensor) -> Memory:
