@@ -69,22 +69,29 @@ def deepest_point(
     Returns:
         its array index and its depth; depth 0 when the region is empty.
     """
-    labels, _ = ndimage.label(region)
-    best: tuple[tuple[int, ...], float] = ((0,) * region.ndim, 0.0)
-    scale = np.ones(region.ndim) if sampling is None else np.asarray(sampling, dtype=float)
+    around = ndimage.find_objects(region.view(np.uint8))
+    if not around:
+        return (0,) * region.ndim, 0.0
+    # Labelling a whole CT takes seconds; the box around its error does not.
+    place, depth = _deepest(ndimage.label(region[around[0]])[0], rng, sampling)
+    return tuple(int(n) + part.start for n, part in zip(place, around[0], strict=True)), depth
+
+
+def _deepest(
+    labels: np.ndarray, rng: np.random.Generator | None, sampling: Sequence[float] | None
+) -> tuple[np.ndarray, float]:
+    place, deepest = np.zeros(labels.ndim, dtype=np.int64), 0.0
+    scale = np.ones(labels.ndim) if sampling is None else np.asarray(sampling, dtype=float)
     for number, window in _largest_first(labels):
         inside = np.pad(labels[window] == number, 1)
-        if min((np.array(inside.shape) - 1) / 2 * scale) <= best[1]:
+        if min((np.array(inside.shape) - 1) / 2 * scale) <= deepest:
             continue  # too thin to hold a deeper point
         depth = ndimage.distance_transform_edt(inside, sampling=sampling)
-        if depth.max() > best[1]:
-            ties = np.argwhere(depth == depth.max()) - 1
-            place = ties[0 if rng is None else int(rng.integers(len(ties)))]
-            best = (
-                tuple(int(n + part.start) for n, part in zip(place, window, strict=True)),
-                float(depth.max()),
-            )
-    return best
+        if depth.max() > deepest:
+            deepest = float(depth.max())
+            ties = np.argwhere(depth == deepest) - 1
+            place = ties[0 if rng is None else int(rng.integers(len(ties)))] + [part.start for part in window]
+    return place, deepest
 
 
 def box_from_mask(mask: np.ndarray, *, jitter_px: int = 0, rng: np.random.Generator | None = None) -> np.ndarray:
