@@ -14,16 +14,18 @@ from slicecast.training.walk import BOX, CLICK, MASK, Group, Prediction, walk
 
 @dataclass(frozen=True, slots=True)
 class PromptMix:
-    """Prompts that lanes start with. Half of the lanes always start with a mask.
+    """Prompts that lanes start with.
 
     Args:
+        mask_share: of the lanes start with a mask.
         click_share: of batches whose other lanes start with a click; the rest start with a box.
         corrections: the number of corrective clicks is uniform up to this.
         noisy: share of prompt masks with a wobbly outline.
         far_anchor: share of batches whose last slice is given too.
     """
 
-    click_share: float = 0.6
+    mask_share: float = 0.35
+    click_share: float = 0.7
     corrections: int = 3
     noisy: float = 0.3
     far_anchor: float = 0.15
@@ -54,12 +56,12 @@ class ClipObjective:
         return walk_loss(predictions, self.weights)
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:
-        half = len(batch.frames) // 2
+        count = max(1, round(self.mix.mask_share * len(batch.frames)))
         kind = CLICK if rng.random() < self.mix.click_share else BOX
         corrections = int(rng.integers(0, self.mix.corrections + 1))
         return [
-            Group(MASK, batch.frames[:half], batch.masks[:half], noisy=self.mix.noisy),
-            Group(kind, batch.frames[half:], batch.masks[half:], corrections=corrections),
+            Group(MASK, batch.frames[:count], batch.masks[:count], noisy=self.mix.noisy),
+            Group(kind, batch.frames[count:], batch.masks[count:], corrections=corrections),
         ]
 
 
