@@ -16,8 +16,11 @@ from builders import phantom
 from slicecast.volume import write_volume
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # passlib imports crypt, MONAI Label's client cgi
+    # passlib imports crypt, MONAI Label's client cgi; starlette would rather have httpx2
+    warnings.simplefilter("ignore")
+    import monailabel.app
     import monailabel.client  # noqa: F401
+    from fastapi.testclient import TestClient as TestClient
     from monailabel.config import settings
     from monailabel.interfaces.utils import app as instances
 

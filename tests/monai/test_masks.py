@@ -8,7 +8,7 @@ from builders import phantom
 from labelserver import upload_name
 
 from slicecast.errors import PromptError
-from slicecast.monai.masks import uploaded_masks
+from slicecast.monai.masks import uploaded_mask, uploaded_masks
 from slicecast.volume import Volume, write_volume
 
 
@@ -33,17 +33,22 @@ def test_values_are_the_apps_labels(upload):
     assert [np.unique(np.nonzero(mask.array)[0]).tolist() for mask in masks.values()] == [[3], [4], [5]]
 
 
-def test_without_labels_it_is_one_object(upload):
-    masks = uploaded_masks(upload({3: 1, 4: 2}), ())
-    assert list(masks) == ["object"] and masks["object"].array.sum() == 32
+def test_one_object_whatever_the_values(upload):
+    masks = uploaded_mask(upload({3: 1, 4: 2}), "spleen")
+    assert list(masks) == ["spleen"] and masks["spleen"].array.sum() == 32
 
 
 @pytest.mark.parametrize("label", [None, "spleen", "/etc/passwd", 7])
 def test_a_name_is_no_file(label):
-    assert uploaded_masks(label, ()) == {}
+    assert uploaded_masks(label, ()) == uploaded_mask(label, "spleen") == {}
 
 
 @pytest.mark.parametrize("values", [{}, {3: 300}, {3: -1}])
 def test_masks_that_are_none(upload, values):
     with pytest.raises(PromptError, match="The mask holds the values"):
         uploaded_masks(upload(values), ())
+
+
+def test_an_empty_mask(upload):
+    with pytest.raises(PromptError, match="empty"):
+        uploaded_mask(upload({}), "spleen")

@@ -1,5 +1,6 @@
 """Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client."""
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -43,7 +44,7 @@ def serve(
     """
     check_folders(studies, app_dir)
     check_port(host, port)
-    named = {"model": model, "labels": labels}
+    named = {"model": model, "labels": labels or described_labels(studies)}
     pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
     typer.echo(_welcome(studies, host, port))
     arguments = ["--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
@@ -81,6 +82,19 @@ def check_folders(studies: str, app_dir: Path) -> None:
     if not Path(studies).is_dir():
         raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
     _require_writable(Path(studies), "labels are saved there. Change its owner, or use a copy")
+
+
+def described_labels(studies: str) -> str:
+    """Return the labels named by a `dataset.json` in the studies or beside them, comma-separated; or nothing."""
+    for folder in (Path(studies), Path(studies).parent):
+        try:
+            labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(labels, dict):
+            names = labels if all(isinstance(value, int) for value in labels.values()) else labels.values()
+            return ",".join(str(name) for name in names if name != "background")
+    return ""
 
 
 def check_port(host: str, port: int) -> None:

@@ -24,6 +24,7 @@ from slicecast.errors import ConfigError, NotFound, UnknownModel
 from slicecast.monai.datastore import SafeDatastore
 from slicecast.monai.door import http_errors
 from slicecast.monai.images import FoundImage, find_image
+from slicecast.monai.request import RESERVED
 from slicecast.monai.scoring import ScoringQueue, record_result
 from slicecast.monai.sessions import SafeSessions
 
@@ -172,6 +173,8 @@ def _labels(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if len(set(names)) != len(names):
         raise ConfigError(f"--conf labels '{text}' names a label twice. Give each once.")
+    for name in RESERVED & set(names):
+        raise ConfigError(f"--conf labels: '{name}' cannot be a label, because requests use that word. Rename it.")
     return tuple(names) or DEFAULT_LABELS
 
 

@@ -10,7 +10,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from slicecast.monai.answer import write_answer
 from slicecast.monai.door import http_errors
 from slicecast.monai.grid import stored_geometry
-from slicecast.monai.masks import uploaded_masks
+from slicecast.monai.masks import uploaded_mask, uploaded_masks
 from slicecast.monai.request import InferRequest, Style, parse_request
 from slicecast.service.segment import SegmentRequest, SegmentService
 from slicecast.volume import Geometry, Reorientation, SliceAxis, window_names
@@ -61,8 +61,10 @@ class SegmentTask(InferTask):
         parsed = parse_request(request, style=self._style, labels=self._app_labels)
         if self.dimension == 2:
             return parsed.on_slice()
-        names = self._app_labels if self._style == "several" else ()
-        return replace(parsed, slice=None).with_masks(uploaded_masks(request.get("label"), names))
+        file = request.get("label_file") or request.get("label")  # the latter from MONAI Label's own route
+        name = parsed.objects[0].name
+        masks = uploaded_masks(file, self._app_labels) if self._style == "several" else uploaded_mask(file, name)
+        return replace(parsed, slice=None).with_masks(masks)
 
     def _segment_request(self, parsed: InferRequest, image: Path) -> SegmentRequest:
         geometry = stored_geometry(image)

@@ -8,29 +8,41 @@ import numpy as np
 
 from slicecast.errors import PromptError
 from slicecast.monai.images import is_upload
-from slicecast.monai.request import DEFAULT_NAME, MAX_LABELS
+from slicecast.monai.request import MAX_LABELS
 from slicecast.prompts import MaskPrompt
-from slicecast.volume import read_volume
+from slicecast.volume import Volume, read_volume
 
 
-def uploaded_masks(label: Any, names: Sequence[str]) -> Mapping[str, MaskPrompt]:
-    """Read the masks of a request, by object; none when it has no file (Slicer sends a label's name there).
-
-    Value n is the n-th of `names`; without names everything painted is one object.
+def uploaded_mask(file: Any, name: str) -> Mapping[str, MaskPrompt]:
+    """Read the mask of a request as one object, whatever its values; nothing when there is no file.
 
     Raises:
         VolumeError: the file is no volume.
-        PromptError: nothing is painted, or there are too many values.
+        PromptError: nothing is painted.
     """
-    if not (isinstance(label, str) and is_upload(Path(label))):
+    volume = _upload(file)
+    return {name: MaskPrompt(volume.array != 0, geometry=volume.geometry)} if volume else {}
+
+
+def uploaded_masks(file: Any, names: Sequence[str]) -> Mapping[str, MaskPrompt]:
+    """Read the masks of a request; value n is the n-th of `names`. Nothing when there is no file.
+
+    Raises:
+        VolumeError: the file is no volume.
+        PromptError: nothing is painted, or with values beyond MAX_LABELS.
+    """
+    volume = _upload(file)
+    if volume is None:
         return {}
-    volume = read_volume(label)
     values = [int(value) for value in np.unique(volume.array) if value != 0]
     if not values or not 0 < values[0] <= values[-1] <= MAX_LABELS:
         raise PromptError(f"The mask holds the values {values[:5]}. Paint at least one slice, with 1 to {MAX_LABELS}.")
-    if not names:
-        return {DEFAULT_NAME: MaskPrompt(volume.array != 0, geometry=volume.geometry)}
     return {_name(value, names): MaskPrompt(volume.array == value, geometry=volume.geometry) for value in values}
+
+
+def _upload(file: Any) -> Volume | None:
+    """Read what was received; a label's name, which Slicer sends under the same key, is no file."""
+    return read_volume(file) if isinstance(file, str) and is_upload(Path(file)) else None
 
 
 def _name(value: int, names: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ _ANSWER_KEYS = (
     "output result_extension result_dtype result_compress result_write_to_file restore_label_idx "
     "save_label label_tag label_names label_info"
 )
-_SENDER_KEYS = "image image_id client_id user session session_id"
+_SENDER_KEYS = "image image_id client_id user session session_id label_file"
 RESERVED = frozenset(" ".join((_PROMPT_KEYS, _OPTION_KEYS, _ANSWER_KEYS, _SENDER_KEYS)).split())
 """Keys that mean something else and are therefore never the name of a label."""
 

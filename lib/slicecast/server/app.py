@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import anyio
 from fastapi import APIRouter, Body, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, HTMLResponse
@@ -22,7 +21,6 @@ from monailabel.endpoints import (
     activelearning,
     batch_infer,
     datastore,
-    infer,
     info,
     login,
     logs,
@@ -36,15 +34,13 @@ from monailabel.endpoints import (
 from monailabel.interfaces.utils.app import app_instance
 
 import slicecast
-from slicecast.server.checks import check_infer, check_train
+from slicecast.server.checks import check_train
 from slicecast.server.errors import HANDLERS
+from slicecast.server.infer import infer_router
 from slicecast.server.landing import landing_page
 from slicecast.server.routes import off_loop
 
 logger = logging.getLogger(__name__)
-
-INFER_THREADS = 8
-"""Infer requests that are in work at a time; the others wait, and every other route stays free."""
 
 own = APIRouter()
 
@@ -97,7 +93,7 @@ def create_app() -> FastAPI:
 def _stock_routers() -> list[APIRouter]:
     plain = [info, batch_infer, activelearning, datastore, logs, ohif, proxy, session]
     return [
-        off_loop(infer.router, check=check_infer, limit=anyio.CapacityLimiter(INFER_THREADS)),
+        infer_router(),
         off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, skip=("PUT /model/{model}", "DELETE /model/{model}")),

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
-import anyio
 from fastapi import APIRouter, HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
@@ -28,7 +27,6 @@ def off_loop(
     *,
     check: Check | None = None,
     skip: Collection[str] = (),
-    limit: anyio.CapacityLimiter | None = None,
 ) -> APIRouter:
     """Copy a router of MONAI Label with every route running in a thread.
 
@@ -36,7 +34,6 @@ def off_loop(
         router: the original, which stays as it is.
         check: looks at the arguments first.
         skip: "METHOD /path" of routes to leave out.
-        limit: how many of them run at a time; by default they share the server's 40 threads.
     """
     copy = APIRouter()
     for route in [entry for entry in router.routes if isinstance(entry, APIRoute)]:
@@ -44,7 +41,7 @@ def off_loop(
         if kept:
             copy.add_api_route(
                 route.path,
-                _threaded(route.endpoint, check=check, limit=limit),
+                _threaded(route.endpoint, check=check),
                 methods=kept,
                 tags=route.tags,
                 summary=route.summary,
@@ -55,9 +52,7 @@ def off_loop(
     return copy
 
 
-def _threaded(
-    endpoint: Callable[..., Any], *, check: Check | None, limit: anyio.CapacityLimiter | None
-) -> Callable[..., Any]:
+def _threaded(endpoint: Callable[..., Any], *, check: Check | None) -> Callable[..., Any]:
     @functools.wraps(endpoint)
     async def run(**arguments: Any) -> Any:
         _require_json_objects(arguments)
@@ -65,7 +60,7 @@ def _threaded(
             await run_in_threadpool(check, arguments)
         if "request" in arguments:  # the proxy reads the body, which only this loop can; it is kept for the thread
             await arguments["request"].body()
-        return await anyio.to_thread.run_sync(functools.partial(_call, endpoint, arguments), limiter=limit)
+        return await run_in_threadpool(_call, endpoint, arguments)
 
     run.__signature__ = inspect.signature(endpoint)  # type: ignore[attr-defined]
     return run

@@ -1,0 +1,62 @@
+"""A picture of annotated cases: slices with the outlines of truth and result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from slicecast.bench.annotator import Case, ObjectRecord, merge
+from slicecast.volume import Reorientation, SliceStack, choose_axis, choose_window, normalise
+
+COLUMNS = 4
+TRUTH, RESULT = "#2ecc71", "#ff3b6b"
+
+
+def draw_overview(done: Sequence[tuple[Case, list[ObjectRecord]]], file: Path) -> Path:
+    """Draw a row of slices for each case, through its structures from one end to the other; return `file`."""
+    figure = Figure(figsize=(3 * COLUMNS, 3 * len(done) + 0.4), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(done), COLUMNS, squeeze=False)
+    for axes, (case, records) in zip(rows, done, strict=True):
+        _draw_case(axes, case, records)
+    handles = [Line2D([], [], color=TRUTH, label="truth"), Line2D([], [], color=RESULT, label="result")]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)
+    return file
+
+
+def _draw_case(axes: Sequence[Axes], case: Case, records: list[ObjectRecord]) -> None:
+    to_canonical = Reorientation.of(case.volume.geometry)
+    axis = choose_axis(to_canonical.geometry)
+    scan, truth, result = (
+        SliceStack(to_canonical.to_canonical_array(array), axis)
+        for array in (case.volume.array, case.truth, merge(case, records))
+    )
+    window = choose_window(case.volume)
+    width, height = axis.pixel_spacing_mm(to_canonical.geometry)
+    for plot, n in zip(axes, _slices_through(truth), strict=True):
+        plot.imshow(normalise(scan.slice(n), window), cmap="gray", vmin=0, vmax=1, aspect=height / width)
+        for stack, colour in ((truth, TRUTH), (result, RESULT)):
+            _outline(plot, stack.slice(n), colour)
+        if axis.in_plane[1] == 2:  # y is up the body on coronal and sagittal slices
+            plot.invert_yaxis()
+        plot.set_title(f"{axis.name.lower()} slice {to_canonical.to_source_slice(axis, n)}", fontsize=8)
+        plot.set_axis_off()
+    scores = ", ".join(f"{record.name} {record.final_dice:.2f}" for record in records)
+    axes[0].set_title(f"{case.id}: {scores}\n", fontsize=9, loc="left")  # a line above the slices' own titles
+
+
+def _outline(plot: Axes, labels: np.ndarray, colour: str) -> None:
+    for value in np.unique(labels[labels > 0]):
+        plot.contour(labels == value, levels=[0.5], colors=colour, linewidths=0.9)
+
+
+def _slices_through(truth: SliceStack) -> list[int]:
+    """Choose COLUMNS slices at equal distances inside the structures' extent."""
+    shown = [n for n in range(truth.count) if truth.slice(n).any()] or list(range(truth.count))
+    return [shown[round((column + 0.5) / COLUMNS * (len(shown) - 1))] for column in range(COLUMNS)]

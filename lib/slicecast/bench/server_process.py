@@ -1,0 +1,102 @@
+"""A labelling server in a process of its own, for as long as a `with` block lasts."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicecast.errors import ResourceError
+
+START_LIMIT_S = 90.0
+"""A server that has not answered by then never will; about ten seconds are normal."""
+STOP_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that answers.
+
+    Args:
+        url: where.
+        log: what it printed.
+        start_s: how long it took until the first answer.
+        pid: of its process.
+    """
+
+    url: str
+    log: Path
+    start_s: float
+    pid: int
+
+
+@contextmanager
+def running_server(command: Sequence[str], *, url: str, log: Path) -> Iterator[RunningServer]:
+    """Start a server, wait until it answers at /healthz or /info/, and stop it in the end, whatever happens.
+
+    Raises:
+        ResourceError: it ended or did not answer in time; the text has the end of its log.
+    """
+    start = time.monotonic()
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        _wait(process, url, log, until=start + START_LIMIT_S)
+        yield RunningServer(url, log, time.monotonic() - start, process.pid)
+    finally:
+        _stop(process)
+
+
+@contextmanager
+def serving(
+    studies: Path, *, app: Path, log: Path, port: int = 0, options: Sequence[str] = ()
+) -> Iterator[RunningServer]:
+    """Run `slicecast serve` on a free port of this machine."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "slicecast.cli.main", "serve"]
+    arguments = ["--studies", str(studies), "--app", str(app), "--port", str(port), *options]
+    with running_server([*command, *arguments], url=f"http://127.0.0.1:{port}", log=log) as server:
+        yield server
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path, *, until: float) -> None:
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise ResourceError(f"The server ended with status {process.returncode}. Its last words: {_tail(log)}")
+        if _answers(url):
+            return
+        time.sleep(0.1)
+    raise ResourceError(f"The server did not answer within {START_LIMIT_S:g} seconds. Its last words: {_tail(log)}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/info/", timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-1500:]

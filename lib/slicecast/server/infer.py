@@ -1,0 +1,132 @@
+"""POST /infer/{model}: MONAI Label's contract for clients, without its faults.
+
+The address decides which model and image; `params` cannot replace them. Uploads are removed, the answer's file is
+closed and removed, and at most INFER_THREADS requests are in work at a time while every other route stays free.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Depends, File, Form, HTTPException, UploadFile
+from fastapi.responses import JSONResponse, Response
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+from requests_toolbelt import MultipartEncoder
+
+from slicecast.server.routes import json_object
+
+INFER_THREADS = 8
+"""Infer requests in work at a time; the others wait."""
+
+FIXED_KEYS = ("image", "model", "session", "label_file", "description")
+"""Keys of a request that come from the address or the server."""
+
+
+class Output(StrEnum):
+    """What the answer holds: the mask, the params, or both."""
+
+    image = "image"
+    json = "json"
+    all = "all"
+
+
+def infer_router() -> APIRouter:
+    """Build the route, with its own limit of threads."""
+    router = APIRouter(prefix="/infer", tags=["Infer"])
+    limit = anyio.CapacityLimiter(INFER_THREADS)
+
+    @router.post("/{model}", summary="Segment an image from prompts")
+    async def infer(
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        params: Annotated[str, Form()] = "{}",
+        file: Annotated[UploadFile | None, File()] = None,
+        label: Annotated[UploadFile | None, File()] = None,
+        output: Output | None = None,
+        user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
+    ) -> Response:
+        request = {**checked_params(params), "model": model, "image": image}
+        work = partial(_infer, request, session_id=session_id, file=file, label=label)
+        return await anyio.to_thread.run_sync(lambda: answer(work, output), limiter=limit)
+
+    return router
+
+
+def checked_params(text: str) -> dict[str, Any]:
+    """Parse `params`.
+
+    Raises:
+        HTTPException: 422, they are no JSON object, or hold what belongs into the address.
+    """
+    params = json_object(text or "{}", "params")
+    for key in FIXED_KEYS:
+        if key in params:
+            raise HTTPException(422, detail=f"'params' must not hold '{key}'; it belongs into the address.")
+    return params
+
+
+def answer(work: Callable[[], dict[str, Any]], output: Output | None) -> Response:
+    """Do the work, and send its params, its mask, or both as multipart/form-data; the mask's file is then removed."""
+    result = work()
+    params = result["params"]
+    if output is Output.json or not result["file"]:
+        _remove(result["file"])
+        return JSONResponse(params)
+    file = Path(result["file"])
+    try:
+        content = file.read_bytes()
+    finally:
+        _remove(result["file"])
+    if output is Output.image:
+        headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+    fields = {
+        "params": (None, json.dumps(params, allow_nan=False), "application/json"),
+        "image": (file.name, content, "application/octet-stream"),
+    }
+    message = MultipartEncoder(fields=fields)
+    return Response(message.to_string(), media_type=message.content_type)
+
+
+def _infer(
+    request: dict[str, Any], *, session_id: str, file: UploadFile | None, label: UploadFile | None
+) -> dict[str, Any]:
+    app = app_instance()
+    with _received(file) as image_path, _received(label) as label_path:
+        if image_path:
+            request["image"] = image_path
+        if label_path:
+            request["label_file"] = label_path
+        session = app.sessions().get_session(session_id) if session_id and app.sessions() is not None else None
+        if session:
+            request["image"] = session.image
+        result: dict[str, Any] = app.infer(request)
+    return result
+
+
+@contextmanager
+def _received(upload: UploadFile | None) -> Iterator[str | None]:
+    """Put an upload into a temporary file, named as MONAI Label does, for as long as the block lasts."""
+    if upload is None:
+        yield None
+        return
+    suffix = "".join(Path(upload.filename or "").suffixes[-2:]) or ".nii.gz"
+    with tempfile.NamedTemporaryFile(suffix=suffix) as stream:
+        shutil.copyfileobj(upload.file, stream)
+        stream.flush()
+        yield stream.name
+
+
+def _remove(file: str | None) -> None:
+    if file:
+        Path(file).unlink(missing_ok=True)

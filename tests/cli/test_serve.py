@@ -1,0 +1,110 @@
+"""`slicecast serve` says what would stop it before it starts, and starts MONAI Label's server otherwise."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from slicecast.cli import serve
+from slicecast.errors import ConfigError, ResourceError
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What MONAI Label's command line would have been given."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr(serve, "start_monailabel", calls.append)
+    return calls
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Studies and an app."""
+    app, studies = tmp_path / "app", tmp_path / "data" / "studies"
+    app.mkdir()
+    studies.mkdir(parents=True)
+    (app / "main.py").write_text("")
+    return studies, app
+
+
+def run(folders, *options: str):
+    studies, app = folders
+    command = ["--studies", str(studies), "--app", str(app), "--port", str(free_port()), *options]
+    return CliRunner().invoke(serve.app, command, catch_exceptions=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_it_listens_on_this_machine_only(started, folders):
+    output = run(folders).output
+    words = started[0]
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[words.index("--uvicorn_app") + 1] == "slicecast.server.app:app"
+    assert "--conf" not in words
+    assert f"http://127.0.0.1:{words[words.index('--port') + 1]}" in output and "3D Slicer" in output
+
+
+def test_settings_reach_the_app(started, folders):
+    run(folders, "--model", "tiny", "--labels", "spleen,liver", "--conf", "device=cpu", "--conf", "follow_links=true")
+    words = started[0]
+    pairs = {words[n + 1]: words[n + 2] for n, word in enumerate(words) if word == "--conf"}
+    assert pairs == {"model": "tiny", "labels": "spleen,liver", "device": "cpu", "follow_links": "true"}
+
+
+@pytest.mark.parametrize("place", ["..", "."])
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "spleen": 1, "liver": 2}, {"0": "background", "1": "spleen", "2": "liver"}]
+)
+def test_labels_of_a_described_data_set(started, folders, place, labels):
+    (folders[0] / place / "dataset.json").write_text(json.dumps({"labels": labels}))
+    run(folders)
+    assert started[0][-2:] == ["labels", "spleen,liver"]
+
+
+@pytest.mark.parametrize("content", ["{bad", "[]", '{"labels": ["spleen"]}', "{}"])
+def test_other_files_of_that_name_are_ignored(folders, content):
+    (folders[0] / "dataset.json").write_text(content)
+    assert serve.described_labels(str(folders[0])) == ""
+
+
+def test_ohif_is_named_where_it_can_work(started, folders):
+    assert "OHIF" not in run(folders).output
+    port = str(free_port())
+    command = ["--studies", "http://pacs/dicom-web", "--app", str(folders[1]), "--port", port]
+    assert f"http://127.0.0.1:{port}/ohif/" in CliRunner().invoke(serve.app, command, catch_exceptions=False).output
+
+
+def test_missing_folders(started, folders, tmp_path):
+    with pytest.raises(ConfigError, match=r"There is no folder .*nowhere"):
+        run((tmp_path / "nowhere", folders[1]))
+    with pytest.raises(ConfigError, match="There is no app in"):
+        run((folders[0], tmp_path))
+    assert started == []
+
+
+def test_folders_that_cannot_be_written_to(monkeypatch, folders):
+    monkeypatch.setattr(serve.os, "access", lambda folder, _: folder != folders[1])
+    with pytest.raises(ResourceError, match=r"app cannot be written to.* given with --app"):
+        serve.check_folders(str(folders[0]), folders[1])
+    monkeypatch.setattr(serve.os, "access", lambda folder, _: folder != folders[0])
+    with pytest.raises(ResourceError, match=r"studies cannot be written to, but labels are saved there"):
+        serve.check_folders(str(folders[0]), folders[1])
+
+
+def test_a_port_in_use():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ResourceError, match="Choose another one with --port"):
+            serve.check_port("127.0.0.1", other.getsockname()[1])
+
+
+def test_a_setting_without_value(started, folders):
+    with pytest.raises(ConfigError, match="--conf device has no value"):
+        run(folders, "--conf", "device")

@@ -1,0 +1,36 @@
+"""Settings of the app."""
+
+import pytest
+
+from slicecast.errors import ConfigError
+from slicecast.monai.app import DEFAULT_LABELS, AppConfig
+
+
+def test_defaults():
+    assert AppConfig.from_conf(None) == AppConfig(labels=DEFAULT_LABELS, model=None, device="auto", follow_links=False)
+
+
+def test_from_text():
+    conf = {
+        "labels": " spleen, left kidney ,,liver",
+        "model": "sam2.1_hiera_tiny",
+        "device": "cpu",
+        "follow_links": "true",
+    }
+    config = AppConfig.from_conf({**conf, "server_mode": "true"})
+    assert config.labels == ("spleen", "left kidney", "liver")
+    assert (config.model, config.device, config.follow_links) == ("sam2.1_hiera_tiny", "cpu", True)
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"label": "spleen"}, "Unknown setting 'label' in --conf. Did you mean 'labels'"),
+        ({"labels": "spleen,liver,spleen"}, "names a label twice"),
+        ({"follow_links": "perhaps"}, "write true or false"),
+        ({"labels": "spleen,background"}, "'background' cannot be a label"),
+    ],
+)
+def test_settings_that_are_none(conf, message):
+    with pytest.raises(ConfigError, match=message):
+        AppConfig.from_conf(conf)

@@ -1,0 +1,309 @@
+"""What OHIF, Slicer and programs see of the server."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from labelserver import REQUESTS, read_mask, recorded
+from requests_toolbelt.multipart import decoder
+
+from slicecast.volume import Geometry, read_volume
+
+
+def infer(client, model, params, *, image="first", **query):
+    return client.post(f"/infer/{model}", params={"image": image, **query}, data={"params": json.dumps(params)})
+
+
+def parts(response):
+    """Return the params and the file of a multipart answer."""
+    found = decoder.MultipartDecoder(response.content, response.headers["content-type"]).parts
+    return json.loads(found[0].content), found[1].content
+
+
+def test_info_is_what_both_clients_need(client):
+    info = client.get("/info/").json()
+    assert info["labels"] == ["spleen", "liver", "kidney"]
+    assert {name: (model["type"], model["dimension"]) for name, model in info["models"].items()} == {
+        "sam2": ("deepedit", 3),
+        "sam2_single": ("deepgrow", 3),
+        "sam2_slice": ("deepgrow", 2),
+    }
+    assert set(info["strategies"]) == {"random", "first", "confidence"} and set(info["scoring"]) == {"confidence"}
+    assert "config" not in info  # Slicer would ask to upgrade the server
+
+
+def test_no_task_declares_labels(client):
+    """A list, because OHIF iterates over it; empty, because Slicer would auto-segment after every Next Sample."""
+    assert [model["labels"] for model in client.get("/info/").json()["models"].values()] == [[], [], []]
+
+
+def test_options_are_of_types_that_clients_can_show(client):
+    for model in client.get("/info/").json()["models"].values():
+        for value in model["config"].values():
+            assert isinstance(value, str | bool | int | float) or all(isinstance(word, str) for word in value)
+            assert not isinstance(value, list) or len(set(value)) == len(value)
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda path: path.stem)
+def test_recorded_requests(client, studies, tmp_path, path):
+    record = recorded(path)
+    query = {"output": record["output"]} if "output" in record else {}
+    response = infer(client, record["model"], record["params"], **query)
+    expected = record["expect"]
+    if "status" in expected:
+        assert response.status_code == expected["status"] and expected["detail"] in response.json()["detail"]
+        return
+    assert response.status_code == 200, response.text
+    content = response.content if query else parts(response)[1]
+    name = f"mask{expected.get('extension', record['params'].get('result_extension', '.nii.gz'))}"
+    mask = read_mask(content, tmp_path, name=name)
+    assert mask.GetPixelID() == sitk.sitkUInt8
+    source = read_volume(studies / "first.nii.gz")
+    assert Geometry.from_image(mask).differences(source.geometry) == []
+    array = sitk.GetArrayFromImage(mask)
+    values = {entry["value"] for entry in expected["objects"].values()}
+    assert set(np.unique(array)) <= {0, *values}
+    if "slice" in expected:
+        assert set(np.nonzero(array)[0]) <= {expected["slice"]}
+
+
+def test_the_params_of_an_answer(client, tmp_path):
+    params, content = parts(infer(client, "sam2", {"spleen": [], "liver": [[12, 10, 8]], "result_extension": ".nrrd"}))
+    assert params["label_names"] == {"liver": 2}
+    assert params["objects"]["liver"]["voxels"] == int(
+        (sitk.GetArrayFromImage(read_mask(content, tmp_path)) == 2).sum()
+    )
+    assert all(0 <= entry["value"] <= 1 for entry in params["confidence"])
+    assert {"slice", "axis", "reason", "score"} == set(params["next_slice"] or {"slice", "axis", "reason", "score"})
+    assert params["latencies"]["total"] >= params["latencies"]["infer"] > 0
+    assert isinstance(params["warnings"], list)
+
+
+def test_ohif_reads_uncompressed_nrrd(client):
+    content = infer(client, "sam2_single", recorded(REQUESTS[0].with_name("ohif_single_first_click.json"))["params"],
+                    output="image").content  # fmt: skip
+    header, _, voxels = content.partition(b"\n\n")
+    assert b"encoding: raw" in header and b"type: unsigned char" in header and b"sizes: 24 20 16" in header
+    assert len(voxels) == 24 * 20 * 16
+
+
+def test_a_removed_click_leaves_no_trace(client):
+    def mask(points):
+        return infer(client, "sam2_single", {"foreground": points, "result_extension": ".nrrd"}, output="image").content
+
+    before = mask([[12, 10, 8]])
+    assert mask([[12, 10, 8], [3, 3, 3]]) != before
+    assert mask([[12, 10, 8]]) == before
+
+
+CLICK = {"foreground": [[12, 10, 8]]}
+BAD = {
+    "malformed JSON": (422, "not valid JSON", "sam2", "first", "{bad"),
+    "JSON that is no object": (422, "holds JSON of type list", "sam2", "first", "[1, 2]"),
+    "JSON too deep": (422, "not valid JSON", "sam2", "first", "[" * 100_000),
+    "image in params": (422, "must not hold 'image'", "sam2", "first", {"image": "/etc/passwd"}),
+    "model in params": (422, "must not hold 'model'", "sam2", "first", {"model": "other"}),
+    "unknown model": (404, "no model 'sam3'. Known: sam2, sam2_single, sam2_slice", "sam3", "first", {}),
+    "unknown image": (404, "There is no image 'third'", "sam2", "third", {}),
+    "no image": (404, "names no image", "sam2", "", {}),
+    "absolute path": (422, "is a path", "sam2", "/etc/passwd", {}),
+    "path upwards": (422, "is a path", "sam2", "../studies/first.nii.gz", {}),
+    "no prompt": (422, "nothing to start from", "sam2", "first", {}),
+    "point outside": (
+        422,
+        "outside the volume of 24 x 20 x 16",
+        "sam2_single",
+        "first",
+        {"foreground": [[12, 10, 16]]},
+    ),
+    "negative index": (422, "outside the volume", "sam2_single", "first", {"foreground": [[-1, 10, 8]]}),
+    "NaN": (422, "not a voxel index", "sam2_single", "first", {"foreground": [[float("nan"), 10, 8]]}),
+    "fraction": (422, "not a voxel index", "sam2_single", "first", {"foreground": [[1.5, 10, 8]]}),
+    "two numbers": (422, "a point is three numbers", "sam2_single", "first", {"foreground": [[1, 10]]}),
+    "20,000 points": (422, "at most 10000", "sam2_single", "first", {"foreground": [[1, 1, 1]] * 20_000}),
+    "unknown axis": (422, "axis 'diagonal'", "sam2_single", "first", {**CLICK, "axis": "diagonal"}),
+    "unknown window": (422, "window", "sam2_single", "first", {**CLICK, "window": "teeth"}),
+    "empty range": (422, "holds no slice", "sam2_single", "first", {**CLICK, "range": "5:5"}),
+    "range beyond": (422, "range", "sam2_single", "first", {**CLICK, "range": "500:600"}),
+    "format": (422, "'result_extension' is '.exe'", "sam2_single", "first", {**CLICK, "result_extension": ".exe"}),
+    "tag upwards": (
+        422,
+        "label tag",
+        "sam2_single",
+        "first",
+        {**CLICK, "save_label": True, "label_tag": "../../outside"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_has_a_reason_and_the_server_stays_up(client, what):
+    status, detail, model, image, params = BAD[what]
+    text = params if isinstance(params, str) else json.dumps(params)
+    response = client.post(f"/infer/{model}", params={"image": image}, data={"params": text})
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
+    assert detail in response.json()["detail"]
+    assert client.get("/healthz").json()["status"] == "ok"
+
+
+def test_an_unknown_session(client):
+    response = client.post("/infer/sam2", params={"session_id": "../../etc"}, data={"params": "{}"})
+    assert response.status_code == 404 and "session that has not expired" in response.json()["detail"]
+    assert client.get("/session/..%2f..").status_code == 404
+
+
+def test_a_session_is_segmented(client, studies):
+    with (studies / "first.nii.gz").open("rb") as stream:
+        session = client.put("/session/", files={"files": ("volume.nii.gz", stream)}).json()["session_id"]
+    query = {"session_id": session}
+    response = client.post("/infer/sam2_single", params=query, data={"params": '{"foreground": [[12, 10, 8]]}'})
+    assert response.status_code == 200
+    assert client.delete(f"/session/{session}").status_code == 200
+    assert (studies.parent / "app" / "sessions").is_dir()
+
+
+def test_an_uploaded_mask_is_a_prompt(client, studies, tmp_path):
+    source = read_volume(studies / "first.nii.gz")
+    painted = np.zeros(source.array.shape, np.uint8)
+    painted[8, 6:14, 8:16] = 2
+    file = tmp_path / "mask.nrrd"
+    sitk.WriteImage(source.geometry.to_image(painted), str(file))
+    with file.open("rb") as stream:
+        response = client.post(
+            "/infer/sam2", params={"image": "first"}, data={"params": "{}"}, files={"label": ("mask.nrrd", stream)}
+        )
+    assert response.status_code == 200, response.text
+    assert list(parts(response)[0]["objects"]) == ["liver"]
+
+
+@pytest.mark.parametrize("strategy", ["random", "first", "confidence"])
+def test_next_sample(client, strategy):
+    sample = client.post(f"/activelearning/{strategy}", json={"client_id": "anna"}).json()
+    assert sample["id"] in ("first", "second") and sample["reason"] and sample["path"].endswith(".nii.gz")
+
+
+def test_random_twice_within_a_second(client):
+    assert [client.post("/activelearning/random", json={}).status_code for _ in range(5)] == [200] * 5
+
+
+def test_unknown_strategy(client):
+    response = client.post("/activelearning/clairvoyance", json={})
+    assert response.status_code == 404 and "Known: random, first, confidence" in response.json()["detail"]
+
+
+def test_scoring_runs_in_this_process(client):
+    infer(client, "sam2_single", {"foreground": [[12, 10, 8]]})
+    scores = client.post("/scoring/confidence", json={}).json()
+    assert 0 <= scores["first"] <= 1
+    assert (
+        client.get("/datastore/?output=all").json()["objects"]["first"]["image"]["info"]["confidence"]
+        == scores["first"]
+    )
+    assert client.post("/scoring/entropy", json={}).status_code == 404
+
+
+def test_pre_annotation_is_saved_with_its_names(client):
+    response = infer(
+        client, "sam2", {"spleen": [[12, 10, 8]], "save_label": True, "result_extension": ".nii.gz"}, image="second"
+    )
+    assert response.status_code == 200
+    saved = client.get("/datastore/?output=all").json()["objects"]["second"]["labels"]["original"]["info"]
+    assert saved["params"]["label_names"] == {"spleen": 1}
+
+
+def test_labels_are_saved_and_versions_kept(client, studies):
+    def save(content):
+        files = {"label": ("label.nii.gz", content)}
+        return client.put(
+            "/datastore/label", params={"image": "first"}, data={"params": '{"client_id": "anna"}'}, files=files
+        )
+
+    assert [save(content).status_code for content in (b"one", b"two")] == [200, 200]
+    assert client.get("/datastore/label", params={"label": "first", "tag": "final"}).content == b"two"
+    assert [f.read_bytes() for f in (studies / "labels" / "versions" / "final" / "first").glob("*.nii.gz")] == [b"one"]
+    assert client.get("/info/").json()["datastore"]["completed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "params", "status"),
+    [
+        ({"image": "third"}, "{}", 404),
+        ({"image": "first", "tag": "../../outside"}, "{}", 422),
+        ({"image": "first"}, "[1]", 422),
+        ({"image": "first"}, "{bad", 422),
+    ],
+)
+def test_labels_that_cannot_be_saved(client, query, params, status):
+    files = {"label": ("label.nii.gz", b"x")}
+    response = client.put("/datastore/label", params=query, data={"params": params}, files=files)
+    assert response.status_code == status and response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("PUT", "/datastore/?image=../escaped", 422),
+        ("GET", "/datastore/image?image=third", 404),
+        ("GET", "/datastore/image?image=../../etc/passwd", 404),
+        ("PUT", "/datastore/image/info?image=third", 404),
+        ("GET", "/datastore/label?label=second&tag=../../x", 404),
+        ("POST", "/train/sam2", 404),
+        ("POST", "/reload", 404),
+        ("PUT", "/model/sam2", 405),
+        ("POST", "/infer/wsi/sam2", 404),
+        ("GET", "/nothing", 404),
+    ],
+)
+def test_other_doors(client, studies, method, path, status):
+    files = {"file": ("image.nii.gz", b"x")} if method == "PUT" else None
+    assert client.request(method, path, files=files).status_code == status
+    assert sorted(entry.name for entry in studies.parent.iterdir()) == ["app", "studies"]
+
+
+def test_the_landing_page_needs_no_network(client):
+    page = client.get("/").text
+    assert "sam2_slice" in page and "kidney" in page and "of 2 images" in page
+    assert "https://" not in page and "src=" not in page
+    assert client.get("/favicon.ico").status_code == 200
+
+
+def test_no_other_web_page_may_read_answers(client):
+    response = client.get("/info/", headers={"Origin": "https://elsewhere.example"})
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_the_api_is_described(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/infer/{model}", "/info/", "/healthz", "/activelearning/{strategy}", "/datastore/label"} <= set(paths)
+
+
+def test_a_long_infer_blocks_nobody(client, monkeypatch):
+    from monailabel.interfaces.utils.app import app_instance
+
+    begun, finish = threading.Event(), threading.Event()
+    task = app_instance()._infers["sam2_single"]
+    original = task._service.segment
+
+    class Slow:
+        def segment(self, request, **named):
+            begun.set()
+            finish.wait(10)
+            return original(request, **named)
+
+    monkeypatch.setattr(task, "_service", Slow())
+    answers = []
+    thread = threading.Thread(
+        target=lambda: answers.append(infer(client, "sam2_single", {"foreground": [[12, 10, 8]]}).status_code)
+    )
+    thread.start()
+    assert begun.wait(10)
+    start = time.monotonic()
+    assert client.get("/info/").status_code == client.get("/healthz").status_code == 200
+    assert client.post("/activelearning/first", json={}).status_code == 200
+    assert time.monotonic() - start < 5 and answers == []
+    finish.set()
+    thread.join()
+    assert answers == [200]

@@ -1,0 +1,16 @@
+"""The page at `/`."""
+
+from slicecast.server.landing import landing_page
+
+
+def test_names_are_escaped():
+    info = {
+        "datastore": {"completed": 1, "total": 2},
+        "models": {"sam2": {}},
+        "labels": ["<script>alert(1)</script>"],
+        "strategies": {},
+        "version": "1.2.3",
+    }
+    page = landing_page(info, url="http://127.0.0.1:8000/")
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "<code>http://127.0.0.1:8000</code>" in page and "Next image by: none" in page
