@@ -162,7 +162,7 @@ def test_a_session_is_segmented(client, studies):
     response = client.post("/infer/sam2_single", params=query, data={"params": '{"foreground": [[12, 10, 8]]}'})
     assert response.status_code == 200
     assert client.delete(f"/session/{session}").status_code == 200
-    assert (studies.parent / "app" / "sessions").is_dir()
+    assert (studies.parent / "app" / "cache" / "sessions").is_dir()
 
 
 def test_an_uploaded_mask_is_a_prompt(client, studies, tmp_path):

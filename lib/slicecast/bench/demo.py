@@ -65,7 +65,7 @@ def run_demo(data: SampleData, *, output: Path, clicks: int, model: str = "") ->
         work = Path(name)
         studies = Path(shutil.copytree(data.folder / "studies", work / "studies"))
         app = shutil.copytree(
-            REPOSITORY / "apps" / "sam2", work / "app", ignore=shutil.ignore_patterns("logs", "model")
+            REPOSITORY / "apps" / "sam2", work / "app", ignore=shutil.ignore_patterns("logs", "model", "cache")
         )
         with serving(studies, app=Path(app), log=output / "server.log", options=options) as server:
             typer.echo(f"server at {server.url} after {server.start_s:.1f} s")

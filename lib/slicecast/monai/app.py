@@ -86,6 +86,7 @@ class AppBehaviour(MONAILabelApp):
     def init_datastore(self) -> Datastore:
         """Open the studies: a folder safely, a server as MONAI Label does."""
         if self.studies.startswith(("http://", "https://")):
+            settings.MONAI_LABEL_DICOMWEB_CACHE_PATH = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or str(self._cache)
             return super().init_datastore()
         return SafeDatastore(
             self.studies,
@@ -130,6 +131,11 @@ class AppBehaviour(MONAILabelApp):
             self._scoring_queue.submit(name)
         return {}
 
+    @property
+    def _cache(self) -> Path:
+        """Where uploads and downloads lie; MONAI Label would put them into the user's home."""
+        return Path(self.app_dir) / "cache"
+
     @cached_property
     def _scoring_queue(self) -> ScoringQueue:
         return ScoringQueue(lambda name: self.scoring({"method": name}))
@@ -140,7 +146,7 @@ class AppBehaviour(MONAILabelApp):
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         if not load:
             return None
-        folder = settings.MONAI_LABEL_SESSION_PATH or str(Path(self.app_dir) / "sessions")
+        folder = settings.MONAI_LABEL_SESSION_PATH or str(self._cache / "sessions")
         return SafeSessions(folder, settings.MONAI_LABEL_SESSION_EXPIRY)
 
     def _sessions_folder(self) -> Path | None:
