@@ -1,6 +1,6 @@
 """The tasks that MONAI Label lists as models: several labels, one label, one slice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from slicecast.monai.answer import write_answer
 from slicecast.monai.door import http_errors
 from slicecast.monai.grid import stored_geometry
-from slicecast.monai.masks import uploaded_mask, uploaded_masks
+from slicecast.monai.masks import uploaded_mask, uploaded_masks, with_label_file
 from slicecast.monai.request import InferRequest, Style, parse_request
 from slicecast.service.segment import SegmentRequest, SegmentService
 from slicecast.volume import Geometry, Reorientation, SliceAxis, window_names
@@ -57,12 +57,12 @@ class SegmentTask(InferTask):
             result = self._service.segment(self._segment_request(parsed, image))
             return write_answer(result, parsed, image=image)
 
-    def _parse(self, request: dict[str, Any]) -> InferRequest:
-        parsed = parse_request(request, style=self._style, labels=self._app_labels)
+    def _parse(self, request: Mapping[str, Any]) -> InferRequest:
+        wire = with_label_file(request)
+        parsed = parse_request(wire, style=self._style, labels=self._app_labels)
         if self.dimension == 2:
             return parsed.on_slice()
-        file = request.get("label_file") or request.get("label")  # the latter from MONAI Label's own route
-        name = parsed.objects[0].name
+        file, name = wire.get("label_file"), parsed.objects[0].name
         masks = uploaded_masks(file, self._app_labels) if self._style == "several" else uploaded_mask(file, name)
         return replace(parsed, slice=None).with_masks(masks)
 

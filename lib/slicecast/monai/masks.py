@@ -13,6 +13,14 @@ from slicecast.prompts import MaskPrompt
 from slicecast.volume import Volume, read_volume
 
 
+def with_label_file(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell a received file from a label's name: MONAI Label's own route puts both under `label`."""
+    wire = dict(request)
+    if _is_file(wire.get("label")):
+        wire["label_file"] = wire.pop("label")
+    return wire
+
+
 def uploaded_mask(file: Any, name: str) -> Mapping[str, MaskPrompt]:
     """Read the mask of a request as one object, whatever its values; nothing when there is no file.
 
@@ -41,8 +49,11 @@ def uploaded_masks(file: Any, names: Sequence[str]) -> Mapping[str, MaskPrompt]:
 
 
 def _upload(file: Any) -> Volume | None:
-    """Read what was received; a label's name, which Slicer sends under the same key, is no file."""
-    return read_volume(file) if isinstance(file, str) and is_upload(Path(file)) else None
+    return read_volume(file) if _is_file(file) else None
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and is_upload(Path(value))
 
 
 def _name(value: int, names: Sequence[str]) -> str:
