@@ -10,6 +10,7 @@ TINY = {
     "image_size": 64,
     "workers": 0,
     "threads": 1,
+    "processes": 1,
     "loop": {"steps": 20, "warmup_steps": 5, "checkpoint_every": 10, "validate_every": 100},
     "clips": {"frames": 3, "slices": [3], "native_px": [28, 64]},
     "validation": {"batches": 0, "frames": 6, "slices": [3]},

@@ -49,6 +49,23 @@ def test_a_far_anchor_is_not_tracked(tiny_model, tiny_batch):
     assert [p.time for p in out] == [0, 1]
 
 
+def test_a_gap_changes_what_the_network_sees_of_its_memory(tiny_model, tiny_batch):
+    group = Group(MASK, tiny_batch.frames, tiny_batch.masks)
+    with torch.no_grad():
+        near, far = (predictions(tiny_model, tiny_batch, [group], gap=gap) for gap in (0, 20))
+    assert [p.time for p in far] == [0, 21, 22]
+    assert torch.equal(near[0].step.logits, far[0].step.logits)
+    assert not torch.equal(near[1].raw, far[1].raw)
+
+
+def test_a_teacher_hands_on_the_truth(tiny_model, tiny_batch):
+    group = Group(BOX, tiny_batch.frames, tiny_batch.masks)
+    with torch.no_grad():
+        alone, taught = (predictions(tiny_model, tiny_batch, [group], teacher=share) for share in (0.0, 1.0))
+    assert torch.equal(alone[0].raw, taught[0].raw)
+    assert not torch.equal(alone[1].raw, taught[1].raw)
+
+
 def test_gradients_reach_every_part_of_the_network(tiny_model, tiny_batch):
     out = predictions(tiny_model, tiny_batch, [Group(CLICK, tiny_batch.frames, tiny_batch.masks)])
     sum(p.raw.square().mean() + p.score.mean() for p in out).backward()

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import typer
 
-from slicecast.training.loop import latest_checkpoint
-from slicecast.training.nano import export_weights, read_settings, train_nano
+from slicecast.training.nano import LOG_FORMAT, averaged_model, export_weights, read_settings, train_nano
 
 app = typer.Typer(no_args_is_help=True, help="Train models; what was stopped goes on where it was.")
+
+
+CONFIG = typer.Option(Path("configs/training/nano.yaml"), help="Training settings.")
+FOLDER = typer.Option(Path("runs/nano"), help="Of the run: checkpoints, history, TensorBoard.")
 
 
 @app.callback()
@@ -18,15 +21,21 @@ def _root() -> None:
 
 @app.command()
 def nano(
-    config: Path = typer.Option(Path("configs/training/nano.yaml"), help="Training settings."),
-    folder: Path = typer.Option(Path("runs/nano"), help="Of the run: checkpoints, history, TensorBoard."),
-    export: Path | None = typer.Option(None, help="Write the averaged weights here at the end (.safetensors)."),
+    config: Path = CONFIG,
+    folder: Path = FOLDER,
     progress: bool = typer.Option(True, help="Draw a progress bar."),
 ) -> None:
     """Train the bundled model on generated clips, or go on from the folder's last checkpoint."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    model = train_nano(read_settings(config), folder, show_progress=progress)
-    typer.echo(f"trained; last checkpoint {latest_checkpoint(folder)}")
-    if export is not None:
-        export_weights(model, export)
-        typer.echo(f"wrote {export}")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    train_nano(read_settings(config), folder, show_progress=progress)
+
+
+@app.command("export-nano")
+def export_nano(
+    target: Path = typer.Argument(help="File to write, .safetensors."),
+    config: Path = CONFIG,
+    folder: Path = FOLDER,
+) -> None:
+    """Write the averaged weights of the run's last checkpoint, also while it is still running."""
+    export_weights(averaged_model(read_settings(config), folder), target)
+    typer.echo(f"wrote {target}")

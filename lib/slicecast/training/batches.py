@@ -81,12 +81,17 @@ def collate(rng: np.random.Generator, clips: list[Clip], *, number: int) -> Batc
     )
 
 
-def stream(batches: GeneratedBatches, *, first: int, last: int, workers: int) -> Iterable[Batch]:
-    """Yield the batches first .. last - 1 in order; with workers, they are made ahead in other processes."""
+def stream(
+    batches: GeneratedBatches, *, first: int, last: int, workers: int, rank: int = 0, ranks: int = 1
+) -> Iterable[Batch]:
+    """Yield the batches of steps first .. last - 1 in order; with workers, they are made ahead in other processes.
+
+    With several ranks, every step takes as many batches, one for each.
+    """
     return DataLoader(
         batches,
         batch_size=None,
-        sampler=range(first, last),
+        sampler=range(first * ranks + rank, last * ranks, ranks),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=partial(_quieten) if workers else None,

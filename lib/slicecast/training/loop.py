@@ -7,10 +7,12 @@ checkpoint and ends bit-exactly where it would have ended: everything random dep
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EMAHandler, ProgressBar, TensorboardLogger
@@ -109,6 +111,8 @@ def train(
 ) -> nn.Module:
     """Train in place until `settings.steps`, going on from the folder's last checkpoint; return the averaged model.
 
+    Under `ignite.distributed` every process works on its own batches and the gradients are averaged.
+
     Args:
         objective: batch -> loss terms, over `model`.
         batches: (first, last) -> batches of these steps, in order.
@@ -131,13 +135,15 @@ def train(
     _attach_schedule(trainer, optimizer, settings, seed)
     ema.attach(trainer, event=Events.ITERATION_COMPLETED)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: setattr(counter, "done", e.state.iteration))
-    board = TensorboardLogger(log_dir=str(folder))
-    with board:
-        _attach_log(trainer, folder, board, show_progress)
-        if validate is not None:
-            _attach_validation(trainer, folder, board, settings, lambda: validate(ema.ema_model))
-        _attach_checkpoints(trainer, folder, parts, settings)
-        trainer.load_state_dict({"iteration": counter.done, "epoch_length": settings.steps, "max_epochs": 1})
+    trainer.load_state_dict({"iteration": counter.done, "epoch_length": settings.steps, "max_epochs": 1})
+    with ExitStack() as stack:
+        if idist.get_rank() == 0:
+            board = TensorboardLogger(log_dir=str(folder))
+            stack.callback(board.close)
+            _attach_log(trainer, folder, board, show_progress)
+            if validate is not None:
+                _attach_validation(trainer, folder, board, settings, lambda: validate(ema.ema_model))
+            _attach_checkpoints(trainer, folder, parts, settings)
         trainer.run(batches(counter.done, settings.steps))
     return ema.ema_model
 
@@ -180,6 +186,7 @@ def _update(
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=mixed):
             loss = objective(batch)
         loss.total.backward()
+        _average_gradients(model)
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.grad_norm)
         if not torch.isfinite(loss.total + norm):
             raise StateError(
@@ -191,6 +198,17 @@ def _update(
         return {**terms, "grad_norm": float(norm)}
 
     return update
+
+
+def _average_gradients(model: nn.Module) -> None:
+    """Give every process the mean of all processes' gradients."""
+    if idist.get_world_size() == 1:
+        return
+    trained = [p for p in model.parameters() if p.requires_grad]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+    flat = idist.all_reduce(flat) / idist.get_world_size()  # type: ignore[operator]
+    for p, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        p.grad = grad.view_as(p)
 
 
 def _attach_schedule(trainer: Engine, optimizer: torch.optim.Optimizer, settings: LoopSettings, seed: int) -> None:

@@ -1,24 +1,28 @@
 """Train the bundled model: reads `configs/training/nano.yaml`, wires generator, objective and loop, exports weights."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 import yaml
 from safetensors.torch import save_file
 from torch import nn
 
 from slicecast.config import build, config_dir, refuse_unknown_keys
-from slicecast.errors import ConfigError
+from slicecast.errors import ConfigError, WeightsMissing
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.sam2_forward import prepare_for_training
 from slicecast.training.batches import BatchSpec, GeneratedBatches, stream
-from slicecast.training.loop import LoopSettings, train
+from slicecast.training.loop import LoopSettings, latest_checkpoint, train
 from slicecast.training.losses import LossWeights
 from slicecast.training.objective import ClipObjective, PromptMix
 from slicecast.training.validate import Validator, make_validator
+
+LOG_FORMAT = "%(asctime)s %(name)s %(message)s"
 
 VALIDATION_SEED = 1_000_003
 """Added to the run's seed, so that validation clips are never trained on."""
@@ -42,6 +46,7 @@ class NanoSettings:
     image_size: int
     workers: int
     threads: int
+    processes: int
     loop: LoopSettings
     clips: BatchSpec
     validation: ValidationSettings
@@ -84,20 +89,45 @@ def train_nano(settings: NanoSettings, folder: Path, *, show_progress: bool = Fa
     Raises:
         StateError: the loss is no longer a finite number.
     """
+    if settings.processes > 1 and idist.get_world_size() == 1:
+        with idist.Parallel(backend="gloo", nproc_per_node=settings.processes) as parallel:
+            parallel.run(_train_rank, settings, folder, show_progress)
+    else:
+        _train_rank(idist.get_rank(), settings, folder, show_progress)
+    return averaged_model(settings, folder)
+
+
+def _train_rank(rank: int, settings: NanoSettings, folder: Path, show_progress: bool) -> None:
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     torch.set_num_threads(settings.threads)
     folder.mkdir(parents=True, exist_ok=True)
     model = fresh_model(settings)
     batches = GeneratedBatches(settings.clips, seed=settings.seed)
-    return train(
+    ranks = idist.get_world_size()
+    train(
         model,
         ClipObjective(model, settings.prompts, settings.loss, seed=settings.seed),
-        lambda first, last: stream(batches, first=first, last=last, workers=settings.workers),
+        lambda first, last: stream(batches, first=first, last=last, workers=settings.workers, rank=rank, ranks=ranks),
         settings=settings.loop,
         folder=folder,
         seed=settings.seed,
-        validate=validator(settings) if settings.validation.batches else None,
+        validate=validator(settings) if settings.validation.batches and rank == 0 else None,
         show_progress=show_progress,
     )
+
+
+def averaged_model(settings: NanoSettings, folder: Path) -> nn.Module:
+    """Return the running mean of the weights at a run's last checkpoint, ready to predict.
+
+    Raises:
+        WeightsMissing: the run has no checkpoint yet.
+    """
+    file = latest_checkpoint(folder)
+    if file is None:
+        raise WeightsMissing(f"No checkpoint in {folder}. Train there first, or name another folder.")
+    model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size)
+    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["ema"])
+    return model
 
 
 def fresh_model(settings: NanoSettings) -> nn.Module:
@@ -124,4 +154,5 @@ def export_weights(model: nn.Module, path: Path, *, half: bool = True) -> None:
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata={"format": "pt", "licence": "Apache-2.0"})
+    part.chmod(0o644)
     part.replace(path)

@@ -22,6 +22,9 @@ class PromptMix:
         corrections: the number of corrective clicks is uniform up to this.
         noisy: share of prompt masks with a wobbly outline.
         far_anchor: share of batches whose last slice is given too.
+        gap: share of batches that claim to be up to `gap_slices` further from their prompt than they are.
+        gap_slices: see there.
+        teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
     """
 
     mask_share: float = 0.35
@@ -29,6 +32,9 @@ class PromptMix:
     corrections: int = 3
     noisy: float = 0.3
     far_anchor: float = 0.15
+    gap: float = 0.3
+    gap_slices: int = 30
+    teacher: float = 0.0
 
 
 class ClipObjective:
@@ -52,7 +58,10 @@ class ClipObjective:
         groups = self._groups(rng, batch)
         features = steps.encode(self.model, batch.images.float() / 255)
         far = bool(rng.random() < self.mix.far_anchor) and batch.frames.shape[1] > 2
-        predictions = walk(self.model, features, groups, rng=rng, by_truth=True, far_anchor=far)
+        gap = int(rng.integers(1, self.mix.gap_slices + 1)) if rng.random() < self.mix.gap else 0
+        predictions = walk(
+            self.model, features, groups, rng=rng, by_truth=True, far_anchor=far, gap=gap, teacher=self.mix.teacher
+        )
         return walk_loss(predictions, self.weights)
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:

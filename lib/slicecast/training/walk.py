@@ -20,6 +20,9 @@ from slicecast.training import prompting
 NUM_SLICES = 16
 """Slices that a clip claims to come from; SAM 2 scales pointer distances by it only below 16."""
 
+TAUGHT_LOGIT = 10.0
+"""Logit of a pixel that the truth is sure of, as SAM 2 writes it for a mask prompt."""
+
 MASK, BOX, CLICK = "mask", "box", "click"
 KINDS = (MASK, BOX, CLICK)
 """Prompts that a lane can start with."""
@@ -112,6 +115,8 @@ def walk(
     rng: np.random.Generator,
     by_truth: bool,
     far_anchor: bool = False,
+    gap: int = 0,
+    teacher: float = 0.0,
 ) -> list[Prediction]:
     """Walk all lanes of all groups and return what was predicted, prompts first.
 
@@ -120,10 +125,13 @@ def walk(
         rng: places the prompts.
         by_truth: training: see :class:`Gate`. Otherwise the network alone decides.
         far_anchor: the last slice's mask is given too (empty where the object has ended).
+        gap: slices that lanes claim to have walked since their prompt, so that a long way from it is no surprise.
+        teacher: share of answers that are replaced by the truth before they go on to the next slice. At first a
+            lane soon meets nothing but its own mistakes, from which there is little to learn.
     """
     with gated(model) as gate:
         walker = _Walker(model, features, gate, rng, by_truth)
-        return walker.walk(groups, far_anchor=far_anchor)
+        return walker.walk(groups, far_anchor=far_anchor, gap=gap, teacher=teacher)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,21 +142,21 @@ class _Walker:
     rng: np.random.Generator
     by_truth: bool
 
-    def walk(self, groups: Sequence[Group], *, far_anchor: bool) -> list[Prediction]:
+    def walk(self, groups: Sequence[Group], *, far_anchor: bool, gap: int, teacher: float) -> list[Prediction]:
         frames = torch.cat([g.frames for g in groups])
         masks = torch.cat([g.masks for g in groups])
         prompted = [self._prompt(group) for group in groups]
         out = [p for predictions in prompted for p in predictions]
-        step = _joined([predictions[-1].step for predictions in prompted])
+        step = self._taught(_joined([predictions[-1].step for predictions in prompted]), masks[:, 0], teacher)
         anchors = {0: self._remember(frames[:, 0], step)}
         last = frames.shape[1] - 1
         if far_anchor:
-            anchors[last] = self._given(frames[:, last], masks[:, last])
+            anchors[last + gap] = self._given(frames[:, last], masks[:, last])
         recent: dict[int, Memory] = {}
         for time in range(1, last + (not far_anchor)):
-            prediction = self._track(frames[:, time], masks[:, time], Bank(anchors, recent), time, step.logits)
-            step = prediction.step
-            recent = {**recent, time: self._remember(frames[:, time], step)}
+            prediction = self._track(frames[:, time], masks[:, time], Bank(anchors, recent), time + gap, step.logits)
+            step = self._taught(prediction.step, masks[:, time], teacher)
+            recent = {**recent, time + gap: self._remember(frames[:, time], step)}
             out.append(prediction)
         return out
 
@@ -189,6 +197,18 @@ class _Walker:
         features = select(self.features, frames)
         step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=previous.detach())
         return Prediction(step, self.gate.raw, self.gate.score, truth, time)
+
+    def _taught(self, step: Step, truth: Tensor, share: float) -> Step:
+        """Return the step with the true masks in a share of its lanes."""
+        lanes = torch.from_numpy(self.rng.random(len(truth)) < share).to(truth.device)
+        present = truth.flatten(1).any(dim=1)
+        logits = 2 * TAUGHT_LOGIT * F.avg_pool2d(truth[:, None].float(), 4) - TAUGHT_LOGIT
+        score = torch.where(present, TAUGHT_LOGIT, -TAUGHT_LOGIT)[:, None]
+        return replace(
+            step,
+            logits=torch.where(lanes[:, None, None, None], logits, step.logits),
+            object_score=torch.where(lanes[:, None], score, step.object_score),
+        )
 
     def _given(self, frames: Tensor, masks: Tensor) -> Memory:
         self._gate_by(masks)
