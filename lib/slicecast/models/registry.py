@@ -33,6 +33,7 @@ class ModelSpec:
         bundled: the file ships with the package.
         carry: the previous slice's logits enter as dense prompt.
         dense_prompts: clicks and boxes are drawn into the dense prompt.
+        zoom: the engine crops around the object unless told otherwise.
         notes: what else a user should know.
         unsupported: why this version cannot run it; empty where it can.
 
@@ -52,6 +53,7 @@ class ModelSpec:
     bundled: bool = False
     carry: bool = False
     dense_prompts: bool = False
+    zoom: bool = False
     notes: str = ""
     unsupported: str = ""
 

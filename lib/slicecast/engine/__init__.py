@@ -1,0 +1,1 @@
+"""Propagation of prompts through a volume. Knows models only through :mod:`slicecast.engine.ports`."""

@@ -1,0 +1,70 @@
+"""Join what lanes said: between two anchors by distance, between objects by logits."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.frames import OUTSIDE_LOGIT
+from slicecast.engine.tracker import SliceAnswer
+
+FUSED_LIMIT = 20.0
+"""Logits are clamped to this before they are averaged: SAM 2 writes -1024 for "not here"."""
+
+
+def fuse_lanes(
+    up: Mapping[int, SliceAnswer], down: Mapping[int, SliceAnswer], *, start: int, stop: int
+) -> dict[int, SliceAnswer]:
+    """Fuse the lanes between the anchors on slices ``start`` and ``stop``, weighted by nearness.
+
+    A slice that only one lane reached takes that lane's answer.
+    """
+    fused = {}
+    for number in range(start + 1, stop):
+        first, second = up.get(number), down.get(number)
+        if first is None or second is None:
+            only = first or second
+            if only is not None:
+                fused[number] = only
+            continue
+        fused[number] = _mix(first, second, weight=(number - start) / (stop - start))
+    return fused
+
+
+def _mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswer:
+    def mean(a, b):
+        return (1 - weight) * a + weight * b
+
+    limit = FUSED_LIMIT
+    return SliceAnswer(
+        logits=mean(first.logits.clip(-limit, limit), second.logits.clip(-limit, limit)).astype(np.float32),
+        predicted_iou=mean(first.predicted_iou, second.predicted_iou),
+        object_score=mean(np.clip(first.object_score, -limit, limit), np.clip(second.object_score, -limit, limit)),
+        agreement=dice(first.logits > 0, second.logits > 0),
+    )
+
+
+def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the Dice of two masks; 1 when both are empty."""
+    total = int(first.sum()) + int(second.sum())
+    return 1.0 if total == 0 else 2.0 * int((first & second).sum()) / total
+
+
+def label_slice(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
+    """Give each pixel to the object of the largest positive logit.
+
+    Args:
+        logits: one (H, W) array an object, in the order of their labels 1, 2, ...
+
+    Returns:
+        (H, W) uint8, 0 where no logit is positive.
+    """
+    if len(logits) == 1:
+        return (logits[0] > 0).astype(np.uint8)
+    background = np.zeros_like(logits[0])
+    return np.argmax(np.stack([background, *logits]), axis=0).astype(np.uint8)
+
+
+def exact_logits(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Turn a mask that a person painted into logits that no model outvotes."""
+    return np.where(mask, np.float32(np.inf), np.float32(OUTSIDE_LOGIT))

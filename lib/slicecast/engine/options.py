@@ -1,0 +1,42 @@
+"""Settings of the engine."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slicecast.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How prompts are carried through a volume.
+
+    Args:
+        zoom: crop around the object before resampling to the model's input: ``auto`` follows the
+            model's registry entry.
+        zoom_margin: side of the crop over the larger side of the object on its prompted slices.
+        zoom_rounds: how often the crop may grow when the object reaches its border.
+        gone_slices: a lane ends after so many slices in a row without the object; 0 never.
+        far_anchor: a lane between two prompted slices remembers the one ahead as well.
+        keep_components: of the volume, keep only the parts connected with a prompted slice.
+        fill_holes_px: fill holes in a slice up to this area, in pixels.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    zoom: Literal["auto", "on", "off"] = "auto"
+    zoom_margin: float = 2.0
+    zoom_rounds: int = 1
+    gone_slices: int = 2
+    far_anchor: bool = True
+    keep_components: bool = True
+    fill_holes_px: int = 16
+
+    def __post_init__(self) -> None:
+        if self.zoom not in ("auto", "on", "off"):
+            raise ConfigError(f"zoom is {self.zoom!r}; it must be auto, on or off.")
+        if not 1.0 <= self.zoom_margin <= 10.0:
+            raise ConfigError(f"zoom_margin is {self.zoom_margin}; it must lie between 1 and 10.")
+        for name in ("zoom_rounds", "gone_slices", "fill_holes_px"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")

@@ -1,0 +1,139 @@
+"""What the engine asks of a model, and nothing else.
+
+A :class:`SlicePredictor` works slice by slice with memory (SAM 2 and its relatives). Models that
+take a whole volume at once (SAM-Med3D, CT-SAM3D) implement :class:`VolumeEngine` instead, the port
+one level up, which :func:`slicecast.engine.propagate.segment` fulfils for slice predictors.
+
+Coordinates here are in *model pixels*: the square input of S x S, integer = a pixel's centre.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Embedding = Any
+"""An encoded slice; opaque, but with an ``nbytes`` attribute so that a cache can keep its budget."""
+
+SliceMemory = Any
+"""What a slice leaves for later slices of its lane; opaque."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelPrompt:
+    """One object's prompts on one slice, in model pixels.
+
+    Args:
+        points_xy: (P, 2) float32.
+        labels: (P,) int32, 1 positive, 0 negative.
+        box_xyxy: (4,) float32 or None.
+        mask: (S, S) bool or None; a mask is taken as the answer, the rest is then ignored.
+    """
+
+    points_xy: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    box_xyxy: NDArray[np.float32] | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """Memory of one lane, by lane time: its own anchor at 0, slices walked since, the far anchor ahead.
+
+    Args:
+        anchors: (time, memory) of conditioning slices.
+        recent: (time, memory) of tracked slices, oldest first.
+        time: lane time of the slice that is next.
+    """
+
+    anchors: tuple[tuple[int, SliceMemory], ...]
+    recent: tuple[tuple[int, SliceMemory], ...] = ()
+    time: int = 1
+
+    def push(self, memory: SliceMemory, *, keep: int) -> "Bank":
+        """Return the bank after one more tracked slice, holding the last ``keep`` of them."""
+        recent = (*self.recent, (self.time, memory))[-keep:]
+        return Bank(self.anchors, recent, self.time + 1)
+
+    @property
+    def last(self) -> SliceMemory:
+        """Return the memory of the slice walked last, or of the own anchor at the start."""
+        return self.recent[-1][1] if self.recent else self.anchors[0][1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptJob:
+    """Segment one slice from prompts.
+
+    Args:
+        bank: memory of the lane that the slice corrects; None for a slice that stands alone.
+        previous: (m, m) float32 logits of an earlier answer on this slice, to be corrected.
+    """
+
+    embedding: Embedding
+    prompt: ModelPrompt
+    bank: Bank | None = None
+    previous: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackJob:
+    """Segment one slice from memory alone."""
+
+    embedding: Embedding
+    bank: Bank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """A model's answer for one object on one slice.
+
+    Args:
+        logits: (m, m) float32 mask logits over the model's input square.
+        predicted_iou: the model's own estimate in [0, 1]; 1 for a mask prompt.
+        object_score: logit that the object is on this slice.
+        memory: for later slices.
+    """
+
+    logits: NDArray[np.float32]
+    predicted_iou: float
+    object_score: float
+    memory: SliceMemory
+
+
+class SlicePredictor(Protocol):
+    """A promptable model with memory, for batches of slices.
+
+    Attributes:
+        image_size: S, pixels of the square input.
+        memory_length: tracked slices that a bank has to keep.
+        fingerprint: changes whenever answers may change: weights, switches, code version.
+        zoom: whether working on a crop around the object measurably wins with this model.
+    """
+
+    image_size: int
+    memory_length: int
+    fingerprint: str
+    zoom: bool
+
+    def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
+        """Encode slices (N, S, S) float32 in [0, 1]."""
+        ...
+
+    def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
+        """Segment prompted slices; the answers are in the order of the jobs."""
+        ...
+
+    def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
+        """Segment the next slice of each lane; the answers are in the order of the jobs."""
+        ...
+
+
+class VolumeEngine(Protocol):
+    """Prompts in, one mask per object out: the port that 3D models implement directly."""
+
+    def segment(self, frames: Any, prompts: Mapping[str, Any], **options: Any) -> Any:
+        """Segment all objects of a volume."""
+        ...

@@ -1,0 +1,239 @@
+"""From prompts to a segmented volume: the use of all other parts, in order.
+
+1. choose a window for each object (``zoom``), 2. settle the prompted slices (``anchors``), 3. walk all lanes
+together (``lanes``), 4. where the object reached its window's border, widen and walk again, 5. fuse what
+met (``fuse``), tidy (``postprocess``) and say how sure each slice is (``confidence``).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.anchors import anchors_alone, find_anchors
+from slicecast.engine.confidence import Suggestion, least_sure, slice_confidence, suggest_slice
+from slicecast.engine.frames import View, paste
+from slicecast.engine.fuse import exact_logits, fuse_lanes, label_slice
+from slicecast.engine.lanes import Anchor, Lane, walk
+from slicecast.engine.postprocess import fill_holes, keep_connected
+from slicecast.engine.tracker import SliceAnswer, Tracker
+from slicecast.engine.zoom import choose_view, grown, touches_border
+from slicecast.prompts import SlicePrompt
+
+Prompts = Mapping[str, Sequence[SlicePrompt]]
+"""Each object's prompts by name, one SlicePrompt a slice, ascending."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """One object through the volume.
+
+    Args:
+        view: window of all its answers.
+        answers: by slice number; slices no lane reached are not listed and do not show the object.
+        prompts: what it came from.
+    """
+
+    view: View
+    answers: Mapping[int, SliceAnswer]
+    prompts: Sequence[SlicePrompt]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """The result of :func:`segment`.
+
+    Args:
+        labels: label slices (H, W) uint8 by slice number, 1.. in the order of the objects; slices not
+            listed are empty.
+        tracks: each object's answers.
+        confidence: lowest confidence of any object, by slice number, for all slices walked.
+        suggestion: the slice worth looking at next.
+        slices_encoded: slices that had to be encoded.
+        slices_walked: slices answered, over all objects.
+    """
+
+    labels: Mapping[int, NDArray[np.uint8]]
+    tracks: Mapping[str, Track]
+    confidence: Mapping[int, float]
+    suggestion: Suggestion | None
+    slices_encoded: int
+    slices_walked: int
+
+
+def segment(
+    tracker: Tracker,
+    prompts: Prompts,
+    *,
+    limits: Mapping[str, tuple[int, int]] | None = None,
+    slices_only: bool = False,
+) -> Segmentation:
+    """Segment all objects.
+
+    Args:
+        limits: half-open range of slices for each object. Default: all slices.
+        slices_only: answer the prompted slices and nothing else.
+
+    Raises:
+        Cancelled: the user stopped the work.
+    """
+    zoom = tracker.predictor.zoom if tracker.options.zoom == "auto" else tracker.options.zoom == "on"
+    views = {name: choose_view(tracker, given, zoom=zoom) for name, given in prompts.items()}
+    if slices_only:
+        tracks = {n: _track_alone(tracker, given, views[n]) for n, given in prompts.items()}
+    else:
+        ranges = {n: (limits or {}).get(n, (0, tracker.frames.count)) for n in prompts}
+        tracks = _propagate(tracker, prompts, views, ranges)
+    return _finish(tracker, tracks)
+
+
+def _track_alone(tracker: Tracker, given: Sequence[SlicePrompt], view: View) -> Track:
+    anchors = anchors_alone(tracker, given, view)
+    return Track(view, {a.slice: a.answer for a in anchors}, given)
+
+
+def _propagate(
+    tracker: Tracker, prompts: Prompts, views: Mapping[str, View], ranges: Mapping[str, tuple[int, int]]
+) -> dict[str, Track]:
+    """Walk all objects together; those that reached their window's border walk again in a wider one."""
+    tracks: dict[str, Track] = {}
+    todo = dict(views)
+    for last in [False] * tracker.options.zoom_rounds + [True]:
+        tracks |= _walk_objects(tracker, prompts, todo, ranges)
+        if last:
+            break
+        shape = tracker.frames.shape_hw
+        todo = {n: grown(v, tracker.frames) for n, v in todo.items() if touches_border(v, tracks[n].answers, shape)}
+        if not todo:
+            break
+    return tracks
+
+
+def _walk_objects(
+    tracker: Tracker, prompts: Prompts, views: Mapping[str, View], ranges: Mapping[str, tuple[int, int]]
+) -> dict[str, Track]:
+    anchors = {n: find_anchors(tracker, prompts[n], view) for n, view in views.items()}
+    lanes = {n: _plan(tracker, prompts[n], view, anchors[n], ranges[n]) for n, view in views.items()}
+    walk(tracker, [lane for pairs in lanes.values() for pair in pairs for lane in pair])
+    return {n: Track(view, _collect(anchors[n], lanes[n]), prompts[n]) for n, view in views.items()}
+
+
+def _plan(
+    tracker: Tracker,
+    given: Sequence[SlicePrompt],
+    view: View,
+    anchors: Sequence[Anchor],
+    limits: tuple[int, int],
+) -> list[tuple[Lane, Lane]]:
+    """Return the lane pairs (upward, downward) of each interval between neighbouring anchors.
+
+    An object's first lane walks down to the range's end and its last one up; an absent slice is a wall.
+    """
+    options = tracker.options
+    walls = sorted(p.slice for p in given if p.absent)
+    down_end = max([limits[0] - 1, *(w for w in walls if w < anchors[0].slice)])
+    up_end = min([limits[1], *(w for w in walls if w > anchors[-1].slice)])
+    first, last = anchors[0], anchors[-1]
+    outer = (
+        Lane(view, last, max(up_end, last.slice), gone_slices=options.gone_slices),
+        Lane(view, first, min(down_end, first.slice), gone_slices=options.gone_slices),
+    )
+    inner = []
+    for low, high in zip(anchors, anchors[1:], strict=False):
+        between = [w for w in walls if low.slice < w < high.slice]
+        ahead = (high, low) if options.far_anchor and not between else (None, None)
+        up = Lane(view, low, min([high.slice, *between]), ahead[0])
+        down = Lane(view, high, max([low.slice, *between]), ahead[1])
+        inner.append((up, down))
+    return [outer, *inner]
+
+
+def _collect(anchors: Sequence[Anchor], lanes: Sequence[tuple[Lane, Lane]]) -> dict[int, SliceAnswer]:
+    (up, down), *inner = lanes
+    answers = {**down.answers, **up.answers, **{a.slice: a.answer for a in anchors}}
+    for low_lane, high_lane in inner:
+        low, high = low_lane.anchor.slice, high_lane.anchor.slice
+        answers |= fuse_lanes(low_lane.answers, high_lane.answers, start=low, stop=high)
+    return dict(sorted(answers.items()))
+
+
+def _finish(tracker: Tracker, tracks: Mapping[str, Track]) -> Segmentation:
+    confidence: dict[int, float] = {}
+    for track in tracks.values():
+        for number, answer in track.answers.items():
+            confidence[number] = min(confidence.get(number, 1.0), slice_confidence(answer))
+    return Segmentation(
+        labels=_tidy(tracker, tracks, _label(tracker, tracks)),
+        tracks=tracks,
+        confidence=dict(sorted(confidence.items())),
+        suggestion=least_sure(suggest_slice(n, t.answers) for n, t in tracks.items()),
+        slices_encoded=tracker.encoded,
+        slices_walked=tracker.done,
+    )
+
+
+def _label(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:
+    shape = tracker.frames.shape_hw
+    painted = {n: _painted(t) for n, t in tracks.items()}
+    numbers = sorted({k for t in tracks.values() for k, a in t.answers.items() if a.present})
+    empty = np.full(shape, -1.0, dtype=np.float32)
+    labels = {}
+    for number in numbers:
+        logits = []
+        for name, track in tracks.items():
+            answer = track.answers.get(number)
+            if number in painted[name]:
+                logits.append(exact_logits(painted[name][number]))
+            elif answer is None or not answer.present:
+                logits.append(empty)
+            else:
+                logits.append(paste(answer.logits, track.view, shape))
+        labels[number] = label_slice(logits)
+    return labels
+
+
+def _tidy(
+    tracker: Tracker, tracks: Mapping[str, Track], labels: dict[int, NDArray[np.uint8]]
+) -> dict[int, NDArray[np.uint8]]:
+    """Drop parts that hang on no prompt and fill small holes; never touch a painted slice."""
+    if not labels:
+        return labels
+    first, stop = min(labels), max(labels) + 1
+    shape = tracker.frames.shape_hw
+    volume = np.zeros((stop - first, *shape), dtype=np.uint8)
+    for number, label in labels.items():
+        volume[number - first] = label
+    for value, track in enumerate(tracks.values(), start=1):
+        _tidy_object(tracker, track, value, volume, first=first)
+    return {first + n: label for n, label in enumerate(volume) if label.any()}
+
+
+def _tidy_object(tracker: Tracker, track: Track, value: int, volume: NDArray[np.uint8], *, first: int) -> None:
+    """Tidy one object of a labelled volume in place, inside its window only."""
+    window = _window(track.view, volume.shape[1:])
+    part = volume[window]
+    mask = part == value
+    if tracker.options.keep_components:
+        seeds = np.zeros_like(mask)
+        for number in (n for n, a in track.answers.items() if a.prompted):
+            if 0 <= number - first < len(seeds):
+                seeds[number - first] = mask[number - first]
+        kept = keep_connected(mask, seeds)
+        part[mask & ~kept] = 0
+        mask = kept
+    painted = _painted(track)
+    for n in range(len(mask)):
+        if first + n not in painted:
+            filled = fill_holes(mask[n], up_to_px=tracker.options.fill_holes_px)
+            part[n][filled & (part[n] == 0)] = value
+
+
+def _window(view: View, shape_hw: tuple[int, int]) -> tuple[slice, slice, slice]:
+    rows = slice(max(view.y0, 0), min(view.y0 + view.height, shape_hw[0]))
+    columns = slice(max(view.x0, 0), min(view.x0 + view.width, shape_hw[1]))
+    return slice(None), rows, columns
+
+
+def _painted(track: Track) -> dict[int, NDArray[np.bool_]]:
+    return {p.slice: p.mask for p in track.prompts if p.mask is not None}

@@ -1,0 +1,99 @@
+"""What all parts of one propagation share: model, slices, cache, progress and the wish to stop."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.frames import Frames, View
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.ports import Embedding, Observation, SlicePredictor
+from slicecast.errors import Cancelled
+
+Progress = Callable[[int, str], None]
+"""Called with the number of slices answered since the start, and what is being done."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceAnswer:
+    """What is known of one object on one slice.
+
+    Args:
+        logits: (m, m) float32 over the track's view.
+        predicted_iou: the model's own estimate in [0, 1].
+        object_score: logit that the object is there.
+        agreement: Dice of the two lanes that met here, 1 where only one walked.
+        prompted: the annotator prompted this slice.
+    """
+
+    logits: NDArray[np.float32]
+    predicted_iou: float
+    object_score: float
+    agreement: float = 1.0
+    prompted: bool = False
+
+    @property
+    def present(self) -> bool:
+        """Whether the object is on the slice at all."""
+        return self.object_score > 0 and bool((self.logits > 0).any())
+
+    @staticmethod
+    def of(observation: Observation, *, prompted: bool = False) -> "SliceAnswer":
+        """Keep an observation without its memory."""
+        return SliceAnswer(observation.logits, observation.predicted_iou, observation.object_score, prompted=prompted)
+
+
+@dataclass(slots=True, eq=False)
+class Tracker:
+    """One propagation's surroundings.
+
+    Args:
+        predictor: the model.
+        frames: the volume's slices.
+        cache: encoded slices, shared with other requests.
+        options: settings.
+        progress: told after each batch of slices.
+        cancelled: asked before each batch.
+    """
+
+    predictor: SlicePredictor
+    frames: Frames
+    cache: EmbeddingCache
+    options: EngineOptions
+    progress: Progress = lambda done, what: None
+    cancelled: Callable[[], bool] = lambda: False
+    done: int = field(default=0, init=False)
+    encoded: int = field(default=0, init=False)
+    encode_s: float = field(default=0.0, init=False)
+
+    def embed(self, places: Sequence[tuple[int, View]]) -> list[Embedding]:
+        """Return encoded slices for (slice number, view), encoding those the cache lacks in one batch."""
+        size = self.predictor.image_size
+
+        def encode(missing: list[int]) -> list[Embedding]:
+            start = time.perf_counter()
+            rendered = [self.frames.render(*places[n], size=size) for n in missing]
+            encoded = self.predictor.encode(np.stack(rendered))
+            self.encoded += len(missing)
+            self.encode_s += time.perf_counter() - start
+            return encoded
+
+        keys = [self.key(number, view) for number, view in places]
+        return self.cache.get_many(keys, encode)
+
+    def key(self, number: int, view: View) -> tuple:
+        """Return the cache key of a slice: everything that its encoding depends on."""
+        return self.frames.key, self.predictor.fingerprint, number, view
+
+    def count(self, slices: int, what: str) -> None:
+        """Report answered slices."""
+        self.done += slices
+        self.progress(self.done, what)
+
+    def check(self) -> None:
+        """Raise Cancelled if the user wants to stop."""
+        if self.cancelled():
+            raise Cancelled(f"Stopped after {self.done} slices, as asked.")

@@ -1,0 +1,142 @@
+"""Which window of the slice the model looks at: zoom around the object, in plane.
+
+The model's mask has a quarter of its input's resolution, so an object of a few pixels in a large slice
+is lost. The window follows from what the annotator gave; after a click alone, from a look at several
+scales (after the automatic zoom of nnInteractive, arXiv 2503.08373, done here in one batch).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.frames import Frames, View, centred_view, whole_view
+from slicecast.engine.ports import ModelPrompt, Observation, PromptJob
+from slicecast.engine.tracker import SliceAnswer, Tracker
+from slicecast.prompts import SlicePrompt
+
+CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)
+"""Windows tried after clicks alone, as shares of the whole slice."""
+
+MIN_SIDE_PX = 24
+"""No window is smaller: there is nothing to see in fewer pixels."""
+
+FILL_RANGE = (0.01, 0.6)
+"""Share of a window that an object may fill for the window to suit it."""
+
+BORDER_CELLS = 1
+"""Mask cells along the window's border that must stay empty."""
+
+GROWTH = 1.5
+"""How much a window grows when the object reaches its border."""
+
+
+def choose_view(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> View:
+    """Choose one window for all slices of an object."""
+    whole = whole_view(tracker.frames)
+    if not zoom:
+        return whole
+    boxes = [box for p in prompts if (box := _extent(p)) is not None]
+    if not boxes:
+        seed = max((p for p in prompts if p.starts), key=lambda p: int((p.labels == 1).sum()))
+        found = _look_at_scales(tracker, seed)
+        if found is None:
+            return whole
+        boxes = [found]
+    boxes += [_points_box(p.points_xy[p.labels == 1]) for p in prompts if (p.labels == 1).any()]
+    return view_around(tracker.frames, np.array(boxes), margin=tracker.options.zoom_margin)
+
+
+def view_around(frames: Frames, boxes_xyxy: NDArray[np.floating], *, margin: float) -> View:
+    """Return the window around boxes (N, 4), ``margin`` times their extent, at most the whole slice."""
+    low, high = boxes_xyxy[:, :2].min(axis=0), boxes_xyxy[:, 2:].max(axis=0)
+    spacing = np.array(frames.spacing_xy_mm)
+    side_mm = max(((high - low + 1) * spacing).max() * margin, MIN_SIDE_PX * spacing.max())
+    view = centred_view(frames, tuple((low + high) / 2), side_mm)
+    whole = whole_view(frames)
+    return view if view.width < whole.width else whole
+
+
+def touches_border(view: View, answers: Mapping[int, SliceAnswer], shape_hw: tuple[int, int]) -> bool:
+    """Tell whether the object reaches the window's border where the slice goes on."""
+    if view.covers(shape_hw):
+        return False
+    edge = BORDER_CELLS
+    for answer in answers.values():
+        mask = answer.logits > 0
+        if answer.present and (
+            mask[:edge].any() or mask[-edge:].any() or mask[:, :edge].any() or mask[:, -edge:].any()
+        ):
+            return True
+    return False
+
+
+def grown(view: View, frames: Frames) -> View:
+    """Return a larger window with the same centre, at most the whole slice."""
+    centre = (view.x0 + (view.width - 1) / 2, view.y0 + (view.height - 1) / 2)
+    view = centred_view(frames, centre, view.width * frames.spacing_xy_mm[0] * GROWTH)
+    whole = whole_view(frames)
+    return view if view.width < whole.width else whole
+
+
+def to_model_prompt(prompt: SlicePrompt, view: View, *, size: int) -> ModelPrompt:
+    """Carry a slice's prompts into model pixels; clicks outside the window say nothing there."""
+    inside = [n for n, xy in enumerate(prompt.points_xy) if view.contains(xy[None])]
+    box = prompt.box_xyxy
+    return ModelPrompt(
+        points_xy=view.to_model_xy(prompt.points_xy[inside], size=size),
+        labels=prompt.labels[inside].astype(np.int32),
+        box_xyxy=None if box is None else view.to_model_xy(box.reshape(2, 2), size=size).reshape(4),
+    )
+
+
+def _extent(prompt: SlicePrompt) -> NDArray[np.floating] | None:
+    """Return the box (4,) of a painted or boxed object on its slice."""
+    if prompt.mask is not None:
+        rows, columns = np.flatnonzero(prompt.mask.any(axis=1)), np.flatnonzero(prompt.mask.any(axis=0))
+        return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float64)
+    return None if prompt.box_xyxy is None else prompt.box_xyxy.astype(np.float64)
+
+
+def _points_box(points_xy: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.concatenate([points_xy.min(axis=0), points_xy.max(axis=0)])
+
+
+def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating] | None:
+    """Return the object's box (4,) on its clicked slice, from the scale that suits it best."""
+    clicks = _points_box(seed.points_xy[seed.labels == 1])
+    centre = tuple((clicks[:2] + clicks[2:]) / 2)
+    whole = whole_view(tracker.frames)
+    sides = [whole.width * share for share in CLICK_SCALES[1:] if whole.width * share >= MIN_SIDE_PX]
+    spacing = tracker.frames.spacing_xy_mm[0]
+    views = [whole, *(centred_view(tracker.frames, centre, side * spacing) for side in sides)]
+    views = [v for v in views if v is whole or v.contains(seed.points_xy[seed.labels == 1])]
+    size = tracker.predictor.image_size
+    embeddings = tracker.embed([(seed.slice, view) for view in views])
+    # Only the clicks inside a window are sent, so their number may differ: the predictor groups them.
+    jobs = [PromptJob(e, to_model_prompt(seed, view, size=size)) for e, view in zip(embeddings, views, strict=True)]
+    seen = tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
+    rated = [(_suits(o, view, tracker.frames.shape_hw), o, view) for o, view in zip(seen, views, strict=True)]
+    score, best, view = max(rated, key=lambda item: item[0])
+    return _mask_box(best.logits > 0, view) if score > 0 else None
+
+
+def _suits(seen: Observation, view: View, shape_hw: tuple[int, int]) -> float:
+    """Rate a window by how sure the model is of what it sees in it; 0 where the object does not fit."""
+    mask = seen.logits > 0
+    share = float(mask.mean())
+    answer = SliceAnswer.of(seen)
+    if not answer.present or not FILL_RANGE[0] <= share <= FILL_RANGE[1]:
+        return 0.0
+    if touches_border(view, {0: answer}, shape_hw):
+        return 0.0
+    return seen.predicted_iou
+
+
+def _mask_box(mask: NDArray[np.bool_], view: View) -> NDArray[np.floating]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    cell = np.array([view.width, view.height]) / mask.shape[0]
+    origin = np.array([view.x0, view.y0])
+    low = origin + np.array([columns[0], rows[0]]) * cell
+    high = origin + np.array([columns[-1] + 1, rows[-1] + 1]) * cell - 1
+    return np.concatenate([low, high])

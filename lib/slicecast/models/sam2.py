@@ -1,0 +1,290 @@
+"""SAM 2 behind the engine's port: jobs of single slices in, batched steps inside, observations out."""
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+
+from slicecast.engine.ports import Bank, Embedding, ModelPrompt, Observation, PromptJob, TrackJob
+from slicecast.errors import DeviceUnavailable, WeightsCorrupt
+from slicecast.models import sam2_forward as steps
+from slicecast.models.registry import ModelSpec
+from slicecast.models.sam2_build import build_sam2
+from slicecast.models.sam2_forward import Features, Memory, Step
+from slicecast.models.weights import load_state_dict
+
+logger = logging.getLogger(__name__)
+
+CODE_VERSION = 1
+"""Raise it whenever this file or ``sam2_forward`` changes what a model answers."""
+
+ENCODE_BATCH = 8
+"""Slices encoded at once; more than this gains nothing on a CPU and costs memory."""
+
+Job = TypeVar("Job", PromptJob, TrackJob)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Encoded:
+    """One encoded slice, on the model's device."""
+
+    features: Features
+
+    @property
+    def nbytes(self) -> int:
+        return sum(m.numel() * m.element_size() for m in self.features.maps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Remembered:
+    """What one slice leaves: SAM 2's memory, and its logits for the carry."""
+
+    memory: Memory
+    logits: torch.Tensor
+
+
+class Sam2Predictor:
+    """A SAM 2 network as a :class:`slicecast.engine.ports.SlicePredictor`.
+
+    Args:
+        model: the network, in eval mode, on its device.
+        carry: feed the previous slice's logits as a dense prompt.
+        dense_prompts: draw clicks and boxes into the dense prompt.
+        zoom: whether the engine should crop around the object.
+        fingerprint: names weights and switches.
+        bf16: run under bf16 autocast (entered and left inside each call).
+    """
+
+    def __init__(
+        self,
+        model: SAM2Base,
+        *,
+        carry: bool = False,
+        dense_prompts: bool = False,
+        zoom: bool = False,
+        fingerprint: str = "unnamed",
+        bf16: bool = False,
+    ) -> None:
+        self._model = model
+        self._carry = carry
+        self._dense_prompts = dense_prompts
+        self._bf16 = bf16
+        self.zoom = zoom
+        self.image_size: int = model.image_size
+        self.memory_length: int = max(model.num_maskmem - 1, model.max_obj_ptrs_in_encoder - 1)
+        self.fingerprint = f"{fingerprint}/{CODE_VERSION}/{int(carry)}{int(dense_prompts)}{int(bf16)}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._model.device
+
+    def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
+        """Encode slices (N, S, S) float32 in [0, 1]."""
+        encoded: list[Embedding] = []
+        with self._inference():
+            for start in range(0, len(frames), ENCODE_BATCH):
+                batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + ENCODE_BATCH]))
+                maps = steps.encode(self._model, batch.to(self.device)).maps
+                rows = range(maps[0].shape[0])
+                encoded += [_Encoded(Features(tuple(m[n : n + 1].clone() for m in maps))) for n in rows]
+        return encoded
+
+    def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
+        """Segment prompted slices; jobs that look alike run as one batch."""
+
+        def run(batch: list[PromptJob]) -> Step:
+            features = _stack([job.embedding for job in batch])
+            if batch[0].prompt.mask is not None:
+                return steps.prompt_with_mask(self._model, features, self._masks(batch))
+            return self._prompt_with_points(features, batch, num_slices)
+
+        return self._in_batches(jobs, _prompt_signature, run, prompted=True)
+
+    def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
+        """Segment the next slice of each lane; lanes with equally much memory run as one batch."""
+
+        def run(batch: list[TrackJob]) -> Step:
+            features = _stack([job.embedding for job in batch])
+            banks = [job.bank for job in batch]
+            carry = _last_logits(banks) if self._carry else None
+            bank = _stack_banks(banks)
+            return steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, carry=carry)
+
+        return self._in_batches(jobs, lambda job: _bank_signature(job.bank), run, prompted=False)
+
+    def _in_batches(
+        self, jobs: Sequence[Job], signature: Callable, run: Callable[[list[Job]], Step], *, prompted: bool
+    ) -> list[Observation]:
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        for n, job in enumerate(jobs):
+            groups[signature(job)].append(n)
+        answers: dict[int, Observation] = {}
+        with self._inference():
+            for numbers in groups.values():
+                batch = [jobs[n] for n in numbers]
+                step = run(batch)
+                features = _stack([job.embedding for job in batch])
+                memory = steps.remember(self._model, features, step, prompted=prompted)
+                answers |= zip(numbers, _observations(step, memory), strict=True)
+        return [answers[n] for n in range(len(jobs))]
+
+    def _prompt_with_points(self, features: Features, batch: list[PromptJob], num_slices: int) -> Step:
+        points, labels = _points([job.prompt for job in batch], self.device)
+        banks = [job.bank for job in batch if job.bank is not None]
+        dense = self._dense(points, labels, _previous(batch, self.device))
+        bank = _stack_banks(banks) if banks else None
+        time = banks[0].time if banks else 0
+        return steps.prompt_with_points(
+            self._model, features, points, labels, dense=dense, bank=bank, time=time, num_slices=num_slices
+        )
+
+    def _dense(self, points: torch.Tensor, labels: torch.Tensor, previous: torch.Tensor | None) -> torch.Tensor | None:
+        if not self._dense_prompts:
+            return None if previous is None else previous.clamp(-steps.PREVIOUS_LIMIT, steps.PREVIOUS_LIMIT)
+        size = self.image_size // 4
+        return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
+
+    def _masks(self, batch: list[PromptJob]) -> torch.Tensor:
+        stacked = np.stack([job.prompt.mask for job in batch])
+        return torch.from_numpy(stacked)[:, None].to(self.device, torch.float32)
+
+    @contextlib.contextmanager
+    def _inference(self):
+        # Autocast is thread-local: entering it here, per call, keeps results independent of the thread.
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            yield
+
+
+def load_predictor(spec: ModelSpec, *, device: str = "auto", bf16: bool | None = None) -> Sam2Predictor:
+    """Build a registered model with its weights.
+
+    Args:
+        device: ``auto`` (CUDA if there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        bf16: default: on CUDA only.
+
+    Raises:
+        WeightsMissing: the file is not on this machine.
+        WeightsCorrupt: the file is not the right one.
+        DeviceUnavailable: no such device.
+    """
+    place = choose_device(device)
+    model = build_sam2(spec.architecture, image_size=spec.image_size)
+    state = load_state_dict(spec)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        raise WeightsCorrupt(
+            f"The weights of {spec.name!r} do not fit its architecture: {len(missing)} tensors are missing, "
+            f"{len(unexpected)} are unknown. Run 'slicecast models verify {spec.name}'."
+        )
+    logger.info("Loaded %s on %s", spec.name, place)
+    return Sam2Predictor(
+        model.to(place, torch.float32),
+        carry=spec.carry,
+        dense_prompts=spec.dense_prompts,
+        zoom=spec.zoom,
+        fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}",
+        bf16=place.type == "cuda" if bf16 is None else bf16,
+    )
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        DeviceUnavailable: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceUnavailable(f"There is no device {name!r}. Use auto, cpu, cuda, cuda:N or mps.") from error
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not usable.get(device.type, False):
+        raise DeviceUnavailable(f"The device {name!r} cannot be used on this machine. Use 'auto' or 'cpu'.")
+    return device
+
+
+def _stack(embeddings: Sequence[_Encoded]) -> Features:
+    levels = zip(*(e.features.maps for e in embeddings), strict=True)
+    return Features(tuple(torch.cat(level) for level in levels))
+
+
+def _stack_banks(banks: Sequence[Bank]) -> steps.Bank:
+    """Stack banks of equal signature, entry by entry."""
+    return steps.Bank(_stack_entries([bank.anchors for bank in banks]), _stack_entries([bank.recent for bank in banks]))
+
+
+def _stack_entries(rows: Sequence[tuple[tuple[int, _Remembered], ...]]) -> dict[int, Memory]:
+    stacked = {}
+    for column in zip(*rows, strict=True):
+        memories = [remembered.memory for _, remembered in column]
+        stacked[column[0][0]] = Memory(
+            torch.cat([m.features for m in memories]), torch.cat([m.pointer for m in memories])
+        )
+    return stacked
+
+
+def _bank_signature(bank: Bank) -> tuple:
+    return tuple(t for t, _ in bank.anchors), tuple(t for t, _ in bank.recent), bank.time
+
+
+def _prompt_signature(job: PromptJob) -> tuple:
+    prompt = job.prompt
+    if prompt.mask is not None:
+        return ("mask",)
+    bank = _bank_signature(job.bank) if job.bank is not None else ()
+    return "points", len(prompt.labels), prompt.box_xyxy is not None, job.previous is not None, bank
+
+
+def _previous(batch: Sequence[PromptJob], device: torch.device) -> torch.Tensor | None:
+    if batch[0].previous is None:
+        return None
+    return torch.from_numpy(np.stack([job.previous for job in batch]))[:, None].to(device)
+
+
+def _last_logits(banks: Sequence[Bank]) -> torch.Tensor:
+    return torch.cat([bank.last.logits for bank in banks])
+
+
+def _points(prompts: Sequence[ModelPrompt], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (B, P, 2) points and (B, P) labels; a box comes first, as two points."""
+    coordinates, labels = [], []
+    for prompt in prompts:
+        xy, kind = prompt.points_xy, prompt.labels
+        if prompt.box_xyxy is not None:
+            xy = np.concatenate([prompt.box_xyxy.reshape(2, 2), xy])
+            kind = np.concatenate([[steps.BOX_TOP_LEFT, steps.BOX_BOTTOM_RIGHT], kind])
+        coordinates.append(np.asarray(xy, dtype=np.float32))
+        labels.append(np.asarray(kind, dtype=np.int32))
+    return torch.from_numpy(np.stack(coordinates)).to(device), torch.from_numpy(np.stack(labels)).to(device)
+
+
+def _observations(step: Step, memory: Memory) -> list[Observation]:
+    logits = step.logits.float()
+    host = logits[:, 0].cpu().numpy()
+    ious = step.predicted_iou.float().cpu().numpy()
+    scores = step.object_score[:, 0].float().cpu().numpy()
+    # SAM 2's own predictor keeps memory in bf16: equal results, half the space.
+    spatial = memory.features.to(torch.bfloat16)
+    return [
+        Observation(
+            logits=host[n],
+            predicted_iou=float(ious[n]),
+            object_score=float(scores[n]),
+            memory=_Remembered(Memory(spatial[n : n + 1], memory.pointer[n : n + 1]), logits[n : n + 1]),
+        )
+        for n in range(len(host))
+    ]

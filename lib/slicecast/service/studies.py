@@ -1,0 +1,116 @@
+"""Volumes as the engine wants them: read once, canonical, windowed, named by their content."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slicecast.engine.frames import Frames
+from slicecast.volume import (
+    Reorientation,
+    SliceAxis,
+    SliceStack,
+    Volume,
+    Window,
+    canonicalise,
+    choose_window,
+    normalise,
+    read_volume,
+)
+
+MAX_VOLUMES = 4
+"""Volumes kept in memory between requests."""
+
+MAX_BYTES = 1 << 30
+"""Their voxels together; one volume is always kept."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """One volume, opened.
+
+    Args:
+        volume: in canonical orientation.
+        reorientation: between the stored and the canonical grid.
+        digest: of its voxels.
+    """
+
+    volume: Volume
+    reorientation: Reorientation
+    digest: str
+
+    def frames(self, axis: SliceAxis, window: Window) -> Frames:
+        """Return the slices along an axis, windowed on reading."""
+        stack = SliceStack(self.volume.array, axis)
+        key = f"{self.digest}/{axis.name}/{window.name}:{window.low:g}:{window.high:g}:{window.background}"
+        return Frames(
+            count=stack.count,
+            shape_hw=stack.shape_hw,
+            spacing_xy_mm=axis.pixel_spacing_mm(self.volume.geometry),
+            read=lambda number: normalise(stack.slice(number), window),
+            key=key,
+        )
+
+    def window(self, name: str) -> Window:
+        """Choose the window by name; ``auto`` looks at the voxels."""
+        return choose_window(self.volume, name)
+
+
+class Studies:
+    """Opened volumes, the last few kept; a file that changed is read again. Safe between threads."""
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[Path], Volume] = read_volume,
+        max_volumes: int = MAX_VOLUMES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._read = read
+        self._limits = max_volumes, max_bytes
+        self._held: OrderedDict[tuple, Study] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def open(self, path: Path) -> Study:
+        """Return the volume of a file or DICOM folder.
+
+        Raises:
+            VolumeError: it cannot be used.
+        """
+        stamp = _stamp(path)
+        with self._guard:
+            if stamp in self._held:
+                self._held.move_to_end(stamp)
+                return self._held[stamp]
+        study = open_study(self._read(path))
+        with self._guard:
+            self._held[stamp] = study
+            self._shrink()
+        return study
+
+    def _shrink(self) -> None:
+        count, size = self._limits
+        while len(self._held) > 1 and (
+            len(self._held) > count or sum(s.volume.array.nbytes for s in self._held.values()) > size
+        ):
+            self._held.popitem(last=False)
+
+
+def open_study(volume: Volume) -> Study:
+    """Bring a volume into canonical orientation and name its content."""
+    canonical, reorientation = canonicalise(volume)
+    array = np.ascontiguousarray(canonical.array)
+    digest = hashlib.blake2b(array, digest_size=16)
+    digest.update(f"{array.shape}{array.dtype}{canonical.geometry.spacing_mm}".encode())
+    return Study(canonical.with_array(array), reorientation, digest.hexdigest())
+
+
+def _stamp(path: Path) -> tuple:
+    """Name a file's state: another size or time of change means another content."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    states = [(f.name, s.st_mtime_ns, s.st_size) for f in files if f.exists() for s in [f.stat()]]
+    return str(path.resolve()), *states
