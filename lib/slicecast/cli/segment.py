@@ -1,0 +1,125 @@
+"""Segment a scan from clicks, boxes or painted slices."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from slicecast.errors import ConfigError
+from slicecast.prompts.words import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
+from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.volume import read_volume, write_mask
+
+app = typer.Typer(add_completion=False)
+
+Image = Annotated[Path, typer.Argument(help="NIfTI, NRRD or MHA file, or a folder with one DICOM series.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Mask to write: .nii.gz, .nrrd, .mha and the like.")]
+Points = Annotated[list[str] | None, typer.Option("--point", metavar=POINT_FORM, help="Voxel on the structure.")]
+Negatives = Annotated[list[str] | None, typer.Option("--negative", metavar=POINT_FORM, help="Voxel beside it.")]
+Boxes = Annotated[list[str] | None, typer.Option("--box", metavar=BOX_FORM, help="Box on a slice; six numbers: 3D.")]
+Masks = Annotated[list[str] | None, typer.Option("--mask", metavar=MASK_FORM, help="Painted slices, on the same grid.")]
+Absents = Annotated[list[str] | None, typer.Option("--absent", metavar=ABSENT_FORM, help="Slice without it.")]
+Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Axis = Annotated[str, typer.Option(help="Slice axis: auto, axial, coronal or sagittal.")]
+Range = Annotated[str, typer.Option("--range", metavar="A:B", help="Only these slices; B is not included.")]
+Window = Annotated[str, typer.Option(help="auto, a CT preset's name, or LOW:HIGH.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was found and how long it took.")]
+Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result: .png, .pdf or .svg.")]
+
+
+@app.command()
+def segment(
+    image: Image,
+    output: Output,
+    point: Points = None,
+    negative: Negatives = None,
+    box: Boxes = None,
+    mask: Masks = None,
+    absent: Absents = None,
+    model: Model = "",
+    device: Device = "auto",
+    axis: Axis = "auto",
+    slices: Range = "",
+    window: Window = "auto",
+    json_file: Json = None,
+    picture: Picture = None,
+) -> None:
+    """Segment a scan from clicks, boxes or painted slices.
+
+    All indices are voxels as stored in the file, counted from 0. Options repeat; a name joins the prompts of one
+    structure.
+
+    \b
+    Examples:
+      slicecast segment ct.nii.gz -o out.nii.gz --point spleen=120,96,40
+      slicecast segment ct.nii.gz -o out.nii.gz --box liver=40,60,140,150,32 --negative liver=50,60,32
+      slicecast segment dicom_folder -o out.nrrd --mask tumour=one_slice.nii.gz --picture out.png
+    """
+    prompts = prompts_from_words(
+        points=point or (), negatives=negative or (), boxes=box or (), masks=mask or (), absent=absent or ()
+    )
+    request = SegmentRequest(image, prompts, axis=axis, range=_range(slices), window=window)
+    result = _with_progress(SegmentService(model=model or None, device=device), request)
+    write_mask(output, result.mask, result.geometry)
+    if json_file is not None:
+        json_file.write_text(json.dumps(describe(result), indent=2) + "\n", encoding="utf-8")
+    if picture is not None:
+        from slicecast.service.picture import draw_result
+
+        draw_result(read_volume(image), result, picture)
+    _say(result, output)
+
+
+def describe(result: SegmentResult) -> dict[str, Any]:
+    """Return what was found as JSON values: objects with voxels and ml, confidence, next slice, seconds, warnings."""
+    voxels = np.bincount(result.mask.ravel(), minlength=len(result.labels) + 1)
+    ml = result.geometry.voxel_volume_ml
+    return {
+        "objects": {
+            name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
+            for name, value in result.labels.items()
+        },
+        "axis": result.axis,
+        "window": None if result.window is None else [result.window.name, result.window.low, result.window.high],
+        "confidence": {str(c.slice): round(c.value, 4) for c in result.confidence},
+        "next_slice": None if result.next_slice is None else asdict(result.next_slice),
+        "slices_walked": result.slices_walked,
+        "slices_encoded": result.slices_encoded,
+        "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
+        "warnings": list(result.warnings),
+    }
+
+
+def _with_progress(service: SegmentService, request: SegmentRequest) -> SegmentResult:
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading")
+        return service.segment(
+            request, progress=lambda done, what: bar.update(task, description=f"{what}: {done} slices")
+        )
+
+
+def _range(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    start, colon, stop = text.partition(":")
+    if not (colon and start.strip().isdigit() and stop.strip().isdigit()):
+        raise ConfigError(f"--range {text} is not of the form A:B, such as 10:42.")
+    return int(start), int(stop)
+
+
+def _say(result: SegmentResult, output: Path) -> None:
+    for name, found in describe(result)["objects"].items():
+        typer.echo(f"{name}: {found['voxels']} voxels, {found['ml']:g} ml (label {found['value']})")
+    if result.next_slice is not None:
+        hint = result.next_slice
+        typer.echo(f"annotate next: {hint.axis} slice {hint.slice}; {hint.reason}")
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{output} ({result.seconds['total']:.1f} s, {result.slices_walked} slices)")
