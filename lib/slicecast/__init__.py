@@ -1,5 +1,59 @@
-"""Slicecast: one annotated slice becomes a segmented volume."""
+"""Slicecast: one annotated slice becomes a segmented volume.
+
+Everything a program needs is named here and loaded when it is first used, so that ``import slicecast`` stays light.
+"""
+
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from slicecast.engine.options import EngineOptions
+    from slicecast.errors import SlicecastError
+    from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+    from slicecast.service.api import segment
+    from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
+    from slicecast.volume import Geometry, Volume, read_volume, write_mask
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "Absent",
+    "Box",
+    "EngineOptions",
+    "Geometry",
+    "MaskPrompt",
+    "ObjectPrompts",
+    "Point",
+    "PromptSet",
+    "SegmentRequest",
+    "SegmentResult",
+    "SegmentService",
+    "SlicecastError",
+    "Volume",
+    "__version__",
+    "read_volume",
+    "segment",
+    "write_mask",
+]
+
+_HOMES = {
+    "slicecast.engine.options": ("EngineOptions",),
+    "slicecast.errors": ("SlicecastError",),
+    "slicecast.prompts": ("Absent", "Box", "MaskPrompt", "ObjectPrompts", "Point", "PromptSet"),
+    "slicecast.service.api": ("segment",),
+    "slicecast.service.segment": ("SegmentRequest", "SegmentResult", "SegmentService"),
+    "slicecast.volume": ("Geometry", "Volume", "read_volume", "write_mask"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'slicecast' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
