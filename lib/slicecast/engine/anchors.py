@@ -64,7 +64,8 @@ def model_prompt(prompt: SlicePrompt, view: View, *, size: int) -> ModelPrompt:
         return to_model_prompt(prompt, view, size=size)
     seen = resample(cut(prompt.mask.astype(np.float32), view), (size, size))
     none = np.zeros((0, 2), dtype=np.float32)
-    return ModelPrompt(none, np.zeros(0, dtype=np.int32), mask=seen >= 0.5)
+    # A mask that is smaller than a model pixel keeps its densest pixel rather than vanish.
+    return ModelPrompt(none, np.zeros(0, dtype=np.int32), mask=seen >= min(0.5, float(seen.max())))
 
 
 def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:

@@ -47,11 +47,12 @@ class EmbeddingCache:
             encode: receives the positions in ``keys`` that are missing, returns their embeddings.
         """
         found = self._look_up(keys)
-        missing = [n for n, value in enumerate(found) if value is None]
+        # One position for each key: a slice that two objects ask for at once is encoded once.
+        missing = list({key: n for n, key in enumerate(keys) if key not in found}.values())
         if missing:
-            for n, value in zip(missing, encode(missing), strict=True):
-                found[n] = self._store(keys[n], value)
-        return found
+            encoded = encode(missing)
+            found |= {keys[n]: self._store(keys[n], value) for n, value in zip(missing, encoded, strict=True)}
+        return [found[key] for key in keys]
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
@@ -68,25 +69,23 @@ class EmbeddingCache:
             self._entries.clear()
             self._nbytes = 0
 
-    def _look_up(self, keys: Sequence[Hashable]) -> list[Embedding | None]:
+    def _look_up(self, keys: Sequence[Hashable]) -> dict[Hashable, Embedding]:
         with self._lock:
-            found = []
-            for key in keys:
-                value = self._entries.get(key)
-                if value is not None:
-                    self._entries.move_to_end(key)
-                found.append(value)
-            self._hits += sum(v is not None for v in found)
-            self._misses += sum(v is None for v in found)
+            found = {key: self._entries[key] for key in keys if key in self._entries}
+            for key in found:
+                self._entries.move_to_end(key)
+            self._hits += len(found)
+            self._misses += len(set(keys)) - len(found)
             return found
 
     def _store(self, key: Hashable, value: Embedding) -> Embedding:
         with self._lock:
-            held = self._entries.setdefault(key, value)
-            if held is value:
+            if key not in self._entries:
+                self._entries[key] = value
                 self._nbytes += value.nbytes
                 self._shrink()
-            return held
+            # What did not stay is still the caller's.
+            return self._entries.get(key, value)
 
     def _shrink(self) -> None:
         while self._nbytes > self._budget and len(self._entries) > 1:

@@ -48,14 +48,13 @@ class View:
     def contains(self, xy: NDArray[np.floating]) -> bool:
         """Tell whether all points (N, 2) lie inside."""
         low = np.array([self.x0, self.y0]) - 0.5
-        high = low + [self.width, self.height]
+        high = low + np.array([self.width, self.height])
         return bool(((xy >= low) & (xy <= high)).all())
 
-    def covers(self, shape_hw: tuple[int, int]) -> bool:
-        """Tell whether the whole slice lies inside."""
+    def open_sides(self, shape_hw: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+        """Tell behind which borders (left, top, right, bottom) the slice goes on."""
         height, width = shape_hw
-        right, bottom = self.x0 + self.width, self.y0 + self.height
-        return self.x0 <= 0 and self.y0 <= 0 and right >= width and bottom >= height
+        return self.x0 > 0, self.y0 > 0, self.x0 + self.width < width, self.y0 + self.height < height
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from slicecast.engine.frames import OUTSIDE_LOGIT
@@ -32,14 +33,14 @@ def fuse_lanes(
 
 
 def _mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswer:
-    def mean(a, b):
-        return (1 - weight) * a + weight * b
+    def mean(a: npt.ArrayLike, b: npt.ArrayLike) -> NDArray[np.float32]:
+        pair = np.clip(np.array([a, b], dtype=np.float32), -FUSED_LIMIT, FUSED_LIMIT)
+        return (1 - weight) * pair[0] + weight * pair[1]
 
-    limit = FUSED_LIMIT
     return SliceAnswer(
-        logits=mean(first.logits.clip(-limit, limit), second.logits.clip(-limit, limit)).astype(np.float32),
-        predicted_iou=mean(first.predicted_iou, second.predicted_iou),
-        object_score=mean(np.clip(first.object_score, -limit, limit), np.clip(second.object_score, -limit, limit)),
+        logits=mean(first.logits, second.logits),
+        predicted_iou=float(mean(first.predicted_iou, second.predicted_iou)),
+        object_score=float(mean(first.object_score, second.object_score)),
         agreement=dice(first.logits > 0, second.logits > 0),
     )
 

@@ -88,7 +88,6 @@ def walk(tracker: Tracker, lanes: Sequence[Lane], *, what: str = "propagating") 
     """Walk all lanes to their ends, in step."""
     keep = tracker.predictor.memory_length
     while live := [lane for lane in lanes if lane.live]:
-        tracker.check()
         _encode_ahead(tracker, live)
         embeddings = tracker.embed([(lane.next_slices(1)[0], lane.view) for lane in live])
         jobs = [TrackJob(e, lane.bank) for e, lane in zip(embeddings, live, strict=True)]

@@ -1,13 +1,11 @@
 """What the engine asks of a model, and nothing else.
 
-A :class:`SlicePredictor` works slice by slice with memory (SAM 2 and its relatives). Models that
-take a whole volume at once (SAM-Med3D, CT-SAM3D) implement :class:`VolumeEngine` instead, the port
-one level up, which :func:`slicecast.engine.propagate.segment` fulfils for slice predictors.
+A :class:`SlicePredictor` works slice by slice with memory: SAM 2 and its relatives.
 
 Coordinates here are in *model pixels*: the square input of S x S, integer = a pixel's centre.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -128,12 +126,4 @@ class SlicePredictor(Protocol):
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
         """Segment the next slice of each lane; the answers are in the order of the jobs."""
-        ...
-
-
-class VolumeEngine(Protocol):
-    """Prompts in, one mask per object out: the port that 3D models implement directly."""
-
-    def segment(self, frames: Any, prompts: Mapping[str, Any], **options: Any) -> Any:
-        """Segment all objects of a volume."""
         ...

@@ -7,13 +7,14 @@ met (``fuse``), tidy (``postprocess``) and say how sure each slice is (``confide
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.confidence import Suggestion, least_sure, slice_confidence, suggest_slice
-from slicecast.engine.frames import View, paste
+from slicecast.engine.frames import OUTSIDE_LOGIT, View, paste
 from slicecast.engine.fuse import exact_logits, fuse_lanes, label_slice
 from slicecast.engine.lanes import Anchor, Lane, walk
 from slicecast.engine.postprocess import fill_holes, keep_connected
@@ -99,15 +100,19 @@ def _propagate(
     """Walk all objects together; those that reached their window's border walk again in a wider one."""
     tracks: dict[str, Track] = {}
     todo = dict(views)
-    for last in [False] * tracker.options.zoom_rounds + [True]:
+    for rounds_left in range(tracker.options.zoom_rounds, -1, -1):
         tracks |= _walk_objects(tracker, prompts, todo, ranges)
-        if last:
-            break
-        shape = tracker.frames.shape_hw
-        todo = {n: grown(v, tracker.frames) for n, v in todo.items() if touches_border(v, tracks[n].answers, shape)}
+        todo = _wider(tracker, {name: tracks[name] for name in todo}) if rounds_left else {}
         if not todo:
             break
     return tracks
+
+
+def _wider(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[str, View]:
+    """Return a wider window for each object that reached the border of its own."""
+    shape = tracker.frames.shape_hw
+    cramped = {n: t for n, t in tracks.items() if touches_border(t.view, t.answers, shape)}
+    return {n: grown(t.view, tracker.frames) for n, t in cramped.items()}
 
 
 def _walk_objects(
@@ -140,7 +145,7 @@ def _plan(
         Lane(view, first, min(down_end, first.slice), gone_slices=options.gone_slices),
     )
     inner = []
-    for low, high in zip(anchors, anchors[1:], strict=False):
+    for low, high in pairwise(anchors):
         between = [w for w in walls if low.slice < w < high.slice]
         ahead = (high, low) if options.far_anchor and not between else (None, None)
         up = Lane(view, low, min([high.slice, *between]), ahead[0])
@@ -175,22 +180,21 @@ def _finish(tracker: Tracker, tracks: Mapping[str, Track]) -> Segmentation:
 
 def _label(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:
     shape = tracker.frames.shape_hw
-    painted = {n: _painted(t) for n, t in tracks.items()}
-    numbers = sorted({k for t in tracks.values() for k, a in t.answers.items() if a.present})
-    empty = np.full(shape, -1.0, dtype=np.float32)
-    labels = {}
-    for number in numbers:
-        logits = []
-        for name, track in tracks.items():
-            answer = track.answers.get(number)
-            if number in painted[name]:
-                logits.append(exact_logits(painted[name][number]))
-            elif answer is None or not answer.present:
-                logits.append(empty)
-            else:
-                logits.append(paste(answer.logits, track.view, shape))
-        labels[number] = label_slice(logits)
-    return labels
+    numbers: set[int] = set()
+    for track in tracks.values():
+        # A painted object may be too small for the model to see; it is on its slice all the same.
+        numbers |= {k for k, answer in track.answers.items() if answer.present} | _painted(track).keys()
+    return {k: label_slice([_logits(track, k, shape) for track in tracks.values()]) for k in sorted(numbers)}
+
+
+def _logits(track: Track, number: int, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Return one object's logits (H, W) on a slice."""
+    painted, answer = _painted(track).get(number), track.answers.get(number)
+    if painted is not None:
+        return exact_logits(painted)
+    if answer is None or not answer.present:
+        return np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
+    return paste(answer.logits, track.view, shape_hw)
 
 
 def _tidy(
@@ -211,7 +215,7 @@ def _tidy(
 
 def _tidy_object(tracker: Tracker, track: Track, value: int, volume: NDArray[np.uint8], *, first: int) -> None:
     """Tidy one object of a labelled volume in place, inside its window only."""
-    window = _window(track.view, volume.shape[1:])
+    window = _window(track.view, tracker.frames.shape_hw)
     part = volume[window]
     mask = part == value
     if tracker.options.keep_components:

@@ -70,7 +70,12 @@ class Tracker:
     encode_s: float = field(default=0.0, init=False)
 
     def embed(self, places: Sequence[tuple[int, View]]) -> list[Embedding]:
-        """Return encoded slices for (slice number, view), encoding those the cache lacks in one batch."""
+        """Return encoded slices for (slice number, view), encoding those the cache lacks in one batch.
+
+        Raises:
+            Cancelled: the user wants to stop. Every step passes here first.
+        """
+        self.check()
         size = self.predictor.image_size
 
         def encode(missing: list[int]) -> list[Embedding]:

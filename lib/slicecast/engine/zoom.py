@@ -59,16 +59,14 @@ def view_around(frames: Frames, boxes_xyxy: NDArray[np.floating], *, margin: flo
 
 def touches_border(view: View, answers: Mapping[int, SliceAnswer], shape_hw: tuple[int, int]) -> bool:
     """Tell whether the object reaches the window's border where the slice goes on."""
-    if view.covers(shape_hw):
-        return False
+    open_sides = np.array(view.open_sides(shape_hw))
+    return any(answer.present and bool((_rim(answer.logits > 0) & open_sides).any()) for answer in answers.values())
+
+
+def _rim(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which borders (left, top, right, bottom) a mask reaches."""
     edge = BORDER_CELLS
-    for answer in answers.values():
-        mask = answer.logits > 0
-        if answer.present and (
-            mask[:edge].any() or mask[-edge:].any() or mask[:, :edge].any() or mask[:, -edge:].any()
-        ):
-            return True
-    return False
+    return np.array([part.any() for part in (mask[:, :edge], mask[:edge], mask[:, -edge:], mask[-edge:])])
 
 
 def grown(view: View, frames: Frames) -> View:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
 from slicecast.engine.ports import Bank, Embedding, ModelPrompt, Observation, PromptJob, TrackJob
-from slicecast.errors import DeviceUnavailable, WeightsCorrupt
+from slicecast.errors import ConfigError, DeviceUnavailable, WeightsCorrupt
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_build import build_sam2
@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 CODE_VERSION = 1
 """Raise it whenever this file or ``sam2_forward`` changes what a model answers."""
+
+SMALL_INPUT_PX = 256
+"""Up to this input size a network runs on one CPU thread: its operations are too short to share. Measured with
+the bundled model on two cores: 56 slices in 1.3 s with one thread; 2 s with two, and 14 s with two while another
+process is busy, because the threads wait for each other."""
 
 ENCODE_BATCH = 8
 """Slices encoded at once; more than this gains nothing on a CPU and costs memory."""
@@ -100,8 +105,7 @@ class Sam2Predictor:
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
         """Segment prompted slices; jobs that look alike run as one batch."""
 
-        def run(batch: list[PromptJob]) -> Step:
-            features = _stack([job.embedding for job in batch])
+        def run(features: Features, batch: list[PromptJob]) -> Step:
             if batch[0].prompt.mask is not None:
                 return steps.prompt_with_mask(self._model, features, self._masks(batch))
             return self._prompt_with_points(features, batch, num_slices)
@@ -111,8 +115,7 @@ class Sam2Predictor:
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
         """Segment the next slice of each lane; lanes with equally much memory run as one batch."""
 
-        def run(batch: list[TrackJob]) -> Step:
-            features = _stack([job.embedding for job in batch])
+        def run(features: Features, batch: list[TrackJob]) -> Step:
             banks = [job.bank for job in batch]
             carry = _last_logits(banks) if self._carry else None
             bank = _stack_banks(banks)
@@ -121,7 +124,12 @@ class Sam2Predictor:
         return self._in_batches(jobs, lambda job: _bank_signature(job.bank), run, prompted=False)
 
     def _in_batches(
-        self, jobs: Sequence[Job], signature: Callable, run: Callable[[list[Job]], Step], *, prompted: bool
+        self,
+        jobs: Sequence[Job],
+        signature: Callable[[Job], tuple],
+        run: Callable[[Features, list[Job]], Step],
+        *,
+        prompted: bool,
     ) -> list[Observation]:
         groups: dict[tuple, list[int]] = defaultdict(list)
         for n, job in enumerate(jobs):
@@ -130,8 +138,8 @@ class Sam2Predictor:
         with self._inference():
             for numbers in groups.values():
                 batch = [jobs[n] for n in numbers]
-                step = run(batch)
                 features = _stack([job.embedding for job in batch])
+                step = run(features, batch)
                 memory = steps.remember(self._model, features, step, prompted=prompted)
                 answers |= zip(numbers, _observations(step, memory), strict=True)
         return [answers[n] for n in range(len(jobs))]
@@ -153,13 +161,17 @@ class Sam2Predictor:
         return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
 
     def _masks(self, batch: list[PromptJob]) -> torch.Tensor:
-        stacked = np.stack([job.prompt.mask for job in batch])
+        stacked = np.stack([job.prompt.mask for job in batch if job.prompt.mask is not None])
         return torch.from_numpy(stacked)[:, None].to(self.device, torch.float32)
 
     @contextlib.contextmanager
-    def _inference(self):
+    def _inference(self) -> Iterator[None]:
         # Autocast is thread-local: entering it here, per call, keeps results independent of the thread.
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        with (
+            _threads(1 if self.device.type == "cpu" and self.image_size <= SMALL_INPUT_PX else None),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16),
+        ):
             yield
 
 
@@ -174,7 +186,10 @@ def load_predictor(spec: ModelSpec, *, device: str = "auto", bf16: bool | None =
         WeightsMissing: the file is not on this machine.
         WeightsCorrupt: the file is not the right one.
         DeviceUnavailable: no such device.
+        ConfigError: this version cannot run the model.
     """
+    if spec.architecture is None:
+        raise ConfigError(f"This version cannot run {spec.name!r}: {spec.unsupported} Choose another model.")
     place = choose_device(device)
     model = build_sam2(spec.architecture, image_size=spec.image_size)
     state = load_state_dict(spec)
@@ -217,6 +232,20 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Limit the calling thread's CPU threads for a while; None leaves them."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _stack(embeddings: Sequence[_Encoded]) -> Features:
     levels = zip(*(e.features.maps for e in embeddings), strict=True)
     return Features(tuple(torch.cat(level) for level in levels))
@@ -250,9 +279,8 @@ def _prompt_signature(job: PromptJob) -> tuple:
 
 
 def _previous(batch: Sequence[PromptJob], device: torch.device) -> torch.Tensor | None:
-    if batch[0].previous is None:
-        return None
-    return torch.from_numpy(np.stack([job.previous for job in batch]))[:, None].to(device)
+    given = [job.previous for job in batch if job.previous is not None]  # all of a batch, or none
+    return torch.from_numpy(np.stack(given))[:, None].to(device) if given else None
 
 
 def _last_logits(banks: Sequence[Bank]) -> torch.Tensor:

@@ -59,7 +59,7 @@ def build_sam2(
 
 def _load_yaml(architecture: str | Path) -> DictConfig:
     if Path(architecture).is_file():
-        return OmegaConf.load(architecture)
+        return _load(Path(architecture))
     packaged = resources.files("sam2").joinpath(str(architecture))
     if not packaged.is_file():
         raise ConfigError(
@@ -67,7 +67,14 @@ def _load_yaml(architecture: str | Path) -> DictConfig:
             "Name a YAML such as configs/sam2.1/sam2.1_hiera_t.yaml."
         )
     with resources.as_file(packaged) as path:
-        return OmegaConf.load(path)
+        return _load(path)
+
+
+def _load(path: Path) -> DictConfig:
+    content = OmegaConf.load(path)
+    if not isinstance(content, DictConfig) or "model" not in content:
+        raise ConfigError(f"{path.name} does not describe a SAM 2: it has no 'model'. See configs/sam2_nano.yaml.")
+    return content
 
 
 def _set_image_size(model: DictConfig, image_size: int) -> None:

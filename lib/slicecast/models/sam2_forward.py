@@ -50,7 +50,7 @@ class Features:
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """Return (height, width) of each map."""
-        return [tuple(m.shape[-2:]) for m in self.maps]
+        return [(m.shape[-2], m.shape[-1]) for m in self.maps]
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,15 +211,14 @@ def _place(
     count = reorientation.geometry.size_ijk[axis]
     chosen = _canonical_range(request.range, reorientation, axis, count)
     boxes = slice_ranges(request.prompts, reorientation, axis)
-    limits = {name: boxes[name] or chosen for name in prompts}
-    for name, given in prompts.items():
-        low, high = limits[name] = _widest(limits[name], chosen) if request.range else limits[name]
-        for prompt in given:
+    limits = {name: _overlap(boxes[name] or chosen, chosen) for name in prompts}
+    for name, (low, high) in limits.items():
+        for prompt in prompts[name]:
             if not low <= prompt.slice < high and not prompt.absent:
                 stored = reorientation.to_source_slice(axis, prompt.slice)
                 raise PromptError(
-                    f"'{name}' has a prompt on {axis.name.lower()} slice {stored}, outside the range asked for. "
-                    "Widen the range or remove the prompt."
+                    f"'{name}' has a prompt on {axis.name.lower()} slice {stored}, outside the range or the 3D box "
+                    "it is confined to. Widen that or remove the prompt."
                 )
     return prompts, limits
 
@@ -239,8 +238,8 @@ def _canonical_range(
     return ends[0], ends[1] + 1
 
 
-def _widest(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
-    return max(inner[0], outer[0]), min(inner[1], outer[1])
+def _overlap(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    return max(first[0], second[0]), min(first[1], second[1])
 
 
 def _to_stored(found: Segmentation, study: Study, axis: SliceAxis) -> NDArray[np.uint8]:

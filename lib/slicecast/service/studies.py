@@ -104,7 +104,7 @@ def open_study(volume: Volume) -> Study:
     """Bring a volume into canonical orientation and name its content."""
     canonical, reorientation = canonicalise(volume)
     array = np.ascontiguousarray(canonical.array)
-    digest = hashlib.blake2b(array, digest_size=16)
+    digest = hashlib.blake2b(array.data, digest_size=16)
     digest.update(f"{array.shape}{array.dtype}{canonical.geometry.spacing_mm}".encode())
     return Study(canonical.with_array(array), reorientation, digest.hexdigest())
 

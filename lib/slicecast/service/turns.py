@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,7 +23,7 @@ class FairLock:
         self._held = False
 
     @contextmanager
-    def turn(self):
+    def turn(self) -> Iterator[None]:
         """Hold the lock for one step."""
         self._take()
         try:
@@ -38,7 +38,18 @@ class FairLock:
                 return
             mine = threading.Event()
             self._waiting.append(mine)
-        mine.wait()
+        try:
+            mine.wait()
+        except BaseException:  # an interrupt while waiting: leave the line, or pass the turn on
+            self._leave(mine)
+            raise
+
+    def _leave(self, mine: threading.Event) -> None:
+        with self._guard:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                return
+        self._give()
 
     def _give(self) -> None:
         with self._guard:
