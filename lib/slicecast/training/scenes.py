@@ -101,10 +101,10 @@ def _any_extent(rng: np.random.Generator, slices: int) -> tuple[float, float]:
 
 
 def _main_extent(rng: np.random.Generator, slices: int) -> tuple[float, float]:
-    """Return (centre, radius) of an organ present at z = 0; half of them end within the clip."""
+    """Return (centre, radius) of an organ present at z = 0; most of them end within the clip."""
     radius = float(np.exp(rng.uniform(np.log(2.5), np.log(40))))
-    if rng.random() < 0.75:
-        end = rng.uniform(0.8, slices)
+    if rng.random() < 0.85:
+        end = rng.uniform(0.8, 0.8 * slices)
         return end - radius, radius
     return rng.uniform(-0.7, 0.7) * radius, radius
 
