@@ -1,0 +1,125 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracking import WHOLE, answer, clicked, clip_of, mask_of, painted, same_answers, tracker_of, walking_disk
+
+from slicecast.engine.anchors import find_anchors
+from slicecast.engine.lanes import FAR_TIME, LOOK_AHEAD, Anchor, Lane, walk
+from slicecast.engine.propagate import Track
+
+CLIP = walking_disk(12)
+
+
+def lane(start=5, stop=12, **given):
+    return Lane(WHOLE, Anchor(start, answer(), "memory"), stop, **given)
+
+
+def anchor_on(tracker, number):
+    return find_anchors(tracker, [painted(number, CLIP[number])], WHOLE)[0]
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "slices"),
+    [(5, 9, [6, 7, 8]), (5, 2, [4, 3]), (5, -1, [4, 3, 2, 1, 0]), (5, 6, []), (5, 4, []), (5, 5, [])],
+)
+def test_a_lane_visits_the_slices_between_its_anchor_and_its_stop(start, stop, slices):
+    walking, visited = lane(start, stop), []
+    while walking.live:
+        visited += walking.next_slices(1)
+        walking.take(answer(), "memory", keep=3)
+    assert visited == slices == list(walking.answers)
+
+
+def test_a_lane_looks_no_further_than_its_stop():
+    assert list(lane(5, 9).next_slices(2)) == [6, 7]
+    assert list(lane(5, 9).next_slices(99)) == [6, 7, 8]
+    assert list(lane(5, 2).next_slices(99)) == [4, 3]
+
+
+def test_memory_is_kept_by_lane_time_and_bounded():
+    walking = lane()
+    for n in range(5):
+        walking.take(answer(), f"slice {n}", keep=3)
+    assert walking.bank.anchors == ((0, "memory"),)
+    assert walking.bank.recent == ((3, "slice 2"), (4, "slice 3"), (5, "slice 4"))
+    assert walking.bank.time == 6 and walking.bank.last == "slice 4"
+    assert lane().bank.last == "memory"
+
+
+def test_the_anchor_ahead_lies_far_in_the_future():
+    ahead = Anchor(9, answer(), "other")
+    assert lane(5, 9, ahead=ahead).bank.anchors == ((0, "memory"), (FAR_TIME, "other"))
+
+
+@pytest.mark.parametrize(("gone_slices", "walked"), [(0, 6), (1, 1), (2, 4)])
+def test_a_lane_ends_when_the_object_stays_away(gone_slices, walked):
+    there = [False, True, False, False, True, True]
+    walking = lane(gone_slices=gone_slices)
+    for present in there:
+        if walking.live:
+            walking.take(answer(np.ones((8, 8), bool)) if present else answer(), "memory", keep=3)
+    assert len(walking.answers) == walked
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(-1, 12)), min_size=1, max_size=6))
+def test_a_batch_of_lanes_equals_each_lane_alone(plan):
+    tracker = tracker_of(clip_of(CLIP))
+    together = [Lane(WHOLE, anchor_on(tracker, start), stop) for start, stop in plan]
+    walk(tracker, together)
+    for (start, stop), batched in zip(plan, together, strict=True):
+        alone = Lane(WHOLE, anchor_on(tracker, start), stop)
+        walk(tracker, [alone])
+        assert same_answers(alone.answers, batched.answers)
+
+
+def test_directions_do_not_share_memory():
+    """What lies behind a lane's anchor cannot change what the lane sees."""
+    clip = clip_of(CLIP)
+    other = clip.copy()
+    other[:5] = 0.0
+    lanes = []
+    for frames in (clip, other):
+        tracker = tracker_of(frames)
+        pair = [Lane(WHOLE, anchor_on(tracker, 5), stop) for stop in (12, -1)]
+        walk(tracker, pair)
+        lanes.append(pair)
+    (up, down), (other_up, other_down) = lanes
+    assert same_answers(up.answers, other_up.answers)
+    assert not same_answers(down.answers, other_down.answers)
+
+
+def test_a_lane_follows_its_object():
+    tracker = tracker_of(clip_of(CLIP))
+    walking = Lane(WHOLE, anchor_on(tracker, 0), 12)
+    walk(tracker, [walking])
+    track = Track(WHOLE, walking.answers, ())
+    for number in range(1, 12):
+        seen = mask_of(track, number)
+        assert 2 * (seen & CLIP[number]).sum() / (seen.sum() + CLIP[number].sum()) > 0.85
+
+
+def test_slices_are_encoded_ahead_in_batches_and_only_once():
+    batches = []
+
+    class Counting(type(tracker_of(CLIP).predictor)):
+        def encode(self, frames):
+            batches.append(len(frames))
+            return super().encode(frames)
+
+    tracker = tracker_of(clip_of(CLIP), predictor=Counting())
+    walk(tracker, [Lane(WHOLE, anchor_on(tracker, 6), stop) for stop in (12, -1)])
+    assert batches == [1, 2 * LOOK_AHEAD, 3]
+    assert tracker.encoded == 12
+
+
+def test_progress_counts_every_answer():
+    told = []
+    tracker = tracker_of(clip_of(CLIP), progress=lambda done, what: told.append((done, what)))
+    anchor = find_anchors(tracker, [clicked(6, (32, 32))], WHOLE)[0]
+    walk(tracker, [Lane(WHOLE, anchor, 12), Lane(WHOLE, anchor, 3)])
+    assert told[0] == (1, "reading prompts") and told[-1] == (1 + 5 + 2, "propagating")
+    assert all(first[0] < second[0] for first, second in pairwise(told))

@@ -1,0 +1,24 @@
+import pytest
+
+from slicecast.engine.options import EngineOptions
+from slicecast.errors import ConfigError
+
+
+def test_the_defaults_are_valid():
+    assert EngineOptions().zoom == "auto"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"zoom": "yes"}, "zoom is 'yes'; it must be auto, on or off"),
+        ({"zoom_margin": 0.5}, "zoom_margin is 0.5; it must lie between 1 and 10"),
+        ({"zoom_margin": float("nan")}, "zoom_margin is nan"),
+        ({"zoom_rounds": -1}, "zoom_rounds is -1; it must not be negative"),
+        ({"gone_slices": -2}, "gone_slices is -2"),
+        ({"fill_holes_px": -1}, "fill_holes_px is -1"),
+    ],
+)
+def test_a_bad_value_is_named(given, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        EngineOptions(**given)
