@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from slicecast.cli import serve
-from slicecast.errors import ConfigError, ResourceError
+from slicecast.errors import ConfigError, ResourceError, UnknownModel
 
 
 @pytest.fixture
@@ -51,10 +51,20 @@ def test_it_listens_on_this_machine_only(started, folders):
 
 
 def test_settings_reach_the_app(started, folders):
-    run(folders, "--model", "tiny", "--labels", "spleen,liver", "--conf", "device=cpu", "--conf", "follow_links=true")
+    run(
+        folders,
+        "--model",
+        "sam2_nano",
+        "--labels",
+        "spleen,liver",
+        "--conf",
+        "device=cpu",
+        "--conf",
+        "follow_links=true",
+    )
     words = started[0]
     pairs = {words[n + 1]: words[n + 2] for n, word in enumerate(words) if word == "--conf"}
-    assert pairs == {"model": "tiny", "labels": "spleen,liver", "device": "cpu", "follow_links": "true"}
+    assert pairs == {"model": "sam2_nano", "labels": "spleen,liver", "device": "cpu", "follow_links": "true"}
 
 
 @pytest.mark.parametrize("place", ["..", "."])
@@ -108,3 +118,9 @@ def test_a_port_in_use():
 def test_a_setting_without_value(started, folders):
     with pytest.raises(ConfigError, match="--conf device has no value"):
         run(folders, "--conf", "device")
+
+
+def test_an_unknown_model(started, folders):
+    with pytest.raises(UnknownModel, match="sam9"):
+        run(folders, "--model", "sam9")
+    assert started == []

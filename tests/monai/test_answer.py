@@ -2,16 +2,22 @@
 
 import json
 import math
+import tempfile
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from builders import phantom
-from slicecast.service.segment import NextSlice, SegmentResult, SliceConfidence
 
 from slicecast.monai.answer import answer_params, mean_confidence, renumber, write_answer
 from slicecast.monai.request import InferRequest
+from slicecast.service.segment import NextSlice, SegmentResult, SliceConfidence
 from slicecast.volume import Geometry
+
+
+@pytest.fixture(autouse=True)
+def _temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def result(**changes):

@@ -5,10 +5,11 @@ from builders import ORIENTATIONS, phantom, stored_as
 from fastapi import HTTPException
 from labelserver import upload_name
 from monailabel.interfaces.tasks.infer_v2 import InferType
-from slicecast.service.segment import SegmentRequest
 
 from slicecast.errors import QueueFull
 from slicecast.monai.infer import SegmentTask, segment_tasks, stored_k_axis
+from slicecast.service.segment import SegmentRequest
+from slicecast.service.studies import Studies
 from slicecast.volume import read_volume, write_mask
 
 
@@ -17,6 +18,7 @@ class Questions:
 
     def __init__(self) -> None:
         self.asked: list[SegmentRequest] = []
+        self.studies = Studies()
 
     def segment(self, request, **_):
         self.asked.append(request)

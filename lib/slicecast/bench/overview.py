@@ -45,10 +45,11 @@ def _draw_case(axes: Sequence[Axes], case: Case, records: list[ObjectRecord]) ->
             _outline(plot, stack.slice(n), colour)
         if axis.in_plane[1] == 2:  # y is up the body on coronal and sagittal slices
             plot.invert_yaxis()
-        plot.set_title(f"{axis.name.lower()} slice {to_canonical.to_source_slice(axis, n)}", fontsize=8)
+        plot.set_title(f"\n{axis.name.lower()} slice {to_canonical.to_source_slice(axis, n)}", fontsize=8)
         plot.set_axis_off()
     scores = ", ".join(f"{record.name} {record.final_dice:.2f}" for record in records)
-    axes[0].set_title(f"{case.id}: {scores}\n", fontsize=9, loc="left")  # a line above the slices' own titles
+    heading = f"{case.id}: {scores}\n"  # stands in the line that the slices' titles leave free
+    axes[0].text(0, 1.02, heading, transform=axes[0].transAxes, fontsize=9, va="bottom").set_in_layout(False)
 
 
 def _outline(plot: Axes, labels: np.ndarray, colour: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from slicecast.errors import ConfigError, ResourceError
+from slicecast.models.weights import choose_model
 
 app = typer.Typer(add_completion=False)
 
@@ -44,6 +45,7 @@ def serve(
     """
     check_folders(studies, app_dir)
     check_port(host, port)
+    choose_model(model or None)
     named = {"model": model, "labels": labels or described_labels(studies)}
     pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
     typer.echo(_welcome(studies, host, port))

@@ -39,7 +39,8 @@ def answer_params(
     """Collect what goes beside the mask, as JSON values.
 
     Keys: label_names (name -> value, objects with voxels), objects (value, voxels and ml of each), confidence
-    (per slice), mean_confidence, next_slice (slice, axis, reason, score), latencies in seconds, warnings.
+    (per slice, counted as stored along `axis`), mean_confidence, axis, window, next_slice (slice, axis, reason,
+    score), latencies in seconds, warnings.
     """
     voxels = np.bincount(mask.ravel(), minlength=max(values.values()) + 1)
     ml = result.geometry.voxel_volume_ml
@@ -52,6 +53,8 @@ def answer_params(
         },
         "confidence": [{"slice": int(c.slice), "value": _rounded(c.value)} for c in result.confidence],
         "mean_confidence": mean_confidence(result),
+        "axis": result.axis,
+        "window": result.window.name if result.window else None,
         "next_slice": _next_slice(result),
         "latencies": _latencies(seconds),
         "warnings": list(result.warnings),

@@ -9,7 +9,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from slicecast.monai.answer import write_answer
 from slicecast.monai.door import http_errors
-from slicecast.monai.grid import stored_geometry
 from slicecast.monai.masks import uploaded_mask, uploaded_masks, with_label_file
 from slicecast.monai.request import InferRequest, Style, parse_request
 from slicecast.service.segment import SegmentRequest, SegmentService
@@ -67,7 +66,7 @@ class SegmentTask(InferTask):
         return replace(parsed, slice=None).with_masks(masks)
 
     def _segment_request(self, parsed: InferRequest, image: Path) -> SegmentRequest:
-        geometry = stored_geometry(image)
+        geometry = self._service.studies.open(image).reorientation.source
         flat = self.dimension == 2
         return SegmentRequest(
             image=image,
