@@ -1,0 +1,311 @@
+"""SAM 2 behind the engine's port: parity with sam2's own video predictor, and batches that do not mix."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tracking import PLAIN, boxed, clicked, disk, frames_of, painted, same_answers
+
+from slicecast.engine.anchors import anchors_alone, find_anchors
+from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.frames import View
+from slicecast.engine.lanes import Lane, walk
+from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
+from slicecast.engine.propagate import segment
+from slicecast.engine.tracker import Tracker
+from slicecast.errors import DeviceUnavailable, WeightsCorrupt, WeightsMissing
+from slicecast.models import sam2_forward as steps
+from slicecast.models.registry import ModelSpec, bundled_spec
+from slicecast.models.sam2 import ENCODE_BATCH, Sam2Predictor, choose_device, load_predictor
+
+SIZE, COUNT = 128, 6
+WHOLE = View(0, 0, SIZE, SIZE)
+OBJECT = disk((SIZE, SIZE), centre_xy=(56, 64), radius=24)
+TOLERANCE = 1e-4
+"""Of the logits, against sam2's own predictor."""
+
+PROMPTS = {
+    "mask": lambda n: painted(n, OBJECT),
+    "box": lambda n: boxed(n, 30, 38, 82, 90),
+    "clicks": lambda n: clicked(n, (56, 64), (60, 70), negative=[(15, 20)]),
+}
+
+
+@dataclass
+class Clip:
+    """Frames on disk, as sam2 reads them, and the same frames as the engine reads them."""
+
+    folder: str
+    grey: np.ndarray
+    cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(1 << 28))
+    features: dict = field(default_factory=dict)
+    """What sam2's predictor keeps of encoded frames; it keeps one by itself, here all, so that tests stay quick."""
+
+    def tracker(self, model):
+        return Tracker(Sam2Predictor(model), frames_of(self.grey), self.cache, PLAIN)
+
+    @torch.inference_mode()
+    def open(self, model):
+        state = model.init_state(self.folder)
+        for number in range(COUNT) if not self.features else ():
+            model._get_image_feature(state, number, 1)
+            self.features |= state["cached_features"]
+        state["cached_features"] = dict(self.features)
+        return state
+
+
+def store(frames, folder):
+    folder.mkdir()
+    for n, frame in enumerate(frames):
+        Image.fromarray(frame).convert("RGB").save(folder / f"{n:05d}.jpg", quality=95)
+    read = [np.asarray(Image.open(path).convert("RGB"))[:, :, 0] for path in sorted(folder.glob("*.jpg"))]
+    return Clip(str(folder), np.stack(read).astype(np.float32) / 255)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    rng = np.random.default_rng(0)
+    coarse = rng.normal(size=(1, 8, 8)) + 0.3 * rng.normal(size=(COUNT, 8, 8))
+    fine = np.kron(coarse, np.ones((SIZE // 8, SIZE // 8)))
+    fine[:, OBJECT] += 2.0
+    return ((fine - fine.min()) / np.ptp(fine) * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip(pixels, tmp_path_factory):
+    return store(pixels, tmp_path_factory.mktemp("clip") / "forward")
+
+
+@pytest.fixture
+def absent_minded(hiera):
+    """The network, but sure that the object is nowhere."""
+    bias = hiera.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
+    with torch.no_grad():
+        bias -= 5.0
+    yield hiera
+    with torch.no_grad():
+        bias += 5.0
+
+
+def tell(model, state, prompt):
+    """Give a slice's prompts to sam2's predictor."""
+    if prompt.mask is not None:
+        return model.add_new_mask(state, prompt.slice, 1, prompt.mask)
+    if prompt.box_xyxy is not None:
+        return model.add_new_points_or_box(state, prompt.slice, 1, box=prompt.box_xyxy)
+    labels = prompt.labels.astype(np.int32)
+    return model.add_new_points_or_box(state, prompt.slice, 1, points=prompt.points_xy, labels=labels)
+
+
+def logits_of(state):
+    """Return every answered frame's logits (m, m) and object score."""
+    kept = state["output_dict_per_obj"][0]
+    outputs = {**kept["non_cond_frame_outputs"], **kept["cond_frame_outputs"]}
+    return {n: (out["pred_masks"][0, 0].numpy(), float(out["object_score_logits"])) for n, out in outputs.items()}
+
+
+def reference(model, clip, prompts, *, reverse=False):
+    """Return what sam2's own predictor answers."""
+    state = clip.open(model)
+    for prompt in prompts:
+        tell(model, state, prompt)
+    for _ in model.propagate_in_video(state, start_frame_idx=COUNT - 1 if reverse else None, reverse=reverse):
+        pass
+    return logits_of(state)
+
+
+def one_lane(tracker, prompt, *, stop):
+    anchor = anchors_alone(tracker, [prompt], WHOLE)[0]
+    lane = Lane(WHOLE, anchor, stop)
+    walk(tracker, [lane])
+    return {prompt.slice: anchor.answer, **lane.answers}
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for number, (logits, score) in theirs.items():
+        assert np.abs(ours[number].logits - logits).max() <= TOLERANCE, number
+        assert abs(ours[number].object_score - score) <= TOLERANCE, number
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_a_forward_lane_equals_sam2s_own_predictor(hiera, clip, kind):
+    prompt = PROMPTS[kind](0)
+    theirs = reference(hiera, clip, [prompt])
+    assert_same(one_lane(clip.tracker(hiera), prompt, stop=COUNT), theirs)
+    assert np.std(theirs[3][0]) > 1e-2  # there is something to compare
+
+
+@pytest.mark.parametrize("kind", ["mask", "clicks"])
+def test_a_lost_object_is_lost_in_the_same_way(absent_minded, clip, kind):
+    prompt = PROMPTS[kind](0)
+    ours = one_lane(clip.tracker(absent_minded), prompt, stop=COUNT)
+    assert_same(ours, reference(absent_minded, clip, [prompt]))
+    assert all((ours[n].logits == -1024).all() and not ours[n].present for n in range(1, COUNT))
+
+
+def test_a_lane_downwards_equals_sam2s_reverse_and_our_own_on_the_flipped_clip(hiera, clip, pixels, tmp_path):
+    down = one_lane(clip.tracker(hiera), PROMPTS["mask"](COUNT - 1), stop=-1)
+    assert_same(down, reference(hiera, clip, [PROMPTS["mask"](COUNT - 1)], reverse=True))
+    flipped = one_lane(store(pixels[::-1], tmp_path / "flipped").tracker(hiera), PROMPTS["mask"](0), stop=COUNT)
+    mirrored = {COUNT - 1 - n: seen for n, seen in flipped.items()}
+    assert same_answers(dict(sorted(down.items())), dict(sorted(mirrored.items())))
+
+
+def test_between_two_painted_slices_a_lane_knows_the_one_ahead_as_sam2_does(hiera, clip):
+    prompts = [PROMPTS["mask"](0), PROMPTS["mask"](COUNT - 1)]
+    tracker = clip.tracker(hiera)
+    low, high = anchors_alone(tracker, prompts, WHOLE)
+    lane = Lane(WHOLE, low, COUNT - 1, ahead=high)
+    walk(tracker, [lane])
+    theirs = reference(hiera, clip, prompts)
+    assert_same(lane.answers, {n: theirs[n] for n in range(1, COUNT - 1)})
+
+
+def test_sam2s_own_predictor_forgets_a_click_on_a_tracked_frame_and_we_do_not(hiera, clip):
+    start, correction = PROMPTS["mask"](0), clicked(4, (100, 100))
+    state = clip.open(hiera)
+    tell(hiera, state, start)
+    list(hiera.propagate_in_video(state))
+    tracked = logits_of(state)[4][0]
+    tell(hiera, state, correction)
+    corrected = state["temp_output_dict_per_obj"][0]["non_cond_frame_outputs"][4]["pred_masks"][0, 0].numpy().copy()
+    list(hiera.propagate_in_video(state))
+    assert np.abs(corrected - tracked).max() > 1e-3  # the click said something
+    assert np.array_equal(logits_of(state)[4][0], tracked)  # and it is gone
+
+    ours = find_anchors(clip.tracker(hiera), [start, correction], WHOLE)
+    assert [anchor.slice for anchor in ours] == [0, 4]
+    assert np.abs(ours[1].answer.logits - corrected).max() <= TOLERANCE
+    kept = segment(clip.tracker(hiera), {"a": (start, correction)}).tracks["a"].answers[4]
+    assert kept.prompted and np.array_equal(kept.logits, ours[1].answer.logits)
+
+
+@pytest.mark.parametrize("switches", [{}, {"carry": True, "dense_prompts": True}], ids=["stock", "carry"])
+def test_a_batch_of_lanes_equals_each_lane_alone(nano, switches):
+    rng = np.random.default_rng(4)
+    clip = rng.random((5, 64, 64), dtype=np.float32)
+    view, mask = View(0, 0, 64, 64), disk(radius=14)
+    given = [painted(2, mask), clicked(1, (30, 30)), clicked(3, (20, 40)), boxed(2, 20, 20, 44, 44)]
+
+    def tracker():
+        return Tracker(Sam2Predictor(nano, **switches), frames_of(clip), EmbeddingCache(1 << 28), PLAIN)
+
+    def lanes(anchors):
+        return [Lane(view, anchor, stop) for anchor in anchors for stop in (5, -1)]
+
+    shared = tracker()
+    together = lanes(anchors_alone(shared, given, view))
+    walk(shared, together)
+    alone = [lane for prompt in given for lane in lanes(anchors_alone(tracker(), [prompt], view))]
+    for batched, single in zip(together, alone, strict=True):
+        walk(tracker(), [single])
+        assert same_answers(batched.answers, single.answers, atol=1e-5)
+
+
+def encoded(predictor, seed=0):
+    rng = np.random.default_rng(seed)
+    return predictor.encode(rng.random((1, 64, 64), dtype=np.float32))[0]
+
+
+def click_at(*xy):
+    return ModelPrompt(np.array([xy], np.float32), np.array([1], np.int32))
+
+
+def test_the_carry_is_the_slice_before(nano):
+    predictor, plain = Sam2Predictor(nano, carry=True), Sam2Predictor(nano)
+    first, second = encoded(predictor), encoded(predictor, 1)
+    memory = predictor.prompt([PromptJob(first, click_at(30, 30))], num_slices=3)[0].memory
+    bank = Bank(((0, memory),))
+    seen = predictor.track([TrackJob(second, bank)], num_slices=3)[0]
+    with torch.inference_mode():
+        stacked = steps.Bank({0: memory.memory}, {})
+        wanted = steps.track(nano, second.features, stacked, time=1, num_slices=3, carry=memory.logits)
+    assert np.array_equal(seen.logits, wanted.logits[0, 0].numpy())
+    assert not np.array_equal(seen.logits, plain.track([TrackJob(second, bank)], num_slices=3)[0].logits)
+
+
+def test_drawn_prompts_are_another_model(nano):
+    drawn, plain = Sam2Predictor(nano, dense_prompts=True), Sam2Predictor(nano)
+    job = PromptJob(encoded(plain), click_at(30, 30))
+    assert not np.array_equal(*(p.prompt([job], num_slices=1)[0].memory.memory.pointer for p in (drawn, plain)))
+    assert len({p.fingerprint for p in (drawn, plain, Sam2Predictor(nano, carry=True))}) == 3
+
+
+def test_the_earlier_answer_matters_to_a_correction(nano):
+    predictor = Sam2Predictor(nano)
+    picture = encoded(predictor)
+    jobs = [
+        PromptJob(picture, click_at(30, 30), previous=previous)
+        for previous in (None, np.full((16, 16), -9.0, np.float32), np.full((16, 16), 9.0, np.float32))
+    ]
+    pointers = [seen.memory.memory.pointer for seen in predictor.prompt(jobs, num_slices=1)]
+    assert not torch.allclose(pointers[0], pointers[1]) and not torch.allclose(pointers[1], pointers[2])
+
+
+def test_encoding_goes_in_batches_and_counts_its_bytes(nano):
+    predictor = Sam2Predictor(nano)
+    frames = np.random.default_rng(0).random((ENCODE_BATCH + 1, 64, 64), dtype=np.float32)
+    many = predictor.encode(frames)
+    assert len(many) == ENCODE_BATCH + 1
+    alone = predictor.encode(frames[-1:])[0]
+    assert all(torch.equal(a, b) for a, b in zip(many[-1].features.maps, alone.features.maps, strict=True))
+    assert alone.nbytes == 4 * sum(m.numel() for m in alone.features.maps)
+
+
+def test_no_call_leaves_gradients_or_autocast_behind(nano):
+    predictor = Sam2Predictor(nano, bf16=True)
+    seen = predictor.prompt([PromptJob(encoded(predictor), click_at(30, 30))], num_slices=1)[0]
+    assert seen.logits.dtype == np.float32 and np.isfinite(seen.logits).all()
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
+
+
+def spec_of(path, **given):
+    fields = {"name": "tiny", "title": "Tiny", "licence": "any", "url": "https://example.org/tiny", "image_size": 64}
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "0" * 64
+    fields |= {"architecture": bundled_spec().architecture, "file": path.name, "sha256": sha256}
+    return ModelSpec(**{**fields, **given})
+
+
+@pytest.fixture
+def weights_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLICECAST_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+def test_a_registered_model_is_loaded_with_its_switches(nano, weights_folder):
+    save_file(nano.state_dict(), weights_folder / "tiny.safetensors")
+    spec = spec_of(weights_folder / "tiny.safetensors", carry=True, dense_prompts=True, zoom=True)
+    predictor = load_predictor(spec, device="cpu")
+    assert predictor.zoom and predictor.image_size == 64 and predictor.device.type == "cpu"
+    assert spec.sha256 in predictor.fingerprint
+    job = PromptJob(encoded(predictor), click_at(30, 30))
+    same = Sam2Predictor(nano, carry=True, dense_prompts=True)
+    assert np.array_equal(*(p.prompt([job], num_slices=1)[0].logits for p in (predictor, same)))
+
+
+def test_weights_of_another_network_are_refused(weights_folder):
+    save_file({"w": torch.zeros(1)}, weights_folder / "tiny.safetensors")
+    with pytest.raises(WeightsCorrupt, match=r"do not fit its architecture: .* are missing, 1 are unknown"):
+        load_predictor(spec_of(weights_folder / "tiny.safetensors"), device="cpu")
+
+
+def test_missing_weights_are_said_to_be_missing(weights_folder):
+    with pytest.raises(WeightsMissing):
+        load_predictor(spec_of(weights_folder / "tiny.safetensors"), device="cpu")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cpu", "cpu"), ("auto", "cuda" if torch.cuda.is_available() else "cpu")])
+def test_a_device_is_chosen_by_name(name, kind):
+    assert choose_device(name).type == kind
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
+def test_a_device_that_cannot_be_used_is_named(name):
+    with pytest.raises(DeviceUnavailable, match=f"'{name}'"):
+        choose_device(name)
