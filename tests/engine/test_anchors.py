@@ -1,0 +1,97 @@
+import numpy as np
+from tracking import WHOLE, absent, boxed, clicked, clip_of, disk, painted, tracker_of, walking_disk
+
+from slicecast.engine.anchors import anchors_alone, find_anchors, model_prompt
+from slicecast.engine.fake import FakePredictor
+from slicecast.engine.frames import View
+
+TRUTH = walking_disk(10)
+CLIP = clip_of(TRUTH)
+
+
+class Watched(FakePredictor):
+    """Notes what it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def prompt(self, jobs, *, num_slices):
+        self.asked += [(len(job.prompt.labels), job.bank is not None, job.previous is not None) for job in jobs]
+        return super().prompt(jobs, num_slices=num_slices)
+
+
+def settle(*prompts, clip=CLIP):
+    tracker = tracker_of(clip, predictor=Watched())
+    return find_anchors(tracker, prompts, WHOLE), tracker
+
+
+def test_a_painted_slice_is_its_own_answer():
+    anchors, _ = settle(painted(3, TRUTH[3]))
+    assert anchors[0].slice == 3 and anchors[0].answer.prompted and anchors[0].answer.predicted_iou == 1.0
+
+
+def test_every_mask_and_box_is_asked_alone():
+    anchors, tracker = settle(painted(1, TRUTH[1]), boxed(6, 22, 22, 42, 42))
+    assert [a.slice for a in anchors] == [1, 6]
+    assert tracker.predictor.asked == [(0, False, False), (0, False, False)] and tracker.done == 2
+
+
+def test_of_clicks_the_strongest_slice_is_asked_alone_and_the_others_correct():
+    anchors, tracker = settle(clicked(2, (28, 32)), clicked(5, (30, 32), (32, 32)), clicked(8, (34, 32)))
+    assert [a.slice for a in anchors] == [2, 5, 8]
+    assert tracker.predictor.asked == [(2, False, False), (1, True, True), (1, True, True)]
+
+
+def test_clicks_beside_a_painted_slice_correct_it_elsewhere():
+    anchors, tracker = settle(painted(0, TRUTH[0]), clicked(9, negative=[(42, 32)]))
+    assert [a.slice for a in anchors] == [0, 9]
+    assert tracker.predictor.asked[1] == (1, True, True)
+    assert not anchors[1].answer.logits[16, 21] > 0
+
+
+def test_a_negative_click_where_the_object_is_not_says_nothing():
+    gone = clip_of(walking_disk(10, stop=5))
+    anchors, _ = settle(painted(0, TRUTH[0]), clicked(8, negative=[(50, 50)]), clip=gone)
+    assert [a.slice for a in anchors] == [0]
+
+
+def test_a_positive_click_beyond_the_objects_end_starts_anew():
+    gap = TRUTH.copy()
+    gap[3:7] = False
+    anchors, tracker = settle(painted(0, TRUTH[0]), clicked(9, (35, 32)), clip=clip_of(gap))
+    assert [a.slice for a in anchors] == [0, 9] and anchors[1].answer.present
+    assert tracker.predictor.asked[1:] in ([(1, True, True)], [(1, False, False)])
+
+
+def test_absent_slices_are_no_anchors():
+    assert [a.slice for a in settle(painted(3, TRUTH[3]), absent(5))[0]] == [3]
+
+
+def test_the_order_of_the_prompts_does_not_matter():
+    prompts = [painted(2, TRUTH[2]), clicked(5, (31, 32)), clicked(8, negative=[(44, 32)])]
+    first, second = settle(*prompts)[0], settle(*prompts[::-1])[0]
+    assert [a.slice for a in first] == [a.slice for a in second]
+    assert all(np.array_equal(a.answer.logits, b.answer.logits) for a, b in zip(first, second, strict=True))
+
+
+def test_alone_only_slices_that_can_start_are_answered():
+    tracker = tracker_of(CLIP, predictor=Watched())
+    given = [clicked(1, (27, 32)), clicked(2, negative=[(40, 32)]), absent(3), painted(4, TRUTH[4])]
+    assert [a.slice for a in anchors_alone(tracker, given, WHOLE)] == [1, 4]
+    assert not any(bank for _, bank, _ in tracker.predictor.asked)
+
+
+def test_a_mask_goes_to_the_model_in_its_pixels():
+    prompt = painted(0, disk(centre_xy=(32, 32), radius=10))
+    assert (model_prompt(prompt, WHOLE, size=64).mask == prompt.mask).all()
+    zoomed = model_prompt(prompt, View(16, 16, 32, 32), size=64).mask
+    assert abs(zoomed.mean() - 4 * prompt.mask.mean()) < 0.01
+
+
+def test_a_mask_smaller_than_a_model_pixel_does_not_vanish():
+    dot = np.zeros((300, 300), bool)
+    dot[120, 200] = True
+    sent = model_prompt(painted(0, dot), View(0, 0, 300, 300), size=64).mask
+    y, x = np.argwhere(sent).mean(axis=0)
+    assert sent.any() and abs(x - 200 * 64 / 300) < 1 and abs(y - 120 * 64 / 300) < 1

@@ -1,0 +1,218 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import dice
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracking import (
+    PLAIN,
+    absent,
+    boxed,
+    clicked,
+    clip_of,
+    disk,
+    mask_of,
+    painted,
+    same_answers,
+    tracker_of,
+    walking_disk,
+)
+
+from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.fake import FakePredictor
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.propagate import segment
+from slicecast.errors import Cancelled
+
+TRUTH = walking_disk(10)
+CLIP = clip_of(TRUTH)
+TIDY = EngineOptions(zoom="off")
+
+
+def run(*prompts, clip=CLIP, options=PLAIN, **given):
+    return segment(tracker_of(clip, options=options), {"a": prompts}, **given)
+
+
+def volume(found, count=10, shape=(64, 64)):
+    return np.stack([found.labels.get(n, np.zeros(shape, np.uint8)) for n in range(count)])
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [painted(4, TRUTH[4]), boxed(4, 20, 22, 40, 42), clicked(4, (30, 32))],
+    ids=["mask", "box", "click"],
+)
+@pytest.mark.parametrize("zoom", ["off", "on"])
+def test_one_prompt_finds_the_object_in_the_whole_volume(prompt, zoom):
+    found = run(prompt, options=replace(TIDY, zoom=zoom))
+    assert dice(volume(found) == 1, TRUTH) > 0.9
+    assert sorted(found.confidence) == list(range(10)) and found.slices_encoded >= 10
+    assert found.suggestion.slice != 4
+
+
+def test_a_painted_slice_comes_back_exactly():
+    odd = TRUTH[4].copy()
+    odd[30:33, 28:31] = False  # a hole, and an island that no model would draw
+    odd[2, 2] = True
+    found = run(painted(4, odd), options=TIDY)
+    assert ((found.labels[4] == 1) == odd).all()
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(10, 50), st.integers(10, 50), st.integers(0, 6)), max_size=3))
+def test_whatever_is_painted_comes_back_exactly(given_masks):
+    masks = {n: disk(centre_xy=(x, y), radius=r) for n, x, y, r in given_masks} | {5: TRUTH[5]}
+    found = run(*(painted(n, mask) for n, mask in sorted(masks.items())), options=TIDY)
+    assert all((volume(found)[n] == mask).all() for n, mask in masks.items())
+
+
+def test_a_painted_dot_that_the_model_cannot_see_still_comes_back():
+    dot = np.zeros((512, 512), bool)
+    dot[100, 200] = True
+    tracker = tracker_of(np.zeros((3, 512, 512), np.float32), options=TIDY, predictor=FakePredictor(image_size=64))
+    found = segment(tracker, {"a": [painted(1, dot)]})
+    assert (found.labels[1] == dot).all()
+
+
+def test_painted_slices_of_two_objects_never_overwrite_each_other():
+    left, right = disk(centre_xy=(20, 32), radius=9), disk(centre_xy=(44, 32), radius=9)
+    clip = clip_of(np.stack([left | right] * 6))
+    prompts = {"left": [painted(2, left), painted(4, left)], "right": [painted(2, right), painted(3, right)]}
+    found = segment(tracker_of(clip, options=TIDY), prompts)
+    for name, value in (("left", 1), ("right", 2)):
+        for prompt in prompts[name]:
+            assert ((found.labels[prompt.slice] == value) == prompt.mask).all()
+
+
+def test_a_painted_slice_stands_against_another_objects_guess():
+    """The second object would claim the same bright disk on a slice that is painted as the first one's."""
+    found = segment(tracker_of(CLIP, options=TIDY), {"a": [painted(4, TRUTH[4])], "b": [clicked(3, (29, 32))]})
+    assert ((found.labels[4] == 1) == TRUTH[4]).all() and (found.labels[4] == 2).sum() < 30
+
+
+@pytest.mark.parametrize("gone_slices", [0, 2])
+def test_a_slice_marked_absent_is_empty_and_stops_the_lanes(gone_slices):
+    found = run(painted(3, TRUTH[3]), absent(6), options=replace(PLAIN, gone_slices=gone_slices))
+    assert sorted(found.labels) == [0, 1, 2, 3, 4, 5]
+    assert 6 not in found.tracks["a"].answers
+
+
+def test_an_absent_slice_between_two_painted_ones_parts_them():
+    found = run(painted(1, TRUTH[1]), absent(5), painted(8, TRUTH[8]), options=TIDY)
+    assert sorted(found.labels) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_lanes_stay_within_their_limits():
+    found = run(painted(4, TRUTH[4]), limits={"a": (3, 7)})
+    assert sorted(found.tracks["a"].answers) == sorted(found.labels) == [3, 4, 5, 6]
+
+
+def test_lanes_end_where_the_object_does():
+    found = run(painted(4, TRUTH[4]), clip=clip_of(walking_disk(10, first=3, stop=6)))
+    assert sorted(found.labels) == [3, 4, 5]
+    assert sorted(found.tracks["a"].answers) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_only_the_prompted_slices_when_asked():
+    found = run(painted(2, TRUTH[2]), clicked(6, (32, 32)), slices_only=True)
+    assert sorted(found.labels) == [2, 6] and found.slices_walked == 2
+
+
+def test_two_objects_do_not_overlap_and_keep_their_order():
+    left, right = disk(centre_xy=(20, 32), radius=9), disk(centre_xy=(44, 32), radius=9)
+    clip = clip_of(np.stack([left | right] * 6))
+    found = segment(tracker_of(clip), {"left": [clicked(1, (20, 32))], "right": [clicked(4, (44, 32))]})
+    assert dice(volume(found, 6) == 1, np.stack([left] * 6)) > 0.9
+    assert dice(volume(found, 6) == 2, np.stack([right] * 6)) > 0.9
+
+
+def test_an_object_is_the_same_alone_and_among_others():
+    alone = run(clicked(1, (27, 32))).tracks["a"]
+    prompts = {"b": [painted(5, TRUTH[5]), clicked(8, negative=[(34, 32)])], "a": [clicked(1, (27, 32))]}
+    assert same_answers(alone.answers, segment(tracker_of(CLIP), prompts).tracks["a"].answers)
+
+
+def test_corrections_are_kept_and_change_their_neighbours():
+    start, correction = painted(0, TRUTH[0]), clicked(5, (10, 10), negative=[(36, 32)])
+    before, after = run(start).tracks["a"], run(start, correction).tracks["a"]
+    assert mask_of(after, 5)[10, 10] and not mask_of(after, 5)[32, 36]
+    assert after.answers[5].prompted and not same_answers({4: before.answers[4]}, {4: after.answers[4]})
+
+
+def test_a_removed_click_leaves_no_trace():
+    tracker = tracker_of(CLIP)
+    fresh = segment(tracker, {"a": [painted(2, TRUTH[2])]})
+    segment(tracker_of(CLIP, cache=tracker.cache), {"a": [painted(2, TRUTH[2]), clicked(6, (10, 10))]})
+    again = segment(tracker_of(CLIP, cache=tracker.cache), {"a": [painted(2, TRUTH[2])]})
+    assert same_answers(fresh.tracks["a"].answers, again.tracks["a"].answers) and again.slices_encoded == 0
+    assert (volume(fresh) == volume(again)).all()
+
+
+@pytest.mark.parametrize("prompt", ["mask", "clicks"])
+def test_the_reversed_volume_gives_the_reversed_result(prompt):
+    def prompts(number):
+        given = [painted(2, TRUTH[2]), painted(7, TRUTH[7])] if prompt == "mask" else [clicked(3, (29, 32))]
+        return [replace(p, slice=number(p.slice)) for p in given]
+
+    up = run(*prompts(lambda n: n), options=TIDY)
+    down = run(*prompts(lambda n: 9 - n)[::-1], clip=CLIP[::-1], options=TIDY)
+    assert (volume(up) == volume(down)[::-1]).all()
+    assert up.confidence == pytest.approx({9 - n: v for n, v in down.confidence.items()}, abs=1e-6)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_mirrored_volume_gives_the_mirrored_result(axis):
+    up = run(painted(3, TRUTH[3]), options=TIDY)
+    mirrored = run(painted(3, np.flip(TRUTH[3], axis - 1)), clip=np.flip(CLIP, axis), options=TIDY)
+    assert (volume(up) == np.flip(volume(mirrored), axis)).all()
+
+
+def test_an_object_that_outgrows_its_window_gets_a_wider_one():
+    cone = np.stack([disk((160, 160), centre_xy=(80, 80), radius=r) for r in (8, 14, 22, 30, 38)])
+    narrow, wide = (
+        segment(
+            tracker_of(clip_of(cone), options=EngineOptions(zoom="on", zoom_rounds=rounds)),
+            {"a": [painted(0, cone[0])]},
+        ).tracks["a"]
+        for rounds in (0, 3)
+    )
+    assert wide.view.width > narrow.view.width
+    outside = [n for n in range(5) if mask_of(wide, n, (160, 160)).sum() > mask_of(narrow, n, (160, 160)).sum()]
+    assert 4 in outside
+
+
+def test_holes_are_filled_up_to_the_area_asked_for():
+    truth = np.stack([disk(radius=14)] * 4)
+    clip = clip_of(truth, noise=0.0)
+    clip[2, 29:35, 29:35] = 0.1
+
+    def has_hole(area):
+        found = run(painted(0, truth[0]), clip=clip, options=replace(PLAIN, fill_holes_px=area))
+        return found.labels[2][32, 32] == 0
+
+    assert has_hole(0) and has_hole(4) and not has_hole(60)
+
+
+def test_cancelling_raises_and_keeps_what_is_encoded():
+    cache, calls = EmbeddingCache(1 << 26), []
+
+    def cancelled():
+        calls.append(1)
+        return len(calls) > 6
+
+    with pytest.raises(Cancelled):
+        segment(tracker_of(CLIP, cache=cache, cancelled=cancelled), {"a": [painted(0, TRUTH[0])]})
+    held = cache.stats().entries
+    assert held > 1
+    found = segment(tracker_of(CLIP, cache=cache), {"a": [painted(0, TRUTH[0])]})
+    assert found.slices_encoded == 10 - held
+    fresh = run(painted(0, TRUTH[0]))
+    assert same_answers(found.tracks["a"].answers, fresh.tracks["a"].answers)
+
+
+def test_a_cache_too_small_for_one_request_changes_nothing_but_time():
+    tracker = tracker_of(CLIP, cache=EmbeddingCache(1))
+    found = segment(tracker, {"a": [painted(4, TRUTH[4])]})
+    assert same_answers(found.tracks["a"].answers, run(painted(4, TRUTH[4])).tracks["a"].answers)
+    assert tracker.cache.stats().entries == 1

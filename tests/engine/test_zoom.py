@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tracking import answer, boxed, clicked, clip_of, disk, frames_of, painted, tracker_of
+
+from slicecast.engine.frames import View, whole_view
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.zoom import GROWTH, MIN_SIDE_PX, choose_view, grown, to_model_prompt, touches_border, view_around
+
+BIG = (200, 240)
+SMALL_DISK = disk(BIG, centre_xy=(150, 60), radius=12)
+TRACKER = tracker_of(clip_of(SMALL_DISK[None]), options=EngineOptions())
+
+boxes = st.tuples(st.integers(0, 180), st.integers(0, 150), st.integers(0, 59), st.integers(0, 49)).map(
+    lambda b: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]], float)
+)
+
+
+def corners(box):
+    return np.asarray(box, float).reshape(2, 2)
+
+
+@given(st.lists(boxes, min_size=1, max_size=3), st.floats(1.0, 4.0), st.sampled_from([(1, 1), (0.7, 1.4), (3, 0.5)]))
+def test_the_window_holds_every_box_and_is_square_in_mm(given_boxes, margin, spacing):
+    frames = frames_of(np.zeros((1, *BIG), np.float32), spacing_xy_mm=spacing)
+    view = view_around(frames, np.array(given_boxes), margin=margin)
+    assert all(view.contains(corners(box)) for box in given_boxes)
+    assert abs(view.width * spacing[0] - view.height * spacing[1]) <= sum(spacing) / 2 + 1e-6
+    assert view.width >= MIN_SIDE_PX * max(spacing) / spacing[0] - 1 and view.width <= whole_view(frames).width
+
+
+def test_the_margin_scales_the_window():
+    views = [view_around(TRACKER.frames, np.array([[100, 80, 139, 99]]), margin=m) for m in (1.0, 2.0, 3.0)]
+    assert [v.width for v in views] == [40, 80, 120]
+    assert all(v.contains(corners([100, 80, 139, 99])) for v in views)
+
+
+def test_without_zoom_the_whole_slice_is_seen():
+    assert choose_view(TRACKER, [painted(0, SMALL_DISK)], zoom=False) == whole_view(TRACKER.frames)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [painted(0, SMALL_DISK), boxed(0, 138, 48, 162, 72), clicked(0, (150, 60))],
+    ids=["mask", "box", "click"],
+)
+def test_each_kind_of_prompt_leads_to_a_window_around_the_object(prompt):
+    view = choose_view(TRACKER, [prompt], zoom=True)
+    assert view.contains(corners([138, 48, 162, 72])) and view.width <= 80
+    assert abs(view.x0 + view.width / 2 - 150) < 5 and abs(view.y0 + view.height / 2 - 60) < 5
+
+
+def test_a_far_click_widens_the_window():
+    near, far = ([painted(0, SMALL_DISK), clicked(0, xy)] for xy in [(150, 60), (60, 150)])
+    assert choose_view(TRACKER, near, zoom=True).width < choose_view(TRACKER, far, zoom=True).width
+    assert choose_view(TRACKER, far, zoom=True).contains(np.array([[60.0, 150.0]]))
+
+
+def test_negative_clicks_do_not():
+    alone = choose_view(TRACKER, [painted(0, SMALL_DISK)], zoom=True)
+    assert choose_view(TRACKER, [painted(0, SMALL_DISK), clicked(0, negative=[(5, 190)])], zoom=True) == alone
+
+
+def test_where_nothing_is_found_the_whole_slice_is_seen():
+    blank = tracker_of(np.zeros((1, *BIG), np.float32), options=EngineOptions())
+    assert choose_view(blank, [clicked(0, (150, 60))], zoom=True) == whole_view(blank.frames)
+
+
+@pytest.mark.parametrize("centre", [(3, 60), (236, 60), (150, 2), (0, 199)])
+def test_an_object_at_the_slices_edge_is_found_and_needs_no_wider_window(centre):
+    mask = disk(BIG, centre_xy=centre, radius=12)
+    tracker = tracker_of(clip_of(mask[None]), options=EngineOptions())
+    view = choose_view(tracker, [clicked(0, centre)], zoom=True)
+    rows, columns = np.nonzero(mask)
+    assert view.width <= 80
+    assert view.contains(corners([columns.min(), rows.min(), columns.max(), rows.max()]))
+
+
+def at_border(side):
+    mask = np.zeros((16, 16), bool)
+    mask[{"top": np.s_[0, 6:9], "bottom": np.s_[-1, 6:9], "left": np.s_[6:9, 0], "right": np.s_[6:9, -1]}[side]] = True
+    return answer(mask)
+
+
+@pytest.mark.parametrize("side", ["left", "top", "right", "bottom"])
+def test_an_object_at_the_windows_border_counts_only_where_the_slice_goes_on(side):
+    shape = (100, 100)
+    inside = View(30, 30, 40, 40)
+    flush = {"left": View(0, 30, 40, 40), "top": View(30, 0, 40, 40)} | {
+        "right": View(60, 30, 40, 40),
+        "bottom": View(30, 70, 40, 40),
+    }
+    assert touches_border(inside, {0: at_border(side)}, shape)
+    assert not touches_border(flush[side], {0: at_border(side)}, shape)
+    assert all(touches_border(view, {0: at_border(side)}, shape) for other, view in flush.items() if other != side)
+
+
+def test_an_object_inside_or_absent_touches_nothing():
+    middle = np.zeros((16, 16), bool)
+    middle[4:12, 4:12] = True
+    lost = answer(np.ones((16, 16), bool), object_score=-1.0)
+    assert not touches_border(View(30, 30, 40, 40), {0: answer(middle), 1: lost, 2: answer()}, (100, 100))
+
+
+@given(st.integers(24, 100), st.integers(0, 100), st.integers(0, 100))
+def test_a_grown_window_holds_the_old_one_until_it_is_the_whole_slice(side, x0, y0):
+    old = View(x0, y0, side, side)
+    new = grown(old, TRACKER.frames)
+    if new == whole_view(TRACKER.frames):
+        assert old.width * GROWTH >= new.width - 1
+    else:
+        assert new.width == pytest.approx(old.width * GROWTH, abs=1)
+        assert new.x0 <= old.x0 and new.x0 + new.width >= old.x0 + old.width
+
+
+def test_prompts_are_carried_into_model_pixels():
+    view = View(100, 50, 40, 40)
+    sent = to_model_prompt(clicked(0, (110, 60), negative=[(120, 70), (10, 10)]), view, size=80)
+    assert sent.points_xy == pytest.approx(np.array([[20.5, 20.5], [40.5, 40.5]]))
+    assert sent.labels.tolist() == [1, 0] and sent.labels.dtype == np.int32 and sent.box_xyxy is None
+    box = to_model_prompt(boxed(0, 100, 50, 139, 89), view, size=80).box_xyxy
+    assert box == pytest.approx([0.5, 0.5, 78.5, 78.5])
