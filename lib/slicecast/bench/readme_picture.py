@@ -1,0 +1,145 @@
+"""Draw the README's picture: one click on one slice of a sample scan, and what the model makes of it in the volume.
+
+`python -m slicecast.bench.readme_picture` writes `docs/images/overview.png`. The click is where an annotator would
+click first, deepest inside the structure; everything red is the model's answer to that one click.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from slicecast.bench.annotator import Case, dice
+from slicecast.bench.demo import REPOSITORY, SampleData
+from slicecast.errors import PromptError
+from slicecast.prompts import ObjectPrompts, Point, PromptSet
+from slicecast.prompts.simulate import next_click
+from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.volume import Reorientation, SliceAxis, SliceStack, normalise
+
+ROWS, COLUMNS = 2, 4
+RESULT, TRUTH, CLICK = "#ff3b6b", "#2ecc71", "#ffd166"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """One structure of one case after one click.
+
+    Args:
+        case: image and truth.
+        name: the structure.
+        value: its number in the truth.
+        click_ijk: the click, as stored.
+        result: the answer; its mask holds 1.
+    """
+
+    case: Case
+    name: str
+    value: int
+    click_ijk: tuple[int, int, int]
+    result: SegmentResult
+
+
+def shoot(case: Case, name: str, *, image: Path, service: SegmentService) -> Shot:
+    """Click once on a structure and segment the volume.
+
+    Raises:
+        PromptError: the case does not show the structure.
+    """
+    value = next((value for value, shown in case.present.items() if shown == name), None)
+    if value is None:
+        raise PromptError(f"'{case.id}' does not show '{name}'. Choose one of {', '.join(case.present.values())}.")
+    truth = case.truth == value
+    click = next_click(truth, np.zeros_like(truth), spacing=case.volume.geometry.spacing_mm)
+    assert click is not None  # the structure has voxels, so one of them lies deepest
+    i, j, k = click.index
+    prompts = PromptSet((ObjectPrompts(name, points=(Point((i, j, k)),)),))
+    return Shot(case, name, value, (i, j, k), service.segment(SegmentRequest(image, prompts)))
+
+
+def draw(shot: Shot, file: Path) -> Path:
+    """Draw the clicked slice, large, beside slices from one end of the structure to the other; return `file`."""
+    turn = Reorientation.of(shot.result.geometry)
+    axis = SliceAxis[shot.result.axis.upper()]
+    scan, truth, mask = (
+        SliceStack(turn.to_canonical_array(array), axis)
+        for array in (shot.case.volume.array, shot.case.truth == shot.value, shot.result.mask != 0)
+    )
+    clicked, x, y = axis.to_slice(turn.to_canonical_ijk(shot.click_ijk)).tolist()
+    figure = Figure(figsize=(14, 4.9), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.75)))
+    large = left.subplots()
+    pixels = _Pixels(shot, axis, turn, scan)
+    pixels.show(large, clicked, "you click here")
+    large.plot(x, y, marker="+", markersize=18, markeredgewidth=2.5, color=CLICK)
+    for plot, n in zip(right.subplots(ROWS, COLUMNS).flat, _numbers(truth.array, mask.array, axis), strict=True):
+        pixels.show(plot, n, "")
+        for stack, colour in ((truth, TRUTH), (mask, RESULT)):
+            if stack.slice(n).any():
+                plot.contour(stack.slice(n), levels=[0.5], colors=colour, linewidths=1.2)
+    _explain(figure, shot)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)
+    return file
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pixels:
+    """How a slice is shown: window, pixel shape, title."""
+
+    shot: Shot
+    axis: SliceAxis
+    turn: Reorientation
+    scan: SliceStack
+
+    def show(self, plot: Axes, n: int, words: str) -> None:
+        width, height = self.axis.pixel_spacing_mm(self.turn.geometry)
+        window = self.shot.result.window
+        grey = self.scan.slice(n) if window is None else normalise(self.scan.slice(n), window)
+        plot.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=height / width)
+        if self.axis is not SliceAxis.AXIAL:  # y is up the body there
+            plot.invert_yaxis()
+        number = f"{self.shot.result.axis} slice {self.turn.to_source_slice(self.axis, n)}"
+        plot.set_title(f"{number}: {words}" if words else number, fontsize=12 if words else 9)
+        plot.set_axis_off()
+
+
+def _explain(figure: Figure, shot: Shot) -> None:
+    score = dice(shot.case.truth == shot.value, shot.result.mask != 0)
+    lines = [
+        Line2D([], [], color=RESULT, label=f"{shot.name}, result of one click: Dice {score:.2f}"),
+        Line2D([], [], color=TRUTH, label="truth (generated scan)"),
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=11)
+
+
+def _numbers(truth: np.ndarray, mask: np.ndarray, axis: SliceAxis) -> list[int]:
+    """Choose slices at equal distances from one end of truth and result to the other."""
+    union = SliceStack(truth | mask, axis)
+    shown = [n for n in range(union.count) if union.slice(n).any()]
+    return np.linspace(shown[0], shown[-1], ROWS * COLUMNS).round().astype(int).tolist()
+
+
+def main(
+    case: Annotated[str, typer.Option(help="A case of the sample data.")] = "mr_brain_b",
+    structure: Annotated[str, typer.Option(help="One of its structures.")] = "cerebellum",
+    model: Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")] = "",
+    output: Annotated[Path, typer.Option(help="The picture.")] = REPOSITORY / "docs" / "images" / "overview.png",
+) -> None:
+    """Draw the README's picture from a real result."""
+    data = SampleData(REPOSITORY / "sample-data")
+    image = data.folder / "studies" / f"{case}.nii.gz"
+    shot = shoot(data.case(case), structure, image=image, service=SegmentService(model=model or None))
+    seconds = shot.result.seconds["total"]
+    typer.echo(f"{draw(shot, output)}: {structure} from a click on {shot.click_ijk}, {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
