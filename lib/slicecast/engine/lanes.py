@@ -4,8 +4,9 @@ All live lanes of a request step together as one batch: both directions, all obj
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from slicecast.engine.appearance import Appearance
 from slicecast.engine.frames import View
 from slicecast.engine.ports import Bank, SliceMemory, TrackJob
 from slicecast.engine.tracker import SliceAnswer, Tracker
@@ -43,6 +44,7 @@ class Lane:
         stop: the first slice it does not walk to; before the anchor when walking down.
         ahead: the anchor it walks towards, if any.
         gone_slices: it ends after so many slices in a row without the object; 0 never.
+        appearance: what the object looks like; a mask that covers something else counts as without the object.
     """
 
     view: View
@@ -50,6 +52,7 @@ class Lane:
     stop: int
     ahead: Anchor | None = None
     gone_slices: int = 0
+    appearance: Appearance | None = None
     answers: dict[int, SliceAnswer] = field(default_factory=dict, init=False)
     bank: Bank = field(init=False)
     _gone: int = field(default=0, init=False)
@@ -93,8 +96,16 @@ def walk(tracker: Tracker, lanes: Sequence[Lane], *, what: str = "propagating") 
         jobs = [TrackJob(e, lane.bank) for e, lane in zip(embeddings, live, strict=True)]
         observations = tracker.predictor.track(jobs, num_slices=tracker.frames.count)
         for lane, seen in zip(live, observations, strict=True):
-            lane.take(SliceAnswer.of(seen), seen.memory, keep=keep)
+            lane.take(_judge(tracker, lane, SliceAnswer.of(seen)), seen.memory, keep=keep)
         tracker.count(len(live), what)
+
+
+def _judge(tracker: Tracker, lane: Lane, answer: SliceAnswer) -> SliceAnswer:
+    """Mark an answer that covers something else than the anchor does."""
+    if lane.appearance is None or not answer.present:
+        return answer
+    image = tracker.look(lane.next_slices(1)[0], lane.view)
+    return replace(answer, fits=lane.appearance.fits(image, answer.logits, share=tracker.options.like_share))
 
 
 def _encode_ahead(tracker: Tracker, live: Sequence[Lane]) -> None:

@@ -16,6 +16,8 @@ class EngineOptions:
         zoom_margin: side of the crop over the larger side of the object on its prompted slices.
         zoom_rounds: how often the crop may grow when the object reaches its border.
         gone_slices: a lane ends after so many slices in a row without the object; 0 never.
+        like_share: beyond the outermost prompted slices, a mask must have at least this share of its pixels in
+            the anchor's range of grey values, or counts as gone; 0 switches the rule off.
         far_anchor: a lane between two prompted slices remembers the one ahead as well.
         keep_components: of the volume, keep only the parts connected with a prompted slice.
         fill_holes_px: fill holes in a slice up to this area, in pixels.
@@ -28,6 +30,7 @@ class EngineOptions:
     zoom_margin: float = 2.0
     zoom_rounds: int = 1
     gone_slices: int = 2
+    like_share: float = 0.6
     far_anchor: bool = True
     keep_components: bool = True
     fill_holes_px: int = 16
@@ -37,6 +40,8 @@ class EngineOptions:
             raise ConfigError(f"zoom is {self.zoom!r}; it must be auto, on or off.")
         if not 1.0 <= self.zoom_margin <= 10.0:
             raise ConfigError(f"zoom_margin is {self.zoom_margin}; it must lie between 1 and 10.")
+        if not 0.0 <= self.like_share <= 1.0:
+            raise ConfigError(f"like_share is {self.like_share}; it must lie between 0 and 1.")
         for name in ("zoom_rounds", "gone_slices", "fill_holes_px"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")

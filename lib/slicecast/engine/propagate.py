@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
+from slicecast.engine.appearance import Appearance
 from slicecast.engine.confidence import Suggestion, least_sure, slice_confidence, suggest_slice
 from slicecast.engine.frames import OUTSIDE_LOGIT, View, paste
 from slicecast.engine.fuse import exact_logits, fuse_lanes, label_slice
@@ -141,8 +142,8 @@ def _plan(
     up_end = min([limits[1], *(w for w in walls if w > anchors[-1].slice)])
     first, last = anchors[0], anchors[-1]
     outer = (
-        Lane(view, last, max(up_end, last.slice), gone_slices=options.gone_slices),
-        Lane(view, first, min(down_end, first.slice), gone_slices=options.gone_slices),
+        _outer_lane(tracker, view, last, stop=max(up_end, last.slice)),
+        _outer_lane(tracker, view, first, stop=min(down_end, first.slice)),
     )
     inner = []
     for low, high in pairwise(anchors):
@@ -152,6 +153,14 @@ def _plan(
         down = Lane(view, high, max([low.slice, *between]), ahead[1])
         inner.append((up, down))
     return [outer, *inner]
+
+
+def _outer_lane(tracker: Tracker, view: View, anchor: Anchor, *, stop: int) -> Lane:
+    """Return a lane that walks away from all anchors, so that only the stop rules end it before ``stop``."""
+    options = tracker.options
+    look = options.like_share > 0 and stop != anchor.slice
+    appearance = Appearance.of(tracker.look(anchor.slice, view), anchor.answer.logits) if look else None
+    return Lane(view, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
 
 
 def _collect(anchors: Sequence[Anchor], lanes: Sequence[tuple[Lane, Lane]]) -> dict[int, SliceAnswer]:

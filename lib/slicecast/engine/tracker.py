@@ -27,6 +27,7 @@ class SliceAnswer:
         object_score: logit that the object is there.
         agreement: Dice of the two lanes that met here, 1 where only one walked.
         prompted: the annotator prompted this slice.
+        fits: what the mask covers looks like what it covers on the lane's anchor.
     """
 
     logits: NDArray[np.float32]
@@ -34,11 +35,12 @@ class SliceAnswer:
     object_score: float
     agreement: float = 1.0
     prompted: bool = False
+    fits: bool = True
 
     @property
     def present(self) -> bool:
         """Whether the object is on the slice at all."""
-        return self.object_score > 0 and bool((self.logits > 0).any())
+        return self.fits and self.object_score > 0 and bool((self.logits > 0).any())
 
     @staticmethod
     def of(observation: Observation, *, prompted: bool = False) -> "SliceAnswer":
@@ -88,6 +90,10 @@ class Tracker:
 
         keys = [self.key(number, view) for number, view in places]
         return self.cache.get_many(keys, encode)
+
+    def look(self, number: int, view: View) -> NDArray[np.float32]:
+        """Return a slice as the model sees it, (S, S) float32 in [0, 1]."""
+        return self.frames.render(number, view, size=self.predictor.image_size)
 
     def key(self, number: int, view: View) -> tuple:
         """Return the cache key of a slice: everything that its encoding depends on."""
