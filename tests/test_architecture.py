@@ -27,6 +27,7 @@ LAYERS = (
     {"models"},
     {"training"},
     {"service"},
+    {"evaluation"},
     {"server", "monai", "cli", "bench"},
 )
 """Imports point to an earlier line only; names on one line do not import each other (but the first line's may)."""
