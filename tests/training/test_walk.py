@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from slicecast.models import sam2_forward as steps
-from slicecast.training.walk import BOX, CLICK, KINDS, MASK, Gate, Group, gated, walk
+from slicecast.training.walk import BOX, CLICK, KINDS, MASK, Gate, Group, Plan, gated, walk
 
 
 def predictions(model, batch, groups, **options):
@@ -42,17 +42,34 @@ def test_groups_are_tracked_together(tiny_model, tiny_batch):
     assert [len(p.truth) for p in out] == [half, half, 2 * half, 2 * half]
 
 
+def test_the_last_slice_can_be_corrected_with_its_memory(tiny_model, tiny_batch):
+    group = Group(MASK, tiny_batch.frames, tiny_batch.masks)
+    with torch.no_grad():
+        out = predictions(tiny_model, tiny_batch, [group], plan=Plan(correct_last=True))
+    assert [p.time for p in out] == [0, 1, 2, 2]
+    assert not torch.equal(out[-1].step.logits, out[-2].step.logits)
+
+
+def test_clicks_at_once_are_not_drawn_over_an_answer(tiny_model, tiny_batch):
+    def second_click(at_once):
+        group = Group(CLICK, tiny_batch.frames, tiny_batch.masks, corrections=1, at_once=at_once)
+        return predictions(tiny_model, tiny_batch, [group])[1].raw
+
+    with torch.no_grad():
+        assert not torch.equal(second_click(True), second_click(False))
+
+
 def test_a_far_anchor_is_not_tracked(tiny_model, tiny_batch):
     group = Group(MASK, tiny_batch.frames, tiny_batch.masks)
     with torch.no_grad():
-        out = predictions(tiny_model, tiny_batch, [group], far_anchor=True)
+        out = predictions(tiny_model, tiny_batch, [group], plan=Plan(far_anchor=True))
     assert [p.time for p in out] == [0, 1]
 
 
 def test_a_gap_changes_what_the_network_sees_of_its_memory(tiny_model, tiny_batch):
     group = Group(MASK, tiny_batch.frames, tiny_batch.masks)
     with torch.no_grad():
-        near, far = (predictions(tiny_model, tiny_batch, [group], gap=gap) for gap in (0, 20))
+        near, far = (predictions(tiny_model, tiny_batch, [group], plan=Plan(gap=gap)) for gap in (0, 20))
     assert [p.time for p in far] == [0, 21, 22]
     assert torch.equal(near[0].step.logits, far[0].step.logits)
     assert not torch.equal(near[1].raw, far[1].raw)
@@ -61,7 +78,7 @@ def test_a_gap_changes_what_the_network_sees_of_its_memory(tiny_model, tiny_batc
 def test_a_teacher_hands_on_the_truth(tiny_model, tiny_batch):
     group = Group(BOX, tiny_batch.frames, tiny_batch.masks)
     with torch.no_grad():
-        alone, taught = (predictions(tiny_model, tiny_batch, [group], teacher=share) for share in (0.0, 1.0))
+        alone, taught = (predictions(tiny_model, tiny_batch, [group], plan=Plan(teacher=share)) for share in (0.0, 1.0))
     assert torch.equal(alone[0].raw, taught[0].raw)
     assert not torch.equal(alone[1].raw, taught[1].raw)
 

@@ -205,9 +205,9 @@ def _average_gradients(model: nn.Module) -> None:
     if idist.get_world_size() == 1:
         return
     trained = [p for p in model.parameters() if p.requires_grad]
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
-    flat = idist.all_reduce(flat) / idist.get_world_size()  # type: ignore[operator]
-    for p, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+    own = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+    mean = torch.as_tensor(idist.all_reduce(own)) / idist.get_world_size()
+    for p, grad in zip(trained, mean.split([p.numel() for p in trained]), strict=True):
         p.grad = grad.view_as(p)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 import yaml
+from ignite.distributed.launcher import Parallel
 from safetensors.torch import save_file
 from torch import nn
 
@@ -90,7 +91,7 @@ def train_nano(settings: NanoSettings, folder: Path, *, show_progress: bool = Fa
         StateError: the loss is no longer a finite number.
     """
     if settings.processes > 1 and idist.get_world_size() == 1:
-        with idist.Parallel(backend="gloo", nproc_per_node=settings.processes) as parallel:
+        with Parallel(backend="gloo", nproc_per_node=settings.processes) as parallel:
             parallel.run(_train_rank, settings, folder, show_progress)
     else:
         _train_rank(idist.get_rank(), settings, folder, show_progress)

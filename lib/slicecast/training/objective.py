@@ -9,7 +9,7 @@ from torch import nn
 from slicecast.models import sam2_forward as steps
 from slicecast.training.batches import Batch
 from slicecast.training.losses import Loss, LossWeights, walk_loss
-from slicecast.training.walk import BOX, CLICK, MASK, Group, Prediction, walk
+from slicecast.training.walk import BOX, CLICK, MASK, Group, Plan, Prediction, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,9 @@ class PromptMix:
         click_share: of batches whose other lanes start with a click; the rest start with a box.
         corrections: the number of corrective clicks is uniform up to this.
         noisy: share of prompt masks with a wobbly outline.
+        at_once: share of batches whose corrective clicks come together.
         far_anchor: share of batches whose last slice is given too.
+        correct_last: share of batches whose last slice gets a corrective click.
         gap: share of batches that claim to be up to `gap_slices` further from their prompt than they are.
         gap_slices: see there.
         teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
@@ -31,7 +33,9 @@ class PromptMix:
     click_share: float = 0.7
     corrections: int = 3
     noisy: float = 0.3
+    at_once: float = 0.25
     far_anchor: float = 0.15
+    correct_last: float = 0.25
     gap: float = 0.3
     gap_slices: int = 30
     teacher: float = 0.0
@@ -57,20 +61,26 @@ class ClipObjective:
         rng = np.random.default_rng([self.seed, batch.number, 1])
         groups = self._groups(rng, batch)
         features = steps.encode(self.model, batch.images.float() / 255)
-        far = bool(rng.random() < self.mix.far_anchor) and batch.frames.shape[1] > 2
-        gap = int(rng.integers(1, self.mix.gap_slices + 1)) if rng.random() < self.mix.gap else 0
-        predictions = walk(
-            self.model, features, groups, rng=rng, by_truth=True, far_anchor=far, gap=gap, teacher=self.mix.teacher
-        )
+        predictions = walk(self.model, features, groups, rng=rng, by_truth=True, plan=self._plan(rng, batch))
         return walk_loss(predictions, self.weights)
+
+    def _plan(self, rng: np.random.Generator, batch: Batch) -> Plan:
+        gap = int(rng.integers(1, self.mix.gap_slices + 1)) if rng.random() < self.mix.gap else 0
+        return Plan(
+            far_anchor=bool(rng.random() < self.mix.far_anchor) and batch.frames.shape[1] > 2,
+            correct_last=bool(rng.random() < self.mix.correct_last),
+            gap=gap,
+            teacher=self.mix.teacher,
+        )
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:
         count = max(1, round(self.mix.mask_share * len(batch.frames)))
         kind = CLICK if rng.random() < self.mix.click_share else BOX
         corrections = int(rng.integers(0, self.mix.corrections + 1))
+        at_once = bool(rng.random() < self.mix.at_once)
         return [
             Group(MASK, batch.frames[:count], batch.masks[:count], noisy=self.mix.noisy),
-            Group(kind, batch.frames[count:], batch.masks[count:], corrections=corrections),
+            Group(kind, batch.frames[count:], batch.masks[count:], corrections=corrections, at_once=at_once),
         ]
 
 

@@ -37,6 +37,7 @@ class Group:
         frames: (L, T) int64, which encoded frame each lane meets at each time.
         masks: (L, T, S, S) bool, the truth; present at time 0.
         corrections: corrective clicks after the first prompt; not for masks.
+        at_once: the clicks come together, not each over the answer to the one before.
         noisy: share of prompt masks with a wobbly outline.
     """
 
@@ -44,7 +45,30 @@ class Group:
     frames: Tensor
     masks: Tensor
     corrections: int = 0
+    at_once: bool = False
     noisy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What happens to the lanes of a walk after their first slice.
+
+    Args:
+        far_anchor: the last slice's mask is given too (empty where the object has ended).
+        correct_last: the last slice gets a corrective click, with all its memory.
+        gap: slices that lanes claim to have walked since their prompt, so that a long way from it is no surprise.
+        teacher: share of answers that are replaced by the truth before they go on to the next slice. At first a
+            lane soon meets nothing but its own mistakes, from which there is little to learn.
+    """
+
+    far_anchor: bool = False
+    correct_last: bool = False
+    gap: int = 0
+    teacher: float = 0.0
+
+
+STRAIGHT = Plan()
+"""As at inference, from one prompt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,9 +138,7 @@ def walk(
     *,
     rng: np.random.Generator,
     by_truth: bool,
-    far_anchor: bool = False,
-    gap: int = 0,
-    teacher: float = 0.0,
+    plan: Plan = STRAIGHT,
 ) -> list[Prediction]:
     """Walk all lanes of all groups and return what was predicted, prompts first.
 
@@ -124,14 +146,11 @@ def walk(
         features: encoded frames, in the batch's frame order.
         rng: places the prompts.
         by_truth: training: see :class:`Gate`. Otherwise the network alone decides.
-        far_anchor: the last slice's mask is given too (empty where the object has ended).
-        gap: slices that lanes claim to have walked since their prompt, so that a long way from it is no surprise.
-        teacher: share of answers that are replaced by the truth before they go on to the next slice. At first a
-            lane soon meets nothing but its own mistakes, from which there is little to learn.
+        plan: what happens after the first slice.
     """
     with gated(model) as gate:
         walker = _Walker(model, features, gate, rng, by_truth)
-        return walker.walk(groups, far_anchor=far_anchor, gap=gap, teacher=teacher)
+        return walker.walk(groups, plan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,23 +161,32 @@ class _Walker:
     rng: np.random.Generator
     by_truth: bool
 
-    def walk(self, groups: Sequence[Group], *, far_anchor: bool, gap: int, teacher: float) -> list[Prediction]:
+    def walk(self, groups: Sequence[Group], plan: Plan) -> list[Prediction]:
         frames = torch.cat([g.frames for g in groups])
         masks = torch.cat([g.masks for g in groups])
         prompted = [self._prompt(group) for group in groups]
         out = [p for predictions in prompted for p in predictions]
-        step = self._taught(_joined([predictions[-1].step for predictions in prompted]), masks[:, 0], teacher)
+        step = self._taught(_joined([predictions[-1].step for predictions in prompted]), masks[:, 0], plan.teacher)
         anchors = {0: self._remember(frames[:, 0], step)}
         last = frames.shape[1] - 1
-        if far_anchor:
-            anchors[last + gap] = self._given(frames[:, last], masks[:, last])
+        if plan.far_anchor:
+            anchors[last + plan.gap] = self._given(frames[:, last], masks[:, last])
         recent: dict[int, Memory] = {}
-        for time in range(1, last + (not far_anchor)):
-            prediction = self._track(frames[:, time], masks[:, time], Bank(anchors, recent), time + gap, step.logits)
-            step = self._taught(prediction.step, masks[:, time], teacher)
-            recent = {**recent, time + gap: self._remember(frames[:, time], step)}
+        for number in range(1, last + (not plan.far_anchor)):
+            bank, time = Bank(anchors, recent), number + plan.gap
+            prediction = self._track(frames[:, number], masks[:, number], bank, time, step.logits)
+            step = self._taught(prediction.step, masks[:, number], plan.teacher)
+            recent = {**recent, time: self._remember(frames[:, number], step)}
             out.append(prediction)
+        if plan.correct_last and out[-1].time > 0:
+            out.append(self._correct(frames[:, number], out[-1], bank))
         return out
+
+    def _correct(self, frames: Tensor, wrong: Prediction, bank: Bank) -> Prediction:
+        previous = wrong.step.logits.detach()
+        points, labels = prompting.corrective_clicks(full_size(previous[:, 0], wrong.truth.shape[-1]) > 0, wrong.truth)
+        clicks = (points, labels, previous)
+        return self._click(select(self.features, frames), clicks, wrong.truth, "", bank=bank, time=wrong.time)
 
     def _prompt(self, group: Group) -> list[Prediction]:
         truth, features = group.masks[:, 0], select(self.features, group.frames[:, 0])
@@ -169,28 +197,33 @@ class _Walker:
             return [Prediction(step, self.gate.raw, self.gate.score, truth, 0, MASK, given=True)]
         draw = prompting.boxes if group.kind == BOX else prompting.first_clicks
         points, labels = draw(self.rng, truth)
-        out = [self._click(features, points, labels, truth, group.kind)]
+        out = [self._click(features, (points, labels, None), truth, group.kind)]
         for _ in range(group.corrections):
             predicted = full_size(out[-1].step.logits[:, 0].detach(), truth.shape[-1]) > 0
             point, label = prompting.corrective_clicks(predicted, truth)
             points, labels = torch.cat([points, point], dim=1), torch.cat([labels, label], dim=1)
-            previous = out[-1].step.logits.detach()
-            out.append(self._click(features, points, labels, truth, group.kind, previous))
+            previous = None if group.at_once else out[-1].step.logits.detach()
+            out.append(self._click(features, (points, labels, previous), truth, group.kind))
         return out
 
     def _click(
         self,
         features: Features,
-        points: Tensor,
-        labels: Tensor,
+        clicks: tuple[Tensor, Tensor, Tensor | None],
         truth: Tensor,
         kind: str,
-        previous: Tensor | None = None,
+        *,
+        bank: Bank | None = None,
+        time: int = 0,
     ) -> Prediction:
+        """Answer points with labels, drawn over the previous answer if there is one."""
+        points, labels, previous = clicks
         size = self.model.image_size
         dense = steps.draw_prompts(points, labels, mask_size=size // 4, image_size=size, previous=previous)
-        step = steps.prompt_with_points(self.model, features, points, labels, dense=dense)
-        return Prediction(step, self.gate.raw, self.gate.score, truth, 0, kind)
+        step = steps.prompt_with_points(
+            self.model, features, points, labels, dense=dense, bank=bank, time=time, num_slices=NUM_SLICES
+        )
+        return Prediction(step, self.gate.raw, self.gate.score, truth, time, kind)
 
     def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, previous: Tensor) -> Prediction:
         self._gate_by(truth)
