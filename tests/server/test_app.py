@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from labelserver import REQUESTS, read_mask, recorded
+from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt.multipart import decoder
 
 from slicecast.volume import Geometry, read_volume
@@ -281,19 +282,16 @@ def test_the_api_is_described(client):
 
 
 def test_a_long_infer_blocks_nobody(client, monkeypatch):
-    from monailabel.interfaces.utils.app import app_instance
-
     begun, finish = threading.Event(), threading.Event()
-    task = app_instance()._infers["sam2_single"]
-    original = task._service.segment
+    service = app_instance().service
+    segment = service.segment
 
-    class Slow:
-        def segment(self, request, **named):
-            begun.set()
-            finish.wait(10)
-            return original(request, **named)
+    def slow(request):
+        begun.set()
+        finish.wait(10)
+        return segment(request)
 
-    monkeypatch.setattr(task, "_service", Slow())
+    monkeypatch.setattr(service, "segment", slow)
     answers = []
     thread = threading.Thread(
         target=lambda: answers.append(infer(client, "sam2_single", {"foreground": [[12, 10, 8]]}).status_code)
