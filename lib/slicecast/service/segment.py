@@ -279,8 +279,7 @@ def _result(
 
 
 def _warnings(study: Study, found: Segmentation, request: SegmentRequest) -> tuple[str, ...]:
-    volume = study.volume.array
-    flat = ["All voxels have the same value: there is nothing to see."] if volume.min() == volume.max() else []
+    flat = ["All voxels have the same value: there is nothing to see."] if study.constant else []
     present = {int(v) for label in found.labels.values() for v in np.unique(label)}
     missing = [
         f"'{name}' was not found from these prompts. Add a click, or paint it on one slice."

@@ -36,12 +36,14 @@ class Study:
     Args:
         volume: in canonical orientation.
         reorientation: between the stored and the canonical grid.
-        digest: of its voxels.
+        digest: of its voxels and spacing.
+        constant: all voxels have the same value.
     """
 
     volume: Volume
     reorientation: Reorientation
     digest: str
+    constant: bool = False
 
     def frames(self, axis: SliceAxis, window: Window) -> Frames:
         """Return the slices along an axis, windowed on reading."""
@@ -106,7 +108,8 @@ def open_study(volume: Volume) -> Study:
     array = np.ascontiguousarray(canonical.array)
     digest = hashlib.blake2b(array.data, digest_size=16)
     digest.update(f"{array.shape}{array.dtype}{canonical.geometry.spacing_mm}".encode())
-    return Study(canonical.with_array(array), reorientation, digest.hexdigest())
+    constant = bool(array.min() == array.max())
+    return Study(canonical.with_array(array), reorientation, digest.hexdigest(), constant)
 
 
 def _stamp(path: Path) -> tuple:
