@@ -14,6 +14,7 @@ def test_the_defaults_are_valid():
         ({"zoom": "yes"}, "zoom is 'yes'; it must be auto, on or off"),
         ({"zoom_margin": 0.5}, "zoom_margin is 0.5; it must lie between 1 and 10"),
         ({"zoom_margin": float("nan")}, "zoom_margin is nan"),
+        ({"like_share": 1.5}, "like_share is 1.5; it must lie between 0 and 1"),
         ({"zoom_rounds": -1}, "zoom_rounds is -1; it must not be negative"),
         ({"gone_slices": -2}, "gone_slices is -2"),
         ({"fill_holes_px": -1}, "fill_holes_px is -1"),

@@ -247,6 +247,11 @@ def test_the_earlier_answer_matters_to_a_correction(nano):
     assert not torch.allclose(pointers[0], pointers[1]) and not torch.allclose(pointers[1], pointers[2])
 
 
+def test_memory_is_kept_in_bf16_as_sam2s_own_predictor_keeps_it(nano):
+    seen = Sam2Predictor(nano).prompt([PromptJob(encoded(Sam2Predictor(nano)), click_at(30, 30))], num_slices=1)[0]
+    assert seen.memory.memory.features.dtype == torch.bfloat16 and seen.memory.logits.dtype == torch.float32
+
+
 def test_encoding_goes_in_batches_and_counts_its_bytes(nano):
     predictor = Sam2Predictor(nano)
     frames = np.random.default_rng(0).random((ENCODE_BATCH + 1, 64, 64), dtype=np.float32)
