@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,13 @@ def test_window_and_axis_are_part_of_the_frames_name():
         study.frames(axis, study.window(window)).key for axis in SliceAxis for window in ("auto", "20:120", "0:120")
     }
     assert len(names) == 9
+
+
+def test_two_windows_of_one_name_are_not_mixed_up():
+    study = open_study(VOLUME)
+    window = study.window("20:120")
+    other = replace(window, high=window.high + 1)
+    assert study.frames(SliceAxis.AXIAL, window).key != study.frames(SliceAxis.AXIAL, other).key
 
 
 def test_an_unknown_window_is_refused():
