@@ -50,10 +50,10 @@ def tracker_of(clip: np.ndarray, **given: Any) -> Tracker:
     return Tracker(frames=frames_of(clip), **kept)
 
 
-def clicked(number: int, *positive: tuple[float, float], negative: Any = ()) -> SlicePrompt:
-    """Click on one slice."""
+def clicked(number: int, *positive: tuple[float, float], negative: Any = (), order: int = 0) -> SlicePrompt:
+    """Click on one slice, after `order` other clicks."""
     points = np.array([*positive, *negative], dtype=np.float32).reshape(-1, 2)
-    return SlicePrompt(number, points, np.array([1] * len(positive) + [0] * len(negative), dtype=np.int64))
+    return SlicePrompt(number, points, np.array([1] * len(positive) + [0] * len(negative), dtype=np.int64), order=order)
 
 
 def painted(number: int, mask: np.ndarray) -> SlicePrompt:

@@ -37,10 +37,17 @@ def test_every_mask_and_box_is_asked_alone():
     assert tracker.predictor.asked == [(0, False, False), (0, False, False)] and tracker.done == 2
 
 
-def test_of_clicks_the_strongest_slice_is_asked_alone_and_the_others_correct():
-    anchors, tracker = settle(clicked(2, (28, 32)), clicked(5, (30, 32), (32, 32)), clicked(8, (34, 32)))
+def test_the_slice_clicked_first_is_asked_alone_and_later_ones_correct():
+    later = clicked(2, (28, 32), order=2), clicked(5, (30, 32), (32, 32), order=3)
+    anchors, tracker = settle(*later, clicked(8, (34, 32), order=1))
     assert [a.slice for a in anchors] == [2, 5, 8]
-    assert tracker.predictor.asked == [(2, False, False), (1, True, True), (1, True, True)]
+    assert tracker.predictor.asked == [(1, False, False), (2, True, True), (1, True, True)]
+
+
+def test_a_negative_click_outside_the_window_makes_no_anchor():
+    tracker = tracker_of(CLIP, predictor=Watched())
+    anchors = find_anchors(tracker, [painted(3, TRUTH[3]), clicked(6, negative=[(2, 2)])], View(16, 16, 32, 32))
+    assert [a.slice for a in anchors] == [3]
 
 
 def test_clicks_beside_a_painted_slice_correct_it_elsewhere():

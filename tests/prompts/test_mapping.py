@@ -14,6 +14,7 @@ from slicecast.prompts import (
     ObjectPrompts,
     Point,
     PromptSet,
+    first_clicked,
     slice_ranges,
     slice_to_source_ijk,
     to_slice_prompts,
@@ -167,3 +168,15 @@ def test_a_click_on_a_phantom_hits_it(any_phantom):
         (prompt,) = mapped(reorientation, axis, points=[Point((i, j, k))])
         (x, y), *_ = prompt.points_xy.astype(int)
         assert SliceStack(truth, axis).slice(prompt.slice)[y, x]
+
+
+def test_the_slice_clicked_first_is_known_whatever_its_number():
+    geometry = grid((8, 8, 8))
+    points = [Point((1, 1, 6), positive=False), Point((2, 2, 5)), Point((3, 3, 2)), Point((1, 2, 6))]
+    prompts = to_slice_prompts(
+        PromptSet((ObjectPrompts("a", points=tuple(points)),)), Reorientation.of(geometry), SliceAxis.AXIAL
+    )["a"]
+    assert (
+        first_clicked(prompts).slice
+        == SliceAxis.AXIAL.to_slice(Reorientation.of(geometry).to_canonical_ijk((2, 2, 5)))[0]
+    )

@@ -16,7 +16,7 @@ from slicecast.engine.lanes import Anchor, Lane, walk
 from slicecast.engine.ports import ModelPrompt, Observation, PromptJob, TrackJob
 from slicecast.engine.tracker import SliceAnswer, Tracker
 from slicecast.engine.zoom import to_model_prompt
-from slicecast.prompts import SlicePrompt
+from slicecast.prompts import SlicePrompt, first_clicked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,18 +69,17 @@ def model_prompt(prompt: SlicePrompt, view: View, *, size: int) -> ModelPrompt:
 
 
 def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
-    """Return the slices to segment without memory: masks and boxes; failing those, the strongest clicks."""
+    """Return the slices to segment without memory: masks and boxes; failing those, the one clicked on first."""
     strong = [p for p in given if p.mask is not None or p.box_xyxy is not None]
-    if strong:
-        return strong
-    starts = [p for p in given if p.starts]
-    middle = np.median([p.slice for p in starts])
-    return [max(starts, key=lambda p: (int((p.labels == 1).sum()), -abs(p.slice - middle), -p.slice))]
+    return strong or [first_clicked(given)]
 
 
 def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> Anchor | None:
     """Walk to a slice and correct what is found; None where there is nothing to correct."""
     tracker = place.tracker
+    words = to_model_prompt(prompt, place.view, size=tracker.predictor.image_size)
+    if not len(words.labels):
+        return None  # negative clicks beside the window: nothing of the object is there
     nearest = min(anchors, key=lambda a: (abs(a.slice - prompt.slice), a.slice))
     lane = Lane(place.view, nearest, stop=prompt.slice)
     walk(tracker, [lane], what="walking to a correction")
@@ -89,7 +88,6 @@ def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> A
     tracked = tracker.predictor.track([TrackJob(embedding, lane.bank)], num_slices=count)[0]
     if not SliceAnswer.of(tracked).present:
         return _anchor(prompt.slice, place.ask([prompt])[0]) if prompt.starts else None
-    words = to_model_prompt(prompt, place.view, size=tracker.predictor.image_size)
     job = PromptJob(embedding, words, bank=lane.bank, previous=tracked.logits)
     return _anchor(prompt.slice, tracker.predictor.prompt([job], num_slices=count)[0])
 

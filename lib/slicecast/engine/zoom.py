@@ -6,6 +6,7 @@ scales (after the automatic zoom of nnInteractive, arXiv 2503.08373, done here i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from slicecast.engine.frames import Frames, View, centred_view, whole_view
 from slicecast.engine.ports import ModelPrompt, Observation, PromptJob
 from slicecast.engine.tracker import SliceAnswer, Tracker
-from slicecast.prompts import SlicePrompt
+from slicecast.prompts import SlicePrompt, first_clicked
 
 CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)
 """Windows tried after clicks alone, as shares of the whole slice."""
@@ -38,8 +39,7 @@ def choose_view(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool)
         return whole
     boxes = [box for p in prompts if (box := _extent(p)) is not None]
     if not boxes:
-        seed = max((p for p in prompts if p.starts), key=lambda p: int((p.labels == 1).sum()))
-        found = _look_at_scales(tracker, seed)
+        found = _look_at_scales(tracker, first_clicked(prompts))
         if found is None:
             return whole
         boxes = [found]
@@ -102,16 +102,18 @@ def _points_box(points_xy: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating] | None:
     """Return the object's box (4,) on its clicked slice, from the scale that suits it best."""
-    clicks = _points_box(seed.points_xy[seed.labels == 1])
+    # Every window is asked about the same clicks, or their answers could not be compared.
+    positive = seed.labels == 1
+    seed = replace(seed, points_xy=seed.points_xy[positive], labels=seed.labels[positive])
+    clicks = _points_box(seed.points_xy)
     centre = tuple((clicks[:2] + clicks[2:]) / 2)
     whole = whole_view(tracker.frames)
     sides = [whole.width * share for share in CLICK_SCALES[1:] if whole.width * share >= MIN_SIDE_PX]
     spacing = tracker.frames.spacing_xy_mm[0]
     views = [whole, *(centred_view(tracker.frames, centre, side * spacing) for side in sides)]
-    views = [v for v in views if v is whole or v.contains(seed.points_xy[seed.labels == 1])]
+    views = [v for v in views if v is whole or v.contains(seed.points_xy)]
     size = tracker.predictor.image_size
     embeddings = tracker.embed([(seed.slice, view) for view in views])
-    # Only the clicks inside a window are sent, so their number may differ: the predictor groups them.
     jobs = [PromptJob(e, to_model_prompt(seed, view, size=size)) for e, view in zip(embeddings, views, strict=True)]
     seen = tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
     rated = [(_suits(o, view, tracker.frames.shape_hw), o, view) for o, view in zip(seen, views, strict=True)]

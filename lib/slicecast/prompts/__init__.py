@@ -1,6 +1,6 @@
 """What the annotator said, and where that lies on the slices."""
 
-from slicecast.prompts.mapping import SlicePrompt, slice_ranges, slice_to_source_ijk, to_slice_prompts
+from slicecast.prompts.mapping import SlicePrompt, first_clicked, slice_ranges, slice_to_source_ijk, to_slice_prompts
 from slicecast.prompts.model import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Point",
     "PromptSet",
     "SlicePrompt",
+    "first_clicked",
     "slice_ranges",
     "slice_to_source_ijk",
     "to_slice_prompts",

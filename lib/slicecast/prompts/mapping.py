@@ -3,7 +3,7 @@
 A voxel's path: stored (i, j, k) -> canonical (i, j, k) -> slice n, pixel (x, y). Nothing is rounded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,7 @@ class SlicePrompt:
         box_xyxy: float32 (4,), pixels, corners included; or None.
         mask: bool (H, W); or None.
         absent: the slice does not show the object; then nothing else is given.
+        order: place of the slice's first positive point among all points of the object.
     """
 
     slice: int
@@ -40,6 +41,7 @@ class SlicePrompt:
     box_xyxy: np.ndarray | None = None
     mask: np.ndarray | None = None
     absent: bool = False
+    order: int = 0
 
     @property
     def starts(self) -> bool:
@@ -60,6 +62,15 @@ def to_slice_prompts(
     """
     prompt_set.check(reorientation.source)
     return {entry.name: _slice_prompts(entry, reorientation, axis) for entry in prompt_set.objects}
+
+
+def first_clicked(prompts: Iterable[SlicePrompt]) -> SlicePrompt:
+    """Return the slice that the annotator clicked on first: what was said later is a correction of it.
+
+    Args:
+        prompts: of one object; at least one has a positive point.
+    """
+    return min((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
 
 
 def slice_ranges(
@@ -104,23 +115,25 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
 def _one_slice(
     n: int, points: dict[int, np.ndarray], boxes: dict[int, np.ndarray], masks: dict[int, np.ndarray]
 ) -> SlicePrompt:
-    xyp = points.get(n, np.zeros((0, 3)))
+    xyp = points.get(n, np.zeros((0, 4)))
+    first = xyp[xyp[:, 2] == 1, 3]
     return SlicePrompt(
         n,
         points_xy=xyp[:, :2].astype(np.float32),
         labels=xyp[:, 2].astype(np.int64),
         box_xyxy=boxes.get(n),
         mask=masks.get(n),
+        order=int(first.min()) if first.size else 0,
     )
 
 
 def _points_by_slice(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> dict[int, np.ndarray]:
-    """Return {slice: (N, 3) columns x, y, positive}, in the order clicked; a repeated click counts once."""
+    """Return {slice: (N, 4) columns x, y, positive, place}, in the order clicked; a repeated click counts once."""
     clicks = dict.fromkeys(entry.points)
-    found: dict[int, list[tuple[int, int, int]]] = {}
-    for click in clicks:
+    found: dict[int, list[tuple[int, int, int, int]]] = {}
+    for place, click in enumerate(clicks):
         n, x, y = axis.to_slice(reorientation.to_canonical_ijk(click.ijk)).tolist()
-        found.setdefault(n, []).append((x, y, int(click.positive)))
+        found.setdefault(n, []).append((x, y, int(click.positive), place))
     return {n: np.array(rows) for n, rows in found.items()}
 
 
