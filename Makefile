@@ -14,7 +14,7 @@ ARGS    ?=
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install run demo test test-slow test-browser test-gpu test-data lint lock
+.PHONY: help install run demo results test test-slow test-browser test-gpu test-data lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ run: install ## start the labelling server (STUDIES=folder PORT=8000 HOST=127.0.
 
 demo: install ## prove the whole way headless: server, clicks, labels, Dice; writes build/demo/
 	$(BIN)/python -m slicecast.bench.demo $(ARGS)
+
+results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/accuracy.md
+	$(BIN)/python benchmarks/results.py $(ARGS)
 
 test: install ## every test that needs no network, GPU, browser or outside data
 	$(PYTEST) $(ARGS)
