@@ -228,8 +228,8 @@ WHY = (
     "between slices; the picture below shows both."
 )
 
-CLICKS = """All on the one slice: the first deepest inside the object, each further one deepest inside the largest error of
-the answer there. AUC is the area under Dice over clicks 1 to 5. A case that never reaches the goal counts with all five
+CLICKS = """All on the one slice: the first deepest inside the object, each further one deepest inside the largest error
+of the answer there. AUC is the area under Dice over clicks 1 to 5. A case that never reaches the goal counts with all five
 clicks."""
 
 CORRECTED = """Dice after one painted slice, and after each further one painted by truth. Who chooses the slice
