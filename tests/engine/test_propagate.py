@@ -216,3 +216,14 @@ def test_a_cache_too_small_for_one_request_changes_nothing_but_time():
     found = segment(tracker, {"a": [painted(4, TRUTH[4])]})
     assert same_answers(found.tracks["a"].answers, run(painted(4, TRUTH[4])).tracks["a"].answers)
     assert tracker.cache.stats().entries == 1
+
+
+def test_an_island_on_the_clicked_slice_hangs_on_no_prompt():
+    """What is kept is the part that was pointed at, not all that the slice's answer holds."""
+    clip = walking_disk(8)
+    clip[3, 2:8, 2:8] = True  # as bright as the object
+    tracker = tracker_of(clip_of(clip))
+    y, x = (int(np.median(places)) for places in np.nonzero(walking_disk(8)[3]))
+    found = segment(tracker, {"a": [clicked(3, (x, y))]})
+    assert found.labels[3][y, x] == 1
+    assert not found.labels[3][2:8, 2:8].any()

@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from slicecast.errors import ConfigError
 from slicecast.prompts.words import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
+from slicecast.service.picture import draw_result
 from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.volume import read_volume, write_mask
 
@@ -70,8 +71,6 @@ def segment(
     if json_file is not None:
         json_file.write_text(json.dumps(describe(result), indent=2) + "\n", encoding="utf-8")
     if picture is not None:
-        from slicecast.service.picture import draw_result
-
         draw_result(read_volume(image), result, picture)
     _say(result, output)
 

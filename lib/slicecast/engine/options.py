@@ -19,7 +19,7 @@ class EngineOptions:
         like_share: beyond the outermost prompted slices, a mask must have at least this share of its pixels in
             the anchor's range of grey values, or counts as gone; 0 switches the rule off.
         far_anchor: a lane between two prompted slices remembers the one ahead as well.
-        keep_components: of the volume, keep only the parts connected with a prompted slice.
+        keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
         fill_holes_px: fill holes in a slice up to this area, in pixels.
 
     Raises:

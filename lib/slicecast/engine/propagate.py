@@ -228,11 +228,7 @@ def _tidy_object(tracker: Tracker, track: Track, value: int, volume: NDArray[np.
     part = volume[window]
     mask = part == value
     if tracker.options.keep_components:
-        seeds = np.zeros_like(mask)
-        for number in (n for n, a in track.answers.items() if a.prompted):
-            if 0 <= number - first < len(seeds):
-                seeds[number - first] = mask[number - first]
-        kept = keep_connected(mask, seeds)
+        kept = keep_connected(mask, _seeds(track, volume.shape, first=first)[window])
         part[mask & ~kept] = 0
         mask = kept
     painted = _painted(track)
@@ -240,6 +236,23 @@ def _tidy_object(tracker: Tracker, track: Track, value: int, volume: NDArray[np.
         if first + n not in painted:
             filled = fill_holes(mask[n], up_to_px=tracker.options.fill_holes_px)
             part[n][filled & (part[n] == 0)] = value
+
+
+def _seeds(track: Track, shape: tuple[int, ...], *, first: int) -> NDArray[np.bool_]:
+    """Mark what the annotator pointed at: painted pixels, the inside of boxes, positive clicks; (N, H, W) bool."""
+    seeds = np.zeros(shape, dtype=bool)
+    for prompt in track.prompts:
+        n = prompt.slice - first
+        if not 0 <= n < len(seeds):
+            continue
+        if prompt.mask is not None:
+            seeds[n] |= prompt.mask
+        elif prompt.box_xyxy is not None:
+            x0, y0, x1, y1 = prompt.box_xyxy.round().astype(int)
+            seeds[n, y0 : y1 + 1, x0 : x1 + 1] = True
+        x, y = prompt.points_xy[prompt.labels == 1].round().astype(int).T
+        seeds[n, y, x] = True
+    return seeds
 
 
 def _window(view: View, shape_hw: tuple[int, int]) -> tuple[slice, slice, slice]:
