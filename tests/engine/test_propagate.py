@@ -231,7 +231,7 @@ class Spilling(FakePredictor):
 def test_an_island_on_the_clicked_slice_hangs_on_no_prompt():
     """What is kept is the part that was pointed at, not all that the slice's answer holds."""
     disks = walking_disk(8)
-    tracker = tracker_of(clip_of(disks), predictor=Spilling())
+    tracker = tracker_of(clip_of(disks), predictor=Spilling(), options=replace(PLAIN, keep_components=True))
     y, x = (int(np.median(places)) for places in np.nonzero(disks[3]))
     found = segment(tracker, {"a": [clicked(3, (x, y))]})
     assert found.labels[3][y, x] == 1
