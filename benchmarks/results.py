@@ -229,8 +229,8 @@ WHY = (
 )
 
 CLICKS = """All on the one slice: the first deepest inside the object, each further one deepest inside the largest error
-of the answer there. AUC is the area under Dice over clicks 1 to 5. A case that never reaches the goal counts with all five
-clicks."""
+of the answer there. AUC is the area under Dice over clicks 1 to 5. A case that never reaches the goal counts with all
+five clicks."""
 
 CORRECTED = """Dice after one painted slice, and after each further one painted by truth. Who chooses the slice
 makes the difference: the product by its own doubt, the truth, or a rule that knows the object's true extent."""
@@ -247,7 +247,7 @@ licence. Pictures of the other sets may not be published; `make results` leaves 
 * ACDC: 10 patients in two phases each; the bootstrap draws patients. The files store no true spacing, so surfaces are
   in voxels.
 * 3 mm CT: six organs of one scan, so its interval is over organs, not over patients. The labels are another network's
-  output, not truth.
+  output, not truth. The scan is read for its first organ only, so five of its six first clicks find it in memory.
 * Dice includes the prompted slice, which a painted mask answers exactly. `dice_elsewhere` in the JSON files leaves it
   out."""
 

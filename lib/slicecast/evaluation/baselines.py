@@ -26,6 +26,9 @@ REGION_DEVIATIONS = 2.0
 WALKER_BETA = 130
 """scikit-image's default."""
 
+PROB_TOLERANCE = 0.1
+"""How far scikit-image lets a probability stray before it warns; only the likelier label is used."""
+
 WALKER_MAX_SIDE = 80
 """A larger window is thinned to this many voxels a side: the walker solves one equation for each voxel."""
 
@@ -95,7 +98,13 @@ def walk_randomly(scene: Scene) -> Mask:
     seeds = _seeds(frames.shape, painted, (scene.number - window[0].start) // steps[0])
     spacing = [mm * step for mm, step in zip(scene.spacing_mm, steps, strict=True)]
     labels = random_walker(
-        frames, seeds, beta=WALKER_BETA, mode="cg_j", tol=1e-4, spacing=np.array(spacing) / min(spacing)
+        frames,
+        seeds,
+        beta=WALKER_BETA,
+        mode="cg_j",
+        tol=1e-4,
+        prob_tol=PROB_TOLERANCE,
+        spacing=np.array(spacing) / min(spacing),
     )
     for axis, step in enumerate(steps):
         labels = np.repeat(labels, step, axis=axis)

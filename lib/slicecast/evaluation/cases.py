@@ -151,7 +151,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
     found = {}
     for file in sorted(folder.iterdir()):
         ending = next((e for e in endings if file.name.lower().endswith(e)), None)
-        if ending is not None:
+        if ending is not None and not file.name.startswith("."):
             found[file.name[: -len(ending)]] = file
     return found
 

@@ -46,10 +46,18 @@ def provenance(spec: ModelSpec, command: str, *, device: str, now: datetime.date
     }
 
 
+RESULTS = "docs/results"
+"""A page that is written again does not change what it measures."""
+
+
 def _commit() -> str | None:
     """Return the commit, with `+` where tracked files differ from it; None outside a checkout."""
     commit = _git("rev-parse", "--short=12", "HEAD")
-    return None if commit is None else commit + ("+" if _git("status", "--porcelain", "-uno") else "")
+    return (
+        None
+        if commit is None
+        else commit + ("+" if _git("status", "--porcelain", "-uno", "--", ".", f":!{RESULTS}") else "")
+    )
 
 
 def _git(*words: str) -> str | None:
