@@ -280,6 +280,13 @@ def test_an_object_that_is_not_found_is_said_so(store, service):
     assert any(warning.startswith("'ghost' was not found") for warning in result.warnings)
 
 
+def test_clicks_on_a_painted_slice_are_said_to_be_unused(ball_file, service):
+    painted = MaskPrompt(ball(), slices=(CENTRE[2],))
+    both = ObjectPrompts("ball", points=(Point(CENTRE),), masks=(painted,))
+    warnings = service.segment(SegmentRequest(ball_file, PromptSet((both,)))).warnings
+    assert any("painted slice of 'ball'" in warning for warning in warnings)
+
+
 def test_a_volume_of_one_slice_is_answered(store, service):
     truth = ball((24, 20, 1), centre_ijk=(12, 10, 0), radius=5.0)
     result = service.segment(SegmentRequest(store(scan(truth)), clicked((12, 10, 0))))

@@ -286,4 +286,9 @@ def _warnings(study: Study, found: Segmentation, request: SegmentRequest) -> tup
         for value, name in enumerate(request.prompts.names, start=1)
         if value not in present
     ]
-    return (*study.volume.warnings, *flat, *missing)
+    unused = [
+        f"Clicks on a painted slice of '{name}' were not used: what is painted stands. Paint the correction instead."
+        for name, track in found.tracks.items()
+        if any(p.mask is not None and len(p.labels) for p in track.prompts)
+    ]
+    return (*study.volume.warnings, *flat, *missing, *unused)
