@@ -205,10 +205,14 @@ def _text(rows: dict[str, page.Row]) -> str:
 def _verdict(rows: dict[str, page.Row]) -> str:
     missed = [f"{row.title} ({', '.join(row.misses)})" for row in rows.values() if row.misses]
     absent = [goal.title for goal in GOALS if goal.key not in rows]
+    skipped = {
+        f"{name} ({why})" for row in rows.values() for r in row.reports.values() for name, why in r["skipped"].items()
+    }
     sizes = {key: row.summary("mask")["cases"] for key, row in rows.items()}
     lines = [
         f"Below its target: {'; '.join(missed)}. {WHY}" if missed else "Every target is reached.",
         f"Not measured here: {', '.join(absent)}." if absent else "",
+        f"Skipped cases: {'; '.join(sorted(skipped))}" if skipped else "",
         f"Hippocampus: the first {sizes['hippocampus']} of the 50 test cases, by name (`--quick`)."
         if sizes.get("hippocampus", 50) < 50
         else "",
@@ -220,12 +224,12 @@ INTRODUCTION = """# Accuracy on real scans
 
 The bundled model has been trained from nothing, on generated volumes only: on every real scan it is zero-shot. Its
 training goes on, so these are numbers of a model underway, of the weights named here. Nothing was tuned on these cases.
-The targets are those that the project set itself before the first training step. The page is written by `make results`.
+The targets are the project's own, and ambitious. The page is written by `make results`.
 Protocol: `fixed` of [`slicecast evaluate`](../cli.md#slicecast-evaluate)."""
 
 WHY = (
-    "The model is small and early in its training, and walks on past the object's ends or loses objects that move "
-    "between slices; the picture below shows both."
+    "The model is small and early in its training; the Dice of the slices it was not shown, in the JSON files, and the "
+    "pictures say where it fails."
 )
 
 CLICKS = """All on the one slice: the first deepest inside the object, each further one deepest inside the largest error
@@ -235,10 +239,11 @@ five clicks."""
 CORRECTED = """Dice after one painted slice, and after each further one painted by truth. Who chooses the slice
 makes the difference: the product by its own doubt, the truth, or a rule that knows the object's true extent."""
 
-PICTURE = """![{title}: best, median and worst case from one mask](accuracy-{key}.png)"""
+PICTURE = """![{title}: best, median and worst case from one mask](accuracy-{key}.png)
 
-NOTES = """The picture shows scans of the Medical Segmentation Decathlon, Task04 (CC BY-SA 4.0), and is under the same
-licence. Pictures of the other sets may not be published; `make results` leaves them in `build/results/`.
+The scans are of the Medical Segmentation Decathlon, Task04 (CC BY-SA 4.0); the picture is under the same licence."""
+
+NOTES = """Pictures of the other sets may not be published; `make results` leaves them in `build/results/`.
 
 ## Reading the numbers
 
