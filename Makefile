@@ -14,7 +14,7 @@ ARGS    ?=
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install run demo results test test-slow test-browser test-gpu test-data lint lock
+.PHONY: help install run demo results bench test test-slow test-gpu test-data lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,14 +30,14 @@ demo: install ## prove the whole way headless: server, clicks, labels, Dice; wri
 results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/accuracy.md
 	$(BIN)/python benchmarks/results.py $(ARGS)
 
+bench: install ## measure what one click costs in seconds and memory; prints a table
+	$(BIN)/python benchmarks/cost.py $(ARGS)
+
 test: install ## every test that needs no network, GPU, browser or outside data
 	$(PYTEST) $(ARGS)
 
 test-slow: install ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
-
-test-browser: install ## the tests that drive a real browser
-	$(PYTEST) -m browser $(ARGS)
 
 test-gpu: install ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)

@@ -137,8 +137,8 @@ def page(text: str) -> str:
     today = datetime.datetime.now(datetime.UTC).date()
     machine = f"{os.cpu_count()} cores, {_memory_gib()} GiB, {platform.machine()}, no GPU; torch {torch.__version__}"
     return (
-        "# What a click costs\n\nThe bundled model on the CPU, each run in a fresh process; `read` includes unpacking and "
-        f"choosing the window.\n\n{text}\n\nMachine: {machine}. Date: {today}. Commit: {commit}. "
+        "# What a click costs\n\nThe bundled model on the CPU, each run in a fresh process; `read` includes unpacking "
+        f"and choosing the window.\n\n{text}\n\nMachine: {machine}. Date: {today}. Commit: {commit}. "
         "Command: `python benchmarks/cost.py --page docs/results/cost.md`.\n"
     )
 

@@ -87,7 +87,8 @@ def read_config(name: str, *, known: Collection[str] | None = None) -> dict[str,
     except yaml.YAMLError as error:
         raise ConfigError(f"The configuration file {path} is not valid YAML: {error}.") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"The configuration file {path} holds {type(content).__name__}; it must be a mapping of names.")
+        kind = type(content).__name__
+        raise ConfigError(f"The configuration file {path} holds {kind}; it must be a mapping of names.")
     if known is not None:
         refuse_unknown_keys(content, known, where=str(path))
     return content

@@ -314,3 +314,23 @@ def test_a_device_is_chosen_by_name(name, kind):
 def test_a_device_that_cannot_be_used_is_named(name):
     with pytest.raises(DeviceUnavailable, match=f"'{name}'"):
         choose_device(name)
+
+
+@pytest.mark.gpu
+def test_cuda_answers_as_the_cpu_does(nano):
+    """bf16 on the GPU moves logits a little, the outline hardly."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    frames = np.random.default_rng(0).random((4, nano.image_size, nano.image_size), dtype=np.float32)
+    mask = np.zeros((nano.image_size, nano.image_size), dtype=bool)
+    mask[16:40, 20:44] = True
+    none = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int32)
+    answers = []
+    for device, bf16 in (("cpu", False), ("cuda", True)):
+        predictor = Sam2Predictor(nano.to(device), carry=True, dense_prompts=True, bf16=bf16)
+        encoded = predictor.encode(frames)
+        (first,) = predictor.prompt([PromptJob(encoded[0], ModelPrompt(*none, mask=mask))], num_slices=4)
+        bank = Bank(((0, first.memory),))
+        answers.append(predictor.track([TrackJob(encoded[1], bank)], num_slices=4)[0].logits)
+    nano.to("cpu")
+    assert np.abs(answers[0] - answers[1]).max() < 0.5

@@ -73,7 +73,7 @@ class Annotator:
 
     def work(self, case_of: Callable[[str], Case], *, strategy: str = "first") -> list[tuple[Case, list[ObjectRecord]]]:
         """Annotate and submit what the server offers, until it offers nothing more."""
-        done = []
+        done: list[tuple[Case, list[ObjectRecord]]] = []
         while sample := self.client.next_sample(strategy, {}):
             case = case_of(sample["id"])
             if case.id in [earlier.id for earlier, _ in done]:

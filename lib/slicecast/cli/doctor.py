@@ -29,11 +29,6 @@ NAMED_PACKAGES = ("torch", "torchvision", "sam2", "monai", "monailabel", "numpy"
 
 OPTIONAL_PROGRAMS = {
     "Orthanc": (("Orthanc", "orthanc"), "apt-get install orthanc orthanc-dicomweb", "a DICOMweb server for OHIF"),
-    "Chromium": (
-        ("chromium", "chromium-browser", "google-chrome", "chrome"),
-        "apt-get install chromium",
-        "the browser tests (make test-browser)",
-    ),
 }
 
 
