@@ -41,9 +41,6 @@ CORRECTIONS = 3
 QUICK_CASES = 20
 ORGANS = {"spleen": 1, "kidney_right": 2, "kidney_left": 3, "liver": 5, "heart": 51, "aorta": 52}
 
-MAY_BE_SHOWN = ("hippocampus",)
-"""Sets whose licence lets pictures of them be published; the others' pictures stay in build/."""
-
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -151,14 +148,11 @@ def read_rows(build: Path) -> dict[str, page.Row]:
     return rows
 
 
-def write_page(rows: dict[str, page.Row], build: Path, target: Path) -> None:
-    """Write the page, and beside it the plot and the pictures that may be shown."""
+def write_page(rows: dict[str, page.Row], target: Path) -> None:
+    """Write the page, and beside it the plot; pictures of real scans stay in the build folder."""
     clicks = PROMPTS[-1]
     curves = {row.title: row.summary(clicks)["clicks"]["dice_by_click"] for row in rows.values()}
     draw_clicks(curves, target.parent / "accuracy-clicks.png")
-    for key in MAY_BE_SHOWN:
-        if key in rows:
-            (target.parent / f"accuracy-{key}.png").write_bytes((build / f"{key}-mask.png").read_bytes())
     part = target.with_name(f".{target.name}.part")
     part.write_text(_text(rows), encoding="utf-8")
     part.replace(target)
@@ -169,7 +163,6 @@ def _text(rows: dict[str, page.Row]) -> str:
     reports = [report for row in listed for report in row.reports.values()]
     newest: dict[str, Any] = max((r["circumstances"] for r in reports), key=lambda said: said["date"])
     weights = {r["circumstances"]["model"]["sha256"] for r in reports}
-    shown = [PICTURE.format(key=key, title=rows[key].title) for key in MAY_BE_SHOWN if key in rows]
     corrected = [row for row in listed if row.summary("mask")["corrections"]]
     parts = [
         INTRODUCTION,
@@ -196,7 +189,6 @@ def _text(rows: dict[str, page.Row]) -> str:
         "have had other work, see its load average above.",
         page.seconds_table(listed, clicks=clicks),
         "## Best, median and worst case",
-        *shown,
         NOTES,
     ]
     return "\n\n".join(parts) + "\n"
@@ -239,11 +231,8 @@ five clicks."""
 CORRECTED = """Dice after one painted slice, and after each further one painted by truth. Who chooses the slice
 makes the difference: the product by its own doubt, the truth, or a rule that knows the object's true extent."""
 
-PICTURE = """![{title}: best, median and worst case from one mask](accuracy-{key}.png)
-
-The scans are of the Medical Segmentation Decathlon, Task04 (CC BY-SA 4.0); the picture is under the same licence."""
-
-NOTES = """Pictures of the other sets may not be published; `make results` leaves them in `build/results/`.
+NOTES = """`make results` draws them for every set and prompt in `build/results/`. They show real scans, which are
+not this project's to give away, so they are not part of it.
 
 ## Reading the numbers
 
@@ -277,7 +266,7 @@ def main() -> None:
     rows = read_rows(asked.build)
     if not rows:
         sys.exit(f"Nothing was measured: no set in {data_dir()}. Set SLICECAST_DATA to the folder that holds them.")
-    write_page(rows, asked.build, asked.page)
+    write_page(rows, asked.page)
     print(asked.page)
 
 
