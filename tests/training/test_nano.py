@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from slicecast.config import config_dir
-from slicecast.errors import ConfigError
+from slicecast.errors import ConfigError, WeightsMissing
 from slicecast.training.nano import export_weights, fresh_model, read_settings, settings_from, train_nano
 
 
@@ -43,3 +43,12 @@ def test_exported_weights_load_again(tiny_settings, tmp_path: Path):
     assert set(tensors) == set(model.state_dict())
     assert {t.dtype for t in tensors.values()} == {torch.float16}
     model.load_state_dict(tensors)
+
+
+def test_a_run_can_start_from_exported_weights(tiny_settings, tmp_path: Path):
+    model = fresh_model(replace(tiny_settings, seed=9))
+    export_weights(model, tmp_path / "w.safetensors", half=False)
+    started = fresh_model(replace(tiny_settings, initial=str(tmp_path / "w.safetensors")))
+    assert torch.equal(weights(model), weights(started))
+    with pytest.raises(WeightsMissing, match="start from"):
+        fresh_model(replace(tiny_settings, initial=str(tmp_path / "none.safetensors")))

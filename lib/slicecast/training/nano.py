@@ -10,7 +10,7 @@ import ignite.distributed as idist
 import torch
 import yaml
 from ignite.distributed.launcher import Parallel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from slicecast.config import build, config_dir, refuse_unknown_keys
@@ -53,6 +53,7 @@ class NanoSettings:
     validation: ValidationSettings
     prompts: PromptMix
     loss: LossWeights
+    initial: str | None = None
 
 
 def read_settings(path: Path) -> NanoSettings:
@@ -132,10 +133,18 @@ def averaged_model(settings: NanoSettings, folder: Path) -> nn.Module:
 
 
 def fresh_model(settings: NanoSettings) -> nn.Module:
-    """Return the network with the seed's initial weights, ready to train."""
+    """Return the network with the seed's initial weights, or those of the file `initial`, ready to train."""
     torch.manual_seed(settings.seed)
     model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size)
+    if settings.initial is not None:
+        model.load_state_dict({name: t.float() for name, t in _initial_tensors(Path(settings.initial)).items()})
     return prepare_for_training(model).to(settings.loop.device)
+
+
+def _initial_tensors(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise WeightsMissing(f"No weights at {path} to start from. Correct `initial`, or remove it to start from none.")
+    return load_file(path)
 
 
 def validator(settings: NanoSettings) -> Validator:
