@@ -46,8 +46,8 @@ is largest. One case says that a format works, not how well the model does: for 
 
 {table}
 
-The warnings are about the scan itself (uneven gaps, gantry tilt). Machine: {cores} cores, no GPU. Date: {today}. Commit:
-{commit}. Command: `python benchmarks/every_set.py --page docs/results/every-set.md`.
+The warnings are about the scan itself (uneven gaps, gantry tilt). Machine: {cores} cores, no GPU. Date: {today}.
+Commit: {commit}. Command: `python benchmarks/every_set.py --page docs/results/every-set.md`.
 """
 
 
