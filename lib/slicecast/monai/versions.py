@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FOLDER = "versions"
 """Under the labels' folder; a name that no label tag may have."""
@@ -33,23 +34,23 @@ def keep_version(current: Path, folder: Path, *, extension: str, info: Mapping[s
 
 def place_file(source: Path, target: Path) -> None:
     """Copy `source` to `target`, which is at any time the old file or the whole new one, even after a crash."""
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream, source.open("rb") as original:
-            shutil.copyfileobj(original, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _publish(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with _appearing(target) as stream, source.open("rb") as original:
+        shutil.copyfileobj(original, stream)
 
 
 def write_atomically(target: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all."""
+    with _appearing(target) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[BinaryIO]:
+    """Open a file beside the target that takes its place once it is complete and on the disk."""
     handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         _publish(temporary, target)
