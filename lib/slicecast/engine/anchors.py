@@ -2,8 +2,8 @@
 
 A mask is its own answer, and a box is segmented alone; where there are only clicks, so is the slice clicked on first.
 Clicks on further slices are corrections: a lane is walked to the slice, and its answer there is corrected with the
-lane's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative clicks works
-too, and no correction is ever lost.
+lane's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative
+clicks works too, and no correction is ever lost.
 """
 
 from collections.abc import Sequence
