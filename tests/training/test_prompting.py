@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from slicecast.training.prompting import boxes, corrective_clicks, first_clicks, noisy_masks
+from slicecast.training.prompting import boxes, corrective_clicks, first_clicks, moved, noisy_masks
 
 
 def square(low: int, high: int, size: int = 64) -> torch.Tensor:
@@ -49,3 +49,15 @@ def test_noisy_masks_stay_near_the_truth():
 def test_a_share_of_zero_leaves_masks_alone():
     masks = square(15, 45)
     assert torch.equal(noisy_masks(np.random.default_rng(0), masks, share=0.0), masks)
+
+
+def test_moved_answers_are_shifted_and_the_others_kept():
+    logits = torch.full((40, 1, 32, 32), -8.0)
+    logits[:, :, 10:20, 12:22] = 8.0
+    out = moved(np.random.default_rng(0), logits, share=0.5)
+    same = (out == logits).flatten(1).all(dim=1)
+    assert 10 < same.sum() < 30
+    overlap = ((out > 0) & (logits > 0)).sum((1, 2, 3)) / ((out > 0) | (logits > 0)).sum((1, 2, 3))
+    assert (overlap[same] == 1).all()
+    assert 0.4 < overlap[~same].mean() < 0.95
+    assert torch.equal(moved(np.random.default_rng(0), logits, share=0.0), logits)

@@ -27,6 +27,7 @@ class PromptMix:
         gap: share of batches that claim to be up to `gap_slices` further from their prompt than they are.
         gap_slices: see there.
         teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
+        moved: share of carried answers that are moved a little, see :class:`slicecast.training.walk.Plan`.
     """
 
     mask_share: float = 0.35
@@ -39,6 +40,7 @@ class PromptMix:
     gap: float = 0.3
     gap_slices: int = 30
     teacher: float = 0.0
+    moved: float = 0.0
 
 
 class ClipObjective:
@@ -71,6 +73,7 @@ class ClipObjective:
             correct_last=bool(rng.random() < self.mix.correct_last),
             gap=gap,
             teacher=self.mix.teacher,
+            moved=self.mix.moved,
         )
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:

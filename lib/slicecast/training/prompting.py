@@ -5,6 +5,7 @@ Coordinates are (x, y) in input pixels, integers at pixel centres.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -16,6 +17,9 @@ ERROR_PX = 64
 
 CENTRE_SHARE = 0.5
 """Share of first clicks at the object's deepest point; the others fall anywhere, mostly deep inside."""
+
+MOVED_SHIFT, MOVED_SCALE = 0.08, 0.1
+"""Standard deviation of a carried answer's shift, in halves of the frame, and of the logarithm of its scale."""
 
 
 def first_clicks(rng: np.random.Generator, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +58,20 @@ def boxes(rng: np.random.Generator, masks: Tensor, *, jitter: float = 0.05) -> t
     points: NDArray[np.float64] = np.clip(np.array(corners), 0, masks.shape[-1] - 1)
     labels = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], dtype=torch.int32, device=masks.device)
     return _points(points, masks), labels.expand(len(masks), 2)
+
+
+def moved(rng: np.random.Generator, logits: Tensor, *, share: float) -> Tensor:
+    """Return logits (B, 1, m, m), a share of them shifted and scaled by a few percent of the frame."""
+    chosen = rng.random(len(logits)) < share
+    if not chosen.any():
+        return logits
+    shift, scale = rng.normal(0, MOVED_SHIFT, (len(logits), 2)), np.exp(rng.normal(0, MOVED_SCALE, (len(logits), 2)))
+    theta = np.zeros((len(logits), 2, 3), dtype=np.float32)
+    theta[:, [0, 1], [0, 1]] = np.where(chosen[:, None], scale, 1)
+    theta[:, :, 2] = np.where(chosen[:, None], shift, 0)
+    grid = F.affine_grid(torch.from_numpy(theta).to(logits), list(logits.shape), align_corners=False)
+    out = F.grid_sample(logits, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return torch.where(torch.from_numpy(chosen).to(logits.device)[:, None, None, None], out, logits)
 
 
 def noisy_masks(rng: np.random.Generator, masks: Tensor, *, share: float) -> Tensor:

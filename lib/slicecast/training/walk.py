@@ -59,12 +59,15 @@ class Plan:
         gap: slices that lanes claim to have walked since their prompt, so that a long way from it is no surprise.
         teacher: share of answers that are replaced by the truth before they go on to the next slice. At first a
             lane soon meets nothing but its own mistakes, from which there is little to learn.
+        moved: share of carried answers that are shifted and scaled a little before the next slice gets them. What
+            lies two pixels off is seen to be wrong only by looking at the slice; without this, lanes learn to copy.
     """
 
     far_anchor: bool = False
     correct_last: bool = False
     gap: int = 0
     teacher: float = 0.0
+    moved: float = 0.0
 
 
 STRAIGHT = Plan()
@@ -174,7 +177,8 @@ class _Walker:
         recent: dict[int, Memory] = {}
         for number in range(1, last + (not plan.far_anchor)):
             bank, time = Bank(anchors, recent), number + plan.gap
-            prediction = self._track(frames[:, number], masks[:, number], bank, time, step.logits)
+            carry = prompting.moved(self.rng, step.logits.detach(), share=plan.moved)
+            prediction = self._track(frames[:, number], masks[:, number], bank, time, carry)
             step = self._taught(prediction.step, masks[:, number], plan.teacher)
             recent = {**recent, time: self._remember(frames[:, number], step)}
             out.append(prediction)
@@ -225,10 +229,10 @@ class _Walker:
         )
         return Prediction(step, self.gate.raw, self.gate.score, truth, time, kind)
 
-    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, previous: Tensor) -> Prediction:
+    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, carry: Tensor) -> Prediction:
         self._gate_by(truth)
         features = select(self.features, frames)
-        step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=previous.detach())
+        step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=carry)
         return Prediction(step, self.gate.raw, self.gate.score, truth, time)
 
     def _taught(self, step: Step, truth: Tensor, share: float) -> Step:
