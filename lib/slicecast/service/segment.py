@@ -18,8 +18,9 @@ from slicecast.errors import PromptError
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
 from slicecast.prompts import PromptSet, slice_ranges, to_slice_prompts
+from slicecast.service.queue import DeviceQueue
 from slicecast.service.studies import Studies, Study
-from slicecast.service.turns import FairLock, SharedPredictor
+from slicecast.service.turns import SharedPredictor
 from slicecast.volume import Geometry, Reorientation, SliceAxis, SliceStack, Window, choose_axis
 
 EMBEDDING_BYTES = 1 << 30
@@ -109,6 +110,7 @@ class SegmentService:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
         predictor: use this one instead of loading a model.
         embedding_bytes: budget of encoded slices.
+        queue: orders the work of all users.
     """
 
     def __init__(
@@ -118,12 +120,13 @@ class SegmentService:
         device: str = "auto",
         predictor: SlicePredictor | None = None,
         embedding_bytes: int = EMBEDDING_BYTES,
+        queue: DeviceQueue | None = None,
     ) -> None:
         self._model = model
         self._device = device
-        self._lock = FairLock()
+        self.queue = queue or DeviceQueue()
         self._guard = threading.Lock()
-        self._predictor = None if predictor is None else SharedPredictor(predictor, self._lock)
+        self._predictor = None if predictor is None else SharedPredictor(predictor, self.queue)
         self.studies = Studies()
         self.cache = EmbeddingCache(embedding_bytes)
 
@@ -137,7 +140,7 @@ class SegmentService:
         with self._guard:
             if self._predictor is None:
                 loaded = load_predictor(choose_model(self._model), device=self._device)
-                self._predictor = SharedPredictor(loaded, self._lock)
+                self._predictor = SharedPredictor(loaded, self.queue)
             return self._predictor
 
     def segment(

@@ -1,86 +1,71 @@
-"""One device, many users: work is taken in slice steps, first come first served."""
+"""One device, many users: a predictor whose every call waits for its turn."""
 
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.ports import Embedding, Observation, PromptJob, SlicePredictor, TrackJob
+from slicecast.service.queue import DeviceQueue
 
 
-class FairLock:
-    """A lock handed over in the order of arrival, so that a long job cannot starve a click.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a predictor has done since it was loaded.
 
-    ``threading.Lock`` gives no such promise: a thread that releases and takes it again usually wins.
+    Args:
+        encoded: slices encoded.
+        prompted: slices answered from prompts.
+        tracked: slices answered from memory.
     """
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
-        self._held = False
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the lock for one step."""
-        self._take()
-        try:
-            yield
-        finally:
-            self._give()
-
-    def _take(self) -> None:
-        with self._guard:
-            if not self._held:
-                self._held = True
-                return
-            mine = threading.Event()
-            self._waiting.append(mine)
-        try:
-            mine.wait()
-        except BaseException:  # an interrupt while waiting: leave the line, or pass the turn on
-            self._leave(mine)
-            raise
-
-    def _leave(self, mine: threading.Event) -> None:
-        with self._guard:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
-                return
-        self._give()
-
-    def _give(self) -> None:
-        with self._guard:
-            if self._waiting:
-                self._waiting.popleft().set()  # the lock stays held, by the next in line
-            else:
-                self._held = False
+    encoded: int = 0
+    prompted: int = 0
+    tracked: int = 0
 
 
 class SharedPredictor:
-    """A predictor that many threads share; each call is one turn."""
+    """A predictor that many threads share; each call is one step in the queue, so a long job cannot starve a click."""
 
-    def __init__(self, predictor: SlicePredictor, lock: FairLock) -> None:
+    def __init__(self, predictor: SlicePredictor, queue: DeviceQueue) -> None:
         self._predictor = predictor
-        self._lock = lock
+        self._queue = queue
+        self._guard = threading.Lock()
+        self._work = Work()
         self.image_size = predictor.image_size
         self.memory_length = predictor.memory_length
         self.fingerprint = predictor.fingerprint
         self.zoom = predictor.zoom
 
+    @property
+    def work(self) -> Work:
+        """What was done so far."""
+        return self._work
+
     def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
-        """Encode slices in one turn."""
-        with self._lock.turn():
-            return self._predictor.encode(frames)
+        """Encode slices in one step."""
+        with self._queue.step():
+            answer = self._predictor.encode(frames)
+        self._count(encoded=len(frames))
+        return answer
 
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
-        """Segment prompted slices in one turn."""
-        with self._lock.turn():
-            return self._predictor.prompt(jobs, num_slices=num_slices)
+        """Segment prompted slices in one step."""
+        with self._queue.step():
+            answer = self._predictor.prompt(jobs, num_slices=num_slices)
+        self._count(prompted=len(jobs))
+        return answer
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
-        """Segment the next slice of each lane in one turn."""
-        with self._lock.turn():
-            return self._predictor.track(jobs, num_slices=num_slices)
+        """Segment the next slice of each lane in one step."""
+        with self._queue.step(walking=True):
+            answer = self._predictor.track(jobs, num_slices=num_slices)
+        self._count(tracked=len(jobs))
+        return answer
+
+    def _count(self, *, encoded: int = 0, prompted: int = 0, tracked: int = 0) -> None:
+        with self._guard:
+            done = self._work
+            self._work = Work(done.encoded + encoded, done.prompted + prompted, done.tracked + tracked)
