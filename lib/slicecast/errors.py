@@ -5,6 +5,7 @@ SlicecastError
 │   ├── GeometryError                  grids that do not fit together
 │   ├── VolumeError                    a file that is not a usable 3D scan
 │   ├── PromptError                    clicks, boxes or masks that cannot be used
+│   ├── TooLarge                       more than is accepted: 413
 │   └── ConfigError                    a setting that is unknown or out of range
 ├── NotFound (LookupError)         404
 │   ├── UnknownImage
@@ -12,7 +13,8 @@ SlicecastError
 │   └── UnknownSession
 ├── StateError (RuntimeError)      right request, wrong moment
 │   ├── Conflict                       409
-│   └── SessionClosed                  410
+│   ├── SessionClosed                  410
+│   └── TooMany                        429
 ├── ResourceError (RuntimeError)   the machine's state: 503
 │   ├── WeightsMissing
 │   ├── WeightsCorrupt
@@ -45,6 +47,10 @@ class PromptError(InputError):
     """Clicks, boxes or masks cannot be used on this volume."""
 
 
+class TooLarge(InputError):
+    """More was sent than is accepted."""
+
+
 class ConfigError(InputError):
     """A setting is unknown, of the wrong type or out of range."""
 
@@ -75,6 +81,10 @@ class Conflict(StateError):
 
 class SessionClosed(StateError):
     """The session existed and has ended."""
+
+
+class TooMany(StateError):
+    """One user holds as much as one user may."""
 
 
 class ResourceError(SlicecastError, RuntimeError):

@@ -105,13 +105,13 @@ def test_nothing_starves(before, data, patience):
     mine = data.draw(priorities)
     line.push("mine", user="me", priority=mine)
     limit = 5 * (patience + 2)
-    for turn in range(limit + 1):
+    for _ in range(limit + 1):
         if line.pop() == "mine":
             break
         for user, priority in data.draw(st.lists(st.tuples(users, priorities), min_size=1, max_size=3)):
             line.push("other", user=user, priority=priority)
     else:
-        pytest.fail(f"still waiting after {turn + 1} turns")
+        pytest.fail(f"still waiting after {limit + 1} turns")
 
 
 @given(st.dictionaries(users, st.integers(1, 12), min_size=1), st.integers(1, 40))

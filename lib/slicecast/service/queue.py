@@ -1,7 +1,7 @@
 """Whose work comes next: by urgency, fair between users, never starving, and bounded.
 
-Two queues of one kind share these rules. Requests wait for a place among those in work (`DeviceQueue.job`), and those in
-work wait for the device at every model call (`DeviceQueue.step`), so that a click never waits for a long job to end.
+Two queues of one kind share these rules. Requests wait for a place among those in work (`DeviceQueue.job`), and those
+in work wait for the device at every model call (`DeviceQueue.step`), so that a click never waits for a job to end.
 """
 
 import threading
@@ -87,8 +87,8 @@ _current: ContextVar[Job | None] = ContextVar("slicecast_job", default=None)
 class Line(Generic[T]):
     """Entries in the order in which they go: urgent first, then the users in turn, then the first come.
 
-    A class of work that was passed over ``patience`` times goes next, so nothing starves: the first entry of a user waits
-    for at most (users of its class) * (patience + 2) others. Not safe between threads.
+    A class of work that was passed over ``patience`` times goes next, so nothing starves: the first entry of a user
+    waits for at most (users of its class) * (patience + 2) others. Not safe between threads.
     """
 
     def __init__(self, *, patience: int) -> None:

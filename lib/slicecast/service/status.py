@@ -4,9 +4,11 @@ from slicecast import errors
 
 STATUS: dict[type[errors.SlicecastError], int] = {
     errors.InputError: 422,
+    errors.TooLarge: 413,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.SessionClosed: 410,
+    errors.TooMany: 429,
     errors.StateError: 409,
     errors.ResourceError: 503,
     errors.Cancelled: 499,
