@@ -36,8 +36,8 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(command: Sequence[str], *, url: str, log: Path) -> Iterator[RunningServer]:
-    """Start a server, wait until it answers at /healthz or /info/, and stop it in the end, whatever happens.
+def running_server(command: Sequence[str], *, url: str, log: Path, probe: str = "/info/") -> Iterator[RunningServer]:
+    """Start a server, wait until it answers at `probe`, and stop it in the end, whatever happens.
 
     Raises:
         ResourceError: it ended or did not answer in time; the text has the end of its log.
@@ -46,7 +46,7 @@ def running_server(command: Sequence[str], *, url: str, log: Path) -> Iterator[R
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        _wait(process, url, log, until=start + START_LIMIT_S)
+        _wait(process, url + probe, log, until=start + START_LIMIT_S)
         yield RunningServer(url, log, time.monotonic() - start, process.pid)
     finally:
         _stop(process)
@@ -54,9 +54,9 @@ def running_server(command: Sequence[str], *, url: str, log: Path) -> Iterator[R
 
 @contextmanager
 def serving(
-    studies: Path, *, app: Path, log: Path, port: int = 0, options: Sequence[str] = ()
+    studies: Path | str, *, app: Path, log: Path, port: int = 0, options: Sequence[str] = ()
 ) -> Iterator[RunningServer]:
-    """Run `slicecast serve` on a free port of this machine."""
+    """Run `slicecast serve` on a folder, or a DICOMweb server's address, at a free port of this machine."""
     port = port or free_port()
     command = [sys.executable, "-m", "slicecast.cli.main", "serve"]
     arguments = ["--studies", str(studies), "--app", str(app), "--port", str(port), *options]
@@ -83,7 +83,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, *, until: float
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/info/", timeout=5):
+        with urllib.request.urlopen(url, timeout=5):
             return True
     except (urllib.error.URLError, OSError):
         return False

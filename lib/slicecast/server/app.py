@@ -25,7 +25,6 @@ from monailabel.endpoints import (
     login,
     logs,
     model,
-    ohif,
     proxy,
     scoring,
     session,
@@ -38,6 +37,7 @@ from slicecast.server.checks import check_train
 from slicecast.server.errors import HANDLERS
 from slicecast.server.infer import infer_router
 from slicecast.server.landing import landing_page
+from slicecast.server.ohif import router as ohif_router
 from slicecast.server.routes import off_loop
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,10 @@ def create_app() -> FastAPI:
 
 
 def _stock_routers() -> list[APIRouter]:
-    plain = [info, batch_infer, activelearning, datastore, logs, ohif, proxy, session]
+    plain = [info, batch_infer, activelearning, datastore, logs, proxy, session]
     return [
         infer_router(),
+        ohif_router,
         off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, skip=("PUT /model/{model}", "DELETE /model/{model}")),

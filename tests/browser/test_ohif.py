@@ -1,0 +1,103 @@
+"""OHIF in a real browser: open, connect, click, run, correct, next sample; with a PACS and without one."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from clinic import LABELS, PICTURES, SECOND_CASE, Place, dice, inside, labelling, study_uids, truth_of
+from labelserver import read_mask
+from viewer import Viewer
+
+from slicecast.bench.sample_data import DICOM_CASE
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module", params=["orthanc"])
+def place(request, dicom_folder, tmp_path_factory) -> Iterator[Place]:
+    """A labelling server on each kind of store."""
+    stores = {"orthanc": lambda: request.getfixturevalue("orthanc"), "dicom": lambda: dicom_folder}
+    with labelling(stores[request.param](), tmp_path_factory.mktemp(request.param)) as place:
+        yield place
+
+
+@pytest.fixture
+def viewer(page, place: Place, request) -> Viewer:
+    """The viewer, connected to nothing yet."""
+    return Viewer(page, place.url, PICTURES / request.node.callspec.params["place"])
+
+
+def sent(answer) -> dict:
+    """Return the params of the request behind an answer."""
+    body = answer.request.post_data
+    return json.loads(body[body.index("{") : body.rindex("}") + 1])
+
+
+def test_the_whole_way(viewer, dicom_folder, tmp_path):
+    uids = study_uids(dicom_folder)
+    liver = truth_of(DICOM_CASE, "liver")
+    assert viewer.open(uids[DICOM_CASE]) == liver.shape[::-1]
+    assert viewer.server() == f"{viewer.url}/"
+    viewer.connect()
+    viewer.point_prompts("sam2_single")
+
+    viewer.choose("liver")
+    clicked = inside(liver)
+    viewer.click_voxel(clicked)
+    first = viewer.run()
+    viewer.picture("1-first-click")
+    assert sent(first)["foreground"] == [list(clicked)]
+    shown, numbers = viewer.labelmap()
+    mask = shown == numbers["liver"]
+    assert np.array_equal(mask, volume_of(first, tmp_path) != 0)
+    before = dice(mask, liver)
+    assert before > 0.5
+
+    wrong = inside(mask & ~liver)
+    viewer.choose("background")
+    viewer.click_voxel(wrong)
+    viewer.choose("liver")
+    second = viewer.run()
+    viewer.show(clicked)
+    viewer.picture("2-background-click")
+    assert sent(second)["background"] == [list(wrong)]
+    shown, _ = viewer.labelmap()
+    corrected = shown == numbers["liver"]
+    i, j, k = wrong
+    assert mask[k, j, i] and not corrected[k, j, i]
+    assert dice(corrected, liver) > before
+
+    chosen = viewer.next_sample()
+    viewer.picture("3-next-sample")
+    assert chosen["StudyInstanceUID"] in uids.values() and chosen["reason"]
+    assert viewer.accept_sample() in ((96, 96, 24), (144, 116, 34))
+    assert chosen["StudyInstanceUID"] in viewer.page.url
+
+
+def test_every_label_keeps_its_name(viewer, dicom_folder):
+    """The labels are visited in another order than the server lists them, with the background between."""
+    viewer.open(study_uids(dicom_folder)[SECOND_CASE])
+    viewer.connect()
+    viewer.point_prompts("sam2")
+    truth = {name: truth_of(SECOND_CASE, name) for name in LABELS}
+    viewer.choose("spleen")
+    viewer.choose("kidney_left")
+    viewer.click_voxel(inside(truth["kidney_left"]))
+    viewer.choose("background")
+    viewer.choose("liver")
+    viewer.click_voxel(inside(truth["liver"]))
+    viewer.run()
+    viewer.picture("4-several-labels")
+    shown, numbers = viewer.labelmap()
+    for name in ("liver", "kidney_left"):
+        i, j, k = inside(truth[name])
+        assert shown[k, j, i] == numbers[name], name
+        assert dice(shown == numbers[name], truth[name]) > 0.4, name
+    assert not (shown == numbers["spleen"]).any()
+
+
+def volume_of(answer, folder) -> np.ndarray:
+    """Return the mask [k, j, i] that the server sent."""
+    return sitk.GetArrayFromImage(read_mask(answer.body(), folder))
