@@ -28,6 +28,7 @@ def test_from_text():
         ({"label": "spleen"}, "Unknown setting 'label' in --conf. Did you mean 'labels'"),
         ({"labels": "spleen,liver,spleen"}, "names a label twice"),
         ({"follow_links": "perhaps"}, "write true or false"),
+        ({"labels": ",".join(f"label {n}" for n in range(255))}, "names 255 labels; a mask numbers at most 254"),
         ({"labels": "spleen,background"}, "'background' cannot be a label"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from labelserver import REQUESTS, recorded
 
 from slicecast.errors import ConfigError, PromptError
-from slicecast.monai.request import RESERVED, parse_request
+from slicecast.monai.request import RESERVED, number_labels, parse_request
 from slicecast.prompts import MaskPrompt
 
 SIZE = (24, 20, 16)
@@ -92,8 +92,23 @@ def test_too_many_points_over_several_labels():
 
 
 def test_too_many_labels_for_one_mask():
-    with pytest.raises(PromptError, match="300 labels were sent; one answer holds at most 255"):
+    with pytest.raises(PromptError, match="300 labels were sent; one answer holds at most 254"):
         parse_request({f"label {n}": [[1, 2, n]] for n in range(300)}, style="several")
+
+
+def test_numbers_of_labels_do_not_depend_on_the_order_of_clicks():
+    assert number_labels(["kidney", "gland", "spleen", "node"], LABELS) == {
+        "kidney": 3,
+        "gland": 4,
+        "spleen": 1,
+        "node": 5,
+    }
+
+
+def test_too_many_labels_beside_those_of_the_server():
+    labels = [f"label {n}" for n in range(250)]
+    with pytest.raises(PromptError, match="numbers at most 254 labels"):
+        parse_request({f"other {n}": [[1, 2, n]] for n in range(5)}, style="several", labels=labels)
 
 
 def test_a_slice_on_which_nothing_was_clicked():

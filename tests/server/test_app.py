@@ -26,7 +26,7 @@ def parts(response):
 
 def test_info_is_what_both_clients_need(client):
     info = client.get("/info/").json()
-    assert info["labels"] == ["spleen", "liver", "kidney"]
+    assert info["labels"] == ["spleen", "liver", "kidney", "background"]
     assert {name: (model["type"], model["dimension"]) for name, model in info["models"].items()} == {
         "sam2": ("deepedit", 3),
         "sam2_single": ("deepgrow", 3),
@@ -36,9 +36,11 @@ def test_info_is_what_both_clients_need(client):
     assert "config" not in info  # Slicer would ask to upgrade the server
 
 
-def test_no_task_declares_labels(client):
-    """A list, because OHIF iterates over it; empty, because Slicer would auto-segment after every Next Sample."""
-    assert [model["labels"] for model in client.get("/info/").json()["models"].values()] == [[], [], []]
+def test_labels_are_numbered_where_several_are_in_one_mask(client):
+    """Lists where there are none, because OHIF iterates over them; the background has a number that no mask holds."""
+    labels = {name: model["labels"] for name, model in client.get("/info/").json()["models"].items()}
+    numbered = {"spleen": 1, "liver": 2, "kidney": 3, "background": 255}
+    assert labels == {"sam2": numbered, "sam2_single": [], "sam2_slice": []}
 
 
 def test_options_are_of_types_that_clients_can_show(client):

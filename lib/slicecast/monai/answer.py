@@ -38,15 +38,17 @@ def answer_params(
 ) -> dict[str, Any]:
     """Collect what goes beside the mask, as JSON values.
 
-    Keys: label_names (name -> value, objects with voxels), objects (value, voxels and ml of each), confidence
-    (per slice, counted as stored along `axis`), mean_confidence, axis, window, next_slice (slice, axis, reason,
-    score), latencies in seconds, warnings.
+    Keys: label_names (name -> value, objects with voxels), label_info (the same as a list), objects (value, voxels
+    and ml of each), confidence (per slice, counted as stored along `axis`), mean_confidence, axis, window, next_slice
+    (slice, axis, reason, score), latencies in seconds, warnings.
     """
     voxels = np.bincount(mask.ravel(), minlength=max(values.values()) + 1)
     ml = result.geometry.voxel_volume_ml
     by_value = sorted(values.items(), key=lambda item: item[1])
+    present = {name: value for name, value in by_value if voxels[value]}
     return {
-        "label_names": {name: value for name, value in by_value if voxels[value]},
+        "label_names": present,
+        "label_info": [{"name": name, "idx": value} for name, value in present.items()],
         "objects": {
             name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
             for name, value in by_value

@@ -24,7 +24,7 @@ from slicecast.errors import ConfigError, NotFound, UnknownModel
 from slicecast.monai.datastore import SafeDatastore
 from slicecast.monai.door import http_errors
 from slicecast.monai.images import FoundImage, find_image
-from slicecast.monai.request import RESERVED
+from slicecast.monai.request import BACKGROUND, MAX_LABELS, RESERVED
 from slicecast.monai.scoring import ScoringQueue, record_result
 from slicecast.monai.sessions import SafeSessions
 
@@ -95,6 +95,10 @@ class AppBehaviour(MONAILabelApp):
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def info(self) -> dict[str, Any]:
+        """Describe the app; the background is among the labels, because Slicer offers no points for another."""
+        return {**super().info(), "labels": [*self.config.labels, BACKGROUND]}
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer an infer request; with `save_label` true, keep the mask under `label_tag` too."""
@@ -179,6 +183,8 @@ def _labels(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if len(set(names)) != len(names):
         raise ConfigError(f"--conf labels '{text}' names a label twice. Give each once.")
+    if len(names) > MAX_LABELS:
+        raise ConfigError(f"--conf labels names {len(names)} labels; a mask numbers at most {MAX_LABELS}. Name fewer.")
     for name in RESERVED & set(names):
         raise ConfigError(f"--conf labels: '{name}' cannot be a label, because requests use that word. Rename it.")
     return tuple(names) or DEFAULT_LABELS

@@ -10,7 +10,14 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from slicecast.monai.answer import write_answer
 from slicecast.monai.door import http_errors
 from slicecast.monai.masks import uploaded_mask, uploaded_masks, with_label_file
-from slicecast.monai.request import InferRequest, Style, parse_request
+from slicecast.monai.request import (
+    BACKGROUND,
+    BACKGROUND_VALUE,
+    InferRequest,
+    Style,
+    number_labels,
+    parse_request,
+)
 from slicecast.service.segment import SegmentRequest, SegmentService
 from slicecast.volume import Geometry, Reorientation, SliceAxis, window_names
 
@@ -20,8 +27,9 @@ AXES = ("auto", "axial", "coronal", "sagittal")
 class SegmentTask(InferTask):
     """One way to ask the service for a mask.
 
-    The task itself declares no labels: were it to, Slicer would run it as an automatic segmentation after every
-    "Next Sample". The list is empty, never null, because OHIF iterates over it.
+    Only the task for several labels declares them, with their numbers in the mask: Slicer then sends a list of points
+    for each, and OHIF reads the mask by those numbers. The others hold one object, whatever it is called; their list
+    is empty, never null, because OHIF iterates over it.
 
     Args:
         service: shared by all tasks and users; every request is complete in itself.
@@ -34,7 +42,11 @@ class SegmentTask(InferTask):
         self, service: SegmentService, *, type: InferType, dimension: int, description: str, labels: Sequence[str] = ()
     ) -> None:
         super().__init__(
-            type=type, labels=[], dimension=dimension, description=description, config=client_options(dimension)
+            type=type,
+            labels=declared_labels(labels) if labels else [],
+            dimension=dimension,
+            description=description,
+            config=client_options(dimension),
         )
         self._service = service
         self._style: Style = "several" if type == InferType.DEEPEDIT else "single"
@@ -63,7 +75,7 @@ class SegmentTask(InferTask):
             return parsed.on_slice()
         file, name = wire.get("label_file"), parsed.objects[0].name
         masks = uploaded_masks(file, self._app_labels) if self._style == "several" else uploaded_mask(file, name)
-        return replace(parsed, slice=None).with_masks(masks)
+        return replace(parsed, slice=None).with_masks(masks, labels=self._app_labels)
 
     def _segment_request(self, parsed: InferRequest, image: Path) -> SegmentRequest:
         geometry = self._service.studies.open(image).reorientation.source
@@ -101,6 +113,11 @@ def segment_tasks(service: SegmentService, *, labels: Sequence[str] = ()) -> dic
             description="One structure on the clicked slice only",
         ),
     }
+
+
+def declared_labels(labels: Sequence[str]) -> dict[str, int]:
+    """Return the numbers of the labels in a mask, and one for the background that no mask holds."""
+    return {**number_labels(labels, labels), BACKGROUND: BACKGROUND_VALUE}
 
 
 def client_options(dimension: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Voxel indices are (i, j, k) of the stored volume, as every client sends them. Wh
 an earlier request (OHIF keeps one object per model and mutates it) is ignored unless it is a prompt of this one.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -32,8 +33,11 @@ DEFAULT_NAME = "object"
 """Name of the object when the client does not say one (OHIF never does for a deepgrow model)."""
 BACKGROUND = "background"
 """Negative points: Slicer's and OHIF's key, and OHIF's pseudo-label that all labels share."""
-MAX_LABELS = 255
-"""The answer is uint8, because OHIF reads nothing else."""
+MAX_LABELS = 254
+"""The answer is uint8, because OHIF reads nothing else, and 255 is BACKGROUND_VALUE."""
+BACKGROUND_VALUE = 255
+"""The number that the models declare for the background, which no mask holds. Left without a number, OHIF would give it
+its place among the labels visited, and take another label's voxels for it."""
 
 _PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt"
 _OPTION_KEYS = "axis range window device model logging reset_state description strategy"
@@ -61,7 +65,7 @@ class InferRequest:
 
     Args:
         objects: what was clicked, only objects with something to start from.
-        values: the number of each object in the answer's mask; may skip numbers (see `parse_request`).
+        values: the number of each object in the answer's mask; may skip numbers (see `number_labels`).
         roi: the numbers as sent; `roi_box` knows both orders in use.
         slice: the k of the slice a 2D client works on.
         masks: painted slices by object, which `with_masks` adds.
@@ -78,16 +82,14 @@ class InferRequest:
     compress: bool = False
     masks: Mapping[str, MaskPrompt] = field(default_factory=dict)
 
-    def with_masks(self, masks: Mapping[str, MaskPrompt]) -> "InferRequest":
-        """Add painted objects; those that were not clicked get the next free values."""
+    def with_masks(self, masks: Mapping[str, MaskPrompt], *, labels: Sequence[str] = ()) -> "InferRequest":
+        """Add painted objects, numbered as `number_labels` does."""
         clicked = tuple(c for c in self.objects if c.foreground or c.name in masks or not masks)
         background = self.objects[0].background
         names = {c.name for c in clicked}
         added = tuple(Clicks(name, (), background) for name in masks if name not in names)
-        values = {c.name: self.values[c.name] for c in clicked}
-        for value, clicks in enumerate(added, start=max(values.values(), default=0) + 1):
-            values[clicks.name] = value
-        return replace(self, objects=(*clicked, *added), values=values, masks=masks)
+        objects = (*clicked, *added)
+        return replace(self, objects=objects, values=number_labels([c.name for c in objects], labels), masks=masks)
 
     def prompts(self, size_ijk: IJK) -> PromptSet:
         """Return the prompts for a volume of `size_ijk` voxels; a ROI becomes every object's box.
@@ -122,22 +124,21 @@ class InferRequest:
 def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str] = ()) -> InferRequest:
     """Read a request of either client.
 
-    In the style "several" every list of points is an object named by its key. Its value in the mask is its place
-    among the lists sent, empty ones counted: OHIF numbers its labels so, because the task declares none. Slicer,
-    for the same reason, sends foreground and background there too.
+    In the style "several" every list of points is an object named by its key, and numbered as the model declares.
+    A client that knows one object only sends foreground and background there too. In the style "single" the one
+    object is 1.
 
     Raises:
-        PromptError: a list of points is malformed, or there are too many.
+        PromptError: a list of points is malformed, there are too many, or the object is called background.
         ConfigError: another key has an impossible value.
     """
     named = _clicked(wire, style=style, labels=labels)
     background = read_points(wire.get(BACKGROUND), BACKGROUND)
     _refuse_too_many(named, background)
-    values = {label: place for place, label in enumerate(named, start=1)}
     chosen = [label for label, points in named.items() if points] or list(named)[-1:]
     return InferRequest(
         objects=tuple(Clicks(label, named[label], background) for label in chosen),
-        values={label: values[label] for label in chosen},
+        values=number_labels(chosen, labels if style == "several" else ()),
         roi=read_roi(wire.get("roi")),
         slice=read_slice(wire.get("slice")),
         axis=read_word(wire.get("axis"), "axis", default="auto"),
@@ -148,14 +149,39 @@ def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str
     )
 
 
+def number_labels(names: Iterable[str], labels: Sequence[str]) -> dict[str, int]:
+    """Give each name its number in a mask: its place among the app's labels, or the next one after them.
+
+    Raises:
+        PromptError: the numbers do not suffice.
+    """
+    declared = {label: place for place, label in enumerate(labels, start=1)}
+    following = itertools.count(len(labels) + 1)
+    values = {name: declared.get(name) or next(following) for name in names}
+    if max(values.values(), default=0) > MAX_LABELS:
+        raise PromptError(
+            f"One answer numbers at most {MAX_LABELS} labels, those of the server included. Ask for fewer."
+        )
+    return values
+
+
 def _clicked(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str]) -> dict[str, tuple[IJK, ...]]:
     """Collect the positive points by label, in the order sent; at least one label, maybe without points."""
     single = read_points(wire.get("foreground"), "foreground")
     named = _named_points(wire, labels) if style == "several" else {}
     if single or not any(named.values()):
-        name = read_name(wire.get("label"), default=DEFAULT_NAME)
+        name = _object_name(wire.get("label"))
         named[name] = tuple(dict.fromkeys((*single, *named.pop(name, ()))))
     return named
+
+
+def _object_name(label: Any) -> str:
+    name = read_name(label, default=DEFAULT_NAME)
+    if name == BACKGROUND:
+        raise PromptError(
+            "'background' is where a structure is not. Choose the structure, then click where it is not."
+        )
+    return name
 
 
 def _named_points(wire: Mapping[str, Any], labels: Sequence[str]) -> dict[str, tuple[IJK, ...]]:

@@ -28,7 +28,7 @@ def landing_page(info: dict[str, Any], *, url: str) -> str:
         completed=info["datastore"]["completed"],
         total=info["datastore"]["total"],
         models=_list(info["models"]),
-        labels=_list(info["labels"]),
+        labels=_list(name for name in info["labels"] if name != "background"),
         strategies=_list(info["strategies"]),
         version=escape(info["version"]),
     )
