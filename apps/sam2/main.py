@@ -13,13 +13,15 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
-from slicecast.service.segment import SegmentService
 
 import slicecast
 from slicecast.monai import app as behaviour
 from slicecast.monai.infer import segment_tasks
 from slicecast.monai.scoring import ConfidenceScoring
 from slicecast.monai.strategies import strategies
+from slicecast.server.settings import server_settings
+from slicecast.service.queue import DeviceQueue
+from slicecast.service.segment import SegmentService
 
 
 class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
@@ -27,7 +29,8 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, Any] | None) -> None:
         self.config = behaviour.AppConfig.from_conf(conf)
-        self.service = SegmentService(model=self.config.model, device=self.config.device)
+        queue = DeviceQueue(server_settings().queue)
+        self.service = SegmentService(model=self.config.model, device=self.config.device, queue=queue)
         super().__init__(
             app_dir=app_dir,
             studies=studies,

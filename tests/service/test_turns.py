@@ -2,7 +2,8 @@ import numpy as np
 
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
-from slicecast.service.queue import DeviceQueue, Priority
+from slicecast.service.line import Priority
+from slicecast.service.queue import DeviceQueue
 from slicecast.service.turns import SharedPredictor, Work
 
 CLICK, WALK, BACK = Priority

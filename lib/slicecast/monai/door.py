@@ -5,11 +5,8 @@ from contextlib import contextmanager
 
 from fastapi import HTTPException
 
-from slicecast.errors import ResourceError, SlicecastError
-from slicecast.service.status import http_status
-
-RETRY_AFTER_S = "5"
-"""How long a client should wait before it asks a busy server again."""
+from slicecast.errors import SlicecastError
+from slicecast.service.status import http_headers, http_status
 
 
 @contextmanager
@@ -22,5 +19,4 @@ def http_errors() -> Iterator[None]:
     try:
         yield
     except SlicecastError as error:
-        headers = {"Retry-After": RETRY_AFTER_S} if isinstance(error, ResourceError) else None
-        raise HTTPException(http_status(error), detail=str(error), headers=headers) from error
+        raise HTTPException(http_status(error), detail=str(error), headers=http_headers(error)) from error

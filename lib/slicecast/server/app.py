@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from monailabel import app as stock
 from monailabel.config import settings
@@ -25,20 +25,24 @@ from monailabel.endpoints import (
     login,
     logs,
     model,
-    proxy,
     scoring,
     session,
     train,
 )
 from monailabel.interfaces.utils.app import app_instance
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import slicecast
 from slicecast.server.checks import check_train
 from slicecast.server.errors import HANDLERS
 from slicecast.server.infer import infer_router
 from slicecast.server.landing import landing_page
+from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.ohif import router as ohif_router
+from slicecast.server.proxy import proxy_lifespan
+from slicecast.server.proxy import router as proxy_router
 from slicecast.server.routes import off_loop
+from slicecast.server.settings import server_settings
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +53,13 @@ own = APIRouter()
 async def healthz() -> dict[str, str]:
     """Say that the server is alive; never waits for work."""
     return {"status": "ok", "version": slicecast.__version__}
+
+
+@own.get("/metrics", tags=["Others"], response_class=PlainTextResponse)
+def metrics(request: Request) -> Response:
+    """Show requests, queues, slices, cache and memory in Prometheus' text format."""
+    text = generate_latest(request.app.state.metrics.registry)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @own.get("/", include_in_schema=False, response_class=HTMLResponse)
@@ -72,7 +83,8 @@ def run_scoring(method: str, params: Annotated[dict[str, Any] | None, Body()] = 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Build the MONAI Label app before the first request."""
-    async with stock.lifespan(app):
+    async with stock.lifespan(app), proxy_lifespan(app, server_settings().proxy):
+        app.state.service = app_instance().service
         logger.info("Slicecast %s is ready", slicecast.__version__)
         yield
 
@@ -83,6 +95,9 @@ def create_app() -> FastAPI:
     if settings.MONAI_LABEL_CORS_ORIGINS:  # MONAI Label would otherwise let every web page in
         origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    app.state.service = None
+    app.state.metrics = Metrics.of(lambda: app.state.service)
+    app.add_middleware(CountRequests, metrics=app.state.metrics)
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
     for router in _stock_routers():
@@ -91,15 +106,16 @@ def create_app() -> FastAPI:
 
 
 def _stock_routers() -> list[APIRouter]:
-    plain = [info, batch_infer, activelearning, datastore, logs, proxy, session]
+    plain = [info, batch_infer, activelearning, datastore, logs, session]
     return [
-        infer_router(),
+        infer_router(server_settings().queue),
         ohif_router,
+        proxy_router,
         off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, skip=("PUT /model/{model}", "DELETE /model/{model}")),
         *(off_loop(module.router) for module in plain),
-        *([login.router] if settings.MONAI_LABEL_AUTH_ENABLE else []),
+        *([off_loop(login.router)] if settings.MONAI_LABEL_AUTH_ENABLE else []),
     ]
 
 

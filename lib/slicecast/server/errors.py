@@ -13,12 +13,12 @@ from monailabel.interfaces.exception import (
 )
 
 from slicecast.errors import SlicecastError
-from slicecast.service.status import http_status
+from slicecast.service.status import http_headers, http_status
 
 
 async def answer_slicecast_error(request: Request, error: SlicecastError) -> JSONResponse:
     """Answer one of our own errors."""
-    return JSONResponse({"detail": str(error)}, status_code=http_status(error))
+    return JSONResponse({"detail": str(error)}, status_code=http_status(error), headers=http_headers(error))
 
 
 async def answer_monailabel_error(request: Request, error: MONAILabelException) -> JSONResponse:

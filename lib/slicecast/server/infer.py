@@ -1,7 +1,7 @@
 """POST /infer/{model}: MONAI Label's contract for clients, without its faults.
 
 The address decides which model and image; `params` cannot replace them. Uploads are removed, the answer's file is
-closed and removed, and at most INFER_THREADS requests are in work at a time while every other route stays free.
+closed and removed. Requests stand in the device's queue, fair between users, and one whose client has gone is stopped.
 """
 
 import json
@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Depends, File, Form, HTTPException, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 
+from slicecast.server.identity import who
 from slicecast.server.routes import json_object
+from slicecast.server.watch import while_wanted
+from slicecast.service.queue import QueueSettings
 
-INFER_THREADS = 8
-"""Infer requests in work at a time; the others wait."""
+SPARE_THREADS = 8
+"""More threads than places to work and wait, so that whoever finds the queue full is told at once."""
 
 FIXED_KEYS = ("image", "model", "session", "label_file", "description")
 """Keys of a request that come from the address or the server."""
@@ -39,14 +42,27 @@ class Output(StrEnum):
     all = "all"
 
 
-def infer_router() -> APIRouter:
-    """Build the route, with its own limit of threads."""
-    router = APIRouter(prefix="/infer", tags=["Infer"])
-    limit = anyio.CapacityLimiter(INFER_THREADS)
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The mask, the params, or both, as `output` asks",
+        "content": {"multipart/form-data": {}, "application/json": {}, "application/octet-stream": {}},
+    },
+    404: {"description": "There is no such model, image or upload session"},
+    422: {"description": "The prompts or options cannot be used; the detail says why"},
+    499: {"description": "The client went away; nobody reads this"},
+    503: {"description": "The queue is full, or the weights are missing; `Retry-After` says when to come back"},
+}
 
-    @router.post("/{model}", summary="Segment an image from prompts")
+
+def infer_router(queue: QueueSettings) -> APIRouter:
+    """Build the route, with threads for all that the queue lets work or wait."""
+    router = APIRouter(prefix="/infer", tags=["Infer"])
+    limiter = anyio.CapacityLimiter(queue.jobs + queue.waiting + SPARE_THREADS)
+
+    @router.post("/{model}", summary="Segment an image from prompts", responses=RESPONSES, response_class=Response)
     async def infer(
         model: str,
+        http: Request,
         image: str = "",
         session_id: str = "",
         params: Annotated[str, Form()] = "{}",
@@ -56,8 +72,14 @@ def infer_router() -> APIRouter:
         user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
     ) -> Response:
         request = {**checked_params(params), "model": model, "image": image}
+        name = who(user, http, client_id=request.get("client_id"))
         work = partial(_infer, request, session_id=session_id, file=file, label=label)
-        return await anyio.to_thread.run_sync(lambda: answer(work, output), limiter=limit)
+
+        def queued(cancelled: Callable[[], bool]) -> Response:
+            with app_instance().service.queue.job(name, cancelled=cancelled):
+                return answer(work, output)
+
+        return await while_wanted(http, queued, limiter=limiter)
 
     return router
 

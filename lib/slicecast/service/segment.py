@@ -20,7 +20,7 @@ from slicecast.models.weights import choose_model
 from slicecast.prompts import PromptSet, slice_ranges, to_slice_prompts
 from slicecast.service.queue import DeviceQueue
 from slicecast.service.studies import Studies, Study
-from slicecast.service.turns import SharedPredictor
+from slicecast.service.turns import SharedPredictor, Work
 from slicecast.volume import Geometry, Reorientation, SliceAxis, SliceStack, Window, choose_axis
 
 EMBEDDING_BYTES = 1 << 30
@@ -142,6 +142,11 @@ class SegmentService:
                 loaded = load_predictor(choose_model(self._model), device=self._device)
                 self._predictor = SharedPredictor(loaded, self.queue)
             return self._predictor
+
+    @property
+    def work(self) -> Work:
+        """What the model has done so far; nothing while it is not loaded."""
+        return Work() if self._predictor is None else self._predictor.work
 
     def segment(
         self,

@@ -1,0 +1,153 @@
+"""`/metrics`: what the server does, for Prometheus. Names of routes, never of patients or users."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from slicecast.service.queue import FairQueue
+from slicecast.service.segment import SegmentService
+
+BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The server's own counters.
+
+    Args:
+        registry: what `/metrics` shows.
+        requests: by method, route and status.
+        seconds: from the request to the end of the answer, by route.
+        session_slices: of sessions' propagations, by what became of them: recomputed or reused.
+    """
+
+    registry: CollectorRegistry
+    requests: Counter
+    seconds: Histogram
+    session_slices: Counter
+
+    @staticmethod
+    def of(service: Callable[[], SegmentService | None]) -> "Metrics":
+        """Make the counters of one application.
+
+        Args:
+            service: gives the service whose queue and caches are shown; None before there is one.
+        """
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(ServiceCollector(service))
+        return Metrics(
+            registry,
+            Counter("slicecast_requests", "Answered requests", ["method", "route", "status"], registry=registry),
+            Histogram(
+                "slicecast_request_seconds",
+                "Until the end of the answer",
+                ["route"],
+                buckets=BUCKETS_S,
+                registry=registry,
+            ),
+            Counter("slicecast_session_slices", "Slices of sessions' propagations", ["how"], registry=registry),
+        )
+
+
+class CountRequests:
+    """Middleware that counts requests under their route's pattern, so that ids do not become series."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), ["500"]
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = str(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(scope["method"], route, status[0]).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+
+class ServiceCollector(Collector):
+    """Reads the service's counters when asked.
+
+    Args:
+        service: gives it, or None before there is one.
+    """
+
+    def __init__(self, service: Callable[[], SegmentService | None]) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics of the service."""
+        service = self._service()
+        if service is None:
+            return
+        yield from _queue_metrics("jobs", "Requests", service.queue.jobs)
+        yield from _queue_metrics("steps", "Model calls", service.queue.steps)
+        yield _slices(service)
+        yield from _cache_metrics(service)
+        yield from _device_metrics()
+
+    def describe(self) -> list[Metric]:
+        """Name nothing before the service is there."""
+        return []
+
+
+def _queue_metrics(name: str, what: str, queue: FairQueue) -> Iterator[Metric]:
+    stats = queue.stats()
+    yield GaugeMetricFamily(f"slicecast_{name}_working", f"{what} in work now", value=stats.working)
+    waiting = GaugeMetricFamily(f"slicecast_{name}_waiting", f"{what} waiting now", labels=["urgency"])
+    taken = CounterMetricFamily(f"slicecast_{name}", f"{what} taken up", labels=["urgency"])
+    waited = CounterMetricFamily(f"slicecast_{name}_waited_seconds", f"{what} had waited", labels=["urgency"])
+    for priority in stats.taken:
+        label = [priority.name.lower()]
+        waiting.add_metric(label, stats.waiting[priority])
+        taken.add_metric(label, stats.taken[priority])
+        waited.add_metric(label, stats.waited_s[priority])
+    yield from (waiting, taken, waited)
+    yield CounterMetricFamily(f"slicecast_{name}_refused", f"{what} that found the queue full", value=stats.refused)
+
+
+def _slices(service: SegmentService) -> Metric:
+    work = service.work
+    family = CounterMetricFamily("slicecast_slices", "Slices that went through the model", labels=["how"])
+    for how in ("encoded", "prompted", "tracked"):
+        family.add_metric([how], getattr(work, how))
+    return family
+
+
+def _cache_metrics(service: SegmentService) -> Iterator[Metric]:
+    stats = service.cache.stats()
+    asked = CounterMetricFamily("slicecast_cache_slices", "Encoded slices asked for", labels=["found"])
+    asked.add_metric(["hit"], stats.hits)
+    asked.add_metric(["miss"], stats.misses)
+    yield asked
+    yield CounterMetricFamily("slicecast_cache_evictions", "Encoded slices dropped for room", value=stats.evictions)
+    yield GaugeMetricFamily("slicecast_cache_entries", "Encoded slices held", value=stats.entries)
+    yield GaugeMetricFamily("slicecast_cache_bytes", "Bytes of encoded slices held", value=stats.nbytes)
+
+
+def _device_metrics() -> Iterator[Metric]:
+    if not torch.cuda.is_initialized():
+        return
+    held = GaugeMetricFamily("slicecast_device_memory_bytes", "Memory in use on a device", labels=["device", "what"])
+    for number in range(torch.cuda.device_count()):
+        held.add_metric([f"cuda:{number}", "allocated"], torch.cuda.memory_allocated(number))
+        held.add_metric([f"cuda:{number}", "reserved"], torch.cuda.memory_reserved(number))
+    yield held

@@ -1,0 +1,85 @@
+"""The server's limits, from `configs/server.yaml`."""
+
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+
+from slicecast.config import build, read_config
+from slicecast.errors import ConfigError
+from slicecast.service.queue import QueueSettings
+
+FILE = "server.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Limits of the routes below `/slicecast/sessions`.
+
+    Args:
+        per_user: open sessions of one user.
+        body_mb: largest request, in MiB.
+
+    Raises:
+        ConfigError: a value is not a positive whole number.
+    """
+
+    per_user: int = 16
+    body_mb: int = 512
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """Limits of the way to the DICOM server.
+
+    Args:
+        connections: open at a time; more requests wait for one of them.
+        body_mb: largest request that is passed on, in MiB.
+
+    Raises:
+        ConfigError: a value is not a positive whole number.
+    """
+
+    connections: int = 32
+    body_mb: int = 2048
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """All limits.
+
+    Args:
+        queue: of work on the device.
+        sessions: of the routes for sessions.
+        proxy: of the way to the DICOM server.
+    """
+
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    sessions: SessionSettings = field(default_factory=SessionSettings)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+
+
+@cache
+def server_settings() -> ServerSettings:
+    """Read `configs/server.yaml` once.
+
+    Raises:
+        ConfigError: the file is missing, or a setting is unknown or out of range.
+    """
+    parts: dict[str, Any] = {"queue": QueueSettings, "sessions": SessionSettings, "proxy": ProxySettings}
+    content = read_config(FILE, known=parts)
+    return ServerSettings(
+        **{name: build(parts[name], given, where=f"{FILE}: {name}") for name, given in content.items()}
+    )
+
+
+def _require_positive(limits: Any) -> None:
+    for entry in fields(limits):
+        value = getattr(limits, entry.name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"The setting {entry.name} in {FILE} is {value!r}; give a whole number from 1.")
