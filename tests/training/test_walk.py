@@ -2,14 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from slicecast.models import sam2_forward as steps
 from slicecast.training.walk import BOX, CLICK, KINDS, MASK, Gate, Group, Plan, gated, walk
 
 
 def predictions(model, batch, groups, **options):
-    features = steps.encode(model, batch.images.float() / 255)
     settings = {"rng": np.random.default_rng(0), "by_truth": True, **options}
-    return walk(model, features, groups, **settings)
+    return walk(model, batch.images, groups, **settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from slicecast.models import sam2_forward as steps
 from slicecast.training.batches import Batch
 from slicecast.training.losses import Loss, LossWeights, walk_loss
 from slicecast.training.walk import BOX, CLICK, MASK, Group, Plan, Prediction, walk
@@ -28,6 +27,7 @@ class PromptMix:
         gap_slices: see there.
         teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
         moved: share of carried answers that are moved a little, see :class:`slicecast.training.walk.Plan`.
+        evidence: share of lanes that hear the evidence of grey values, see there.
     """
 
     mask_share: float = 0.35
@@ -41,6 +41,7 @@ class PromptMix:
     gap_slices: int = 30
     teacher: float = 0.0
     moved: float = 0.0
+    evidence: float = 1.0
 
 
 class ClipObjective:
@@ -62,8 +63,7 @@ class ClipObjective:
     def __call__(self, batch: Batch) -> Loss:
         rng = np.random.default_rng([self.seed, batch.number, 1])
         groups = self._groups(rng, batch)
-        features = steps.encode(self.model, batch.images.float() / 255)
-        predictions = walk(self.model, features, groups, rng=rng, by_truth=True, plan=self._plan(rng, batch))
+        predictions = walk(self.model, batch.images, groups, rng=rng, by_truth=True, plan=self._plan(rng, batch))
         return walk_loss(predictions, self.weights)
 
     def _plan(self, rng: np.random.Generator, batch: Batch) -> Plan:
@@ -74,6 +74,7 @@ class ClipObjective:
             gap=gap,
             teacher=self.mix.teacher,
             moved=self.mix.moved,
+            evidence=self.mix.evidence,
         )
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:
@@ -90,6 +91,5 @@ class ClipObjective:
 @torch.no_grad()
 def predict(model: nn.Module, batch: Batch, kind: str, *, corrections: int = 0, seed: int = 0) -> list[Prediction]:
     """Walk all lanes of a batch from one kind of prompt, as at inference."""
-    features = steps.encode(model, batch.images.float() / 255)
     group = Group(kind, batch.frames, batch.masks, corrections=corrections)
-    return walk(model, features, [group], rng=np.random.default_rng(seed), by_truth=False)
+    return walk(model, batch.images, [group], rng=np.random.default_rng(seed), by_truth=False)
