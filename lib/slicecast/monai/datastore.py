@@ -25,6 +25,7 @@ from monailabel.datastore.local import DataModel, LocalDatastore
 
 from slicecast.errors import Conflict, InputError, NotFound, UnknownImage
 from slicecast.monai.door import http_errors
+from slicecast.monai.label_info import with_true_label_info
 from slicecast.monai.versions import FOLDER, keep_version, place_file, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ class SafeDatastore(LocalDatastore):
             target = folder / self._filename(image_id, extension)
             place_file(Path(label_filename), target)
             self._remove_other_extension(image_id, tag, target)
-            info = {**(label_info or {}), "ts": int(self._clock().timestamp()), "name": target.name}
+            told = with_true_label_info(label_info or {}, target)
+            info = {**told, "ts": int(self._clock().timestamp()), "name": target.name}
             record.labels[tag] = DataModel(info=info, ext=extension)
             self._update_datastore_file(lock=False)
         return image_id

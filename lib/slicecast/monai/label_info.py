@@ -1,0 +1,62 @@
+"""The names of a saved label's voxels: what a client says (`label_info`), and what is so.
+
+3D Slicer numbers the segments of its list, leaves some out (background, scribbles), and writes the rest into the file
+as 1, 2, 3 ...; in `label_info` it sends the numbers of the list. So what follows a segment left out has a wrong name.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slicecast.errors import VolumeError
+from slicecast.volume import read_volume
+
+logger = logging.getLogger(__name__)
+
+LabelInfo = list[dict[str, Any]]
+
+SENT = "label_info_sent"
+"""Key of what a client sent, where it was not so."""
+
+
+def true_label_info(sent: Any, values: Iterable[int]) -> LabelInfo:
+    """Return the entries of `label_info` with the numbers that the voxels have.
+
+    The numbers sent hold if all values of the mask are among them; else, if the mask counts 1 to n, its entries are
+    meant in order. Where neither explains the mask, what was sent is kept.
+
+    Args:
+        sent: entries with `name` and `idx`; entries without either are dropped.
+        values: of the mask; 0 is ignored.
+    """
+    entries = [dict(entry) for entry in sent if _is_entry(entry)] if isinstance(sent, list) else []
+    present = {int(value) for value in values} - {0}
+    if present <= {entry["idx"] for entry in entries} or not present <= set(range(1, len(entries) + 1)):
+        return entries
+    return [{**entry, "idx": place} for place, entry in enumerate(entries, start=1)]
+
+
+def with_true_label_info(info: Mapping[str, Any], label: Path) -> dict[str, Any]:
+    """Return a label's record with `label_info` as the file's voxels have it; what was sent is kept beside it.
+
+    A file that is no volume, such as the points of a detection, leaves the record as it is.
+    """
+    sent = info.get("label_info")
+    if not sent:
+        return dict(info)
+    try:
+        values = np.unique(read_volume(label).array).tolist()
+    except VolumeError as error:
+        logger.info("The label %s is no volume, so its names are kept as sent: %s", label.name, error)
+        return dict(info)
+    entries = true_label_info(sent, values)
+    return {**info, "label_info": entries} if entries == sent else {**info, "label_info": entries, SENT: sent}
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+        return False
+    return isinstance(entry.get("idx"), int) and not isinstance(entry["idx"], bool)
