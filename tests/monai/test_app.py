@@ -3,11 +3,12 @@
 import pytest
 
 from slicecast.errors import ConfigError
-from slicecast.monai.app import DEFAULT_LABELS, AppConfig
+from slicecast.monai.app import DEFAULT_LABELS, AppConfig, asked_strategy
 
 
 def test_defaults():
-    assert AppConfig.from_conf(None) == AppConfig(labels=DEFAULT_LABELS, model=None, device="auto", follow_links=False)
+    expected = AppConfig(labels=DEFAULT_LABELS, model=None, device="auto", follow_links=False, strategy="random")
+    assert AppConfig.from_conf(None) == expected
 
 
 def test_from_text():
@@ -35,3 +36,17 @@ def test_from_text():
 def test_settings_that_are_none(conf, message):
     with pytest.raises(ConfigError, match=message):
         AppConfig.from_conf(conf)
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        ({"strategy": "random"}, "confidence"),  # OHIF
+        ({}, "confidence"),
+        ({"strategy": "random", "client_id": ""}, "confidence"),
+        ({"strategy": "random", "client_id": "user-7f3a"}, "random"),  # Slicer, where a menu chooses
+        ({"strategy": "first"}, "first"),
+    ],
+)
+def test_the_strategy_that_a_client_means(request_, name):
+    assert asked_strategy(request_, own="confidence") == name

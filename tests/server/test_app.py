@@ -7,10 +7,12 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from labelserver import REQUESTS, read_mask, recorded
+from labelserver import REQUESTS, TestClient, copy_app, monailabel_settings, read_mask, recorded
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt.multipart import decoder
 
+from slicecast.errors import ConfigError
+from slicecast.server.app import create_app
 from slicecast.volume import Geometry, read_volume
 
 
@@ -186,6 +188,31 @@ def test_an_uploaded_mask_is_a_prompt(client, studies, tmp_path):
 def test_next_sample(client, strategy):
     sample = client.post(f"/activelearning/{strategy}", json={"client_id": "anna"}).json()
     assert sample["id"] in ("first", "second") and sample["reason"] and sample["path"].endswith(".nii.gz")
+
+
+def test_random_from_ohif_means_the_servers_own_strategy(studies, tmp_path):
+    """OHIF sends no client_id, and `random` whatever its menu shows."""
+    chosen = {
+        "MONAI_LABEL_APP_DIR": str(copy_app(tmp_path / "app")),
+        "MONAI_LABEL_STUDIES": str(studies),
+        "MONAI_LABEL_APP_CONF": {"strategy": "first"},
+        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
+    }
+    with monailabel_settings(**chosen), TestClient(create_app()) as client:
+        samples = [client.post("/activelearning/random", json={}).json() for _ in range(4)]
+        assert {(sample["id"], sample["chosen_by"]) for sample in samples} == {("first", "first")}
+        assert client.post("/activelearning/random", json={"client_id": "anna"}).json()["chosen_by"] == "random"
+
+
+def test_a_strategy_that_does_not_exist_stops_the_start(studies, tmp_path):
+    chosen = {
+        "MONAI_LABEL_APP_DIR": str(copy_app(tmp_path / "app")),
+        "MONAI_LABEL_STUDIES": str(studies),
+        "MONAI_LABEL_APP_CONF": {"strategy": "clairvoyance"},
+    }
+    with monailabel_settings(**chosen):  # noqa: SIM117 - the settings stay until the failed start is over
+        with pytest.raises(ConfigError, match="Choose one of random, first, confidence"), TestClient(create_app()):
+            pass
 
 
 def test_random_twice_within_a_second(client):

@@ -30,6 +30,8 @@ from slicecast.monai.sessions import SafeSessions
 
 logger = logging.getLogger(__name__)
 
+RANDOM = "random"
+"""The strategy that is chosen where nobody chooses."""
 DEFAULT_LABELS = ("object",)
 """Offered when no label is configured: without any, OHIF has nothing to click for."""
 STOCK_KEYS = ("server_mode",)
@@ -49,12 +51,14 @@ class AppConfig:
         model: name in `configs/models.yaml`; None for the default.
         device: auto, cpu, cuda, cuda:1, mps.
         follow_links: list links in the studies that lead out of them.
+        strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`).
     """
 
     labels: tuple[str, ...] = DEFAULT_LABELS
     model: str | None = None
     device: str = "auto"
     follow_links: bool = False
+    strategy: str = RANDOM
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
@@ -71,6 +75,7 @@ class AppConfig:
             model=given.get("model") or None,
             device=given.get("device") or "auto",
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
+            strategy=given.get("strategy") or RANDOM,
         )
 
 
@@ -118,10 +123,23 @@ class AppBehaviour(MONAILabelApp):
             raise UnknownModel("This app has no model for whole-slide images. Use one of the models of /info/.")
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Choose the next image."""
+        """Choose the next image; the answer's `chosen_by` names the strategy."""
         with http_errors():
-            _known(request.get("strategy") or "random", self._strategies, "strategy")
-            return super().next_sample(request)
+            name = asked_strategy(request, own=self.config.strategy)
+            _known(name, self._strategies, "strategy")
+            sample = super().next_sample({**request, "strategy": name})
+            return {**sample, "chosen_by": name} if sample else {}
+
+    def on_init_complete(self) -> None:
+        """Refuse to start with a strategy that does not exist.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        name = self.config.strategy
+        if self._strategies and name not in self._strategies:
+            raise ConfigError(f"--conf strategy is '{name}'. Choose one of {', '.join(self._strategies)}.")
+        super().on_init_complete()
 
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a scoring method now."""
@@ -171,6 +189,15 @@ class AppBehaviour(MONAILabelApp):
             return file
         tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
         return store.save_label(image.id, file, tag, {"model": request["model"], "params": params})
+
+
+def asked_strategy(request: Mapping[str, Any], *, own: str) -> str:
+    """Return the name of the strategy that a client means.
+
+    OHIF asks for `random` whatever its menu shows, and sends no `client_id`; from it, `random` means the server's own.
+    """
+    name = request.get("strategy") or RANDOM
+    return own if name == RANDOM and not request.get("client_id") else str(name)
 
 
 def _known(name: Any, known: Mapping[str, Any], what: str, *, error: type[NotFound] = NotFound) -> Any:

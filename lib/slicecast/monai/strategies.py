@@ -1,6 +1,6 @@
 """Which image is next. Every answer says why, in words; an image without a final label is a candidate.
 
-OHIF's strategy menu is dead, it always asks for `random`.
+OHIF's strategy menu is dead, it always asks for `random`; `slicecast.monai.app.asked_strategy` says what that means.
 """
 
 import random
