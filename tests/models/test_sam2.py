@@ -334,3 +334,22 @@ def test_cuda_answers_as_the_cpu_does(nano):
         answers.append(predictor.track([TrackJob(encoded[1], bank)], num_slices=4)[0].logits)
     nano.to("cpu")
     assert np.abs(answers[0] - answers[1]).max() < 0.5
+
+
+def test_evidence_changes_tracked_answers_of_a_model_that_listens(nano):
+    size, disc = 64, disk((64, 64), centre_xy=(28, 32), radius=12)
+    frame = np.zeros((1, size, size), dtype=np.float32)
+    none, label = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int32)
+
+    def answers(*, listens: bool, evidence):
+        predictor = Sam2Predictor(nano, carry=True, evidence=listens)
+        embedding = predictor.encode(frame)[0]
+        start = predictor.prompt([PromptJob(embedding, ModelPrompt(none, label, mask=disc))], num_slices=COUNT)[0]
+        jobs = [TrackJob(embedding, Bank(((0, start.memory),)), given) for given in evidence]
+        return [seen.logits for seen in predictor.track(jobs, num_slices=COUNT)]
+
+    hint = np.where(disc, 3.0, -3.0).astype(np.float32)
+    plain, told = answers(listens=True, evidence=[None, hint])
+    assert not np.allclose(plain, told)
+    assert np.allclose(plain, answers(listens=True, evidence=[None])[0], atol=TOLERANCE)
+    assert np.allclose(plain, answers(listens=False, evidence=[hint])[0], atol=TOLERANCE)

@@ -18,9 +18,13 @@ class EngineOptions:
         gone_slices: a lane ends after so many slices in a row without the object; 0 never.
         like_share: beyond the outermost prompted slices, a mask must have at least this share of its pixels in
             the anchor's range of grey values, or counts as gone; 0 switches the rule off.
+        evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
+            prompted: ``auto`` follows the model's registry entry.
         far_anchor: a lane between two prompted slices remembers the one ahead as well.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
         fill_holes_px: fill holes in a slice up to this area, in pixels.
+        settle_slices: a lane that walks again ends where its masks were the same as before for so many slices in a
+            row, and keeps what was found before beyond them; 0 never: the result then equals one from the beginning.
 
     Raises:
         ConfigError: a value is out of range.
@@ -31,17 +35,20 @@ class EngineOptions:
     zoom_rounds: int = 1
     gone_slices: int = 2
     like_share: float = 0.6
+    evidence: Literal["auto", "on", "off"] = "auto"
     far_anchor: bool = True
     keep_components: bool = True
     fill_holes_px: int = 16
+    settle_slices: int = 0
 
     def __post_init__(self) -> None:
-        if self.zoom not in ("auto", "on", "off"):
-            raise ConfigError(f"zoom is {self.zoom!r}; it must be auto, on or off.")
+        for name in ("zoom", "evidence"):
+            if getattr(self, name) not in ("auto", "on", "off"):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be auto, on or off.")
         if not 1.0 <= self.zoom_margin <= 10.0:
             raise ConfigError(f"zoom_margin is {self.zoom_margin}; it must lie between 1 and 10.")
         if not 0.0 <= self.like_share <= 1.0:
             raise ConfigError(f"like_share is {self.like_share}; it must lie between 0 and 1.")
-        for name in ("zoom_rounds", "gone_slices", "fill_holes_px"):
+        for name in ("zoom_rounds", "gone_slices", "fill_holes_px", "settle_slices"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")

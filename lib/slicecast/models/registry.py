@@ -34,6 +34,7 @@ class ModelSpec:
         carry: the previous slice's logits enter as dense prompt.
         dense_prompts: clicks and boxes are drawn into the dense prompt.
         zoom: the engine crops around the object unless told otherwise.
+        evidence: the engine tells the model how much each pixel looks like the object, unless told otherwise.
         notes: what else a user should know.
         unsupported: why this version cannot run it; empty where it can.
 
@@ -54,6 +55,7 @@ class ModelSpec:
     carry: bool = False
     dense_prompts: bool = False
     zoom: bool = False
+    evidence: bool = False
     notes: str = ""
     unsupported: str = ""
 

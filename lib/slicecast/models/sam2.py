@@ -4,20 +4,31 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
-from slicecast.engine.ports import Bank, Embedding, ModelPrompt, Observation, PromptJob, TrackJob
+from slicecast.engine.ports import Embedding, Observation, PromptJob, TrackJob
 from slicecast.errors import ConfigError, DeviceUnavailable, WeightsCorrupt
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec
+from slicecast.models.sam2_batch import (
+    Encoded,
+    bank_signature,
+    last_logits,
+    observations,
+    previous_answers,
+    prompt_signature,
+    stack_banks,
+    stack_features,
+    stack_points,
+)
 from slicecast.models.sam2_build import build_sam2
-from slicecast.models.sam2_forward import Features, Memory, Step
+from slicecast.models.sam2_forward import Features, Step
 from slicecast.models.weights import load_state_dict
 
 logger = logging.getLogger(__name__)
@@ -36,25 +47,6 @@ ENCODE_BATCH = 8
 Job = TypeVar("Job", PromptJob, TrackJob)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Encoded:
-    """One encoded slice, on the model's device."""
-
-    features: Features
-
-    @property
-    def nbytes(self) -> int:
-        return sum(m.numel() * m.element_size() for m in self.features.maps)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Remembered:
-    """What one slice leaves: SAM 2's memory, and its logits for the carry."""
-
-    memory: Memory
-    logits: torch.Tensor
-
-
 class Sam2Predictor:
     """A SAM 2 network as a :class:`slicecast.engine.ports.SlicePredictor`.
 
@@ -63,6 +55,7 @@ class Sam2Predictor:
         carry: feed the previous slice's logits as a dense prompt.
         dense_prompts: draw clicks and boxes into the dense prompt.
         zoom: whether the engine should crop around the object.
+        evidence: add the engine's evidence of grey values to the carried logits.
         fingerprint: names weights and switches.
         bf16: run under bf16 autocast (entered and left inside each call).
     """
@@ -74,6 +67,7 @@ class Sam2Predictor:
         carry: bool = False,
         dense_prompts: bool = False,
         zoom: bool = False,
+        evidence: bool = False,
         fingerprint: str = "unnamed",
         bf16: bool = False,
     ) -> None:
@@ -82,9 +76,10 @@ class Sam2Predictor:
         self._dense_prompts = dense_prompts
         self._bf16 = bf16
         self.zoom = zoom
+        self.evidence = evidence
         self.image_size: int = model.image_size
         self.memory_length: int = max(model.num_maskmem - 1, model.max_obj_ptrs_in_encoder - 1)
-        self.fingerprint = f"{fingerprint}/{CODE_VERSION}/{int(carry)}{int(dense_prompts)}{int(bf16)}"
+        self.fingerprint = f"{fingerprint}/{CODE_VERSION}/{int(carry)}{int(dense_prompts)}{int(bf16)}{int(evidence)}"
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +94,7 @@ class Sam2Predictor:
                 batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + ENCODE_BATCH]))
                 maps = steps.encode(self._model, batch.to(self.device)).maps
                 rows = range(maps[0].shape[0])
-                encoded += [_Encoded(Features(tuple(m[n : n + 1].clone() for m in maps))) for n in rows]
+                encoded += [Encoded(Features(tuple(m[n : n + 1].clone() for m in maps))) for n in rows]
         return encoded
 
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
@@ -110,18 +105,18 @@ class Sam2Predictor:
                 return steps.prompt_with_mask(self._model, features, self._masks(batch))
             return self._prompt_with_points(features, batch, num_slices)
 
-        return self._in_batches(jobs, _prompt_signature, run, prompted=True)
+        return self._in_batches(jobs, prompt_signature, run, prompted=True)
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
         """Segment the next slice of each lane; lanes with equally much memory run as one batch."""
 
         def run(features: Features, batch: list[TrackJob]) -> Step:
             banks = [job.bank for job in batch]
-            carry = _last_logits(banks) if self._carry else None
-            bank = _stack_banks(banks)
-            return steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, carry=carry)
+            hints = {"carry": last_logits(banks) if self._carry else None, "evidence": self._evidence(batch)}
+            bank = stack_banks(banks)
+            return steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, **hints)
 
-        return self._in_batches(jobs, lambda job: _bank_signature(job.bank), run, prompted=False)
+        return self._in_batches(jobs, lambda job: bank_signature(job.bank), run, prompted=False)
 
     def _in_batches(
         self,
@@ -138,17 +133,17 @@ class Sam2Predictor:
         with self._inference():
             for numbers in groups.values():
                 batch = [jobs[n] for n in numbers]
-                features = _stack([job.embedding for job in batch])
+                features = stack_features([job.embedding for job in batch])
                 step = run(features, batch)
                 memory = steps.remember(self._model, features, step, prompted=prompted)
-                answers |= zip(numbers, _observations(step, memory), strict=True)
+                answers |= zip(numbers, observations(step, memory), strict=True)
         return [answers[n] for n in range(len(jobs))]
 
     def _prompt_with_points(self, features: Features, batch: list[PromptJob], num_slices: int) -> Step:
-        points, labels = _points([job.prompt for job in batch], self.device)
+        points, labels = stack_points([job.prompt for job in batch], self.device)
         banks = [job.bank for job in batch if job.bank is not None]
-        dense = self._dense(points, labels, _previous(batch, self.device))
-        bank = _stack_banks(banks) if banks else None
+        dense = self._dense(points, labels, previous_answers(batch, self.device))
+        bank = stack_banks(banks) if banks else None
         time = banks[0].time if banks else 0
         return steps.prompt_with_points(
             self._model, features, points, labels, dense=dense, bank=bank, time=time, num_slices=num_slices
@@ -159,6 +154,13 @@ class Sam2Predictor:
             return None if previous is None else previous.clamp(-steps.PREVIOUS_LIMIT, steps.PREVIOUS_LIMIT)
         size = self.image_size // 4
         return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
+
+    def _evidence(self, batch: list[TrackJob]) -> torch.Tensor | None:
+        if not self.evidence or all(job.evidence is None for job in batch):
+            return None
+        silent = np.zeros((self.image_size, self.image_size), dtype=np.float32)
+        stacked = np.stack([silent if job.evidence is None else job.evidence for job in batch])
+        return F.avg_pool2d(torch.from_numpy(stacked)[:, None].to(self.device), 4)
 
     def _masks(self, batch: list[PromptJob]) -> torch.Tensor:
         stacked = np.stack([job.prompt.mask for job in batch if job.prompt.mask is not None])
@@ -205,6 +207,7 @@ def load_predictor(spec: ModelSpec, *, device: str = "auto", bf16: bool | None =
         carry=spec.carry,
         dense_prompts=spec.dense_prompts,
         zoom=spec.zoom,
+        evidence=spec.evidence,
         fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}",
         bf16=place.type == "cuda" if bf16 is None else bf16,
     )
@@ -244,75 +247,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _stack(embeddings: Sequence[_Encoded]) -> Features:
-    levels = zip(*(e.features.maps for e in embeddings), strict=True)
-    return Features(tuple(torch.cat(level) for level in levels))
-
-
-def _stack_banks(banks: Sequence[Bank]) -> steps.Bank:
-    """Stack banks of equal signature, entry by entry."""
-    return steps.Bank(_stack_entries([bank.anchors for bank in banks]), _stack_entries([bank.recent for bank in banks]))
-
-
-def _stack_entries(rows: Sequence[tuple[tuple[int, _Remembered], ...]]) -> dict[int, Memory]:
-    stacked = {}
-    for column in zip(*rows, strict=True):
-        memories = [remembered.memory for _, remembered in column]
-        stacked[column[0][0]] = Memory(
-            torch.cat([m.features for m in memories]), torch.cat([m.pointer for m in memories])
-        )
-    return stacked
-
-
-def _bank_signature(bank: Bank) -> tuple:
-    return tuple(t for t, _ in bank.anchors), tuple(t for t, _ in bank.recent), bank.time
-
-
-def _prompt_signature(job: PromptJob) -> tuple:
-    prompt = job.prompt
-    if prompt.mask is not None:
-        return ("mask",)
-    bank = _bank_signature(job.bank) if job.bank is not None else ()
-    return "points", len(prompt.labels), prompt.box_xyxy is not None, job.previous is not None, bank
-
-
-def _previous(batch: Sequence[PromptJob], device: torch.device) -> torch.Tensor | None:
-    given = [job.previous for job in batch if job.previous is not None]  # all of a batch, or none
-    return torch.from_numpy(np.stack(given))[:, None].to(device) if given else None
-
-
-def _last_logits(banks: Sequence[Bank]) -> torch.Tensor:
-    return torch.cat([bank.last.logits for bank in banks])
-
-
-def _points(prompts: Sequence[ModelPrompt], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (B, P, 2) points and (B, P) labels; a box comes first, as two points."""
-    coordinates, labels = [], []
-    for prompt in prompts:
-        xy, kind = prompt.points_xy, prompt.labels
-        if prompt.box_xyxy is not None:
-            xy = np.concatenate([prompt.box_xyxy.reshape(2, 2), xy])
-            kind = np.concatenate([[steps.BOX_TOP_LEFT, steps.BOX_BOTTOM_RIGHT], kind])
-        coordinates.append(np.asarray(xy, dtype=np.float32))
-        labels.append(np.asarray(kind, dtype=np.int32))
-    return torch.from_numpy(np.stack(coordinates)).to(device), torch.from_numpy(np.stack(labels)).to(device)
-
-
-def _observations(step: Step, memory: Memory) -> list[Observation]:
-    logits = step.logits.float()
-    host = logits[:, 0].cpu().numpy()
-    ious = step.predicted_iou.float().cpu().numpy()
-    scores = step.object_score[:, 0].float().cpu().numpy()
-    # SAM 2's own predictor keeps memory in bf16: equal results, half the space.
-    spatial = memory.features.to(torch.bfloat16)
-    return [
-        Observation(
-            logits=host[n],
-            predicted_iou=float(ious[n]),
-            object_score=float(scores[n]),
-            memory=_Remembered(Memory(spatial[n : n + 1], memory.pointer[n : n + 1]), logits[n : n + 1]),
-        )
-        for n in range(len(host))
-    ]

@@ -38,6 +38,7 @@ class SharedPredictor:
         self.memory_length = predictor.memory_length
         self.fingerprint = predictor.fingerprint
         self.zoom = predictor.zoom
+        self.evidence = predictor.evidence
 
     @property
     def work(self) -> Work:

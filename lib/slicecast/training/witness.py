@@ -48,7 +48,7 @@ class Greys:
         for row, (known, frame) in enumerate(zip(learnt, frames.tolist(), strict=True)):
             if known is not None:
                 maps[row, 0] = known.map(self._grey(frame))
-        return F.adaptive_avg_pool2d(torch.from_numpy(maps), like.shape[-2:]).to(like)
+        return F.adaptive_avg_pool2d(torch.from_numpy(maps), (like.shape[-2], like.shape[-1])).to(like)
 
     def _grey(self, frame: int) -> NDArray[np.float32]:
         return self.images[frame].astype(np.float32) / 255
