@@ -81,3 +81,17 @@ def test_refuses_an_array_of_another_grid():
         reorientation.to_canonical_array(np.zeros((4, 5, 6)))
     with pytest.raises(GeometryError, match="does not fit the source grid"):
         reorientation.to_source_array(np.zeros((4, 5, 6)))
+
+
+@pytest.mark.parametrize("permutation, flips", ORIENTATIONS[::5])
+@pytest.mark.parametrize("axis", range(3))
+def test_a_plane_turns_as_its_volume_does(permutation, flips, axis):
+    geometry = grid()
+    reorientation = Reorientation(geometry, permutation, flips)
+    stored = np.arange(np.prod(geometry.shape_kji)).reshape(geometry.shape_kji)
+    canonical = reorientation.to_canonical_array(stored)
+    along = permutation[axis]
+    for number in (0, 3):
+        plane = np.take(canonical, number, axis=2 - axis)
+        wanted = np.take(stored, reorientation.to_source_slice(axis, number), axis=2 - along)
+        assert (reorientation.to_source_plane(axis, plane) == wanted).all()

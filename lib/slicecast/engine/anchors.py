@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from slicecast.engine.frames import View, cut, resample
-from slicecast.engine.lanes import Anchor, Lane, walk
-from slicecast.engine.ports import ModelPrompt, Observation, PromptJob, TrackJob
-from slicecast.engine.tracker import SliceAnswer, Tracker
+from slicecast.engine.lanes import Anchor, Lane, next_answers, walk
+from slicecast.engine.memo import Known, prompt_name
+from slicecast.engine.ports import ModelPrompt, Observation, PromptJob
+from slicecast.engine.tracker import SliceAnswer, Told, Tracker
 from slicecast.engine.zoom import to_model_prompt
 from slicecast.prompts import SlicePrompt, first_clicked
 
@@ -25,20 +26,35 @@ class _Place:
 
     tracker: Tracker
     view: View
+    object: str
 
-    def ask(self, prompts: Sequence[SlicePrompt]) -> list[Observation]:
-        size = self.tracker.predictor.image_size
-        embeddings = self.tracker.embed([(p.slice, self.view) for p in prompts])
-        jobs = [PromptJob(e, model_prompt(p, self.view, size=size)) for e, p in zip(embeddings, prompts, strict=True)]
-        return self.tracker.predictor.prompt(jobs, num_slices=self.tracker.frames.count)
+    def settle(self, prompts: Sequence[SlicePrompt]) -> list[Anchor]:
+        """Settle slices without memory of others."""
+        tracker, size = self.tracker, self.tracker.predictor.image_size
+        words = [model_prompt(p, self.view, size=size) for p in prompts]
+
+        def ask(missing: list[int]) -> list[Observation]:
+            embeddings = tracker.embed([(prompts[n].slice, self.view) for n in missing])
+            jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
+            return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
+
+        names = [tracker.name("alone", self.view, p.slice, prompt_name(w)) for p, w in zip(prompts, words, strict=True)]
+        found = zip(prompts, tracker.answers(names, ask), names, strict=True)
+        return [self.anchor(p.slice, known, name) for p, known, name in found]
+
+    def anchor(self, number: int, known: Known, name: str) -> Anchor:
+        """Take an answer as settled, and report it."""
+        answer = SliceAnswer.of(known.observation, prompted=True)
+        self.tracker.on_answer(Told(self.object, number, self.view, answer, known.reused))
+        return Anchor(number, answer, known.observation.memory, name)
 
 
-def find_anchors(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View) -> list[Anchor]:
+def find_anchors(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View, *, object: str = "") -> list[Anchor]:
     """Settle all prompted slices of one object, ascending."""
-    place = _Place(tracker, view)
+    place = _Place(tracker, view, object)
     given = [p for p in prompts if not p.absent]
     alone = _stand_alone(given)
-    anchors = [_anchor(p.slice, seen) for p, seen in zip(alone, place.ask(alone), strict=True)]
+    anchors = place.settle(alone)
     tracker.count(len(alone), "reading prompts")
     settled = {p.slice for p in alone}
     corrections = [p for p in given if p.slice not in settled]
@@ -50,12 +66,11 @@ def find_anchors(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View) -
     return sorted(anchors, key=lambda a: a.slice)
 
 
-def anchors_alone(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View) -> list[Anchor]:
+def anchors_alone(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View, *, object: str = "") -> list[Anchor]:
     """Settle each slice that can be segmented from its own prompts, without memory of others."""
-    starts = [p for p in prompts if p.starts]
-    seen = _Place(tracker, view).ask(starts)
-    tracker.count(len(starts), "reading prompts")
-    return [_anchor(p.slice, o) for p, o in zip(starts, seen, strict=True)]
+    anchors = _Place(tracker, view, object).settle([p for p in prompts if p.starts])
+    tracker.count(len(anchors), "reading prompts")
+    return anchors
 
 
 def model_prompt(prompt: SlicePrompt, view: View, *, size: int) -> ModelPrompt:
@@ -76,21 +91,20 @@ def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
 
 def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> Anchor | None:
     """Walk to a slice and correct what is found; None where there is nothing to correct."""
-    tracker = place.tracker
-    words = to_model_prompt(prompt, place.view, size=tracker.predictor.image_size)
+    tracker, view = place.tracker, place.view
+    words = to_model_prompt(prompt, view, size=tracker.predictor.image_size)
     if not len(words.labels):
         return None  # negative clicks beside the window: nothing of the object is there
     nearest = min(anchors, key=lambda a: (abs(a.slice - prompt.slice), a.slice))
-    lane = Lane(place.view, nearest, stop=prompt.slice)
+    lane = Lane(view, nearest, stop=prompt.slice)
     walk(tracker, [lane], what="walking to a correction")
-    embedding = tracker.embed([(prompt.slice, place.view)])[0]
-    count = tracker.frames.count
-    tracked = tracker.predictor.track([TrackJob(embedding, lane.bank)], num_slices=count)[0]
+    tracked = next_answers(tracker, [lane], [prompt.slice])[0].observation
     if not SliceAnswer.of(tracked).present:
-        return _anchor(prompt.slice, place.ask([prompt])[0]) if prompt.starts else None
-    job = PromptJob(embedding, words, bank=lane.bank, previous=tracked.logits)
-    return _anchor(prompt.slice, tracker.predictor.prompt([job], num_slices=count)[0])
+        return place.settle([prompt])[0] if prompt.starts else None
 
+    def ask(missing: list[int]) -> list[Observation]:
+        job = PromptJob(tracker.embed([(prompt.slice, view)])[0], words, bank=lane.bank, previous=tracked.logits)
+        return tracker.predictor.prompt([job], num_slices=tracker.frames.count)
 
-def _anchor(number: int, seen: Observation) -> Anchor:
-    return Anchor(number, SliceAnswer.of(seen, prompted=True), seen.memory)
+    name = tracker.name("correction", lane.origin, prompt.slice, prompt_name(words))
+    return place.anchor(prompt.slice, tracker.answers([name], ask)[0], name)

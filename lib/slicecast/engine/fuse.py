@@ -28,11 +28,13 @@ def fuse_lanes(
             if only is not None:
                 fused[number] = only
             continue
-        fused[number] = _mix(first, second, weight=(number - start) / (stop - start))
+        fused[number] = mix(first, second, weight=(number - start) / (stop - start))
     return fused
 
 
-def _mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswer:
+def mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswer:
+    """Average two lanes' answers on a slice; ``weight`` in [0, 1] is the second one's."""
+
     def mean(a: npt.ArrayLike, b: npt.ArrayLike) -> NDArray[np.float32]:
         pair = np.clip(np.array([a, b], dtype=np.float32), -FUSED_LIMIT, FUSED_LIMIT)
         return (1 - weight) * pair[0] + weight * pair[1]

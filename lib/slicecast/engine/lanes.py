@@ -3,13 +3,16 @@
 All live lanes of a request step together as one batch: both directions, all objects, all intervals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.frames import View
-from slicecast.engine.ports import Bank, SliceMemory, TrackJob
-from slicecast.engine.tracker import SliceAnswer, Tracker
+from slicecast.engine.fuse import dice, mix
+from slicecast.engine.memo import Known
+from slicecast.engine.ports import Bank, Observation, SliceMemory, TrackJob
+from slicecast.engine.tracker import SliceAnswer, Told, Tracker
 
 FAR_TIME = 1 << 20
 """Lane time given to the anchor ahead. SAM 2 uses the spatial memory of a later anchor whatever its
@@ -17,6 +20,11 @@ distance, and not its pointer; one constant lets intervals of different length s
 
 LOOK_AHEAD = 4
 """Slices of each lane encoded together; what lies beyond an early stop is wasted work."""
+
+SAME_DICE = 0.99
+"""Masks that overlap so much are the same, where a walk may end early."""
+
+_UNNAMED = count()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,11 +35,30 @@ class Anchor:
         slice: slice number.
         answer: the object on that slice.
         memory: what it leaves for the lanes.
+        name: says all that the memory depends on. Default: like no other.
     """
 
     slice: int
     answer: SliceAnswer
     memory: SliceMemory
+    name: str = field(default_factory=lambda: f"unnamed {next(_UNNAMED)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walked:
+    """A walk that is over.
+
+    Args:
+        view: window of the slices.
+        step: +1 up, -1 down.
+        stop: the first slice it would not have walked to.
+        answers: by slice number.
+    """
+
+    view: View
+    step: int
+    stop: int
+    answers: Mapping[int, SliceAnswer]
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +72,9 @@ class Lane:
         ahead: the anchor it walks towards, if any.
         gone_slices: it ends after so many slices in a row without the object; 0 never.
         appearance: what the object looks like; a mask that covers something else counts as without the object.
+        object: name of what it follows. Default: its answers are no part of the result, and nobody is told.
+        earlier: the same walk in an earlier result.
+        settle_slices: it ends where it was the same as the earlier one for so many slices in a row; 0 never.
     """
 
     view: View
@@ -53,15 +83,26 @@ class Lane:
     ahead: Anchor | None = None
     gone_slices: int = 0
     appearance: Appearance | None = None
+    object: str = ""
+    earlier: Walked | None = None
+    settle_slices: int = 0
+    partner: "Lane | None" = field(default=None, init=False)
     answers: dict[int, SliceAnswer] = field(default_factory=dict, init=False)
     bank: Bank = field(init=False)
+    settled: bool = field(default=False, init=False)
     _gone: int = field(default=0, init=False)
+    _same: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         anchors = [(0, self.anchor.memory)]
         if self.ahead is not None:
             anchors.append((FAR_TIME, self.ahead.memory))
         self.bank = Bank(tuple(anchors))
+
+    @property
+    def origin(self) -> tuple:
+        """Return what its answers depend on, besides the slice."""
+        return "lane", self.view, self.anchor.name, self.ahead and self.ahead.name, self.step
 
     @property
     def step(self) -> int:
@@ -75,42 +116,119 @@ class Lane:
         return range(start, start + self.step * min(count, left), self.step)
 
     @property
+    def lost(self) -> bool:
+        """Whether the object is gone for good."""
+        return self.gone_slices > 0 and self._gone >= self.gone_slices
+
+    @property
     def live(self) -> bool:
         """Whether there is another slice to walk to."""
-        lost = self.gone_slices > 0 and self._gone >= self.gone_slices
-        return not lost and bool(self.next_slices(1))
+        return not self.lost and not self.settled and bool(self.next_slices(1))
+
+    @property
+    def stopped(self) -> tuple[int, str] | None:
+        """Return the last slice that was answered, and why the walk ended there; None where it came to its stop."""
+        if not (self.lost or self.settled) or not self.next_slices(1):
+            return None
+        return self.anchor.slice + self.step * (self.bank.time - 1), "same" if self.settled else "gone"
 
     def take(self, answer: SliceAnswer, memory: SliceMemory, *, keep: int) -> None:
         """Note the answer for the next slice."""
-        self.answers[self.next_slices(1)[0]] = answer
+        number = self.next_slices(1)[0]
+        self.answers[number] = answer
         self._gone = 0 if answer.present else self._gone + 1
         self.bank = self.bank.push(memory, keep=keep)
+        before = self.earlier.answers.get(number) if self.earlier else None
+        self._same = self._same + 1 if before is not None and _alike(answer, before) else 0
+        self.settled = 0 < self.settle_slices <= self._same
+
+    def take_over(self) -> range:
+        """Return the slices still to walk that the earlier walk had answered, and note its answers."""
+        ahead = self.next_slices(abs(self.stop - self.anchor.slice))
+        known = self.earlier.answers if self.earlier is not None else {}
+        reached = next((n for n, number in enumerate(ahead) if number not in known), len(ahead))
+        self.answers |= {number: known[number] for number in ahead[:reached]}
+        return ahead[:reached]
+
+    def walked(self) -> Walked:
+        """Return what a later walk is compared with."""
+        return Walked(self.view, self.step, self.stop, self.answers)
+
+
+def meet(up: Lane, down: Lane) -> tuple[Lane, Lane]:
+    """Make two lanes that walk towards each other partners: their answers are mixed."""
+    up.partner, down.partner = down, up
+    return up, down
 
 
 def walk(tracker: Tracker, lanes: Sequence[Lane], *, what: str = "propagating") -> None:
-    """Walk all lanes to their ends, in step."""
+    """Walk all lanes to their ends, in step; what was walked before is not walked again."""
     keep = tracker.predictor.memory_length
     while live := [lane for lane in lanes if lane.live]:
-        _encode_ahead(tracker, live)
-        embeddings = tracker.embed([(lane.next_slices(1)[0], lane.view) for lane in live])
-        jobs = [TrackJob(e, lane.bank) for e, lane in zip(embeddings, live, strict=True)]
-        observations = tracker.predictor.track(jobs, num_slices=tracker.frames.count)
-        for lane, seen in zip(live, observations, strict=True):
-            lane.take(_judge(tracker, lane, SliceAnswer.of(seen)), seen.memory, keep=keep)
+        numbers = [lane.next_slices(1)[0] for lane in live]
+        for lane, number, known in zip(live, numbers, next_answers(tracker, live, numbers), strict=True):
+            answer = _judge(tracker, lane, number, SliceAnswer.of(known.observation))
+            lane.take(answer, known.observation.memory, keep=keep)
+            _tell(tracker, lane, number, reused=known.reused)
+            if lane.settled:
+                _take_over(tracker, lane)
         tracker.count(len(live), what)
 
 
-def _judge(tracker: Tracker, lane: Lane, answer: SliceAnswer) -> SliceAnswer:
+def next_answers(tracker: Tracker, lanes: Sequence[Lane], numbers: Sequence[int]) -> list[Known]:
+    """Return what the model says on the slice that is next for each lane."""
+
+    def ask(missing: list[int]) -> list[Observation]:
+        asked = [lanes[n] for n in missing]
+        _encode_ahead(tracker, asked)
+        embeddings = tracker.embed([(numbers[n], lanes[n].view) for n in missing])
+        jobs = [TrackJob(e, lane.bank) for e, lane in zip(embeddings, asked, strict=True)]
+        return tracker.predictor.track(jobs, num_slices=tracker.frames.count)
+
+    keys = [(tracker.name(*lane.origin), number) for lane, number in zip(lanes, numbers, strict=True)]
+    return tracker.answers(keys, ask)
+
+
+def _judge(tracker: Tracker, lane: Lane, number: int, answer: SliceAnswer) -> SliceAnswer:
     """Mark an answer that covers something else than the anchor does."""
-    if lane.appearance is None or not answer.present:
+    look, share = lane.appearance, tracker.options.like_share
+    if look is None or not answer.present:
         return answer
-    image = tracker.look(lane.next_slices(1)[0], lane.view)
-    return replace(answer, fits=lane.appearance.fits(image, answer.logits, share=tracker.options.like_share))
+
+    def fits() -> bool:
+        return look.fits(tracker.look(number, lane.view), answer.logits, share=share)
+
+    return replace(answer, fits=tracker.memo.fact((tracker.name(*lane.origin), number, "fits", share), fits))
+
+
+def _tell(tracker: Tracker, lane: Lane, number: int, *, reused: bool) -> None:
+    """Report what is known of a slice now."""
+    if not lane.object:
+        return
+    other = lane.partner.answers.get(number) if lane.partner is not None else None
+    answer, final = lane.answers[number], lane.partner is None
+    if other is not None:
+        near, far = lane.anchor.slice, lane.stop
+        answer, final = mix(answer, other, weight=(number - near) / (far - near)), True
+    tracker.on_answer(Told(lane.object, number, lane.view, answer, reused, final))
+
+
+def _take_over(tracker: Tracker, lane: Lane) -> None:
+    taken = lane.take_over()
+    tracker.reused += len(taken)
+    for number in taken:
+        _tell(tracker, lane, number, reused=True)
+
+
+def _alike(first: SliceAnswer, second: SliceAnswer) -> bool:
+    if first.present != second.present:
+        return False
+    return not first.present or dice(first.logits > 0, second.logits > 0) >= SAME_DICE
 
 
 def _encode_ahead(tracker: Tracker, live: Sequence[Lane]) -> None:
     """Encode the next slices of all lanes in one batch, as soon as one lane lacks its next slice."""
-    needed = [(lane.next_slices(1)[0], lane.view) for lane in live]
+    needed = [(n, lane.view) for lane in live for n in lane.next_slices(1)]
     if all(tracker.key(*place) in tracker.cache for place in needed):
         return
     ahead = [(n, lane.view) for lane in live for n in lane.next_slices(LOOK_AHEAD)]

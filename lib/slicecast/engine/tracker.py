@@ -1,7 +1,8 @@
 """What all parts of one propagation share: model, slices, cache, progress and the wish to stop."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,9 +10,13 @@ from numpy.typing import NDArray
 
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import Frames, View
+from slicecast.engine.memo import AnswerMemo, Known, name_of
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import Embedding, Observation, SlicePredictor
 from slicecast.errors import Cancelled
+
+REQUEST_MEMO_BYTES = 1 << 28
+"""Of the answers that one request keeps for itself where it is given no memo."""
 
 Progress = Callable[[int, str], None]
 """Called with the number of slices answered since the start, and what is being done."""
@@ -48,6 +53,27 @@ class SliceAnswer:
         return SliceAnswer(observation.logits, observation.predicted_iou, observation.object_score, prompted=prompted)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """An object's answer on a slice, as soon as it is known.
+
+    Args:
+        object: its name.
+        slice: slice number.
+        view: window of the answer.
+        answer: what is known.
+        reused: it was known from an earlier request.
+        final: False where a second lane is still to come.
+    """
+
+    object: str
+    slice: int
+    view: View
+    answer: SliceAnswer
+    reused: bool
+    final: bool = True
+
+
 @dataclass(slots=True, eq=False)
 class Tracker:
     """One propagation's surroundings.
@@ -59,6 +85,9 @@ class Tracker:
         options: settings.
         progress: told after each batch of slices.
         cancelled: asked before each batch.
+        memo: answers given already, shared with other requests. Default: of this request alone.
+        on_answer: told of each answer.
+        keep_partial: a cancelled request answers with what was done, instead of raising.
     """
 
     predictor: SlicePredictor
@@ -67,7 +96,13 @@ class Tracker:
     options: EngineOptions
     progress: Progress = lambda done, what: None
     cancelled: Callable[[], bool] = lambda: False
+    memo: AnswerMemo = field(default_factory=lambda: AnswerMemo(REQUEST_MEMO_BYTES))
+    on_answer: Callable[[Told], None] = lambda told: None
+    keep_partial: bool = False
+    partial: bool = field(default=False, init=False)
     done: int = field(default=0, init=False)
+    recomputed: int = field(default=0, init=False)
+    reused: int = field(default=0, init=False)
     encoded: int = field(default=0, init=False)
     encode_s: float = field(default=0.0, init=False)
 
@@ -98,6 +133,40 @@ class Tracker:
     def key(self, number: int, view: View) -> tuple:
         """Return the cache key of a slice: everything that its encoding depends on."""
         return self.frames.key, self.predictor.fingerprint, number, view
+
+    def answers(self, keys: Sequence[Hashable], ask: Callable[[list[int]], Sequence[Observation]]) -> list[Known]:
+        """Return the answers of these keys; the model is asked only for those that are not known.
+
+        Args:
+            ask: receives the positions in ``keys`` that are missing, returns their answers.
+
+        Raises:
+            Cancelled: the user wants to stop.
+        """
+        self.check()
+        known = self.memo.answers(keys, ask)
+        new = sum(not entry.reused for entry in known)
+        self.recomputed += new
+        self.reused += len(known) - new
+        return known
+
+    def name(self, *parts: object) -> str:
+        """Return a name for what follows from these values on this volume with this model."""
+        return name_of(self.frames.key, self.predictor.fingerprint, *parts)
+
+    @contextmanager
+    def until_cancelled(self) -> Iterator[None]:
+        """Leave the block early where the user stops and wants what was done.
+
+        Raises:
+            Cancelled: the user stops and wants nothing.
+        """
+        try:
+            yield
+        except Cancelled:
+            if not self.keep_partial:
+                raise
+            self.partial = True
 
     def count(self, slices: int, what: str) -> None:
         """Report answered slices."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.frames import Frames, View, centred_view, whole_view
+from slicecast.engine.memo import prompt_name
 from slicecast.engine.ports import ModelPrompt, Observation, PromptJob
 from slicecast.engine.tracker import SliceAnswer, Tracker
 from slicecast.prompts import SlicePrompt, first_clicked
@@ -113,9 +114,16 @@ def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating]
     views = [whole, *(centred_view(tracker.frames, centre, side * spacing) for side in sides)]
     views = [v for v in views if v is whole or v.contains(seed.points_xy)]
     size = tracker.predictor.image_size
-    embeddings = tracker.embed([(seed.slice, view) for view in views])
-    jobs = [PromptJob(e, to_model_prompt(seed, view, size=size)) for e, view in zip(embeddings, views, strict=True)]
-    seen = tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
+    words = [to_model_prompt(seed, view, size=size) for view in views]
+
+    def ask(missing: list[int]) -> list[Observation]:
+        embeddings = tracker.embed([(seed.slice, views[n]) for n in missing])
+        jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
+        return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
+
+    # The same name as an anchor's: the answer at the scale that wins may be asked for again.
+    names = [tracker.name("alone", view, seed.slice, prompt_name(w)) for view, w in zip(views, words, strict=True)]
+    seen = [known.observation for known in tracker.answers(names, ask)]
     rated = [(_suits(o, view, tracker.frames.shape_hw), o, view) for o, view in zip(seen, views, strict=True)]
     score, best, view = max(rated, key=lambda item: item[0])
     return _mask_box(best.logits > 0, view) if score > 0 else None

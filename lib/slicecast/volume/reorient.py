@@ -56,6 +56,13 @@ class Reorientation:
         self._check_shape(moved, self.source.shape_kji)
         return moved
 
+    def to_source_plane(self, axis: int, plane: np.ndarray) -> np.ndarray:
+        """View a canonical slice (H, W) along `axis` as the stored array's slice shows it; no copy is made."""
+        rows, columns = (place for place in (2, 1, 0) if place != axis)
+        flipped = tuple(n for n, place in enumerate((rows, columns)) if self.flips[place])
+        turned = np.flip(plane, axis=flipped)
+        return turned if self.permutation[rows] > self.permutation[columns] else turned.T
+
     def to_canonical_ijk(self, points_ijk: Any) -> np.ndarray:
         """Map source voxel indices, (N, 3) or (3,), to canonical ones, same shape and kind of number."""
         points = np.asarray(points_ijk)[..., list(self.permutation)]

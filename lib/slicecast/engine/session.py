@@ -1,0 +1,236 @@
+"""One annotator's work on one volume: an append-only log, and what it amounts to.
+
+The log is the truth. Nothing in it is ever changed: removing a prompt, taking an edit back and bringing it back are
+records like any other. What counts (:class:`Content`) is a pure function of the log, so every state can be reached
+again, after a restart too::
+
+    log      Edit(add p1)  Edit(add p2)  Undo  Edit(add p3)  Undo  Redo
+    applied  p1            p1 p2         p1    p1 p3         p1    p1 p3
+
+An edit after an undo ends what could be redone. Slice numbers are counted as stored, along the session's slice axis.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+from slicecast.engine.packed import PackedMask
+from slicecast.errors import Conflict, NotFound
+from slicecast.prompts import Absent, Box, Point
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """Painted slices; one that is empty says "the object is not here". A later painting of a slice replaces it.
+
+    Args:
+        slices: (slice number, mask in the stored slice's plane), ascending.
+    """
+
+    slices: tuple[tuple[int, PackedMask], ...]
+
+
+Item = Point | Box | Painted | Absent
+"""What a prompt may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """A prompt of an object; its id is never used again in the session."""
+
+    id: str
+    object: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """The prompt of that id counts no more."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """A slice of an object is right as it is; nothing overwrites it until it is released."""
+
+    object: str
+    slice: int
+    mask: PackedMask
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A slice of an object may change again."""
+
+    object: str
+    slice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Nothing that was said before counts."""
+
+
+Change = Add | Remove | Accept | Release | Reset
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Changes that belong together: one step back undoes all of them."""
+
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The last edit that counts is taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redo:
+    """The edit that was taken back last counts again."""
+
+
+Record = Edit | Undo | Redo
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt that counts."""
+
+    id: str
+    object: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What counts now.
+
+    Args:
+        prompts: by id, in the order in which they were given.
+        accepted: masks by (object, slice), in the order in which they were accepted.
+    """
+
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    accepted: Mapping[tuple[str, int], PackedMask] = field(default_factory=dict)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects, in the order in which they first appear."""
+        names = [*(p.object for p in self.prompts.values()), *(name for name, _ in self.accepted)]
+        return tuple(dict.fromkeys(names))
+
+    def after(self, change: Change) -> "Content":
+        """Return what counts after one more change; changes to what is not there change nothing."""
+        match change:
+            case Add():
+                prompt = Prompt(change.id, change.object, change.item)
+                return Content({**self.prompts, change.id: prompt}, self.accepted)
+            case Remove():
+                return Content({k: p for k, p in self.prompts.items() if k != change.id}, self.accepted)
+            case Accept():
+                return Content(self.prompts, {**self.accepted, (change.object, change.slice): change.mask})
+            case Release():
+                place = change.object, change.slice
+                return Content(self.prompts, {k: m for k, m in self.accepted.items() if k != place})
+            case Reset():
+                return Content()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A log and what it amounts to.
+
+    Make it with :meth:`replay`, or from an empty one with :meth:`then`.
+
+    Args:
+        log: all records, oldest first.
+        applied: the edits that count, oldest first.
+        undone: the edits that can be brought back, the last undone first.
+        added: prompts ever added, also those that count no more.
+    """
+
+    log: tuple[Record, ...] = ()
+    applied: tuple[Edit, ...] = ()
+    undone: tuple[Edit, ...] = ()
+    added: int = 0
+
+    @classmethod
+    def replay(cls, records: Iterable[Record]) -> "Session":
+        """Return the session that a log leads to.
+
+        Raises:
+            Conflict: the log undoes or redoes what is not there.
+        """
+        return reduce(cls.then, records, cls())
+
+    @property
+    def revision(self) -> int:
+        """Number of records; grows with every change."""
+        return len(self.log)
+
+    @property
+    def content(self) -> Content:
+        """What counts now."""
+        return reduce(Content.after, (change for edit in self.applied for change in edit.changes), Content())
+
+    def then(self, record: Record) -> "Session":
+        """Return the session after one more record.
+
+        Raises:
+            Conflict: there is nothing to undo or redo.
+        """
+        log = (*self.log, record)
+        match record:
+            case Edit():
+                added = sum(isinstance(change, Add) for change in record.changes)
+                return Session(log, (*self.applied, record), (), self.added + added)
+            case Undo():
+                if not self.applied:
+                    raise Conflict("There is nothing to undo: no change of this session counts any more.")
+                return Session(log, self.applied[:-1], (self.applied[-1], *self.undone), self.added)
+            case Redo():
+                if not self.undone:
+                    raise Conflict("There is nothing to redo: the last change was not an undo.")
+                return Session(log, (*self.applied, self.undone[0]), self.undone[1:], self.added)
+
+    def adding(self, given: Iterable[tuple[str, Item]]) -> Edit:
+        """Return the edit that adds (object, item) prompts, with ids that were never used here."""
+        return Edit(tuple(Add(f"p{n}", name, item) for n, (name, item) in enumerate(given, start=self.added + 1)))
+
+    def removing(self, prompt_id: str) -> Edit:
+        """Return the edit that removes one prompt.
+
+        Raises:
+            NotFound: no prompt of that id counts now.
+        """
+        if prompt_id not in self.content.prompts:
+            raise NotFound(f"There is no prompt '{prompt_id}' in this session now. Ask for the session's state.")
+        return Edit((Remove(prompt_id),))
+
+    def replacing(self, given: Sequence[tuple[str, Item]]) -> Edit:
+        """Return the edit that leaves exactly these (object, item) prompts; what is there already stays as it is."""
+        wanted = Counter(given)
+        gone = []
+        for prompt in self.content.prompts.values():
+            said = prompt.object, prompt.item
+            if wanted[said]:
+                wanted[said] -= 1
+            else:
+                gone.append(Remove(prompt.id))
+        return Edit((*gone, *self.adding(wanted.elements()).changes))
+
+    def releasing(self, name: str, slices: Iterable[int]) -> Edit:
+        """Return the edit that unlocks slices of an object.
+
+        Raises:
+            NotFound: one of them is not accepted.
+        """
+        numbers = sorted(set(slices))
+        for number in numbers:
+            if (name, number) not in self.content.accepted:
+                raise NotFound(f"Slice {number} of '{name}' is not accepted, so it cannot be released.")
+        return Edit(tuple(Release(name, number) for number in numbers))

@@ -1,0 +1,108 @@
+"""What comes back from segmenting an image, on the grid as stored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.volume import Geometry, Window
+
+
+@dataclass(frozen=True, slots=True)
+class SliceConfidence:
+    """How sure the model is of a slice (counted as stored): an order, not a probability."""
+
+    slice: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class NextSlice:
+    """The slice worth annotating next, counted as stored along the axis, and why."""
+
+    slice: int
+    axis: str
+    reason: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedAt:
+    """Where an object's walk ended before the volume, its range or the next prompted slice did.
+
+    Args:
+        object: its name.
+        slice: the last slice that was answered, counted as stored.
+        reason: ``gone``: the object is not there any more; ``same``: from here on the answers are as before (only
+            where ``settle_slices`` allows that).
+    """
+
+    object: str
+    slice: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceUpdate:
+    """One object on one slice, as soon as it is known.
+
+    Args:
+        slice: counted as stored along the slice axis.
+        object: its name.
+        mask: bool (H, W), the plane of the stored array [k, j, i] at that slice. Not yet tidied: the result is.
+        confidence: in [0, 1], an order, not a probability.
+        seconds: since the request began.
+        reused: it was known from an earlier request.
+        final: False where a second lane is still to come.
+    """
+
+    slice: int
+    object: str
+    mask: NDArray[np.bool_]
+    confidence: float
+    seconds: float
+    reused: bool = False
+    final: bool = True
+
+
+OnSlice = Callable[[SliceUpdate], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentResult:
+    """A segmented image.
+
+    Args:
+        mask: uint8 [k, j, i] on the stored grid; 1.. in the order of the prompts' objects.
+        geometry: the stored grid.
+        labels: object name to value.
+        confidence: for every slice a lane reached.
+        next_slice: None where no slice but the prompted ones shows an object.
+        seconds: read, encode (part of propagate), propagate, post, total.
+        warnings: what the user should know about the image.
+        axis: along which it was sliced.
+        window: the window used.
+        slices_encoded: slices that were not in the cache.
+        slices_walked: slices answered, over all objects.
+        slices_recomputed: answers that the model was asked for.
+        slices_reused: answers known from earlier requests.
+        stopped: where walks ended early.
+        partial: the work was cancelled; what was done by then is here.
+    """
+
+    mask: NDArray[np.uint8]
+    geometry: Geometry
+    labels: dict[str, int]
+    confidence: tuple[SliceConfidence, ...]
+    next_slice: NextSlice | None
+    seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    axis: str = "axial"
+    window: Window | None = None
+    slices_encoded: int = 0
+    slices_walked: int = 0
+    slices_recomputed: int = 0
+    slices_reused: int = 0
+    stopped: tuple[StoppedAt, ...] = ()
+    partial: bool = False
