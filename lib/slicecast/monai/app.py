@@ -20,7 +20,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
 from slicecast.config import refuse_unknown_keys
-from slicecast.errors import ConfigError, NotFound, UnknownModel
+from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.monai.datastore import SafeDatastore
 from slicecast.monai.door import http_errors
 from slicecast.monai.images import FoundImage, find_image
@@ -116,6 +116,18 @@ class AppBehaviour(MONAILabelApp):
                 self._remember(store, image, model=request["model"], params=params)
             label = self._saved(store, image, file=file, request=request, params=params)
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
+
+    def image_path(self, image_id: str) -> Path:
+        """Find the file or DICOM folder of an image of the studies.
+
+        Raises:
+            UnknownImage: there is none of that id.
+            InputError: it is a path.
+        """
+        found = find_image({"image": image_id}, self.datastore())
+        if found.id is None:
+            raise InputError(f"The image '{image_id}' is a path. Give the id of an image of the studies.")
+        return found.path
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Refuse: this app has no pathology model."""

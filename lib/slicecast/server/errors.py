@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import (
     ImageNotFoundException,
@@ -28,7 +29,16 @@ async def answer_monailabel_error(request: Request, error: MONAILabelException) 
     return JSONResponse({"detail": error.msg}, status_code=status)
 
 
+async def answer_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say in a sentence what does not fit the route's description; `errors` has the places for programs."""
+    found = [{"where": ".".join(map(str, entry["loc"])), "what": entry["msg"]} for entry in error.errors()]
+    more = f" And {len(found) - 1} more." if len(found) > 1 else ""
+    detail = f"The request does not fit: {found[0]['where']}: {found[0]['what']}.{more} See /docs."
+    return JSONResponse({"detail": detail, "errors": found}, status_code=422)
+
+
 HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     SlicecastError: answer_slicecast_error,
     MONAILabelException: answer_monailabel_error,
+    RequestValidationError: answer_invalid_request,
 }

@@ -5,10 +5,7 @@ closed and removed. Requests stand in the device's queue, fair between users, an
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -24,6 +21,7 @@ from requests_toolbelt import MultipartEncoder
 
 from slicecast.server.identity import who
 from slicecast.server.routes import json_object
+from slicecast.server.uploads import received
 from slicecast.server.watch import while_wanted
 from slicecast.service.queue import QueueSettings
 
@@ -124,7 +122,7 @@ def _infer(
     request: dict[str, Any], *, session_id: str, file: UploadFile | None, label: UploadFile | None
 ) -> dict[str, Any]:
     app = app_instance()
-    with _received(file) as image_path, _received(label) as label_path:
+    with received(file) as image_path, received(label) as label_path:
         if image_path:
             request["image"] = image_path
         if label_path:
@@ -134,19 +132,6 @@ def _infer(
             request["image"] = session.image
         result: dict[str, Any] = app.infer(request)
     return result
-
-
-@contextmanager
-def _received(upload: UploadFile | None) -> Iterator[str | None]:
-    """Put an upload into a temporary file, named as MONAI Label does, for as long as the block lasts."""
-    if upload is None:
-        yield None
-        return
-    suffix = "".join(Path(upload.filename or "").suffixes[-2:]) or ".nii.gz"
-    with tempfile.NamedTemporaryFile(suffix=suffix) as stream:
-        shutil.copyfileobj(upload.file, stream)
-        stream.flush()
-        yield stream.name
 
 
 def _remove(file: str | None) -> None:

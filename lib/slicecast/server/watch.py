@@ -21,14 +21,15 @@ async def while_wanted(
         limiter: of the threads.
     """
     gone = threading.Event()
-    watcher = asyncio.create_task(_watch(request, gone))
+    watcher = asyncio.create_task(watch(request, gone))
     try:
         return await anyio.to_thread.run_sync(work, gone.is_set, limiter=limiter)
     finally:
         watcher.cancel()
 
 
-async def _watch(request: Request, gone: threading.Event) -> None:
+async def watch(request: Request, gone: threading.Event) -> None:
+    """Set the event when the client breaks the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     gone.set()
