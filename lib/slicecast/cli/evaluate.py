@@ -1,21 +1,28 @@
 """Measure a model on scans whose truth is known, beside simple baselines."""
 
 import datetime
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from slicecast.cli._seed import (
+    command_line,
+    measure_set,
+    measure_study,
+    refuse_options,
+    tell_skipped,
+    with_progress,
+)
 from slicecast.errors import ConfigError
 from slicecast.evaluation.cases import CaseFiles, find_cases
 from slicecast.evaluation.picture import FORMATS, draw_cases
 from slicecast.evaluation.provenance import provenance
 from slicecast.evaluation.report import as_json, summary_table, write_json
-from slicecast.evaluation.run import Evaluation, evaluate
+from slicecast.evaluation.run import evaluate
+from slicecast.evaluation.seed import PROTOCOL as SEED_EXACT
+from slicecast.evaluation.seed import SALIENT_VOXELS, SeedSettings
 from slicecast.evaluation.settings import Settings, parse_prompt, parse_values
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
@@ -23,13 +30,19 @@ from slicecast.service.segment import SegmentService
 
 app = typer.Typer(add_completion=False)
 
-Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder with images/ and labels/ of the same names.")]
+Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder with images/ and labels/, or as in MSD or BraTS.")]
 Label = Annotated[str, typer.Option(metavar="L[,L2]", help="Label values; several together are one object.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="A list of split.json; empty for all cases.")]
 Prompt = Annotated[str, typer.Option(help="mask, box, or clicks:N on one slice.")]
 SliceName = Annotated[str, typer.Option("--slice", help="largest, centre or quarter (of the object's extent).")]
-Protocol = Annotated[str, typer.Option(help="fixed.")]
-Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
+Protocol = Annotated[
+    str, typer.Option(help="fixed, or seed-exact as published (clicks:N or mask on the centre slice).")
+]
+Preset = Annotated[str, typer.Option(help="seed: the published study's table, of the sets that --data holds.")]
+Salient = Annotated[int, typer.Option(min=0, help="seed-exact: voxels above which a slice is in the clip.")]
+Model = Annotated[
+    str, typer.Option(help="A name of `slicecast models list`; empty for the default. --preset takes several.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Corrections = Annotated[int, typer.Option(help="Paint so many further slices, chosen in three ways.")]
 Baselines = Annotated[str, typer.Option(metavar="LIST", help="Any of copy,copy-extent,region,walker.")]
@@ -42,11 +55,13 @@ Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw best, m
 @app.command("evaluate")
 def evaluate_model(
     data: Data,
-    label: Label,
+    label: Label = "",
     split: Split = "",
     prompt: Prompt = "mask",
-    slice_rule: SliceName = "largest",
+    slice_rule: SliceName = "",
     protocol: Protocol = "fixed",
+    preset: Preset = "",
+    salient: Salient = SALIENT_VOXELS,
     model: Model = "",
     device: Device = "auto",
     corrections: Corrections = 0,
@@ -62,49 +77,69 @@ def evaluate_model(
     Examples:
       slicecast evaluate --data sample --label 1 --prompt mask --baselines copy,copy-extent
       slicecast evaluate --data hippocampus --split test --label 1,2 --prompt clicks:5 --json out.json
+      slicecast evaluate --data Task09_Spleen --protocol seed-exact --prompt clicks:5 --model sam2_hiera_large
+      slicecast evaluate --data folder_of_sets --preset seed --model sam2.1_hiera_tiny,sam2.1_hiera_large
     """
-    _check_protocol(protocol)
-    if picture is not None and picture.suffix not in FORMATS:
-        raise ConfigError(f"--picture {picture} must end in one of {', '.join(FORMATS)}.")
     kind, clicks = parse_prompt(prompt)
+    if preset or protocol == SEED_EXACT:
+        own_slice = slice_rule if slice_rule != "centre" else ""
+        refuse_options(slice=own_slice, corrections=corrections, baselines=baselines, picture=picture)
+    if preset:
+        _check_preset(preset, label=label, split=split)
+        measure_study(data, models=model, device=device, limit=limit, salient=salient, json_file=json_file)
+        return
+    if protocol == SEED_EXACT:
+        seed = SeedSettings(prompt=kind, clicks=clicks, salient=salient)  # type: ignore[arg-type]
+        cases = find_cases(data, parse_values(label) if label else (), split=split, limit=limit)
+        measure_set(cases, seed, set_name=data.resolve().name, model=model, device=device, json_file=json_file)
+        return
+    _check_fixed(protocol, label=label, picture=picture)
     settings = Settings(
         prompt=kind,
         clicks=clicks,
-        slice=slice_rule,  # type: ignore[arg-type]
+        slice=slice_rule or "largest",  # type: ignore[arg-type]
         corrections=corrections,
         baselines=tuple(filter(None, baselines.split(","))),  # type: ignore[arg-type]
         unit=unit,  # type: ignore[arg-type]
     )
     cases = find_cases(data, parse_values(label), split=split, limit=limit)
+    _measure_fixed(cases, settings, model=model, device=device, json_file=json_file, picture=picture, title=data)
+
+
+def _measure_fixed(
+    cases: list[CaseFiles],
+    settings: Settings,
+    *,
+    model: str,
+    device: str,
+    json_file: Path | None,
+    picture: Path | None,
+    title: Path,
+) -> None:
     spec = choose_model(model or None)
     predictor = load_predictor(spec, device=device)
-    evaluation = _with_progress(cases, SegmentService(predictor=predictor), settings)
-    command = shlex.join(["slicecast", *sys.argv[1:]])
+    service = SegmentService(predictor=predictor)
+    done = with_progress(len(cases), lambda tell: evaluate(cases, service, settings, progress=tell))
     now = datetime.datetime.now(datetime.UTC)
-    report = as_json(evaluation, provenance(spec, command, device=str(predictor.device), now=now))
+    report = as_json(done, provenance(spec, command_line(), device=str(predictor.device), now=now))
     Console().print(summary_table(report["summary"], settings))
-    for name, why in evaluation.skipped.items():
-        typer.echo(f"skipped {name}: {why}", err=True)
+    tell_skipped(done.skipped)
     if json_file is not None:
         write_json(report, json_file)
     if picture is not None:
-        draw_cases(evaluation, picture, title=data.resolve().name)
+        draw_cases(done, picture, title=title.resolve().name)
 
 
-def _check_protocol(protocol: str) -> None:
-    if protocol == "seed-exact":
-        raise ConfigError("The protocol 'seed-exact' is not part of this version. Use --protocol fixed.")
+def _check_preset(preset: str, *, label: str, split: str) -> None:
+    if preset != "seed":
+        raise ConfigError(f"There is no preset {preset!r}. Use seed.")
+    refuse_options(label=label, split=split)
+
+
+def _check_fixed(protocol: str, *, label: str, picture: Path | None) -> None:
     if protocol != "fixed":
-        raise ConfigError(f"There is no protocol {protocol!r}. Use fixed.")
-
-
-def _with_progress(cases: list[CaseFiles], service: SegmentService, settings: Settings) -> Evaluation:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(cases))
-        return evaluate(
-            cases,
-            service,
-            settings,
-            progress=lambda done, total, name: bar.update(task, completed=done, description=name),
-        )
+        raise ConfigError(f"There is no protocol {protocol!r}. Use fixed or {SEED_EXACT}.")
+    if not label:
+        raise ConfigError("Say which label values are the object, for example --label 1 or --label 1,2.")
+    if picture is not None and picture.suffix not in FORMATS:
+        raise ConfigError(f"--picture {picture} must end in one of {', '.join(FORMATS)}.")

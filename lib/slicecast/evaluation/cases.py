@@ -1,4 +1,4 @@
-"""Cases of known truth: a folder with `images/` and `labels/` of the same names, read one case at a time."""
+"""Cases of known truth: folders of scans and their labels (see `layouts`), read one case at a time."""
 
 import json
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.errors import ConfigError, GeometryError
+from slicecast.evaluation.layouts import scans_and_labels
 from slicecast.evaluation.settings import SliceRule
 from slicecast.volume import (
     Reorientation,
@@ -19,7 +20,6 @@ from slicecast.volume import (
     choose_axis,
     read_volume,
 )
-from slicecast.volume.io import READ_ENDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class CaseFiles:
         id: name in reports.
         image: file of the scan.
         label: file of the truth, on the same grid.
-        values: label values that together are the object.
+        values: label values that together are the object; none for every value other than 0.
         group: cases of one group (one patient) are drawn together by the bootstrap.
     """
 
@@ -84,14 +84,14 @@ def find_cases(folder: Path, values: Sequence[int], *, split: str = "", limit: i
     """List the cases of a folder by name.
 
     Args:
-        values: label values that together are the object.
+        values: label values that together are the object; none for every value other than 0.
         split: a list of `split.json`; empty for all.
         limit: at most so many; 0 for all.
 
     Raises:
         ConfigError: the folder has not the expected layout, no such split, or no case.
     """
-    images, labels = _by_name(folder / "images"), _by_name(folder / "labels")
+    images, labels = scans_and_labels(folder)
     names = _split(folder, split) if split else sorted(images)
     missing = [name for name in names if name not in images or name not in labels]
     if missing:
@@ -117,9 +117,10 @@ def read_case(files: CaseFiles) -> Case:
     differences = volume.geometry.differences(label.geometry)
     if differences:
         raise GeometryError(f"Image and label of {files.id} lie on different grids: {'; '.join(differences)}.")
-    truth = np.isin(label.array, files.values)
+    truth = np.isin(label.array, files.values) if files.values else label.array != 0
     if not truth.any():
-        raise ConfigError(f"{files.id} does not show label {', '.join(map(str, files.values))}.")
+        wanted = f"label {', '.join(map(str, files.values))}" if files.values else "any label"
+        raise ConfigError(f"{files.id} does not show {wanted}.")
     turn = Reorientation.of(volume.geometry)
     return Case(files, volume, truth, turn, choose_axis(turn.geometry))
 
@@ -141,19 +142,6 @@ def pick_slice(case: Case, rule: SliceRule) -> int:
     wanted = first + (last - first) // places[rule]
     shown = np.flatnonzero(areas)
     return int(shown[np.abs(shown - wanted).argmin()])
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    """Return the readable files of a folder by their names without ending."""
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}. Evaluation needs images/ and labels/ side by side.")
-    endings = sorted(READ_ENDINGS, key=len, reverse=True)
-    found = {}
-    for file in sorted(folder.iterdir()):
-        ending = next((e for e in endings if file.name.lower().endswith(e)), None)
-        if ending is not None and not file.name.startswith("."):
-            found[file.name[: -len(ending)]] = file
-    return found
 
 
 def _split(folder: Path, name: str) -> list[str]:

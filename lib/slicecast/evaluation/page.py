@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slicecast.evaluation.report import show_mean
+from slicecast.errors import ConfigError
+from slicecast.evaluation.report import PROTOCOL, show_mean
 
 Report = Mapping[str, Any]
 """One evaluation, as `report.as_json` writes it."""
@@ -25,11 +26,22 @@ class Row:
         title: of the set.
         targets: Dice to reach, by prompt.
         reports: by prompt: ``mask``, ``box``, ``clicks:5``.
+
+    Raises:
+        ConfigError: a report is of another protocol, whose numbers mean something else.
     """
 
     title: str
     targets: Mapping[str, float]
     reports: Mapping[str, Report]
+
+    def __post_init__(self) -> None:
+        for report in self.reports.values():
+            if report["protocol"] != PROTOCOL:
+                raise ConfigError(
+                    f"A report of protocol {report['protocol']!r} does not belong in a table of {PROTOCOL}. "
+                    "Measure again with --protocol fixed."
+                )
 
     def summary(self, prompt: str) -> Mapping[str, Any]:
         """Return the summary of one prompt."""
