@@ -46,7 +46,8 @@ def write_studies(folder: Path, names: tuple[str, ...] = ("first", "second")) ->
 
 def copy_app(folder: Path) -> Path:
     """Copy the app, because MONAI Label writes into its folder."""
-    return Path(shutil.copytree(APP, folder, ignore=shutil.ignore_patterns("model", "logs", "bin", "lib", "cache", "sessions")))
+    left = shutil.ignore_patterns("model", "logs", "bin", "lib", "cache", "sessions")
+    return Path(shutil.copytree(APP, folder, ignore=left))
 
 
 @contextmanager

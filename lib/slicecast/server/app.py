@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Body, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
@@ -33,20 +34,28 @@ from monailabel.interfaces.utils.app import app_instance
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import slicecast
+from slicecast.server.automatic import router as automatic_router
+from slicecast.server.body import LimitBody
 from slicecast.server.checks import check_train
+from slicecast.server.desk import Desk
 from slicecast.server.errors import HANDLERS
-from slicecast.server.infer import infer_router
+from slicecast.server.infer import SPARE_THREADS, infer_router
 from slicecast.server.landing import landing_page
 from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.ohif import router as ohif_router
 from slicecast.server.proxy import proxy_lifespan
 from slicecast.server.proxy import router as proxy_router
 from slicecast.server.routes import off_loop
+from slicecast.server.sessions import router as sessions_router
 from slicecast.server.settings import server_settings
+from slicecast.service.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
 own = APIRouter()
+
+SESSIONS_FOLDER = "sessions"
+"""In the app's folder: what annotators said; see `slicecast.service.sessions`."""
 
 
 @own.get("/healthz", tags=["Others"])
@@ -85,8 +94,16 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Build the MONAI Label app before the first request."""
     async with stock.lifespan(app), proxy_lifespan(app, server_settings().proxy):
         app.state.service = app_instance().service
+        app.state.desk = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
         yield
+
+
+def _desk(app: FastAPI) -> Desk:
+    limits, service = server_settings(), app.state.service
+    folder = Path(settings.MONAI_LABEL_APP_DIR) / SESSIONS_FOLDER
+    threads = anyio.CapacityLimiter(limits.queue.jobs + limits.queue.waiting + SPARE_THREADS)
+    return Desk(Sessions(service, folder), service, limits.sessions, app.state.metrics, threads)
 
 
 def create_app() -> FastAPI:
@@ -97,9 +114,11 @@ def create_app() -> FastAPI:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.state.service = None
     app.state.metrics = Metrics.of(lambda: app.state.service)
+    app.add_middleware(LimitBody, limits={"/slicecast/": server_settings().sessions.body_mb << 20})
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
+    app.include_router(sessions_router)
     for router in _stock_routers():
         app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
     return app
@@ -109,6 +128,7 @@ def _stock_routers() -> list[APIRouter]:
     plain = [info, batch_infer, activelearning, datastore, logs, session]
     return [
         infer_router(server_settings().queue),
+        automatic_router,
         ohif_router,
         proxy_router,
         off_loop(train.router, check=check_train),
