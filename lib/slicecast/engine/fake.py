@@ -52,6 +52,10 @@ class _Trace:
     grey: float
     mask: Mask
 
+    @property
+    def nbytes(self) -> int:
+        return self.mask.nbytes
+
 
 class FakePredictor:
     """A :class:`slicecast.engine.ports.SlicePredictor` that follows similar grey values.

@@ -16,7 +16,7 @@ Embedding = Any
 """An encoded slice; opaque, but with an ``nbytes`` attribute so that a cache can keep its budget."""
 
 SliceMemory = Any
-"""What a slice leaves for later slices of its lane; opaque."""
+"""What a slice leaves for later slices of its lane; opaque, but with an ``nbytes`` attribute like an embedding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

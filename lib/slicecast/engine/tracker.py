@@ -152,7 +152,7 @@ class Tracker:
 
     def name(self, *parts: object) -> str:
         """Return a name for what follows from these values on this volume with this model."""
-        return name_of(self.frames.key, self.predictor.fingerprint, *parts)
+        return name_of(self.frames.key, self.predictor.fingerprint, self.options.evidence, *parts)
 
     @contextmanager
     def until_cancelled(self) -> Iterator[None]:

@@ -29,6 +29,12 @@ class Remembered:
     memory: Memory
     logits: torch.Tensor
 
+    @property
+    def nbytes(self) -> int:
+        # On the CPU the logits are the observation's own.
+        held = (self.memory.features, self.memory.pointer, *((self.logits,) if self.logits.is_cuda else ()))
+        return sum(m.numel() * m.element_size() for m in held)
+
 
 def stack_features(embeddings: Sequence[Encoded]) -> Features:
     """Join encoded slices to one batch."""
@@ -90,19 +96,24 @@ def stack_points(prompts: Sequence[ModelPrompt], device: torch.device) -> tuple[
 
 
 def observations(step: Step, memory: Memory) -> list[Observation]:
-    """Take a batch's answer apart."""
-    logits = step.logits.float()
-    host = logits[:, 0].cpu().numpy()
+    """Take a batch's answer apart; a view of it would keep all of it alive for as long as one row is remembered."""
+    logits = _rows(step.logits.float())
+    pointers = _rows(memory.pointer)
     ious = step.predicted_iou.float().cpu().numpy()
     scores = step.object_score[:, 0].float().cpu().numpy()
     # SAM 2's own predictor keeps memory in bf16: equal results, half the space.
-    spatial = memory.features.to(torch.bfloat16)
+    spatial = _rows(memory.features.to(torch.bfloat16))
     return [
         Observation(
-            logits=host[n],
+            logits=row[0, 0].cpu().numpy(),
             predicted_iou=float(ious[n]),
             object_score=float(scores[n]),
-            memory=Remembered(Memory(spatial[n : n + 1], memory.pointer[n : n + 1]), logits[n : n + 1]),
+            memory=Remembered(Memory(spatial[n], pointers[n]), row),
         )
-        for n in range(len(host))
+        for n, row in enumerate(logits)
     ]
+
+
+def _rows(batch: torch.Tensor) -> list[torch.Tensor]:
+    """Return each row (1, ...) of a batch as a tensor of its own."""
+    return [row.clone() for row in batch.split(1)] if len(batch) > 1 else [batch]
