@@ -1,30 +1,35 @@
 """POST /infer/ without a model: what 3D Slicer sends after Next Sample when a model declares labels.
 
-Slicer then runs its automatic model, and reports an error to the user if the server has none. The answer to it is no
-mask, only the names of the structures, which Slicer lists as empty segments where they are missing.
+Slicer then runs its automatic model, and reports an error to the user where the server has none. The answer to it is
+the image's pre-annotation, which Slicer has loaded a moment before; without one, an empty mask, because Slicer cannot
+read an answer that has no file.
 """
 
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 from fastapi import APIRouter, Depends
+from fastapi.responses import Response
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
-from slicecast.errors import UnknownImage
-from slicecast.monai.request import number_labels
+from slicecast.monai.images import find_image
+from slicecast.monai.preannotation import preannotation
+from slicecast.server.infer import Output, answer
 
 router = APIRouter(prefix="/infer", tags=["Infer"])
 
 
-@router.post("/", summary="Segment an image automatically")
+@router.post("/", summary="Send an image's pre-annotation", response_class=Response)
 def automatic(
     image: str = "",
+    output: Output | None = None,
     user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
-) -> dict[str, Any]:
-    """Answer that there is no automatic model."""
+) -> Response:
+    """Answer with the image's pre-annotation, as an automatic model would."""
     app = app_instance()
-    if image not in app.datastore().list_images():
-        raise UnknownImage(f"There is no image '{image}' in the studies. Ask for the list of images again.")
-    warning = "There is no automatic model. Place points and choose one of the interactive models."
-    return {"label_names": number_labels(app.config.labels, app.config.labels), "warnings": [warning]}
+    found = find_image({"image": image}, app.datastore())
+    geometry = app.service.studies.open(Path(found.path)).reorientation.source
+    work = partial(preannotation, app.datastore(), found.id, geometry=geometry, labels=app.config.labels)
+    return answer(work, output)
