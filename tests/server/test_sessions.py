@@ -1,0 +1,335 @@
+"""The routes for sessions, as a program sees them."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from builders import phantom
+from labelserver import read_mask
+
+from slicecast.errors import QueueFull
+from slicecast.server.app import create_app
+from slicecast.volume import read_volume
+from slicecast.volume.rle import decode_rle, encode_rle
+
+WAIT_S = 60.0
+TRUTH = phantom().truth
+CENTRE = [int(n) for n in np.argwhere(TRUTH).mean(axis=0).round()[::-1]]
+CLICK = {"kind": "point", "object": "ball", "ijk": CENTRE}
+ROOT = "/slicecast/sessions"
+
+
+@pytest.fixture
+def session(client):
+    """An open session on the image `first`; closed in the end."""
+    opened = client.post(ROOT, json={"image": "first"})
+    assert opened.status_code == 201, opened.text
+    address = opened.headers["location"]
+    yield address
+    client.delete(address)
+
+
+def say(client, session, *prompts, **query):
+    return client.post(f"{session}/prompts", json={"prompts": prompts}, params=query)
+
+
+def propagate(client, session):
+    with client.stream("POST", f"{session}/propagate") as answer:
+        assert answer.status_code == 200 and answer.headers["content-type"] == "application/x-ndjson"
+        return [json.loads(line) for line in answer.iter_lines()]
+
+
+def result(client, session, folder, *, format="nrrd"):
+    answer = client.get(f"{session}/result", params={"format": format})
+    assert answer.status_code == 200, answer.text
+    return sitk.GetArrayFromImage(read_mask(answer.content, folder, name=f"mask.{format}"))
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_a_session_from_open_to_close(client):
+    opened = client.post(
+        ROOT, json={"image": "second", "axis": "coronal", "window": "auto", "client_id": "anna"}
+    ).json()
+    assert (opened["image"], opened["axis"], opened["owner"], opened["revision"]) == ("second", "coronal", "anna", 0)
+    address = f"{ROOT}/{opened['id']}"
+    assert client.get(address).json() == opened
+    assert opened["id"] in [entry["id"] for entry in client.get(ROOT).json()["sessions"]]
+    assert client.delete(address).status_code == 204
+    assert opened["id"] not in [entry["id"] for entry in client.get(ROOT).json()["sessions"]]
+    gone = client.get(address)
+    assert gone.status_code == 410 and "was closed" in gone.json()["detail"]
+
+
+def test_slices_come_one_by_one_and_make_up_the_result(client, session, studies, tmp_path):
+    assert say(client, session, CLICK).json()["revision"] == 1
+    *events, summary = propagate(client, session)
+    slices = [event for event in events if event["type"] == "slice"]
+    assert {event["type"] for event in events} <= {"slice", "progress"} and summary["type"] == "summary"
+    distance = [abs(event["slice"] - CENTRE[2]) for event in slices]
+    assert distance == sorted(distance) and distance[0] == 0
+    assert summary["recomputed"] >= len(slices) - 1 and not summary["cancelled"]
+    mask = result(client, session, tmp_path)
+    assert summary["objects"]["ball"]["voxels"] == np.count_nonzero(mask) > 0
+    for event in slices:
+        drawn = decode_rle(event["rle"]["counts"], tuple(event["rle"]["size"]))
+        assert drawn.shape == mask.shape[1:]
+        assert np.count_nonzero(drawn != (mask[event["slice"]] == 1)) <= 0.1 * max(np.count_nonzero(drawn), 10)
+    source = read_volume(studies / "first.nii.gz")
+    assert mask.shape == source.array.shape
+
+
+def test_an_unchanged_session_costs_nothing_again(client, session):
+    say(client, session, CLICK)
+    first, again = (propagate(client, session)[-1] for _ in range(2))
+    assert again["recomputed"] == 0 and again["reused"] == first["recomputed"] + first["reused"]
+
+
+def test_undo_redo_and_removal_of_any_prompt(client, session):
+    say(client, session, CLICK)
+    say(client, session, {"kind": "point", "object": "ball", "ijk": [1, 1, CENTRE[2]], "positive": False})
+    state = say(client, session, {"kind": "absent", "object": "ball", "slice": 0}).json()
+    assert [p["kind"] for p in state["prompts"]] == ["point", "point", "absent"] and state["revision"] == 3
+    assert len(client.post(f"{session}/undo").json()["prompts"]) == 2
+    assert len(client.post(f"{session}/redo").json()["prompts"]) == 3
+    first = state["prompts"][0]["id"]
+    left = client.delete(f"{session}/prompts/{first}").json()
+    assert first not in [p["id"] for p in left["prompts"]] and len(left["prompts"]) == 2
+    assert client.delete(f"{session}/prompts/{first}").status_code == 404
+    assert client.post(f"{session}/redo").status_code == 409
+
+
+def test_all_prompts_can_be_replaced(client, session):
+    before = say(client, session, CLICK).json()["prompts"][0]["id"]
+    box = {"kind": "box", "object": "ball", "low_ijk": [8, 6, CENTRE[2]], "high_ijk": [16, 14, CENTRE[2]]}
+    state = client.put(f"{session}/prompts", json={"prompts": [CLICK, box]}).json()
+    assert [p["kind"] for p in state["prompts"]] == ["point", "box"] and state["prompts"][0]["id"] == before
+    assert client.put(f"{session}/prompts", json={"prompts": []}).json()["prompts"] == []
+
+
+def test_a_revision_that_has_passed_is_refused(client, session):
+    assert say(client, session, CLICK, expected_revision=0).status_code == 200
+    late = client.post(f"{session}/undo", params={"expected_revision": 0})
+    assert late.status_code == 409 and "revision 1, not 0" in late.json()["detail"]
+
+
+def test_a_painted_slice_comes_back_as_it_was(client, session, tmp_path):
+    k = CENTRE[2]
+    mask = {"kind": "mask", "object": "ball", "slice": k, "rle": encode_rle(TRUTH[k])}
+    state = say(client, session, mask).json()
+    assert state["prompts"][0]["slices"] == [k]
+    assert np.array_equal(result(client, session, tmp_path)[k] == 1, TRUTH[k])
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "nii.gz"])
+def test_a_mask_can_be_uploaded(client, session, studies, tmp_path, ending):
+    k, source = CENTRE[2], read_volume(studies / "first.nii.gz")
+    painted = np.zeros(TRUTH.shape, np.uint8)
+    painted[k - 1 : k + 1] = TRUTH[k - 1 : k + 1]
+    file = tmp_path / f"painted.{ending}"
+    sitk.WriteImage(source.geometry.to_image(painted), str(file))
+    with file.open("rb") as stream:
+        state = client.post(f"{session}/masks", data={"object": "ball"}, files={"file": (file.name, stream)}).json()
+    assert state["prompts"][0]["slices"] == [k - 1, k]
+    found = result(client, session, tmp_path, format=ending)
+    assert np.array_equal(found[k - 1 : k + 1] == 1, TRUTH[k - 1 : k + 1])
+
+
+def test_an_accepted_slice_is_overwritten_by_nothing(client, session, tmp_path):
+    say(client, session, CLICK)
+    before = result(client, session, tmp_path)
+    k = CENTRE[2] + 2
+    accepted = client.post(f"{session}/accept", json={"object": "ball", "slices": [k]}).json()
+    assert accepted["accepted"] == {"ball": [k]}
+    say(client, session, {"kind": "point", "object": "ball", "ijk": [2, 2, CENTRE[2]]})
+    assert np.array_equal(result(client, session, tmp_path)[k], before[k])
+    released = client.post(f"{session}/release", json={"object": "ball", "slices": [k]}).json()
+    assert released["accepted"] == {}
+    assert client.post(f"{session}/release", json={"object": "ball", "slices": [k]}).status_code == 404
+
+
+def test_two_propagations_of_one_session(client, session, monkeypatch):
+    """The second is refused; cancel stops the first, which keeps what it has."""
+    say(client, session, CLICK)
+    service = client.app.state.service
+    walked, go_on = threading.Event(), threading.Event()
+    track = service.predictor._predictor.track
+
+    def slow(jobs, *, num_slices):
+        walked.set()
+        assert go_on.wait(WAIT_S)
+        return track(jobs, num_slices=num_slices)
+
+    monkeypatch.setattr(service.predictor._predictor, "track", slow)
+    service.memo.clear()
+    lines = []
+    thread = threading.Thread(target=lambda: lines.extend(propagate(client, session)))
+    thread.start()
+    assert walked.wait(WAIT_S)
+    assert client.get(session).json()["propagating"]
+    second = client.post(f"{session}/propagate")
+    assert second.status_code == 409 and "under way" in second.json()["detail"]
+    assert client.get(f"{session}/result").status_code == 409
+    assert client.post(f"{session}/cancel").json() == {"cancelled": True}
+    go_on.set()
+    thread.join(WAIT_S)
+    slices = [line for line in lines if line["type"] == "slice"]
+    assert lines[-1]["cancelled"] and lines[-1]["objects"]["ball"]["voxels"] > 0 and 1 <= len(slices) <= 3
+    assert client.post(f"{session}/cancel").json() == {"cancelled": False}
+    rest = propagate(client, session)[-1]
+    assert not rest["cancelled"] and rest["objects"]["ball"]["voxels"] > lines[-1]["objects"]["ball"]["voxels"]
+
+
+def test_a_full_queue(client, session, monkeypatch):
+    say(client, session, CLICK)
+
+    def full(job):
+        raise QueueFull("The server is busy: 32 requests are waiting. Try again in a few seconds.")
+
+    monkeypatch.setattr(client.app.state.service.queue.jobs, "_refuse_excess", full)
+    for answer in (client.post(f"{session}/propagate"), client.get(f"{session}/result")):
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "5"
+        assert "32 requests are waiting" in answer.json()["detail"]
+    infer = client.post(
+        "/infer/sam2_single", params={"image": "first"}, data={"params": json.dumps({"foreground": [CENTRE]})}
+    )
+    assert infer.status_code == 503 and infer.headers["retry-after"] == "5"
+
+
+def test_a_mistake_on_the_way_is_the_last_line(client, session, monkeypatch):
+    say(client, session, CLICK)
+    client.app.state.service.memo.clear()
+
+    def broken(jobs, *, num_slices):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(client.app.state.service.predictor._predictor, "track", broken)
+    last = propagate(client, session)[-1]
+    assert last == {
+        "type": "error",
+        "status": 500,
+        "detail": "The server made a mistake; its log says which. Try again.",
+    }
+    assert not client.get(session).json()["propagating"]
+
+
+def test_one_user_may_hold_so_many(client):
+    opened = [client.post(ROOT, json={"image": "first", "client_id": "greedy"}) for _ in range(17)]
+    assert [answer.status_code for answer in opened] == [201] * 16 + [429]
+    assert "16 are allowed" in opened[-1].json()["detail"]
+    for answer in opened[:-1]:
+        client.delete(answer.headers["location"])
+
+
+BAD = {
+    "unknown key": (422, "body.axes: Extra inputs", {"image": "first", "axes": "axial"}),
+    "no image": (422, "body.image: Field required", {}),
+    "unknown image": (404, "There is no image 'third'", {"image": "third"}),
+    "path": (422, "is a path", {"image": "/etc/passwd"}),
+    "path upwards": (422, "is a path", {"image": "../first"}),
+    "unknown axis": (422, "body.axis", {"image": "first", "axis": "diagonal"}),
+    "unknown window": (422, "window", {"image": "first", "window": "teeth"}),
+    "another model": (409, "this service runs 'sam2_nano'", {"image": "first", "model": "sam3"}),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_sessions_that_cannot_be_opened(client, what):
+    status, detail, body = BAD[what]
+    answer = client.post(ROOT, json=body)
+    assert answer.status_code == status and detail in answer.json()["detail"]
+
+
+PROMPTS = {
+    "unknown kind": ("Input tag 'wish'", {"kind": "wish", "object": "ball"}),
+    "outside": ("outside the volume", {**CLICK, "ijk": [99, 0, 0]}),
+    "negative": ("greater than or equal to 0", {**CLICK, "ijk": [-1, 0, 0]}),
+    "fraction": ("valid integer", {**CLICK, "ijk": [0.5, 0, 0]}),
+    "no name": ("at least 1 character", {**CLICK, "object": ""}),
+    "only spaces": ("has no name", {**CLICK, "object": "  "}),
+    "box of one voxel": ("single voxel", {"kind": "box", "object": "a", "low_ijk": [1, 1, 1], "high_ijk": [1, 1, 1]}),
+    "absent beyond": ("There is no slice 16", {"kind": "absent", "object": "a", "slice": 16}),
+    "mask beyond": (
+        "There is no slice 16",
+        {"kind": "mask", "object": "a", "slice": 16, "rle": {"size": [20, 24], "counts": ""}},
+    ),
+    "mask of another size": (
+        "but slices are of (20, 24)",
+        {"kind": "mask", "object": "a", "slice": 3, "rle": {"size": [24, 20], "counts": ""}},
+    ),
+    "mask of nonsense": (
+        "counts",
+        {"kind": "mask", "object": "a", "slice": 3, "rle": {"size": [20, 24], "counts": "~"}},
+    ),
+    "mask too short": (
+        "do not add up",
+        {"kind": "mask", "object": "a", "slice": 3, "rle": {"size": [20, 24], "counts": "0h0"}},
+    ),
+    "empty mask": (
+        "is empty",
+        {"kind": "mask", "object": "a", "slice": 3, "rle": encode_rle(np.zeros((20, 24), bool))},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PROMPTS)
+def test_prompts_that_cannot_be(client, session, what):
+    detail, prompt = PROMPTS[what]
+    answer = say(client, session, prompt)
+    assert answer.status_code == 422 and detail in answer.json()["detail"], answer.text
+    assert client.get(session).json()["revision"] == 0
+
+
+def test_too_many_painted_slices_at_once(client, session):
+    mask = {"kind": "mask", "object": "a", "slice": 3, "rle": encode_rle(TRUTH[8])}
+    answer = say(client, session, *[mask] * 257)
+    assert answer.status_code == 422 and "at most 256" in answer.json()["detail"]
+
+
+def test_a_body_that_is_too_large(client, session):
+    big = {"content-type": "application/json", "content-length": str(1 << 40)}
+    answer = client.post(f"{session}/prompts", content=b"{", headers=big)
+    assert answer.status_code == 413 and "512 MiB" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("call", ["propagate", "accept", "result"])
+def test_nothing_to_start_from(client, session, call):
+    body = {"json": {"object": "ball", "slices": [1]}} if call == "accept" else {}
+    answer = client.request("GET" if call == "result" else "POST", f"{session}/{call}", **body)
+    assert answer.status_code == 422 and "Nothing counts" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("DELETE", ""), ("POST", "/undo"), ("POST", "/redo"), ("POST", "/propagate"), ("POST", "/cancel"),
+     ("GET", "/result"), ("DELETE", "/prompts/p1")],
+)  # fmt: skip
+def test_an_unknown_session(client, method, path):
+    answer = client.request(method, f"{ROOT}/nobody{path}")
+    assert answer.status_code == 404 and "no session 'nobody'" in answer.json()["detail"]
+
+
+def test_the_api_is_described():
+    """Every route of ours says in OpenAPI what it is for, what it answers and how it fails."""
+    described = create_app().openapi()
+    own = {path: item for path, item in described["paths"].items() if path.startswith("/slicecast/")}
+    assert len(own) == 12
+    for path, item in own.items():
+        for method, operation in item.items():
+            where = f"{method} {path}"
+            assert operation["summary"] and operation["description"], where
+            good = [code for code in operation["responses"] if code.startswith("2")]
+            assert len(good) == 1, where
+            assert good == ["204"] or operation["responses"][good[0]]["content"], where
+            if "{session_id}" in path:
+                assert {"404", "410"} <= operation["responses"].keys(), where
+    event = own[f"{ROOT}/{{session_id}}/propagate"]["post"]["responses"]["200"]["content"]
+    assert list(event) == ["application/x-ndjson"]
