@@ -14,7 +14,7 @@ ARGS    ?=
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install run demo results bench test test-slow test-gpu test-data lint lock
+.PHONY: help install run demo results bench test test-slow test-gpu test-data test-browser lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test-gpu: install ## the tests that need a CUDA device
 
 test-data: install ## the tests on real volumes (SLICECAST_DATA=folder)
 	$(PYTEST) -m data $(ARGS)
+
+test-browser: install ## OHIF in Chromium, with a PACS and without; installs both where it may, keeps pictures in build/browser/
+	tests/browser/install.sh
+	$(PYTEST) -m browser -rs $(ARGS)
 
 lint: install ## style and types
 	$(BIN)/ruff check .

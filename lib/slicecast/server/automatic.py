@@ -31,5 +31,5 @@ def automatic(
     app = app_instance()
     found = find_image({"image": image}, app.datastore())
     geometry = app.service.studies.open(Path(found.path)).reorientation.source
-    work = partial(preannotation, app.datastore(), found.id, geometry=geometry, labels=app.config.labels)
+    work = partial(preannotation, app.datastore(), image, geometry=geometry, labels=app.config.labels)
     return answer(work, output)
