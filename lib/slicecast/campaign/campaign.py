@@ -1,0 +1,297 @@
+"""The campaign: what people may do, decided under a lock and written as events.
+
+Every method sees the newest events before it decides. Errors: `Conflict` (409) where another person holds the
+case, with their name and the time left; `NotFound` for a case nobody knows.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from slicecast.campaign.choose import Choice, Ranking, Rules, choose_next
+from slicecast.campaign.events import Damage, Draft, Event, Kind
+from slicecast.campaign.state import Case, Lease, State, Status, Task, fold
+from slicecast.campaign.store import EventStore
+from slicecast.errors import Conflict, InputError, UnknownImage
+
+SERVER = "server"
+"""Who writes events that no person caused."""
+
+MAX_TEXT = 500
+"""Characters of a reason that somebody types."""
+
+Decision = Callable[[State, float], Sequence[Draft]]
+
+
+class Campaign:
+    """One campaign; many processes may hold one each on the same store.
+
+    Args:
+        store: of the events.
+        rules: leases and shares.
+        rng: for gold cases and nothing else.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        *,
+        rules: Rules | None = None,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.rules = rules or Rules()
+        self._rng = rng or random.Random()
+        self._clock = clock
+        self._state = State()
+        self._guard = threading.Lock()
+
+    def now_s(self) -> float:
+        """Return the campaign's time."""
+        return self._clock()
+
+    def state(self) -> State:
+        """Return the newest state."""
+        with self._guard:
+            self._state = fold(self.store.read(after=self._state.number), self._state)
+            return self._state
+
+    def verify(self) -> Damage | None:
+        """Check the chain of events."""
+        return self.store.verify()
+
+    def add(self, cases: Mapping[str, bool]) -> int:
+        """Make cases known that are not yet (name -> has a final label already); return how many were new."""
+        known = self._state.cases
+        if all(name in known for name in cases):
+            return 0
+
+        def decide(state: State, now_s: float) -> list[Draft]:
+            new = [name for name in sorted(cases) if name not in state.cases]
+            return [Draft(Kind.ADDED, name, SERVER, {"labelled": bool(cases[name])}) for name in new]
+
+        return len(self._decide(decide))
+
+    def next_case(
+        self, who: str, *, available: Sequence[str], ranking: Ranking, strategy: str = "", address: str = ""
+    ) -> Choice | None:
+        """Give a person the next case, leased to them; what they held is handed back.
+
+        Args:
+            available: names of the images that there are.
+            ranking: the order of the candidates.
+            strategy: the ranking's name, for the record.
+            address: where the request came from.
+        """
+        chosen: list[Choice] = []
+
+        def decide(state: State, now_s: float) -> list[Draft]:
+            held = [case for case in state.cases.values() if holds(case, who, now_s)]
+            choice = choose_next(
+                state,
+                who,
+                available=available,
+                ranking=ranking,
+                rules=self.rules,
+                rng=self._rng,
+                now_s=now_s,
+                avoid=held[0].name if held else None,
+            )
+            drafts = [Draft(Kind.RELEASED, case.name, who) for case in held]
+            if choice is None:
+                return drafts
+            chosen.append(choice)
+            return [*drafts, self._lease(choice, who, now_s=now_s, strategy=strategy, address=address)]
+
+        self._decide(decide)
+        return chosen[0] if chosen else None
+
+    def take(self, case: str, who: str, *, reason: str = "opened by hand", address: str = "") -> Lease:
+        """Lease one case, or renew one's lease of it.
+
+        Raises:
+            Conflict: somebody else holds it.
+        """
+
+        def decide(state: State, now_s: float) -> list[Draft]:
+            known = _known(state, case)
+            self._refuse_others(known, who, now_s)
+            if holds(known, who, now_s):
+                return [Draft(Kind.RENEWED, case, who, {"until": now_s + self.rules.lease_s})]
+            task = Task.GOLD if known.gold else Task.ANNOTATE
+            return [self._lease(Choice(case, reason, task=task), who, now_s=now_s, strategy="", address=address)]
+
+        self._decide(decide)
+        lease = self._state.case(case).lease
+        if lease is None:  # cannot be, but for a store that somebody changed meanwhile
+            raise Conflict(f"'{case}' could not be leased. Try again.")
+        return lease
+
+    def heartbeat(self, case: str, who: str) -> Lease:
+        """Say that one is still at it; prolongs the lease.
+
+        Raises:
+            Conflict: the lease is over, or another's.
+        """
+        held = self.state().case(case)
+        if not holds(held, who, self._clock()):
+            self._refuse_others(held, who, self._clock())
+            raise Conflict(f"Your lease of '{case}' is over. Ask for it again; your draft is kept.")
+        return self.take(case, who)
+
+    def release(self, case: str, who: str) -> None:
+        """Hand a case back without a label."""
+        self._write(Kind.RELEASED, case, who)
+
+    def skip(self, case: str, who: str, *, why: str = "") -> None:
+        """Leave a case to others; one gets it again only when nothing else is left."""
+        self._write(Kind.SKIPPED, case, who, {"why": _text(why)})
+
+    def flag(self, case: str, who: str, *, why: str = "") -> None:
+        """Put a case before a reviewer instead of submitting it."""
+        self._write(Kind.FLAGGED, case, who, {"why": _text(why)})
+
+    def ask_slice(self, case: str, who: str, *, number: int, axis: str) -> None:
+        """Say which slice is to be annotated next."""
+        self._write(Kind.SLICE_ASKED, case, who, {"slice": int(number), "axis": axis})
+
+    def predicted(self, case: str, who: str, data: Mapping[str, Any]) -> None:
+        """Record a model's answer; a sign of life that prolongs the holder's lease."""
+
+        def decide(state: State, now_s: float) -> list[Draft]:
+            drafts = [Draft(Kind.PREDICTED, case, who, data)]
+            lease = state.case(case).lease
+            renew = holds(state.case(case), who, now_s) and lease and lease.until_s - now_s < self.rules.lease_s / 2
+            until = {"until": now_s + self.rules.lease_s}
+            return [*drafts, Draft(Kind.RENEWED, case, who, until)] if renew else drafts
+
+        self._decide(decide)
+
+    def task_of(self, case: str, who: str) -> Task:
+        """Return what a label of this case by this person would be.
+
+        Raises:
+            Conflict: somebody else holds the case.
+        """
+        known = self.state().case(case)
+        self._refuse_others(known, who, self._clock())
+        if known.lease is not None and known.lease.who == who:
+            return known.lease.task
+        return Task.GOLD if known.gold else Task.ANNOTATE
+
+    def submitted(self, case: str, who: str, data: Mapping[str, Any], *, task: Task = Task.ANNOTATE) -> None:
+        """Record a saved label; ends the lease.
+
+        Args:
+            data: tag, version, sha256, model, model_hash, active_s, as far as known.
+
+        Raises:
+            Conflict: somebody else holds the case.
+        """
+        self._write(Kind.SUBMITTED, case, who, {**data, "task": str(task)})
+
+    def approve(self, case: str, who: str) -> None:
+        """Accept a case's label.
+
+        Raises:
+            Conflict: there is none, or it is the reviewer's own.
+        """
+        self._judge(Kind.APPROVED, case, who, {})
+
+    def reject(self, case: str, who: str, *, why: str) -> None:
+        """Send a case back to be done again.
+
+        Raises:
+            Conflict: there is no label.
+        """
+        self._judge(Kind.REJECTED, case, who, {"why": _text(why)})
+
+    def compared(self, case: str, data: Mapping[str, Any]) -> None:
+        """Record how alike two labels of a case are: `against` (second, gold, draft), dice, nsd, hd95_mm and more."""
+        self._decide(lambda state, now_s: [Draft(Kind.COMPARED, _known(state, case).name, SERVER, data)])
+
+    def add_gold(self, case: str, who: str, *, truth_sha256: str) -> None:
+        """Make a case a hidden gold one."""
+        self._decide(lambda state, now_s: [Draft(Kind.GOLD, case, who, {"truth_sha256": truth_sha256})])
+
+    def _judge(self, kind: Kind, case: str, who: str, data: Mapping[str, Any]) -> None:
+        def decide(state: State, now_s: float) -> list[Draft]:
+            known = _known(state, case)
+            first = known.reading(Task.ANNOTATE)
+            if known.status not in (Status.SUBMITTED, Status.FLAGGED, Status.APPROVED):
+                raise Conflict(f"'{case}' is {known.status}: there is no label to judge. Submit one first.")
+            if kind is Kind.APPROVED and known.status is Status.FLAGGED and first is None:
+                raise Conflict(f"'{case}' has no label yet. Label it, or reject it with a reason.")
+            if kind is Kind.APPROVED and first is not None and first.who == who:
+                raise Conflict(f"You labelled '{case}' yourself. Another person must approve it.")
+            return [Draft(kind, case, who, data)]
+
+        self._decide(decide)
+
+    def _write(self, kind: Kind, case: str, who: str, data: Mapping[str, Any] | None = None) -> None:
+        def decide(state: State, now_s: float) -> list[Draft]:
+            self._refuse_others(_known(state, case), who, now_s)
+            return [Draft(kind, case, who, data or {})]
+
+        self._decide(decide)
+
+    def _decide(self, decision: Decision) -> list[Event]:
+        def decide(seen: list[Event]) -> tuple[Sequence[Draft], float]:
+            self._state = fold(seen, self._state)
+            now_s = max(self._clock(), self._state.when_s)  # time never runs back in the list
+            return decision(self._state, now_s), now_s
+
+        with self._guard:
+            _, written = self.store.append(decide, after=self._state.number)
+            self._state = fold(written, self._state)
+            return written
+
+    def _lease(self, choice: Choice, who: str, *, now_s: float, strategy: str, address: str) -> Draft:
+        data = {
+            "task": str(choice.task),
+            "until": now_s + self.rules.lease_s,
+            "reason": choice.reason,
+            "strategy": strategy,
+            "address": address,
+        }
+        return Draft(Kind.LEASED, choice.case, who, data if choice.score is None else {**data, "score": choice.score})
+
+    @staticmethod
+    def _refuse_others(case: Case, who: str, now_s: float) -> None:
+        lease = case.lease
+        if lease is not None and lease.who != who and lease.live(now_s):
+            left = words_for(lease.until_s - now_s)
+            raise Conflict(f"'{case.name}' is with {lease.who} for another {left}. Take another case, or ask them.")
+
+
+def holds(case: Case, who: str, now_s: float) -> bool:
+    """Tell whether a person holds a live lease of a case."""
+    return case.lease is not None and case.lease.who == who and case.lease.live(now_s)
+
+
+def hidden(case: Case) -> Case:
+    """Return a case as an annotator may see it: without its being gold."""
+    lease = None if case.lease is None else replace(case.lease, task=Task.ANNOTATE)
+    return replace(case, gold=False, lease=lease, comparisons=())
+
+
+def words_for(seconds: float) -> str:
+    """Say a time in words."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
+def _known(state: State, case: str) -> Case:
+    if case not in state.cases:
+        raise UnknownImage(f"There is no case '{case}' in the campaign. Ask for the list of images again.")
+    return state.cases[case]
+
+
+def _text(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise InputError(f"The reason has {len(text)} characters; at most {MAX_TEXT} are kept. Shorten it.")
+    return text.strip()
