@@ -1,0 +1,89 @@
+"""With real networks: after any edits, the incremental result is the one of a run from the beginning."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracking import PLAIN, absent, boxed, clicked, clip_of, disk, painted, same_answers, tracker_of, walking_disk
+
+from slicecast.engine.memo import AnswerMemo
+from slicecast.engine.propagate import segment
+from slicecast.models.registry import bundled_spec
+from slicecast.models.sam2 import Sam2Predictor, load_predictor
+from slicecast.models.sam2_build import build_sam2
+
+NANO = Path(__file__).parents[2] / "configs" / "sam2_nano.yaml"
+COUNT = 9
+TRUTH = walking_disk(COUNT, step_px=1.0)
+SECOND = np.stack([disk(centre_xy=(18, 48), radius=7)] * COUNT)
+CLIP = clip_of(TRUTH | SECOND)
+NEVER_ENDS = replace(PLAIN, gone_slices=0, keep_components=True, fill_holes_px=16)
+
+LOGIT_TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_sam2(NANO, image_size=64)
+    return Sam2Predictor(model, carry=True, dense_prompts=True)
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return load_predictor(bundled_spec(), device="cpu")
+
+
+CHOICES = {
+    "a": [
+        clicked(2, (28, 32)),
+        clicked(6, (32, 32), order=1),
+        clicked(4, negative=[(44, 32)], order=2),
+        painted(8, TRUTH[8]),
+        boxed(0, 16, 22, 36, 42),
+        absent(7),
+    ],
+    "b": [clicked(4, (18, 48)), painted(1, SECOND[1]), clicked(7, (18, 50), order=1)],
+}
+"""What may be said of two objects; at most one prompt on a slice."""
+
+
+def states():
+    """Sequences of prompts, each a subset of CHOICES that can start."""
+    chosen = st.fixed_dictionaries({name: st.sets(st.integers(0, len(c) - 1)) for name, c in CHOICES.items()})
+    return st.lists(chosen.map(prompts_of).filter(bool), min_size=2, max_size=3)
+
+
+def prompts_of(chosen):
+    said = {
+        name: sorted((CHOICES[name][n] for n in numbers), key=lambda p: p.slice) for name, numbers in chosen.items()
+    }
+    return {name: prompts for name, prompts in said.items() if any(p.starts for p in prompts)}
+
+
+def check(predictor, options, sequence):
+    memo = AnswerMemo(1 << 26)
+    for prompts in sequence:
+        after = segment(tracker_of(CLIP, options=options, predictor=predictor, memo=memo), prompts)
+        full = segment(tracker_of(CLIP, options=options, predictor=predictor), prompts)
+        assert after.labels.keys() == full.labels.keys()
+        assert all((after.labels[n] == full.labels[n]).all() for n in full.labels)
+        for name, track in full.tracks.items():
+            assert same_answers(after.tracks[name].answers, track.answers, atol=LOGIT_TOLERANCE)
+
+
+@given(sequence=states())
+@settings(max_examples=5)
+def test_with_random_weights(untrained, sequence):
+    check(untrained, NEVER_ENDS, sequence)
+
+
+@given(sequence=states())
+@settings(max_examples=3)
+def test_with_the_bundled_model(bundled, sequence):
+    check(bundled, replace(NEVER_ENDS, zoom="on", gone_slices=2), sequence)
