@@ -152,7 +152,7 @@ def test_a_correction_recomputes_only_the_intervals_beside_it():
 def test_another_volume_model_window_or_prompt_is_another_question():
     memo, prompts = AnswerMemo(1 << 26), {"a": [clicked(3, (28, 32))]}
     walked = segment(tracker_of(CLIP, memo=memo), prompts).slices_recomputed
-    for given in ({"predictor": FakePredictor(image_size=64)}, {"options": ZOOM}):
-        assert segment(tracker_of(CLIP, memo=memo, **given), prompts).slices_recomputed >= walked - 2
+    for other in ({"predictor": FakePredictor(image_size=64)}, {"options": ZOOM}):
+        assert segment(tracker_of(CLIP, memo=memo, **other), prompts).slices_recomputed >= walked - 2
     moved = segment(tracker_of(CLIP, memo=memo), {"a": [clicked(3, (29, 32))]})
     assert moved.slices_reused == 0

@@ -45,8 +45,8 @@ def decode_record(text: str) -> Record:
         if "edit" in content:
             return Edit(tuple(_change_of_json(change) for change in content["edit"]))
         known: dict[str, Record] = {"undo": Undo(), "redo": Redo()}
-        return known[next(iter(content))]
-    except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        return known[next(iter(content), "")]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(f"A session's log holds {text[:80]!r}, which this version cannot read. Update it.") from error
 
 
@@ -100,7 +100,7 @@ def _change_of_json(content: dict[str, Any]) -> Change:
         return Accept(content["accept"], content["slice"], _mask_of_json(content))
     if "release" in content:
         return Release(content["release"], content["slice"])
-    return {"reset": Reset()}[next(iter(content))]
+    return {"reset": Reset()}[next(iter(content), "")]
 
 
 def _mask_to_json(mask: PackedMask) -> dict[str, Any]:
