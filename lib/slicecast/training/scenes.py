@@ -58,7 +58,7 @@ def random_scene(rng: np.random.Generator, *, slices: int) -> Scene:
         rng,
         channels,
         cells_xy=int(rng.integers(2, 9)),
-        slices_per_cell=float(np.exp(rng.uniform(np.log(6), np.log(30)))),
+        slices_per_cell=float(np.exp(rng.uniform(np.log(5), np.log(30)))),
         z_range=z_range,
     )
     roughness = random_field(
