@@ -1,5 +1,6 @@
 """Read the one DICOM series of a folder, and say what is unusual about its slices."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import SimpleITK as sitk
 
 from slicecast.errors import VolumeError
 from slicecast.volume.geometry import DIRECTION_TOLERANCE
+from slicecast.volume.headers import MAX_VOXELS, require_size
 from slicecast.volume.itk import quiet_itk, reason, require_scalar
 
 GAP_TOLERANCE = 0.02
@@ -31,19 +33,21 @@ class DicomSeries:
     warnings: tuple[str, ...]
 
 
-def read_series(folder: Path) -> DicomSeries:
+def read_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
     """Read the DICOM series in `folder` (not in its subfolders), slices sorted by position.
 
     Raises:
-        VolumeError: there is no series, more than one, or it cannot be stacked to a volume.
+        VolumeError: there is no series, more than one, or it cannot be stacked to a volume of `max_voxels` or less.
     """
     quiet_itk()
     names = _files_of_only_series(folder)
     header = _read_header(names[0])
     require_scalar(header, folder)
+    require_size([*header.GetSize(), len(names)], folder, max_voxels=max_voxels)
     if len(names) == 1:
         return _single_file(header, folder)
     reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames(names)
     reader.MetaDataDictionaryArrayUpdateOn()
     try:
@@ -54,15 +58,16 @@ def read_series(folder: Path) -> DicomSeries:
     return DicomSeries(image, _tag(header, _MODALITY), _tag(header, _SERIES_UID), warnings)
 
 
-def read_dicom_file(path: Path) -> DicomSeries:
+def read_dicom_file(path: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
     """Read one DICOM file: a multi-frame volume, or a single slice.
 
     Raises:
-        VolumeError: it is no readable image of one number per voxel.
+        VolumeError: it is no readable image of one number per voxel, or has more than `max_voxels`.
     """
     quiet_itk()
     header = _read_header(str(path))
     require_scalar(header, path)
+    require_size(header.GetSize(), path, max_voxels=max_voxels)
     return _single_file(header, path)
 
 
@@ -99,6 +104,7 @@ def _describe(uid: str, names: tuple[str, ...]) -> str:
 
 def _read_header(name: str) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(name)
     try:
         reader.ReadImageInformation()
@@ -117,8 +123,10 @@ def _offsets_mm(reader: sitk.ImageSeriesReader, count: int, folder: Path) -> np.
     """Give each slice's position as float64 (N, 3), columns: along its row, its column, its normal; mm."""
     if not all(reader.HasMetaDataKey(n, key) for n in range(count) for key in (_POSITION, _ORIENTATION)):
         return None
-    positions = np.array([_floats(reader.GetMetaData(n, _POSITION)) for n in range(count)])
-    orientations = np.array([_floats(reader.GetMetaData(n, _ORIENTATION)) for n in range(count)])
+    positions = np.array([_floats(reader.GetMetaData(n, _POSITION), 3) for n in range(count)])
+    orientations = np.array([_floats(reader.GetMetaData(n, _ORIENTATION), 6) for n in range(count)])
+    if not (np.isfinite(positions).all() and np.isfinite(orientations).all()):
+        return None
     if np.abs(orientations - orientations[0]).max() > DIRECTION_TOLERANCE:
         raise VolumeError(
             f"The slices of the series in {folder} lie in different directions (scout images?). "
@@ -128,8 +136,13 @@ def _offsets_mm(reader: sitk.ImageSeriesReader, count: int, folder: Path) -> np.
     return positions @ np.stack([row, column, np.cross(row, column)], axis=1)
 
 
-def _floats(text: str) -> list[float]:
-    return [float(part) for part in text.split("\\")]
+def _floats(text: str, count: int) -> list[float]:
+    """Read `count` numbers; all of them NaN when there are not that many."""
+    try:
+        numbers = [float(part) for part in text.split("\\")]
+    except ValueError:
+        numbers = []
+    return numbers if len(numbers) == count else [math.nan] * count
 
 
 def _unusual(offsets_mm: np.ndarray | None, spacing_mm: float, folder: Path) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from slicecast.errors import GeometryError, VolumeError
 from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
 from slicecast.volume.geometry import Geometry
+from slicecast.volume.headers import MAX_VOXELS, check_data_place, require_size
 from slicecast.volume.itk import quiet_itk, reason, require_scalar
 from slicecast.volume.nifti import check_nifti
 from slicecast.volume.volume import Volume
@@ -27,19 +28,28 @@ logger = logging.getLogger(__name__)
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 WRITTEN_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha")
 READ_ENDINGS = (*WRITTEN_ENDINGS, ".nhdr", ".mhd", ".dcm")
+ITK_READER = {
+    ".nii": "NiftiImageIO",
+    ".nii.gz": "NiftiImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
+"""By the ending; left to itself ITK would guess from the content, and try a dozen other formats."""
 
 
-def read_volume(path: str | os.PathLike[str]) -> Volume:
+def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -> Volume:
     """Read a NIfTI, NRRD, MHA or DICOM file, or the DICOM series of a folder.
 
     Whole numbers keep their type (64-bit and needlessly wide ones are narrowed), float64 becomes float32.
     NaN and infinite voxels become the smallest finite value, with a warning.
 
     Raises:
-        VolumeError: the path is missing or holds no single 3D scan of numbers.
+        VolumeError: the path is missing or holds no single 3D scan of numbers, or of more than `max_voxels`.
     """
     source = Path(path)
-    found = _reader_for(source)(source)
+    found = _reader_for(source)(source, max_voxels)
     try:
         geometry = Geometry.from_image(found.image)
     except GeometryError as error:
@@ -99,16 +109,16 @@ class _Read:
     broken: np.ndarray | None = None
 
 
-def _reader_for(source: Path) -> Callable[[Path], _Read]:
+def _reader_for(source: Path) -> Callable[[Path, int], _Read]:
     if not source.exists():
         raise VolumeError(f"There is no file {source}. Check the path.")
     if source.is_dir():
-        return lambda folder: _dicom(read_series(folder))
+        return lambda folder, most: _dicom(read_series(folder, max_voxels=most))
     ending = _ending(source, READ_ENDINGS)
     if source.stat().st_size == 0:
         raise VolumeError(f"{source} is empty (0 bytes). Copy or export it again.")
     if ending == ".dcm":
-        return lambda path: _dicom(read_dicom_file(path))
+        return lambda path, most: _dicom(read_dicom_file(path, max_voxels=most))
     return _read_file
 
 
@@ -124,14 +134,21 @@ def _dicom(series: DicomSeries) -> _Read:
     return _Read(series.image, {"modality": series.modality, "series_uid": series.series_uid}, series.warnings)
 
 
-def _read_file(source: Path) -> _Read:
+def _read_file(source: Path, max_voxels: int) -> _Read:
     quiet_itk()
-    broken = check_nifti(source) if _ending(source, READ_ENDINGS) in NIFTI_ENDINGS else None
+    ending = _ending(source, READ_ENDINGS)
+    broken = None
+    if ending in NIFTI_ENDINGS:
+        broken = check_nifti(source, max_voxels=max_voxels)
+    else:
+        check_data_place(source)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(ITK_READER[ending])
     reader.SetFileName(str(source))
     try:
         reader.ReadImageInformation()
         _extract_3d(reader, source)
+        require_size(reader.GetSize(), source, max_voxels=max_voxels)
         return _Read(reader.Execute(), {"modality": None}, broken=broken)
     except RuntimeError as error:
         raise VolumeError(_explain(source, reason(error))) from error

@@ -11,22 +11,27 @@ from typing import BinaryIO
 import numpy as np
 
 from slicecast.errors import VolumeError
+from slicecast.volume.headers import MAX_VOXELS, require_size
 
 _HEADER_BYTES = 348
 _NIFTI2_HEADER_BYTES = 540
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
 _FLOAT_CODES = {16: "f4", 64: "f8"}
+_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
+"""Of a voxel, by the code of its type."""
+_MAX_OFFSET = 1 << 26
+"""Bytes of header extensions that are put up with."""
 
 
-def check_nifti(path: Path) -> np.ndarray:
+def check_nifti(path: Path, *, max_voxels: int = MAX_VOXELS) -> np.ndarray:
     """Check a .nii or .nii.gz file and find what ITK would hide.
 
     Returns:
         int64 (N,): places of NaN and infinite voxels, i fastest; ITK reads them as 0.
 
     Raises:
-        VolumeError: the file is not NIfTI-1, wrongly named or cut off.
+        VolumeError: the file is not NIfTI-1, wrongly named, cut off, or claims more than `max_voxels`.
     """
     with path.open("rb") as file:
         zipped = file.read(2) == _GZIP_MAGIC
@@ -37,7 +42,7 @@ def check_nifti(path: Path) -> np.ndarray:
         raise VolumeError(f"{path} is gzip-compressed but not named .gz. Rename it to .nii.gz.")
     try:
         with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
-            return _scan(stream, path)  # type: ignore[arg-type]
+            return _scan(stream, path, max_voxels)  # type: ignore[arg-type]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise VolumeError(
             f"{path} is cut off or damaged: its gzip data cannot be unpacked. Copy or export it again."
@@ -53,12 +58,12 @@ class _Layout:
     float_dtype: np.dtype | None
 
 
-def _scan(stream: BinaryIO, path: Path) -> np.ndarray:
+def _scan(stream: BinaryIO, path: Path, max_voxels: int) -> np.ndarray:
     header = stream.read(_HEADER_BYTES)
-    layout = _layout(header, path)
+    layout = _layout(header, path, max_voxels)
     stream.read(max(layout.offset - len(header), 0))
     found, broken = 0, []
-    while chunk := stream.read(_CHUNK_BYTES):
+    while found < layout.data_bytes and (chunk := stream.read(_CHUNK_BYTES)):  # what follows may be a gzip bomb
         if layout.float_dtype is not None:
             itemsize = layout.float_dtype.itemsize
             numbers = np.frombuffer(chunk[: len(chunk) // itemsize * itemsize], dtype=layout.float_dtype)
@@ -76,7 +81,7 @@ def _voxel_count(layout: _Layout) -> int:
     return layout.data_bytes // layout.float_dtype.itemsize if layout.float_dtype is not None else 0
 
 
-def _layout(header: bytes, path: Path) -> _Layout:
+def _layout(header: bytes, path: Path, max_voxels: int) -> _Layout:
     if len(header) < _HEADER_BYTES:
         raise VolumeError(
             f"{path} is cut off: it holds {len(header)} bytes, less than a NIfTI header. Copy or export it again."
@@ -86,16 +91,21 @@ def _layout(header: bytes, path: Path) -> _Layout:
         if declared == _NIFTI2_HEADER_BYTES:
             raise VolumeError(f"{path} is NIfTI-2, which is not read. Save it as NIfTI-1 (.nii.gz) or NRRD.")
         if declared == _HEADER_BYTES:
-            return _declared_layout(header, order)
+            return _declared_layout(header, order, path, max_voxels)
     raise VolumeError(
         f"{path} is not a NIfTI file, whatever its name says. Export it again, or give it its right ending."
     )
 
 
-def _declared_layout(header: bytes, order: str) -> _Layout:
+def _declared_layout(header: bytes, order: str, path: Path, max_voxels: int) -> _Layout:
     dimensions = struct.unpack_from(f"{order}8h", header, 40)
     code, bits = struct.unpack_from(f"{order}2h", header, 70)
-    offset = int(struct.unpack_from(f"{order}f", header, 108)[0])
-    voxels = math.prod(max(length, 1) for length in dimensions[1 : 1 + min(max(dimensions[0], 0), 7)])
+    offset = struct.unpack_from(f"{order}f", header, 108)[0]
+    lengths = [max(length, 1) for length in dimensions[1 : 1 + min(max(dimensions[0], 0), 7)]]
+    require_size(lengths, path, max_voxels=max_voxels)
+    if bits != _BITS.get(code, bits) or bits < 0:
+        raise VolumeError(f"{path} says type {code} with {bits} bits a voxel, which does not fit. Export it again.")
+    if not 0 <= offset <= _MAX_OFFSET:
+        raise VolumeError(f"{path} says that its voxels begin at byte {offset:g}. Export it again.")
     kind = _FLOAT_CODES.get(code)
-    return _Layout(offset, voxels * bits // 8, np.dtype(f"{order}{kind}") if kind else None)
+    return _Layout(int(offset), math.prod(lengths) * bits // 8, np.dtype(f"{order}{kind}") if kind else None)
