@@ -8,7 +8,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from slicecast.errors import ConfigError
-from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2
+from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2, write_architecture
 
 HIERA_T = "configs/sam2.1/sam2.1_hiera_t.yaml"
 NANO = Path(__file__).parents[2] / "configs" / "sam2_nano.yaml"
@@ -75,3 +75,8 @@ def test_a_yaml_of_something_else_is_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"other\.yaml does not describe a SAM 2"):
         build_sam2(path)
+
+
+def test_an_architecture_is_written_for_tools_that_read_a_file(tmp_path):
+    write_architecture(NANO, tmp_path / "a.yaml", image_size=64)
+    assert build_sam2(tmp_path / "a.yaml").image_size == 64

@@ -1,9 +1,11 @@
 """Measure a model on scans whose truth is known, beside simple baselines."""
 
+import contextlib
 import datetime
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
@@ -17,6 +19,7 @@ from slicecast.cli._seed import (
 )
 from slicecast.errors import ConfigError
 from slicecast.evaluation.cases import CaseFiles, find_cases
+from slicecast.evaluation.monailabel import MonaiLabelProcess
 from slicecast.evaluation.picture import FORMATS, draw_cases
 from slicecast.evaluation.provenance import provenance
 from slicecast.evaluation.report import as_json, summary_table, write_json
@@ -45,7 +48,9 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Corrections = Annotated[int, typer.Option(help="Paint so many further slices, chosen in three ways.")]
-Baselines = Annotated[str, typer.Option(metavar="LIST", help="Any of copy,copy-extent,region,walker.")]
+Baselines = Annotated[
+    str, typer.Option(metavar="LIST", help="Any of copy,copy-extent,region,levelset,walker,monailabel.")
+]
 Unit = Annotated[str, typer.Option(help="Of surface distances: mm or voxel.")]
 Limit = Annotated[int, typer.Option(min=0, help="Only the first N cases; 0 for all.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured.")]
@@ -119,7 +124,14 @@ def _measure_fixed(
     spec = choose_model(model or None)
     predictor = load_predictor(spec, device=device)
     service = SegmentService(predictor=predictor)
-    done = with_progress(len(cases), lambda tell: evaluate(cases, service, settings, progress=tell))
+    with contextlib.ExitStack() as stack:
+        other = None
+        if "monailabel" in settings.baselines:
+            place, threads = str(predictor.device), torch.get_num_threads()
+            other = stack.enter_context(MonaiLabelProcess(spec.name, device=place, threads=threads))
+        done = with_progress(
+            len(cases), lambda tell: evaluate(cases, service, settings, monailabel=other, progress=tell)
+        )
     now = datetime.datetime.now(datetime.UTC)
     report = as_json(done, provenance(spec, command_line(), device=str(predictor.device), now=now))
     Console().print(summary_table(report["summary"], settings))

@@ -4,6 +4,8 @@
 * ``copy-extent``: on every slice of the object's true extent, which no user knows beforehand.
 * ``region``: SimpleITK's region growing from the painted voxels, within two standard deviations of their grey values,
   after curvature flow.
+* ``levelset``: SimpleITK's threshold level set with its tutorial's settings, from the painted slice and its mask on the
+  two beside it, through the same grey values, in the walker's window.
 * ``walker``: scikit-image's random walker, in a window twice as wide as the object on its slice and as many
   millimetres to each side; the painted slice and the window's border are its seeds.
 
@@ -23,6 +25,13 @@ from slicecast.evaluation.settings import Baseline
 from slicecast.volume import choose_window, normalise
 
 REGION_DEVIATIONS = 2.0
+GREY_LEVELS = 255
+"""The level set's speed is in grey levels; its settings are for such a range."""
+
+LEVELSET_ITERATIONS = 1000
+LEVELSET_RMS_ERROR = 0.02
+LEVELSET_CURVATURE = 0.5
+
 WALKER_BETA = 130
 """scikit-image's default."""
 
@@ -86,6 +95,32 @@ def grow_region(scene: Scene) -> Mask:
     return sitk.GetArrayFromImage(sitk.ConnectedThreshold(smooth, seeds, low, high)) == 1
 
 
+def evolve_levelset(scene: Scene) -> Mask:
+    """Let a surface grow from the painted slice while grey values are similar, and stay smooth."""
+    found = np.zeros(scene.frames.shape, dtype=bool)
+    window = tuple(_window(scene))
+    greys = scene.frames * np.float32(GREY_LEVELS)
+    image = sitk.GetImageFromArray(greys[window])
+    start = np.zeros(scene.frames.shape, dtype=np.uint8)
+    start[max(scene.number - 1, 0) : scene.number + 2] = scene.painted  # a sheet of one slice has no inside to grow
+    values = greys[scene.number][scene.painted]
+    reach = max(REGION_DEVIATIONS * float(values.std()), np.finfo(np.float32).eps)
+    surface = sitk.GetImageFromArray(start[window])
+    for item in (image, surface):
+        item.SetSpacing(scene.spacing_mm[::-1])
+    grow = sitk.ThresholdSegmentationLevelSetImageFilter()
+    grow.SetLowerThreshold(float(values.mean()) - reach)
+    grow.SetUpperThreshold(float(values.mean()) + reach)
+    grow.SetMaximumRMSError(LEVELSET_RMS_ERROR)
+    grow.SetNumberOfIterations(LEVELSET_ITERATIONS)
+    grow.SetCurvatureScaling(LEVELSET_CURVATURE)
+    grow.SetPropagationScaling(1.0)
+    grow.ReverseExpansionDirectionOn()
+    distance = sitk.SignedMaurerDistanceMap(surface, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    found[window] = sitk.GetArrayViewFromImage(grow.Execute(distance, image)) > 0
+    return found
+
+
 def walk_randomly(scene: Scene) -> Mask:
     """Label each voxel by where a random walker from it would arrive first."""
     found = np.zeros(scene.frames.shape, dtype=bool)
@@ -142,6 +177,7 @@ METHODS: dict[Baseline, Callable[[Scene], Mask]] = {
     "copy": copy_everywhere,
     "copy-extent": copy_within_extent,
     "region": grow_region,
+    "levelset": evolve_levelset,
     "walker": walk_randomly,
 }
 

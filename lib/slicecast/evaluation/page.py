@@ -14,7 +14,9 @@ BASELINE_NAMES = {
     "copy": "copy to every slice",
     "copy-extent": "copy within true extent",
     "region": "region growing",
+    "levelset": "level set",
     "walker": "random walker",
+    "monailabel": "MONAI Label's SAM 2 task, same weights",
 }
 
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.errors import InputError
+from slicecast.errors import ConfigError, InputError
 from slicecast.evaluation.baselines import run_baseline
 from slicecast.evaluation.cases import Case, CaseFiles, pick_slice, read_case
 from slicecast.evaluation.metrics import Surface, dice, surface
+from slicecast.evaluation.monailabel import MonaiLabelProcess, segment_case
 from slicecast.evaluation.prompts import CHOICES, Interaction, Segments, correct, play
 from slicecast.evaluation.settings import Settings
 from slicecast.evaluation.snapshot import Snapshot, take_snapshot
+from slicecast.prompts import ObjectPrompts
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +80,25 @@ def evaluate(
     service: Segments,
     settings: Settings,
     *,
+    monailabel: MonaiLabelProcess | None = None,
     progress: Progress = lambda done, total, name: None,
 ) -> Evaluation:
     """Evaluate all cases; one that cannot be read or prompted is skipped and listed with the reason.
 
+    Args:
+        monailabel: for the baseline of that name.
+
     Raises:
+        ConfigError: that baseline without its process.
         ResourceError: weights or device are missing.
     """
+    if "monailabel" in settings.baselines and monailabel is None:
+        raise ConfigError("The baseline monailabel needs its process. Pass monailabel=MonaiLabelProcess(...).")
     results, skipped = [], {}
     for done, files in enumerate(cases):
         progress(done, len(cases), files.id)
         try:
-            results.append(evaluate_case(read_case(files), service, settings))
+            results.append(evaluate_case(read_case(files), service, settings, monailabel=monailabel))
         except InputError as error:
             logger.warning("%s is skipped: %s", files.id, error)
             skipped[files.id] = str(error)
@@ -97,7 +106,9 @@ def evaluate(
     return Evaluation(settings, tuple(results), skipped, peak_rss_mib())
 
 
-def evaluate_case(case: Case, service: Segments, settings: Settings) -> CaseResult:
+def evaluate_case(
+    case: Case, service: Segments, settings: Settings, *, monailabel: MonaiLabelProcess | None = None
+) -> CaseResult:
     """Evaluate one case.
 
     Raises:
@@ -119,9 +130,23 @@ def evaluate_case(case: Case, service: Segments, settings: Settings) -> CaseResu
         seconds=tuple(answer.seconds for answer in answers),
         corrections=_by_choice(last, corrections, settings.corrections),
         correction_seconds=tuple(a.seconds for further in corrections.values() for a in further),
-        baselines={name: dice(run_baseline(name, case, number), case.truth) for name in settings.baselines},
+        baselines=_baselines(case, settings, number, last.prompts, monailabel),
         snapshot=take_snapshot(case, last.mask, number),
     )
+
+
+def _baselines(
+    case: Case, settings: Settings, number: int, prompts: ObjectPrompts, monailabel: MonaiLabelProcess | None
+) -> dict[str, float]:
+    """Return the Dice of each baseline."""
+    scores = {}
+    for name in settings.baselines:
+        if name == "monailabel" and monailabel is not None:
+            mask = segment_case(monailabel, case, prompts).mask
+        else:
+            mask = run_baseline(name, case, number)
+        scores[name] = dice(mask, case.truth)
+    return {str(name): value for name, value in scores.items()}
 
 
 def peak_rss_mib() -> float:

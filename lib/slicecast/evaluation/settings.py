@@ -8,7 +8,7 @@ from slicecast.errors import ConfigError
 
 SliceRule = Literal["largest", "centre", "quarter"]
 PromptKind = Literal["mask", "box", "clicks"]
-Baseline = Literal["copy", "copy-extent", "region", "walker"]
+Baseline = Literal["copy", "copy-extent", "region", "levelset", "walker", "monailabel"]
 Unit = Literal["mm", "voxel"]
 
 MAX_ROUNDS = 50
@@ -23,7 +23,7 @@ class Settings:
         clicks: how many clicks, for the prompt ``clicks``.
         slice: which slice is prompted.
         corrections: further slices painted after that, by each of the three choices.
-        baselines: other methods, from the mask of the same slice.
+        baselines: other methods, from the mask of the same slice; ``monailabel`` from the same prompts.
         unit: of surface distances; ``voxel`` where a set stores no true spacing.
 
     Raises:

@@ -57,6 +57,17 @@ def build_sam2(
     return instantiate(model, _recursive_=True).eval()
 
 
+def write_architecture(architecture: str | Path, target: Path, *, image_size: int) -> None:
+    """Write the YAML of a network at an input size, for tools that build it from a file themselves.
+
+    Raises:
+        ConfigError: there is no such YAML, or the size does not suit.
+    """
+    content = _load_yaml(architecture)
+    _set_image_size(content.model, image_size)
+    OmegaConf.save(content, target)
+
+
 def _load_yaml(architecture: str | Path) -> DictConfig:
     if Path(architecture).is_file():
         return _load(Path(architecture))
