@@ -1,14 +1,18 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from builders import dice
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracking import WHOLE, answer, clicked, clip_of, mask_of, painted, same_answers, tracker_of, walking_disk
+from tracking import PLAIN, WHOLE, answer, clicked, clip_of, mask_of, painted, same_answers, tracker_of, walking_disk
 
 from slicecast.engine.anchors import find_anchors
+from slicecast.engine.fake import FakePredictor
+from slicecast.engine.frames import resample
 from slicecast.engine.lanes import FAR_TIME, LOOK_AHEAD, Anchor, Lane, walk
-from slicecast.engine.propagate import Track
+from slicecast.engine.propagate import Track, segment
 
 CLIP = walking_disk(12)
 
@@ -123,3 +127,43 @@ def test_progress_counts_every_answer():
     walk(tracker, [Lane(WHOLE, anchor, 12), Lane(WHOLE, anchor, 3)])
     assert told[0] == (1, "reading prompts") and told[-1] == (1 + 5 + 2, "propagating")
     assert all(first[0] < second[0] for first, second in pairwise(told))
+
+
+class Listener(FakePredictor):
+    """Notes the evidence that it is given."""
+
+    def __init__(self, *, listens: bool) -> None:
+        super().__init__(evidence=listens)
+        self.heard: list = []
+
+    def track(self, jobs, *, num_slices):
+        self.heard += [job.evidence for job in jobs]
+        return super().track(jobs, num_slices=num_slices)
+
+
+@pytest.mark.parametrize(
+    ("listens", "option", "told"), [(True, "auto", True), (True, "off", False), (False, "on", True)]
+)
+def test_lanes_are_told_what_looks_like_the_object_when_asked_for(listens, option, told):
+    truth = walking_disk()
+    predictor = Listener(listens=listens)
+    tracker = tracker_of(clip_of(truth), predictor=predictor, options=replace(PLAIN, evidence=option))
+    segment(tracker, {"disk": [painted(4, truth[4])]})
+    assert len(predictor.heard) == 8
+    assert all((seen is not None) == told for seen in predictor.heard)
+    if told:
+        up = resample(truth[5].astype(np.float32), (128, 128)) > 0.5
+        assert predictor.heard[0][up].mean() > 1 > -1 > predictor.heard[0][~up].mean()
+
+
+def test_evidence_sharpens_masks_coarser_than_the_slices():
+    rows, columns = np.indices((64, 64))
+    stripes = np.stack([(abs(rows - 32) < 14) & ((columns + n) % 6 < 3) for n in range(5)])
+    clip = clip_of(stripes)
+
+    def overlap(option):
+        tracker = tracker_of(clip, options=replace(PLAIN, evidence=option))
+        found = segment(tracker, {"stripes": [painted(2, stripes[2])]})
+        return dice(found.labels[3] > 0, stripes[3])
+
+    assert overlap("on") > overlap("off") + 0.02

@@ -1,12 +1,13 @@
 """From each object's answers to label slices: who gets a pixel, which parts stay, what is painted stands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.frames import OUTSIDE_LOGIT, View, paste
+from slicecast.engine.evidence import GreyEvidence
+from slicecast.engine.frames import OUTSIDE_LOGIT, View, paste, resample
 from slicecast.engine.fuse import exact_logits, label_slice
 from slicecast.engine.lanes import Walked
 from slicecast.engine.postprocess import fill_holes, keep_connected
@@ -24,6 +25,7 @@ class Track:
         prompts: what it came from.
         walks: the lanes that found them.
         stopped: (last slice, reason) of each lane that ended early.
+        evidence: what was learnt of its grey values, by prompted slice.
     """
 
     view: View
@@ -31,6 +33,7 @@ class Track:
     prompts: Sequence[SlicePrompt]
     walks: Sequence[Walked] = ()
     stopped: Sequence[tuple[int, str]] = ()
+    evidence: Mapping[int, GreyEvidence | None] = field(default_factory=dict)
 
 
 def label_slices(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:
@@ -39,22 +42,36 @@ def label_slices(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDA
 
 
 def _label(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:
-    shape = tracker.frames.shape_hw
     numbers: set[int] = set()
     for track in tracks.values():
         # A painted object may be too small for the model to see; it is on its slice all the same.
         numbers |= {k for k, answer in track.answers.items() if answer.present} | _painted(track).keys()
-    return {k: label_slice([_logits(track, k, shape) for track in tracks.values()]) for k in sorted(numbers)}
+    return {k: label_slice([_logits(tracker, track, k) for track in tracks.values()]) for k in sorted(numbers)}
 
 
-def _logits(track: Track, number: int, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+def _logits(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32]:
     """Return one object's logits (H, W) on a slice."""
+    shape_hw = tracker.frames.shape_hw
     painted, answer = _painted(track).get(number), track.answers.get(number)
     if painted is not None:
         return exact_logits(painted)
     if answer is None or not answer.present:
         return np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
-    return paste(answer.logits, track.view, shape_hw)
+    return paste(_weighed(tracker, track, number, answer), track.view, shape_hw)
+
+
+def _weighed(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
+    """Return a tracked answer's logits with the evidence of the nearest prompted slice; a prompted one's as they are.
+
+    The network's mask has a quarter of its input's resolution; the evidence has all of it.
+    """
+    if answer.prompted or not track.evidence:
+        return answer.logits
+    learnt = track.evidence[min(track.evidence, key=lambda n: (abs(n - number), n))]
+    if learnt is None:
+        return answer.logits
+    image = tracker.look(number, track.view)
+    return resample(answer.logits, (image.shape[0], image.shape[1])) + learnt.map(image)
 
 
 def _tidy(

@@ -3,12 +3,16 @@
 All live lanes of a request step together as one batch: both directions, all objects, all intervals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slicecast.engine.appearance import Appearance
-from slicecast.engine.frames import View
+from slicecast.engine.evidence import GreyEvidence
+from slicecast.engine.frames import View, resample
 from slicecast.engine.fuse import dice, mix
 from slicecast.engine.memo import Known
 from slicecast.engine.ports import Bank, Observation, SliceMemory, TrackJob
@@ -161,10 +165,24 @@ def meet(up: Lane, down: Lane) -> tuple[Lane, Lane]:
     return up, down
 
 
-def walk(tracker: Tracker, lanes: Sequence[Lane], *, what: str = "propagating") -> None:
-    """Walk all lanes to their ends, in step; what was walked before is not walked again."""
+def walk(
+    tracker: Tracker,
+    lanes: Sequence[Lane],
+    *,
+    what: str = "propagating",
+    leaves: Callable[[View, SliceAnswer], bool] = lambda view, answer: False,
+) -> set[str]:
+    """Walk all lanes to their ends, in step; what was walked before is not walked again.
+
+    Args:
+        leaves: whether an answer leaves the lane's window; then all of the object's lanes end.
+
+    Returns:
+        The objects that left their windows.
+    """
     keep = tracker.predictor.memory_length
-    while live := [lane for lane in lanes if lane.live]:
+    left: set[str] = set()
+    while live := [lane for lane in lanes if lane.live and lane.object not in left]:
         numbers = [lane.next_slices(1)[0] for lane in live]
         for lane, number, known in zip(live, numbers, next_answers(tracker, live, numbers), strict=True):
             answer = _judge(tracker, lane, number, SliceAnswer.of(known.observation))
@@ -172,7 +190,10 @@ def walk(tracker: Tracker, lanes: Sequence[Lane], *, what: str = "propagating") 
             _tell(tracker, lane, number, reused=known.reused)
             if lane.settled:
                 _take_over(tracker, lane)
+            if leaves(lane.view, answer):
+                left.add(lane.object)
         tracker.count(len(live), what)
+    return left
 
 
 def next_answers(tracker: Tracker, lanes: Sequence[Lane], numbers: Sequence[int]) -> list[Known]:
@@ -182,11 +203,30 @@ def next_answers(tracker: Tracker, lanes: Sequence[Lane], numbers: Sequence[int]
         asked = [lanes[n] for n in missing]
         _encode_ahead(tracker, asked)
         embeddings = tracker.embed([(numbers[n], lanes[n].view) for n in missing])
-        jobs = [TrackJob(e, lane.bank) for e, lane in zip(embeddings, asked, strict=True)]
+        hints = [_hint(tracker, lanes[n], numbers[n]) for n in missing]
+        jobs = [TrackJob(e, lane.bank, hint) for e, lane, hint in zip(embeddings, asked, hints, strict=True)]
         return tracker.predictor.track(jobs, num_slices=tracker.frames.count)
 
     keys = [(tracker.name(*lane.origin), number) for lane, number in zip(lanes, numbers, strict=True)]
     return tracker.answers(keys, ask)
+
+
+def learn_evidence(tracker: Tracker, view: View, anchor: Anchor) -> GreyEvidence | None:
+    """Learn from an anchor what the object looks like; None where that is not asked for, or not to be had."""
+    if not tracker.hears_evidence or not anchor.answer.present:
+        return None
+
+    def learn() -> GreyEvidence | None:
+        image = tracker.look(anchor.slice, view)
+        mask = resample(anchor.answer.logits, (image.shape[0], image.shape[1])) > 0
+        return GreyEvidence.of(image, mask, predicted_iou=anchor.answer.predicted_iou)
+
+    return tracker.memo.fact((anchor.name, "evidence"), learn)
+
+
+def _hint(tracker: Tracker, lane: Lane, number: int) -> NDArray[np.float32] | None:
+    learnt = learn_evidence(tracker, lane.view, lane.anchor)
+    return None if learnt is None else learnt.map(tracker.look(number, lane.view))
 
 
 def _judge(tracker: Tracker, lane: Lane, number: int, answer: SliceAnswer) -> SliceAnswer:

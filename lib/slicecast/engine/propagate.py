@@ -18,7 +18,7 @@ from slicecast.engine.assemble import Track, label_slices
 from slicecast.engine.confidence import Suggestion, least_sure, slice_confidence, suggest_slice
 from slicecast.engine.frames import View, whole_view
 from slicecast.engine.fuse import fuse_lanes
-from slicecast.engine.lanes import Anchor, Lane, meet, walk
+from slicecast.engine.lanes import Anchor, Lane, learn_evidence, meet, walk
 from slicecast.engine.tracker import SliceAnswer, Tracker
 from slicecast.engine.zoom import choose_view, grown, touches_border
 from slicecast.prompts import SlicePrompt
@@ -108,40 +108,46 @@ def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, Track]
     tracks: dict[str, Track] = {}
     todo = dict(views)
     for rounds_left in range(tracker.options.zoom_rounds, -1, -1):
-        found = _walk_objects(request, todo)
-        # A second walk that was stopped half-way is worth less than the first one.
-        tracks = {**found, **tracks} if tracker.partial else {**tracks, **found}
-        todo = _wider(tracker, {name: tracks[name] for name in todo}) if rounds_left and not tracker.partial else {}
+        found, cramped = _walk_objects(request, todo, may_grow=rounds_left > 0)
+        for name, track in found.items():
+            # A second walk that was stopped half-way may have come less far than the first one.
+            if name not in tracks or len(track.answers) >= len(tracks[name].answers) or not tracker.partial:
+                tracks[name] = track
+        todo = {} if tracker.partial else {name: grown(todo[name], tracker.frames) for name in todo if name in cramped}
         if not todo:
             break
     return {name: tracks[name] for name in request.prompts}
 
 
-def _wider(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[str, View]:
-    """Return a wider window for each object that reached the border of its own."""
-    shape = tracker.frames.shape_hw
-    cramped = {n: t for n, t in tracks.items() if touches_border(t.view, t.answers, shape)}
-    return {n: grown(t.view, tracker.frames) for n, t in cramped.items()}
-
-
-def _walk_objects(request: _Request, views: Mapping[str, View]) -> dict[str, Track]:
+def _walk_objects(request: _Request, views: Mapping[str, View], *, may_grow: bool) -> tuple[dict[str, Track], set[str]]:
+    """Walk objects in their windows; return their tracks, and which of them came to an end at their window's border."""
     tracker = request.tracker
     anchors: dict[str, list[Anchor]] = {n: [] for n in views}
     lanes: dict[str, list[tuple[Lane, Lane]]] = {n: [] for n in views}
+    cramped: set[str] = set()
+
+    def leaves(view: View, answer: SliceAnswer) -> bool:
+        return may_grow and touches_border(view, {0: answer}, tracker.frames.shape_hw)
+
     with tracker.until_cancelled():
         for name, view in views.items():
             anchors[name] = find_anchors(tracker, request.prompts[name], view, object=name)
-            lanes[name] = _plan(request, name, view, anchors[name])
-        walk(tracker, [lane for pairs in lanes.values() for pair in pairs for lane in pair])
-    return {n: _track(view, request.prompts[n], anchors[n], lanes[n]) for n, view in views.items()}
+            if any(leaves(view, anchor.answer) for anchor in anchors[name]):
+                cramped.add(name)
+            else:
+                lanes[name] = _plan(request, name, view, anchors[name])
+        cramped |= walk(tracker, [lane for pairs in lanes.values() for pair in pairs for lane in pair], leaves=leaves)
+    return {n: _track(request, n, view, anchors[n], lanes[n]) for n, view in views.items()}, cramped
 
 
 def _track(
-    view: View, given: Sequence[SlicePrompt], anchors: Sequence[Anchor], pairs: Sequence[tuple[Lane, Lane]]
+    request: _Request, name: str, view: View, anchors: Sequence[Anchor], pairs: Sequence[tuple[Lane, Lane]]
 ) -> Track:
     lanes = [lane for pair in pairs for lane in pair]
     stopped = sorted(end for lane in lanes if (end := lane.stopped) is not None)
-    return Track(view, _collect(anchors, pairs), given, [lane.walked() for lane in lanes], stopped)
+    learnt = {anchor.slice: learn_evidence(request.tracker, view, anchor) for anchor in anchors}
+    answers, walks = _collect(anchors, pairs), [lane.walked() for lane in lanes]
+    return Track(view, answers, request.prompts[name], walks, stopped, learnt)
 
 
 def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -> list[tuple[Lane, Lane]]:

@@ -106,6 +106,11 @@ class Tracker:
     encoded: int = field(default=0, init=False)
     encode_s: float = field(default=0.0, init=False)
 
+    @property
+    def hears_evidence(self) -> bool:
+        """Whether lanes are told what looks like the object."""
+        return self.options.evidence == "on" or (self.options.evidence == "auto" and self.predictor.evidence)
+
     def embed(self, places: Sequence[tuple[int, View]]) -> list[Embedding]:
         """Return encoded slices for (slice number, view), encoding those the cache lacks in one batch.
 
