@@ -1,5 +1,6 @@
 """Shared fixtures; phantoms are in `builders.py`."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from builders import KINDS, Phantom, phantom
 from hypothesis import settings
 
 from slicecast.config import data_dir
+
+os.environ["SLICECAST_USERS"] = str(Path(__file__).parent / "no-users.json")
+"""Whoever runs the tests may have users of their own; servers that the tests start are to know none of them."""
 
 settings.register_profile("slicecast", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("slicecast")

@@ -5,6 +5,7 @@
 | `SLICECAST_HOME` | folder for downloaded weights and other caches | the user's cache folder |
 | `SLICECAST_MODEL` | model to use when none is asked for | see `slicecast.models.weights` |
 | `SLICECAST_CONFIGS` | folder to read instead of the project's `configs/` | the project's |
+| `SLICECAST_USERS` | file of the users of an open server | `users.json` in the user's settings folder |
 | `SLICECAST_DATA` | real volumes for measuring | `../shared/data` |
 
 A key that nobody knows is an error: a misspelt setting must never be silently ignored.
@@ -47,6 +48,12 @@ def project_dir(name: str) -> Path:
 def home_dir() -> Path:
     """Return the folder for downloaded weights and other caches; it may not exist yet."""
     return Path(os.environ.get("SLICECAST_HOME") or platformdirs.user_cache_dir("slicecast")).expanduser()
+
+
+def users_file() -> Path:
+    """Return the file of a server's users; it may be absent."""
+    named = os.environ.get("SLICECAST_USERS")
+    return Path(named or Path(platformdirs.user_config_dir("slicecast")) / "users.json").expanduser()
 
 
 def data_dir() -> Path:
