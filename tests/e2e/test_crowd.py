@@ -1,0 +1,236 @@
+"""A crowded server, started as a user does: fairness, cancelling, a full queue, being killed, and many sessions."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+import yaml
+from crowd import WAIT_S, SessionClient, centre, wait_until, write_pipes
+from labelserver import copy_app
+from prometheus_client.parser import text_string_to_metric_families
+
+from slicecast.bench.server_process import serving
+from slicecast.config import project_dir
+
+SLICES = 120
+SOAK_S = float(os.environ.get("SOAK_S", "60"))
+"""How long the soak test runs; ten minutes before a release."""
+
+
+def start(folder: Path, *, pipes: int, slices: int = SLICES, **queue):
+    """Start a server on new volumes, with other limits of the queue."""
+    write_pipes(folder / "studies", pipes, slices=slices)
+    copy_app(folder / "app")
+    configs = Path(shutil.copytree(project_dir("configs"), folder / "configs"))
+    limits = yaml.safe_load((configs / "server.yaml").read_text())
+    limits["queue"] |= queue
+    (configs / "server.yaml").write_text(yaml.safe_dump(limits))
+    return again(folder)
+
+
+@contextmanager
+def again(folder: Path):
+    """Start a server on what is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLICECAST_CONFIGS", str(folder / "configs"))
+        with serving(folder / "studies", app=folder / "app", log=folder / f"log-{time.time():.0f}") as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A server that works on one request at a time and lets one more wait."""
+    with start(tmp_path_factory.mktemp("small"), pipes=2, jobs=1, waiting=1) as server:
+        yield server
+
+
+def metrics(url):
+    """Read /metrics as {name: value} and {(name, label): value}."""
+    values = {}
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=WAIT_S).text):
+        for sample in family.samples:
+            label = sample.labels.get("how") or sample.labels.get("urgency")
+            values[(sample.name, label) if label else sample.name] = sample.value
+    return values
+
+
+def working(url):
+    return metrics(url)["slicecast_jobs_working"]
+
+
+def tracked(url):
+    return metrics(url)[("slicecast_slices_total", "tracked")]
+
+
+def infer(url, image, ijk, *, client_id, timeout=WAIT_S):
+    params = json.dumps({"foreground": [ijk], "client_id": client_id, "result_extension": ".nrrd"})
+    query = {"image": image, "output": "image"}
+    return httpx.post(f"{url}/infer/sam2_single", params=query, data={"params": params}, timeout=timeout)
+
+
+def leave_after_steps(url, path, **form):
+    """Begin a request, and break its connection once some slices are walked; return how many were in the end."""
+    before, body = tracked(url), urlencode(form).encode()
+    head = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/x-www-form-urlencoded"]
+    with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
+        connection.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
+        wait_until(lambda: tracked(url) > before + 4)
+    wait_until(lambda: working(url) == 0)
+    return tracked(url) - before
+
+
+def test_whoever_leaves_stops_their_infer(small):
+    params = json.dumps({"foreground": [centre(0, SLICES // 2)]})
+    assert leave_after_steps(small.url, "/infer/sam2_single?image=pipe0", params=params) < SLICES - 20
+
+
+def test_whoever_leaves_stops_their_propagation_and_it_goes_on_later(small):
+    session = SessionClient(small.url, "pipe1", name="anna")
+    session.click(centre(1, SLICES // 2))
+    assert leave_after_steps(small.url, f"{session.address}/propagate") < SLICES - 20
+    rest = session.propagate()
+    assert rest["reused"] > 0 and rest["recomputed"] < SLICES - 2
+    session.close()
+
+
+def test_cancel_keeps_what_is_done(small):
+    session = SessionClient(small.url, "pipe0", name="anna")
+    session.click(centre(0, SLICES // 3))
+    lines = session.lines()
+    first = [next(lines) for _ in range(8)]
+    assert httpx.post(f"{small.url}{session.address}/cancel").json() == {"cancelled": True}
+    *rest, line = lines
+    seen = sum(entry["type"] == "slice" for entry in first + rest)
+    assert line["cancelled"] and line["objects"]["pipe"]["voxels"] > 0 and seen < SLICES - 20
+    session.close()
+
+
+def test_a_full_queue_and_a_click_that_goes_first(small):
+    """One works, one waits, the third is refused at once; nobody else notices."""
+    with ThreadPoolExecutor(2) as pool:
+        going = [pool.submit(infer, small.url, "pipe1", centre(1, 30 + n), client_id=f"user {n}") for n in range(2)]
+        wait_until(lambda: sum(v for k, v in metrics(small.url).items() if k[0] == "slicecast_jobs_waiting") == 1)
+        refused = infer(small.url, "pipe1", centre(1, 50), client_id="late")
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "5", refused.text
+        assert "1 requests are waiting" in refused.json()["detail"]
+        assert httpx.get(f"{small.url}/info/", timeout=WAIT_S).status_code == 200
+        assert [answer.result(WAIT_S).status_code for answer in going] == [200, 200]
+
+
+def work_of(url, name, number):
+    """One annotator: clicks on the volume number % 4, corrects, and takes something back; every result on the way."""
+    seed = number % 4
+    session = SessionClient(url, f"pipe{seed}", name=name)
+    results = []
+    for k in (10 + 4 * number, 50 - 3 * number):
+        session.click(centre(seed, k))
+        session.propagate()
+        results.append(session.result())
+    session.http.post(f"{session.address}/undo")
+    results.append(session.result())
+    session.close()
+    return results
+
+
+@pytest.mark.slow
+def test_eight_annotators_on_four_volumes_are_not_mixed(tmp_path):
+    """All at once on one server, one after the other on another; every mask is the same."""
+    with start(tmp_path / "crowd", pipes=4, slices=60) as server, ThreadPoolExecutor(8) as pool:
+        crowd = list(pool.map(lambda n: work_of(server.url, f"user {n}", n), range(8)))
+    with start(tmp_path / "serial", pipes=4, slices=60) as server:
+        serial = [work_of(server.url, f"user {n}", n) for n in range(8)]
+    assert crowd == serial
+    assert len({result for results in serial for result in results}) >= 16
+
+
+@pytest.mark.slow
+def test_a_killed_server_loses_no_prompt(tmp_path):
+    """Killed in the middle of a propagation, it comes back with the session, whose result is that of a quiet server."""
+    clicks = [centre(0, 40), centre(0, 80)]
+    with start(tmp_path / "killed", pipes=1) as server:
+        session = SessionClient(server.url, "pipe0", name="anna")
+        for ijk in clicks:
+            said = session.click(ijk)
+        with pytest.raises(httpx.HTTPError):
+            for seen, _ in enumerate(session.lines()):
+                if seen == 8:
+                    os.kill(server.pid, signal.SIGKILL)
+    with again(tmp_path / "killed") as server:
+        session = SessionClient(server.url, "pipe0", name="anna", session=session.address)
+        now = session.state()
+        assert (now["prompts"], now["revision"]) == (said["prompts"], said["revision"])
+        resumed = session.result()
+    with start(tmp_path / "quiet", pipes=1) as server:
+        quiet = SessionClient(server.url, "pipe0", name="anna")
+        for ijk in clicks:
+            quiet.click(ijk)
+        assert quiet.result() == resumed
+
+
+def annotate_for_a_while(url, number, until):
+    """Do what annotators do, in random order; return the number of requests, and what went wrong."""
+    rng, done, wrong = random.Random(number), 0, []
+    seed = number % 3
+    while time.monotonic() < until:
+        session = SessionClient(url, f"pipe{seed}", name=f"user {number}")
+        for _ in range(rng.randint(2, 6)):
+            act = rng.choice(["click", "click", "beside", "undo", "redo", "leave", "result", "infer", "next", "info"])
+            answer = do(act, session, url, seed, rng)
+            done += 1
+            if answer is not None and answer.status_code >= 500 and answer.status_code != 503:
+                wrong.append(f"{act}: {answer.status_code} {answer.text[:200]}")
+        session.propagate() if session.state()["objects"] else None
+        session.close()
+    return done, wrong
+
+
+def do(act, session, url, seed, rng):
+    k = rng.randrange(40)
+    match act:
+        case "click":
+            session.click(centre(seed, k))
+            return session.http.post(f"{session.address}/propagate")
+        case "beside":
+            session.click([1, 1, k], positive=False)
+        case "leave":
+            for line in session.lines() if session.state()["objects"] else ():
+                if line["type"] == "slice" and rng.random() < 0.3:
+                    break
+            wait_until(lambda: not session.state()["propagating"])
+        case "result":
+            return session.http.get(f"{session.address}/result")
+        case "infer":
+            return infer(url, f"pipe{seed}", centre(seed, k), client_id=f"user {seed}")
+        case "next":
+            return httpx.post(f"{url}/activelearning/random", json={}, timeout=WAIT_S)
+        case "info":
+            return httpx.get(f"{url}/info/", timeout=WAIT_S)
+        case _:
+            return session.http.post(f"{session.address}/{act}")
+    return None
+
+
+@pytest.mark.slow
+def test_soak(tmp_path):
+    """A team works for a while; nothing breaks, and in the end nothing is left in work."""
+    with start(tmp_path, pipes=3, slices=40) as server, ThreadPoolExecutor(6) as pool:
+        until = time.monotonic() + SOAK_S
+        teams = [pool.submit(annotate_for_a_while, server.url, n, until) for n in range(6)]
+        outcomes = [team.result(SOAK_S + WAIT_S) for team in teams]
+        wait_until(lambda: working(server.url) == 0)
+        seen = metrics(server.url)
+        assert sum(v for k, v in seen.items() if k[0] in ("slicecast_jobs_waiting", "slicecast_steps_waiting")) == 0
+        assert httpx.get(f"{server.url}/slicecast/sessions").json() == {"sessions": []}
+    assert [wrong for _, wrong in outcomes if wrong] == []
+    assert all(done > 0 for done, _ in outcomes)
+    print(f"{sum(done for done, _ in outcomes)} requests in {SOAK_S:g} s, none failed")
