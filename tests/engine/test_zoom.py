@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +57,22 @@ def test_a_far_click_widens_the_window():
     near, far = ([painted(0, SMALL_DISK), clicked(0, xy)] for xy in [(150, 60), (60, 150)])
     assert choose_view(TRACKER, near, zoom=True).width < choose_view(TRACKER, far, zoom=True).width
     assert choose_view(TRACKER, far, zoom=True).contains(np.array([[60.0, 150.0]]))
+
+
+def test_a_further_click_leaves_the_window_where_it_is():
+    first = painted(0, SMALL_DISK)
+    view = choose_view(TRACKER, [first], zoom=True)
+    centre = np.array([view.x0 + view.width / 2, view.y0 + view.height / 2])
+    for share in (0.0, 0.2, 0.35):
+        near = clicked(1, tuple(centre + share * view.width))
+        assert choose_view(TRACKER, [first, near], zoom=True) == view
+    far = clicked(1, tuple(centre + 0.45 * view.width))
+    assert choose_view(TRACKER, [first, far], zoom=True).width > view.width
+
+
+def test_what_is_painted_later_leaves_the_window_where_it_is():
+    first, later = painted(3, SMALL_DISK), replace(painted(0, np.roll(SMALL_DISK, 4, axis=1)), drawn=1)
+    assert choose_view(TRACKER, [later, first], zoom=True) == choose_view(TRACKER, [first], zoom=True)
 
 
 def test_negative_clicks_do_not():

@@ -180,3 +180,11 @@ def test_the_slice_clicked_first_is_known_whatever_its_number():
         first_clicked(prompts).slice
         == SliceAxis.AXIAL.to_slice(Reorientation.of(geometry).to_canonical_ijk((2, 2, 5)))[0]
     )
+
+
+def test_painted_and_boxed_slices_keep_the_order_in_which_they_were_given():
+    first, second = np.zeros((16, 20, 24), bool), np.zeros((16, 20, 24), bool)
+    first[9, 4:8, 4:8] = second[2, 4:8, 4:8] = True
+    entry = ObjectPrompts("a", boxes=(Box((2, 2, 5), (9, 9, 5)),), masks=(MaskPrompt(first), MaskPrompt(second)))
+    found = to_slice_prompts(PromptSet((entry,)), Reorientation.of(grid()), SliceAxis.AXIAL)["a"]
+    assert [(p.slice, p.drawn) for p in found] == [(2, 1), (5, 2), (9, 0)]

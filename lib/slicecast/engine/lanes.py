@@ -170,12 +170,12 @@ def walk(
     lanes: Sequence[Lane],
     *,
     what: str = "propagating",
-    leaves: Callable[[View, SliceAnswer], bool] = lambda view, answer: False,
+    leaves: Callable[[str, View, SliceAnswer], bool] = lambda name, view, answer: False,
 ) -> set[str]:
     """Walk all lanes to their ends, in step; what was walked before is not walked again.
 
     Args:
-        leaves: whether an answer leaves the lane's window; then all of the object's lanes end.
+        leaves: whether an object's answer leaves the lane's window; then all of the object's lanes end.
 
     Returns:
         The objects that left their windows.
@@ -190,7 +190,7 @@ def walk(
             _tell(tracker, lane, number, reused=known.reused)
             if lane.settled:
                 _take_over(tracker, lane)
-            if leaves(lane.view, answer):
+            if leaves(lane.object, lane.view, answer):
                 left.add(lane.object)
         tracker.count(len(live), what)
     return left

@@ -15,22 +15,37 @@ def keep_connected(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray
         mask: (N, H, W) bool.
         seeds: (N, H, W) bool.
     """
-    labels, count = ndimage.label(mask, structure=CONNECTED_26)
-    if count <= 1:
+    place = extent(mask)
+    if place is None:
         return mask
-    wanted = np.unique(labels[seeds & mask])
-    wanted = wanted[wanted > 0]
-    return np.isin(labels, wanted) if wanted.size else mask
+    part = mask[place]
+    labels, count = ndimage.label(part, structure=CONNECTED_26)
+    wanted = np.zeros(count + 1, dtype=bool)
+    wanted[labels[seeds[place] & part]] = True
+    if count <= 1 or not wanted.any():
+        return mask
+    kept = np.zeros_like(mask)
+    kept[place] = wanted[labels]
+    return kept
 
 
 def fill_holes(mask: NDArray[np.bool_], *, up_to_px: int) -> NDArray[np.bool_]:
     """Fill holes of a slice (H, W) that are at most ``up_to_px`` pixels large."""
-    if up_to_px == 0 or not mask.any():
+    place = extent(mask) if up_to_px else None
+    if place is None:
         return mask
-    holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+    part = mask[place]
+    holes, count = ndimage.label(ndimage.binary_fill_holes(part) & ~part)
     if count == 0:
         return mask
-    areas = np.bincount(holes.ravel())
-    small = areas <= up_to_px
+    small = np.bincount(holes.ravel()) <= up_to_px
     small[0] = False
-    return mask | small[holes]
+    filled = mask.copy()
+    filled[place] |= small[holes]
+    return filled
+
+
+def extent(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    """Return the smallest box of indices that holds a mask of any dimension; None where it is empty."""
+    found = ndimage.find_objects(mask.view(np.uint8), max_label=1)
+    return found[0] if found else None

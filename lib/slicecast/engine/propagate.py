@@ -5,8 +5,8 @@ together (``lanes``), 4. where the object reached its window's border, widen and
 met (``fuse``), tidy (``postprocess``) and say how sure each slice is (``confidence``).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +20,7 @@ from slicecast.engine.frames import View, whole_view
 from slicecast.engine.fuse import fuse_lanes
 from slicecast.engine.lanes import Anchor, Lane, learn_evidence, meet, walk
 from slicecast.engine.tracker import SliceAnswer, Tracker
-from slicecast.engine.zoom import choose_view, grown, touches_border
+from slicecast.engine.zoom import choose_view, grown, said_first, touches_border
 from slicecast.prompts import SlicePrompt
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]
@@ -106,33 +106,53 @@ def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, Track]
     """Walk all objects together; those that reached their window's border walk again in a wider one."""
     tracker = request.tracker
     tracks: dict[str, Track] = {}
-    todo = dict(views)
-    for rounds_left in range(tracker.options.zoom_rounds, -1, -1):
-        found, cramped = _walk_objects(request, todo, may_grow=rounds_left > 0)
+    todo, rounds_left = _grown_at_first(request, views)
+    while todo:
+        found, cramped = _walk_objects(request, todo, may_grow={name for name in todo if rounds_left[name] > 0})
         for name, track in found.items():
             # A second walk that was stopped half-way may have come less far than the first one.
             if name not in tracks or len(track.answers) >= len(tracks[name].answers) or not tracker.partial:
                 tracks[name] = track
-        todo = {} if tracker.partial else {name: grown(todo[name], tracker.frames) for name in todo if name in cramped}
-        if not todo:
-            break
+        todo = {} if tracker.partial else {n: grown(todo[n], tracker.frames) for n in todo if n in cramped}
+        rounds_left = {name: rounds_left[name] - 1 for name in todo}
     return {name: tracks[name] for name in request.prompts}
 
 
-def _walk_objects(request: _Request, views: Mapping[str, View], *, may_grow: bool) -> tuple[dict[str, Track], set[str]]:
+def _grown_at_first(request: _Request, views: Mapping[str, View]) -> tuple[dict[str, View], dict[str, int]]:
+    """Return each object's window as it was after what was said first, and how often it may still grow.
+
+    A correction then neither moves the window nor walks in two of them; what this asks was mostly asked before.
+    """
+    tracker = request.tracker
+    grown_views, rounds_left = dict(views), dict.fromkeys(views, tracker.options.zoom_rounds)
+    first = {name: said_first(given) for name, given in request.prompts.items()}
+    todo = {n: view for n, view in views.items() if len(first[n]) < len(request.prompts[n])}
+    asked = replace(request, prompts=first)
+    with tracker.silent():
+        while todo := {name: view for name, view in todo.items() if rounds_left[name] > 0 and not tracker.partial}:
+            _, cramped = _walk_objects(asked, todo, may_grow=set(todo))
+            todo = {name: grown(view, tracker.frames) for name, view in todo.items() if name in cramped}
+            grown_views |= todo
+            rounds_left |= {name: rounds_left[name] - 1 for name in todo}
+    return grown_views, rounds_left
+
+
+def _walk_objects(
+    request: _Request, views: Mapping[str, View], *, may_grow: Collection[str]
+) -> tuple[dict[str, Track], set[str]]:
     """Walk objects in their windows; return their tracks, and which of them came to an end at their window's border."""
     tracker = request.tracker
     anchors: dict[str, list[Anchor]] = {n: [] for n in views}
     lanes: dict[str, list[tuple[Lane, Lane]]] = {n: [] for n in views}
     cramped: set[str] = set()
 
-    def leaves(view: View, answer: SliceAnswer) -> bool:
-        return may_grow and touches_border(view, {0: answer}, tracker.frames.shape_hw)
+    def leaves(name: str, view: View, answer: SliceAnswer) -> bool:
+        return name in may_grow and touches_border(view, {0: answer}, tracker.frames.shape_hw)
 
     with tracker.until_cancelled():
         for name, view in views.items():
             anchors[name] = find_anchors(tracker, request.prompts[name], view, object=name)
-            if any(leaves(view, anchor.answer) for anchor in anchors[name]):
+            if any(leaves(name, view, anchor.answer) for anchor in anchors[name]):
                 cramped.add(name)
             else:
                 lanes[name] = _plan(request, name, view, anchors[name])

@@ -1,6 +1,6 @@
 """Between a session's content and the prompts that the engine carries out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +96,8 @@ def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
     if not (drawn or boxes or any(point.positive for point in points)):
         return None
     absent = tuple(dict.fromkeys((*(i for i in items if isinstance(i, Absent)), *empty)))
-    return ObjectPrompts(name, points, boxes, tuple(_volume_masks(drawn, grid)), absent)
+    volumes = tuple(_volume_mask(number, mask, grid) for number, mask in drawn.items())
+    return ObjectPrompts(name, points, boxes, volumes, absent)
 
 
 def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Grid) -> bool:
@@ -114,14 +115,14 @@ def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Gr
 
 
 def _masks(given: Iterable[Painted], accepted: dict[int, PackedMask]) -> dict[int, PackedMask]:
-    """Return the mask of each painted slice: what was accepted, else what was painted last."""
+    """Return the mask of each slice in the order painted: what was accepted, else what was painted last."""
     painted_last = {number: mask for entry in given for number, mask in entry.slices}
     return {**painted_last, **accepted}
 
 
-def _volume_masks(drawn: dict[int, Mask], grid: Grid) -> Iterator[MaskPrompt]:
-    if drawn:
-        array = np.zeros(grid.shape_kji, dtype=bool)
-        for number, mask in drawn.items():
-            grid.slice(array, number)[...] = mask
-        yield MaskPrompt(array, tuple(drawn))
+def _volume_mask(number: int, mask: Mask, grid: Grid) -> MaskPrompt:
+    """Return a painted slice in a volume, which takes no memory where nothing is painted."""
+    array = np.zeros(grid.shape_kji, dtype=bool)
+    grid.slice(array, number)[...] = mask
+    array.flags.writeable = False
+    return MaskPrompt(array, (number,))

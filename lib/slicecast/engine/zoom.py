@@ -32,20 +32,54 @@ BORDER_CELLS = 1
 GROWTH = 1.5
 """How much a window grows when the object reaches its border."""
 
+ROOM_SHARE = 0.125
+"""A window stays as it is for what is said later, if that keeps this share of the side from each border."""
+
 
 def choose_view(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> View:
     """Choose one window for all slices of an object."""
     whole = whole_view(tracker.frames)
     if not zoom:
         return whole
-    boxes = [box for p in prompts if (box := _extent(p)) is not None]
+    drawn = sorted((p for p in prompts if _extent(p) is not None), key=lambda p: (p.drawn, p.slice))
+    boxes = [box for p in drawn if (box := _extent(p)) is not None]
     if not boxes:
         found = _look_at_scales(tracker, first_clicked(prompts))
         if found is None:
             return whole
         boxes = [found]
-    boxes += [_points_box(p.points_xy[p.labels == 1]) for p in prompts if (p.labels == 1).any()]
-    return view_around(tracker.frames, np.array(boxes), margin=tracker.options.zoom_margin)
+    clicked = sorted((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
+    boxes += [_points_box(p.points_xy[p.labels == 1]) for p in clicked]
+    return _view_of(tracker, boxes)
+
+
+def said_first(prompts: Sequence[SlicePrompt]) -> Sequence[SlicePrompt]:
+    """Return what an object was found from: the slice drawn or boxed first, else the one clicked on first."""
+    drawn = sorted((p for p in prompts if _extent(p) is not None), key=lambda p: (p.drawn, p.slice))
+    return drawn[:1] or [first_clicked(prompts)]
+
+
+def _view_of(tracker: Tracker, boxes: Sequence[NDArray[np.floating]]) -> View:
+    """Return the window around the first box (4,), wider only for those of the others that have no room in it.
+
+    So a further click leaves the window where it is, and with it all that was found in it.
+    """
+    margin = tracker.options.zoom_margin
+    view = view_around(tracker.frames, np.array(boxes[:1]), margin=margin)
+    for count, box in enumerate(boxes, start=1):
+        if not _has_room(view, box):
+            view = view_around(tracker.frames, np.array(boxes[:count]), margin=margin)
+    return view
+
+
+def _has_room(view: View, box_xyxy: NDArray[np.floating]) -> bool:
+    room = View(
+        view.x0 + round(view.width * ROOM_SHARE),
+        view.y0 + round(view.height * ROOM_SHARE),
+        view.width - 2 * round(view.width * ROOM_SHARE),
+        view.height - 2 * round(view.height * ROOM_SHARE),
+    )
+    return room.contains(box_xyxy.reshape(2, 2))
 
 
 def view_around(frames: Frames, boxes_xyxy: NDArray[np.floating], *, margin: float) -> View:

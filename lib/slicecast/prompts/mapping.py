@@ -4,7 +4,7 @@ A voxel's path: stored (i, j, k) -> canonical (i, j, k) -> slice n, pixel (x, y)
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class SlicePrompt:
         mask: bool (H, W); or None.
         absent: the slice does not show the object; then nothing else is given.
         order: place of the slice's first positive point among all points of the object.
+        drawn: place of the slice's mask or box among all masks and boxes of the object, masks first.
     """
 
     slice: int
@@ -42,6 +43,7 @@ class SlicePrompt:
     mask: np.ndarray | None = None
     absent: bool = False
     order: int = 0
+    drawn: int = 0
 
     @property
     def starts(self) -> bool:
@@ -97,6 +99,7 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
     boxes = _unique(_placed_boxes(entry, reorientation, axis), f"'{entry.name}' has two boxes")
     painted = _unique(_painted_slices(entry, reorientation, axis), f"'{entry.name}' has two masks")
     masks = {n: mask for n, mask in painted.items() if mask.any()}
+    places = {n: place for place, n in enumerate(dict.fromkeys((*masks, *boxes)))}
     absent = _absent_slices(entry, reorientation, axis) | (painted.keys() - masks.keys())
     for n in sorted(absent):
         if n in points or n in boxes or n in masks:
@@ -107,9 +110,8 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
     if not (boxes or masks or any(rows[:, 2].any() for rows in points.values())):
         raise PromptError(f"Every painted slice of '{entry.name}' is empty. Paint it on one slice, or click on it.")
     numbers = sorted(points.keys() | boxes.keys() | masks.keys() | absent)
-    return tuple(
-        _one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers
-    )
+    said = (_one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers)
+    return tuple(replace(prompt, drawn=places.get(prompt.slice, 0)) for prompt in said)
 
 
 def _one_slice(

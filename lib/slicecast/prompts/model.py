@@ -65,7 +65,9 @@ class MaskPrompt:
     def __post_init__(self) -> None:
         if np.ndim(self.array) != 3:
             raise PromptError(f"A mask of shape {np.shape(self.array)} is not a volume; give three axes [k, j, i].")
-        object.__setattr__(self, "array", np.asarray(self.array) != 0)
+        array = np.asarray(self.array)
+        settled = array.dtype == np.bool_ and not array.flags.writeable
+        object.__setattr__(self, "array", array if settled else array != 0)
         if not self.array.any():
             raise PromptError("The mask is empty. Paint the object on at least one slice, or mark the slice absent.")
         if self.slices is not None:

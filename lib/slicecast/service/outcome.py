@@ -116,11 +116,10 @@ def teller(
 
 def _warnings(study: Study, found: Segmentation, request: SegmentRequest) -> tuple[str, ...]:
     flat = ["All voxels have the same value: there is nothing to see."] if study.constant else []
-    present = {int(v) for label in found.labels.values() for v in np.unique(label)}
     missing = [
         f"'{name}' was not found from these prompts. Add a click, or paint it on one slice."
         for value, name in enumerate(request.prompts.names, start=1)
-        if value not in present and not found.partial
+        if not found.partial and not any((label == value).any() for label in found.labels.values())
     ]
     unused = [
         f"Clicks on a painted slice of '{name}' were not used: what is painted stands. Paint the correction instead."
