@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from slicecast.errors import ConfigError
 from slicecast.prompts.words import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
 from slicecast.service.picture import draw_result
+from slicecast.service.results import slice_counts, voxel_counts
 from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.volume import read_volume, write_mask
 
@@ -77,7 +77,7 @@ def segment(
 
 def describe(result: SegmentResult) -> dict[str, Any]:
     """Return what was found as JSON values: objects with voxels and ml, confidence, next slice, seconds, warnings."""
-    voxels = np.bincount(result.mask.ravel(), minlength=len(result.labels) + 1)
+    voxels = voxel_counts(result.mask, least=len(result.labels) + 1)
     ml = result.geometry.voxel_volume_ml
     return {
         "objects": {
@@ -90,6 +90,7 @@ def describe(result: SegmentResult) -> dict[str, Any]:
         "next_slice": None if result.next_slice is None else asdict(result.next_slice),
         "slices_walked": result.slices_walked,
         "slices_encoded": result.slices_encoded,
+        "slices": slice_counts(result),
         "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
         "warnings": list(result.warnings),
     }

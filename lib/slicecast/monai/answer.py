@@ -16,7 +16,7 @@ import numpy as np
 
 from slicecast.monai.request import InferRequest
 from slicecast.monai.wire import EXTENSIONS
-from slicecast.service.segment import SegmentResult
+from slicecast.service.results import SegmentResult, slice_counts, voxel_counts
 from slicecast.volume import write_mask
 
 DEFAULT_EXTENSION = ".nrrd"
@@ -40,9 +40,10 @@ def answer_params(
 
     Keys: label_names (name -> value, objects with voxels), label_info (the same as a list), objects (value, voxels
     and ml of each), confidence (per slice, counted as stored along `axis`), mean_confidence, axis, window, next_slice
-    (slice, axis, reason, score), latencies in seconds, warnings.
+    (slice, axis, reason, score), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds,
+    warnings.
     """
-    voxels = np.bincount(mask.ravel(), minlength=max(values.values()) + 1)
+    voxels = voxel_counts(mask, least=max(values.values()) + 1)
     ml = result.geometry.voxel_volume_ml
     by_value = sorted(values.items(), key=lambda item: item[1])
     present = {name: value for name, value in by_value if voxels[value]}
@@ -58,6 +59,7 @@ def answer_params(
         "axis": result.axis,
         "window": result.window.name if result.window else None,
         "next_slice": _next_slice(result),
+        "slices": slice_counts(result),
         "latencies": _latencies(seconds),
         "warnings": list(result.warnings),
     }

@@ -1,7 +1,8 @@
 """What comes back from segmenting an image, on the grid as stored."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,3 +107,28 @@ class SegmentResult:
     slices_reused: int = 0
     stopped: tuple[StoppedAt, ...] = ()
     partial: bool = False
+
+
+def slice_counts(result: SegmentResult) -> dict[str, Any]:
+    """Return what a result cost, and where walks ended, as JSON values."""
+    return {
+        "recomputed": result.slices_recomputed,
+        "reused": result.slices_reused,
+        "encoded": result.slices_encoded,
+        "stopped": [asdict(entry) for entry in result.stopped],
+        "partial": result.partial,
+    }
+
+
+def voxel_counts(mask: NDArray[np.uint8], *, least: int) -> NDArray[np.int64]:
+    """Count the voxels of each value; slice by slice, because counting needs eight bytes a voxel.
+
+    Args:
+        mask: uint8 [k, j, i].
+        least: number of values to count at least.
+    """
+    counts = np.zeros(max(256, least), dtype=np.int64)
+    for plane in mask:
+        found = np.bincount(plane.ravel())
+        counts[: len(found)] += found
+    return counts
