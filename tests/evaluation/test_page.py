@@ -1,8 +1,11 @@
 """The tables of the results page."""
 
+import numpy as np
 import pytest
 
 from slicecast.evaluation import page
+from slicecast.evaluation.mistakes import KINDS
+from slicecast.evaluation.monailabel import MonaiLabelAnswer
 from slicecast.evaluation.report import as_json
 from slicecast.evaluation.run import evaluate
 from slicecast.evaluation.settings import Settings
@@ -10,14 +13,27 @@ from slicecast.evaluation.settings import Settings
 CLICKS = "clicks:5"
 
 
+class Nothing:
+    """Stands in for MONAI Label's task, and finds nothing."""
+
+    def write_scan(self, frames):
+        return frames
+
+    def segment(self, scan, **prompts):
+        return MonaiLabelAnswer(np.zeros(scan.shape, dtype=bool), 0.1, 1)
+
+
 @pytest.fixture
 def row(cases, service) -> page.Row:
     asked = {
         "mask": Settings(corrections=1, baselines=("copy", "walker")),
-        "box": Settings(prompt="box"),
-        CLICKS: Settings(prompt="clicks", clicks=5),
+        "box": Settings(prompt="box", baselines=("monailabel",)),
+        CLICKS: Settings(prompt="clicks", clicks=5, baselines=("monailabel",)),
     }
-    reports = {prompt: as_json(evaluate(cases, service, settings), {}) for prompt, settings in asked.items()}
+    reports = {
+        prompt: as_json(evaluate(cases, service, settings, monailabel=Nothing()), {})
+        for prompt, settings in asked.items()
+    }
     return page.Row("phantoms", {"mask": 0.1, "box": 0.1, CLICKS: 1.01}, reports)
 
 
@@ -31,6 +47,8 @@ def test_every_table_is_whole(row):
     tables = [
         page.dice_table([row], clicks=CLICKS),
         page.baseline_table([row]),
+        page.monailabel_table([row], ["box", CLICKS]),
+        page.shortfall_table([row]),
         page.surface_table([row], ["mask", "box"]),
         page.click_table([row], clicks=CLICKS),
         page.correction_table([row]),
@@ -53,6 +71,17 @@ def test_a_difference_is_decided_by_its_interval(row):
     said = page.baseline_table([row])
     assert "model better (+" in said
     assert "random walker" in said and "copy to every slice" in said
+
+
+def test_a_missed_target_comes_with_where_the_wrong_voxels_are(row):
+    ((name, prompt, _dice, goal, where),) = cells(page.shortfall_table([row]))[2:]
+    assert (name, prompt, goal) == ("phantoms", CLICKS, "1.01")
+    assert any(words in where for words in KINDS.values()) and "%" in where
+
+
+def test_monai_label_has_a_table_of_its_own(row):
+    assert "MONAI" not in page.baseline_table([row])
+    assert page.monailabel_table([row], ["box"]).count("0.000; model better") == 1
 
 
 def test_who_corrects_is_named(row):

@@ -104,7 +104,7 @@ def evolve_levelset(scene: Scene) -> Mask:
     start = np.zeros(scene.frames.shape, dtype=np.uint8)
     start[max(scene.number - 1, 0) : scene.number + 2] = scene.painted  # a sheet of one slice has no inside to grow
     values = greys[scene.number][scene.painted]
-    reach = max(REGION_DEVIATIONS * float(values.std()), np.finfo(np.float32).eps)
+    reach = max(REGION_DEVIATIONS * float(values.std()), float(np.finfo(np.float32).eps))
     surface = sitk.GetImageFromArray(start[window])
     for item in (image, surface):
         item.SetSpacing(scene.spacing_mm[::-1])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slicecast.errors import ConfigError
+from slicecast.evaluation.mistakes import KINDS
 from slicecast.evaluation.report import PROTOCOL, show_mean
 
 Report = Mapping[str, Any]
@@ -18,6 +19,11 @@ BASELINE_NAMES = {
     "walker": "random walker",
     "monailabel": "MONAI Label's SAM 2 task, same weights",
 }
+
+MONAI_LABEL = "monailabel"
+
+SMALLEST_SHARE = 0.05
+"""Of the wrong voxels; smaller ones are not listed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,13 +88,44 @@ def dice_table(rows: Sequence[Row], *, clicks: str) -> str:
 
 def baseline_table(rows: Sequence[Row]) -> str:
     """Write the model from one mask beside what simple methods make of the same mask."""
-    names = list(rows[0].summary("mask")["baselines"])
+    names = [name for name in rows[0].summary("mask")["baselines"] if name != MONAI_LABEL]
     heading = ["set", "model", *(BASELINE_NAMES[name] for name in names)]
     return table(
         heading,
         (
             [row.title, _value(row.summary("mask")["dice"])]
             + [_compared(row.summary("mask")["baselines"][name]) for name in names]
+            for row in rows
+        ),
+    )
+
+
+def shortfall_table(rows: Sequence[Row]) -> str:
+    """Write each missed target with where its wrong voxels are, the largest share first."""
+    lines = [(row, prompt, row.summary(prompt)) for row in rows for prompt in row.misses]
+    return table(
+        ["set", "prompt", "Dice", "target", "where the wrong voxels are"],
+        (
+            [row.title, prompt, _value(said["dice"]), f"{row.targets[prompt]:.2f}", _places(said["mistakes"])]
+            for row, prompt, said in lines
+        ),
+    )
+
+
+def monailabel_table(rows: Sequence[Row], prompts: Sequence[str]) -> str:
+    """Write the model beside MONAI Label's own task with the same weights, slices and prompts."""
+    heading = ["set", *(f"{who}, {prompt}" for prompt in prompts for who in ("Slicecast", "MONAI Label"))]
+    return table(
+        heading,
+        (
+            [
+                row.title,
+                *(
+                    cell
+                    for said in map(row.summary, prompts)
+                    for cell in (_value(said["dice"]), _compared(said["baselines"][MONAI_LABEL]))
+                ),
+            ]
             for row in rows
         ),
     )
@@ -185,6 +222,11 @@ def _clicks(clicks: Mapping[str, Any]) -> list[str]:
 def _count(summary: Mapping[str, Any]) -> str:
     cases, groups = summary["cases"], summary["groups"]
     return f"{cases}" if cases == groups else f"{cases} (of {groups} patients)"
+
+
+def _places(mistakes: Mapping[str, float]) -> str:
+    ranked = sorted(mistakes.items(), key=lambda item: -item[1])
+    return "; ".join(f"{share:.0%} {KINDS[kind]}" for kind, share in ranked if share >= SMALLEST_SHARE)
 
 
 def _value(mean: Mapping[str, Any]) -> str:

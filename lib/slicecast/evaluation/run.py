@@ -13,6 +13,7 @@ from slicecast.errors import ConfigError, InputError
 from slicecast.evaluation.baselines import run_baseline
 from slicecast.evaluation.cases import Case, CaseFiles, pick_slice, read_case
 from slicecast.evaluation.metrics import Surface, dice, surface
+from slicecast.evaluation.mistakes import mistake_shares
 from slicecast.evaluation.monailabel import MonaiLabelProcess, segment_case
 from slicecast.evaluation.prompts import CHOICES, Interaction, Segments, correct, play
 from slicecast.evaluation.settings import Settings
@@ -39,6 +40,7 @@ class CaseResult:
         corrections: Dice before and after each further painted slice, by who chose the slice.
         correction_seconds: of each such interaction.
         baselines: Dice by method.
+        mistakes: share of the final answer's wrong voxels, by kind.
     """
 
     files: CaseFiles
@@ -52,6 +54,7 @@ class CaseResult:
     corrections: dict[str, tuple[float, ...]] = field(default_factory=dict)
     correction_seconds: tuple[float, ...] = ()
     baselines: dict[str, float] = field(default_factory=dict)
+    mistakes: dict[str, float] = field(default_factory=dict)
     snapshot: Snapshot | None = None
 
     @property
@@ -131,6 +134,7 @@ def evaluate_case(
         corrections=_by_choice(last, corrections, settings.corrections),
         correction_seconds=tuple(a.seconds for further in corrections.values() for a in further),
         baselines=_baselines(case, settings, number, last.prompts, monailabel),
+        mistakes=mistake_shares(case, last.mask, number),
         snapshot=take_snapshot(case, last.mask, number),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from slicecast.errors import ConfigError
 from slicecast.evaluation.metrics import bootstrap_mean, click_auc, clicks_to_reach
+from slicecast.evaluation.mistakes import KINDS
 from slicecast.evaluation.run import CaseResult, Evaluation
 
 GOAL_DICE = 0.85
@@ -33,6 +34,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "nsd": _mean(results, (r.surface.nsd for r in results)),
         "hd95": _mean(results, (r.surface.hd95 for r in results)),
         "hd95_undefined": sum(r.surface.hd95 is None for r in results),
+        "mistakes": {kind: _round(float(np.mean([r.mistakes[kind] for r in results]))) for kind in KINDS},
         "unit": settings.unit,
         "clicks": _clicks(results) if settings.prompt == "clicks" else None,
         "corrections": {
@@ -63,6 +65,7 @@ def describe_case(result: CaseResult) -> dict[str, Any]:
         "corrections": {who: [_round(value) for value in steps] for who, steps in result.corrections.items()},
         "correction_seconds": [_round(value) for value in result.correction_seconds],
         "baselines": {name: _round(value) for name, value in result.baselines.items()},
+        "mistakes": {kind: _round(value) for kind, value in result.mistakes.items()},
     }
 
 
