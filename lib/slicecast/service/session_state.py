@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from slicecast.config import build
+from slicecast.engine.options import EngineOptions
 from slicecast.engine.said import Grid
 from slicecast.engine.session import Item, Painted, Prompt, Session
 from slicecast.errors import PromptError
 from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet
+from slicecast.service.request import SegmentRequest
 from slicecast.service.results import SegmentResult
 from slicecast.service.session_store import SessionHeader
+from slicecast.volume import Reorientation, SliceAxis
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,17 @@ class Propagated:
 
     revision: int
     result: SegmentResult
+
+
+def grid_of(reorientation: Reorientation, axis: str) -> Grid:
+    """Return the stored grid as a session along a named axis sees it."""
+    return Grid(reorientation.source.shape_kji, 2 - reorientation.permutation[SliceAxis[axis.upper()]])
+
+
+def request_of(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:
+    """Return the request that carries out a session's prompts."""
+    options = build(EngineOptions, header.options, where=f"session {header.id}")
+    return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options)
 
 
 def check_said(items: Iterable[tuple[str, Item]], grid: Grid) -> None:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from slicecast.config import build
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.packed import PackedMask
 from slicecast.engine.said import Grid, items_of, painted, prompt_set
@@ -22,9 +21,9 @@ from slicecast.engine.tracker import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
 from slicecast.prompts import MaskPrompt, PromptSet, to_slice_prompts
 from slicecast.service.results import OnSlice
-from slicecast.service.segment import SegmentRequest, SegmentService
+from slicecast.service.segment import SegmentService
 from slicecast.service.session_codec import decode_record, encode_record
-from slicecast.service.session_state import Given, Propagated, SessionState, check_said, state_of
+from slicecast.service.session_state import Given, Propagated, SessionState, check_said, grid_of, request_of, state_of
 from slicecast.service.session_store import SessionHeader, SessionStore
 from slicecast.service.studies import Study
 from slicecast.volume import SliceAxis, choose_axis
@@ -209,7 +208,7 @@ class Sessions:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
         self._check_model(header.model)
         result = self._service.segment(
-            _request(header, prompts), progress=progress, cancelled=cancelled, on_slice=on_slice, keep_partial=True
+            request_of(header, prompts), progress=progress, cancelled=cancelled, on_slice=on_slice, keep_partial=True
         )
         self._store.touch(session_id, self._clock())
         return Propagated(session.revision, result)
@@ -254,8 +253,7 @@ class Sessions:
         return self._service.studies.open(header.image)
 
     def _grid(self, header: SessionHeader) -> Grid:
-        reorientation = self._study(header).reorientation
-        return Grid(reorientation.source.shape_kji, 2 - reorientation.permutation[SliceAxis[header.axis.upper()]])
+        return grid_of(self._study(header).reorientation, header.axis)
 
     def _items(self, header: SessionHeader, given: Given) -> Items:
         grid = self._grid(header)
@@ -297,8 +295,3 @@ class _Locks:
                 self._users[name] -= 1
                 if not self._users[name]:
                     del self._users[name], self._locks[name]
-
-
-def _request(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:
-    options = build(EngineOptions, header.options, where=f"session {header.id}")
-    return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options)
