@@ -234,11 +234,11 @@ WHY = """Shares of the wrong voxels, case by case and then the mean: on the slic
 on the object's other slices, and past its ends. With a mask the prompted slice is right by construction; with a box or
 clicks the mistakes there are carried on."""
 
-MONAI_LABEL = """`monailabel.sam2.infer.Sam2InferTask` with the same weights file, the same slices, windowed as here (raw
-scans would be black or white to it), and the same box or the same five clicks; in brackets the paired difference as
-above. It tracks forward only, so it finds nothing before the prompted slice. With the bundled model it has a second
-handicap: SAM 2's own predictor, which it calls, gives a network neither the carried logits nor the drawn prompts nor the
-zoom that this one was trained with."""
+MONAI_LABEL = """`monailabel.sam2.infer.Sam2InferTask` with the same weights file, the same slices, windowed as here
+(raw scans would be black or white to it), and the same box or the same five clicks; in brackets the paired difference
+as above. It tracks forward only, so it finds nothing before the prompted slice. With the bundled model it has a
+second handicap: SAM 2's own predictor, which it calls, gives a network neither the carried logits nor the drawn
+prompts nor the zoom that this one was trained with."""
 
 CLICKS = """All on the one slice: the first deepest inside the object, each further one deepest inside the largest error
 of the answer there. AUC is the area under Dice over clicks 1 to 5. A case that never reaches the goal counts with all
