@@ -125,6 +125,13 @@ def test_cases_are_added_once(open_campaign):
     assert campaign.add({"a": False, "b": True, "c": True}) == 0
 
 
+def test_a_case_whose_label_is_gone_is_open_again(open_campaign, ask):
+    campaign = open_campaign("ab")
+    campaign.submitted("a", "ann", {})
+    assert campaign.reopen({"a", "b"}) == 1 and campaign.reopen({"a", "b"}) == 0
+    assert ask(campaign, "bob").case == "a" and campaign.verify() is None
+
+
 def test_a_clock_that_runs_back_does_not_reach_the_list(open_campaign, ask, clock):
     campaign = open_campaign()
     clock.wait(-3600)

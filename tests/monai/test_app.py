@@ -17,10 +17,12 @@ def test_from_text():
         "model": "sam2.1_hiera_tiny",
         "device": "cpu",
         "follow_links": "true",
+        "preannotate": "no",
     }
     config = AppConfig.from_conf({**conf, "server_mode": "true"})
     assert config.labels == ("spleen", "left kidney", "liver")
     assert (config.model, config.device, config.follow_links) == ("sam2.1_hiera_tiny", "cpu", True)
+    assert not config.preannotate and AppConfig.from_conf({}).preannotate
 
 
 @pytest.mark.parametrize(

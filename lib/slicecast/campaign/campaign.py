@@ -7,13 +7,13 @@ case, with their name and the time left; `NotFound` for a case nobody knows.
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from slicecast.campaign.choose import Choice, Ranking, Rules, choose_next
 from slicecast.campaign.events import Damage, Draft, Event, Kind
-from slicecast.campaign.state import Case, Lease, State, Status, Task, fold
+from slicecast.campaign.state import DONE, Case, Lease, State, Status, Task, fold
 from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, UnknownImage
 
@@ -76,6 +76,19 @@ class Campaign:
             return [Draft(Kind.ADDED, name, SERVER, {"labelled": bool(cases[name])}) for name in new]
 
         return len(self._decide(decide))
+
+    def reopen(self, unlabelled: Collection[str]) -> int:
+        """Open the cases again that count as done although they have no label; return how many."""
+        lost = [name for name in unlabelled if self._is_done(self._state, name)]
+
+        def decide(state: State, now_s: float) -> list[Draft]:
+            return [Draft(Kind.REOPENED, name, SERVER) for name in sorted(lost) if self._is_done(state, name)]
+
+        return len(self._decide(decide)) if lost else 0
+
+    @staticmethod
+    def _is_done(state: State, name: str) -> bool:
+        return name in state.cases and state.cases[name].status in DONE
 
     def next_case(
         self, who: str, *, available: Sequence[str], ranking: Ranking, strategy: str = "", address: str = ""

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     FLAGGED = "flagged"  # needs a reviewer's look (why)
     APPROVED = "approved"  # by a reviewer
     REJECTED = "rejected"  # by a reviewer; to be done again (why)
+    REOPENED = "reopened"  # its label was removed
     COMPARED = "compared"  # two labels of the case were compared (against, dice, nsd, hd95_mm, ...)
 
 

@@ -218,6 +218,7 @@ _EFFECTS: dict[Kind, Effect] = {
     Kind.FLAGGED: _judged(Status.FLAGGED),
     Kind.APPROVED: _judged(Status.APPROVED),
     Kind.REJECTED: _judged(Status.REJECTED),
+    Kind.REOPENED: lambda case, event: replace(case, status=Status.OPEN, note="", readings=()),
     Kind.COMPARED: _compared,
 }
 

@@ -18,15 +18,20 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
+from slicecast.monai.campaigning import CampaignDesk, Leased, open_desk
+from slicecast.monai.carry import Carrier
 from slicecast.monai.datastore import SafeDatastore
 from slicecast.monai.door import http_errors
 from slicecast.monai.images import FoundImage, find_image
 from slicecast.monai.request import BACKGROUND, MAX_LABELS, RESERVED
 from slicecast.monai.scoring import ScoringQueue, record_result
 from slicecast.monai.sessions import SafeSessions
+from slicecast.monai.studies import StudiesDatastore, dicom_names
+from slicecast.service.segment import SegmentService
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ class AppConfig:
         device: auto, cpu, cuda, cuda:1, mps.
         follow_links: list links in the studies that lead out of them.
         strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`).
+        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.carry`).
     """
 
     labels: tuple[str, ...] = DEFAULT_LABELS
@@ -59,6 +65,7 @@ class AppConfig:
     device: str = "auto"
     follow_links: bool = False
     strategy: str = RANDOM
+    preannotate: bool = True
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
@@ -76,6 +83,7 @@ class AppConfig:
             device=given.get("device") or "auto",
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
             strategy=given.get("strategy") or RANDOM,
+            preannotate=_switch("preannotate", given.get("preannotate", "true")),
         )
 
 
@@ -87,13 +95,21 @@ class AppBehaviour(MONAILabelApp):
     """
 
     config: AppConfig
+    service: SegmentService
+    _strategies: dict[str, Strategy]
+
+    @cached_property
+    def desk(self) -> CampaignDesk:
+        """The campaign: beside the studies where they are a folder that may be written to, else beside the app."""
+        local = not self.studies.startswith(("http://", "https://")) and not settings.MONAI_LABEL_DATASTORE_READ_ONLY
+        return open_desk(Path(self.studies) if local else self._cache, datastore=self.datastore)
 
     def init_datastore(self) -> Datastore:
         """Open the studies: a folder safely, a server as MONAI Label does."""
         if self.studies.startswith(("http://", "https://")):
             settings.MONAI_LABEL_DICOMWEB_CACHE_PATH = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or str(self._cache)
             return super().init_datastore()
-        return SafeDatastore(
+        return StudiesDatastore(
             self.studies,
             follow_links=self.config.follow_links,
             extensions=[f"*{ending}" for ending in STUDY_ENDINGS],
@@ -112,8 +128,11 @@ class AppBehaviour(MONAILabelApp):
             task = self._task(request.get("model"))
             image = find_image(request, store, sessions=self._sessions_folder())
             file, params = task({**copy.deepcopy(dict(request)), "image": str(image.path)})
-            if task.dimension == 3:
-                self._remember(store, image, model=request["model"], params=params)
+            if task.dimension == 3 and image.id is not None:
+                when_s, confidence = time.time(), params.get("mean_confidence")
+                record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
+                model = self.service.predictor.fingerprint
+                self.desk.remember(image.id, Path(file), request=request, params=params, model=model)
             label = self._saved(store, image, file=file, request=request, params=params)
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
 
@@ -140,10 +159,15 @@ class AppBehaviour(MONAILabelApp):
             name = asked_strategy(request, own=self.config.strategy)
             _known(name, self._strategies, "strategy")
             sample = super().next_sample({**request, "strategy": name})
-            return {**sample, "chosen_by": name} if sample else {}
+            return {**sample, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
+
+    def own_strategy(self) -> Strategy:
+        """Return the campaign's own strategy, which leases nothing."""
+        strategy = self._strategies[self.config.strategy]
+        return strategy.chooser if isinstance(strategy, Leased) else strategy
 
     def on_init_complete(self) -> None:
-        """Refuse to start with a strategy that does not exist.
+        """Let every strategy lease what it chooses; refuse to start with one that does not exist.
 
         Raises:
             ConfigError: there is none of that name.
@@ -151,7 +175,15 @@ class AppBehaviour(MONAILabelApp):
         name = self.config.strategy
         if self._strategies and name not in self._strategies:
             raise ConfigError(f"--conf strategy is '{name}'. Choose one of {', '.join(self._strategies)}.")
+        self._strategies = {known: Leased(chooser, known, self.desk) for known, chooser in self._strategies.items()}
+        self.desk.recover()
         super().on_init_complete()
+
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
+        """Let a submitted label start pre-annotations of other images."""
+        if self.config.preannotate and isinstance(self.datastore(), SafeDatastore):
+            self._carrier.submit(image_id)
+        return {}
 
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a scoring method now."""
@@ -174,6 +206,10 @@ class AppBehaviour(MONAILabelApp):
     def _scoring_queue(self) -> ScoringQueue:
         return ScoringQueue(lambda name: self.scoring({"method": name}))
 
+    @cached_property
+    def _carrier(self) -> Carrier:
+        return Carrier(self.service, self.datastore(), self.config.labels)
+
     def _download_dcmqi_tools(self) -> None:
         """Download nothing: a hospital's server has no way out."""
 
@@ -189,11 +225,6 @@ class AppBehaviour(MONAILabelApp):
 
     def _task(self, model: Any) -> InferTask:
         return _known(model, self._infers, "model", error=UnknownModel)
-
-    @staticmethod
-    def _remember(store: Datastore, image: FoundImage, *, model: str, params: Mapping[str, Any]) -> None:
-        if image.id is not None:
-            record_result(store, image.id, model=model, confidence=params.get("mean_confidence"), when_s=time.time())
 
     @staticmethod
     def _saved(store: Datastore, image: FoundImage, *, file: str, request: Mapping[str, Any], params: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from slicecast.campaign.choose import Choice
 from slicecast.monai.scoring import SCORE, confidence_of
 
 Clock = Callable[[], float]
@@ -29,6 +30,10 @@ class First(Strategy):
         """Choose an image; None when all are labelled."""
         images = sorted(datastore.get_unlabeled_images())
         return {"id": images[0], "reason": f"first by name of {len(images)} without a label"} if images else None
+
+    def rank(self, names: Sequence[str], datastore: Datastore) -> list[Choice]:
+        """Order cases for the queue."""
+        return [Choice(name, f"number {place} of {len(names)} by name") for place, name in enumerate(names, start=1)]
 
 
 class Random(Strategy):
@@ -75,6 +80,13 @@ class LeastConfident(Strategy):
         among = f"{len(scored)} with a mask ({len(scores)} without a label)"
         reason = f"mean slice confidence {scored[image]:.2f}, the lowest of {among}"
         return {"id": image, SCORE: scored[image], "reason": reason}
+
+    def rank(self, names: Sequence[str], datastore: Datastore) -> list[Choice]:
+        """Order cases for the queue: the least sure first, those without a mask last."""
+        scores = {name: self._score(name, datastore) for name in names}
+        reasons = {n: "no mask yet" if s is None else f"mean slice confidence {s:.2f}" for n, s in scores.items()}
+        order = sorted(names, key=lambda name: (2.0 if scores[name] is None else scores[name], name))
+        return [Choice(name, reasons[name], scores[name]) for name in order]
 
     @staticmethod
     def _score(image: str, datastore: Datastore) -> float | None:

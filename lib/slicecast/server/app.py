@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Body, FastAPI, Request
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from monailabel import app as stock
@@ -23,7 +22,6 @@ from monailabel.endpoints import (
     batch_infer,
     datastore,
     info,
-    login,
     logs,
     model,
     scoring,
@@ -35,17 +33,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import slicecast
 from slicecast.server.automatic import router as automatic_router
-from slicecast.server.body import LimitBody
+from slicecast.server.callers import NoteCaller
+from slicecast.server.campaign import mount_campaign
 from slicecast.server.checks import check_train
 from slicecast.server.desk import Desk
+from slicecast.server.dicomweb import dicomweb_router
 from slicecast.server.errors import HANDLERS
 from slicecast.server.infer import SPARE_THREADS, infer_router
+from slicecast.server.labels import router as labels_router
 from slicecast.server.landing import landing_page
+from slicecast.server.login import router as login_router
 from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.ohif import router as ohif_router
 from slicecast.server.proxy import proxy_lifespan
 from slicecast.server.proxy import router as proxy_router
 from slicecast.server.routes import off_loop
+from slicecast.server.secure import secure
 from slicecast.server.sessions import router as sessions_router
 from slicecast.server.settings import server_settings
 from slicecast.service.sessions import Sessions
@@ -109,33 +112,35 @@ def _desk(app: FastAPI) -> Desk:
 def create_app() -> FastAPI:
     """Build the application."""
     app = FastAPI(title="Slicecast", version=slicecast.__version__, lifespan=lifespan, exception_handlers=HANDLERS)
-    if settings.MONAI_LABEL_CORS_ORIGINS:  # MONAI Label would otherwise let every web page in
-        origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.state.service = None
     app.state.metrics = Metrics.of(lambda: app.state.service)
-    app.add_middleware(LimitBody, limits={"/slicecast/": server_settings().sessions.body_mb << 20})
+    app.add_middleware(NoteCaller)
+    secure(app, server_settings())
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
+    app.include_router(login_router)
     app.include_router(sessions_router)
+    mount_campaign(app)
     for router in _stock_routers():
         app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
     return app
 
 
 def _stock_routers() -> list[APIRouter]:
-    plain = [info, batch_infer, activelearning, datastore, logs, session]
+    plain = [info, batch_infer, activelearning, logs, session]
     return [
         infer_router(server_settings().queue),
         automatic_router,
+        labels_router,
+        off_loop(datastore.router, skip=("PUT /datastore/label",)),
         ohif_router,
+        dicomweb_router(),
         proxy_router,
         off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, skip=("PUT /model/{model}", "DELETE /model/{model}")),
         *(off_loop(module.router) for module in plain),
-        *([off_loop(login.router)] if settings.MONAI_LABEL_AUTH_ENABLE else []),
     ]
 
 

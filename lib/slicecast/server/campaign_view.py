@@ -1,0 +1,185 @@
+"""What the page `/campaign/` shows, worked out before any HTML."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from slicecast.campaign.campaign import holds, words_for
+from slicecast.campaign.plots import draw_calibration, draw_learning_curve, draw_minutes
+from slicecast.campaign.state import Case, State, Status, Task
+from slicecast.campaign.summary import agreements, people, progress
+from slicecast.errors import UnknownImage
+from slicecast.service.caller import Caller, current_caller
+
+ROWS = 25
+"""Cases on one page."""
+
+QUEUE = 8
+"""Cases of the queue that are shown."""
+
+LOW_CONFIDENCE = 0.7
+"""A bar below this is drawn in the warning colour; nothing else depends on it."""
+
+
+def overview(app: Any, *, status: str, find: str, page: int) -> dict[str, Any]:
+    """Return the content of the first page."""
+    desk, caller = app.desk, current_caller()
+    desk.sync()
+    state, who, now_s = desk.campaign.state(), desk.who(), desk.campaign.now_s()
+    queue = desk.queue(app.own_strategy())
+    reasons = {choice.case: choice.reason for choice in queue}
+    listed = [_row(case, now_s, reasons, who) for case in _found(state, status, find)]
+    busy = [case for case in state.cases.values() if case.lease is not None and case.lease.live(now_s)]
+    free = [choice for choice in queue if choice.case not in {case.name for case in busy}]
+    return {
+        **_who(caller, who),
+        "progress": progress(state),
+        "total": sum(progress(state).values()),
+        "mine": [_row(case, now_s, reasons, who) for case in busy if case.lease and case.lease.who == who],
+        "busy": [_row(case, now_s, reasons, who) for case in busy if case.lease and case.lease.who != who],
+        "queue": [{**_row(state.case(choice.case), now_s, reasons, who)} for choice in free[:QUEUE]],
+        "queued": len(free),
+        "strategy": app.config.strategy,
+        "to_review": [
+            _row(case, now_s, reasons, who)
+            for case in state.cases.values()
+            if case.status in (Status.SUBMITTED, Status.FLAGGED) and not case.gold
+        ][:QUEUE],
+        "rows": listed[(page - 1) * ROWS : page * ROWS],
+        "found": len(listed),
+        "page": page,
+        "pages": max(1, -(-len(listed) // ROWS)),
+        "status": status,
+        "find": find,
+        "people": people(state),
+        "agreements": _agreements(state, caller)[-12:],
+        "curve": draw_learning_curve(state),
+        "calibration": draw_calibration(state),
+        "minutes": draw_minutes(state),
+    }
+
+
+def case_page(app: Any, name: str) -> dict[str, Any]:
+    """Return the content of a case's page.
+
+    Raises:
+        UnknownImage: there is no such case.
+    """
+    desk = app.desk
+    desk.sync()
+    state = desk.campaign.state()
+    if name not in state.cases:
+        raise UnknownImage(f"There is no case '{name}'. Go back to the list.")
+    case, who, now_s = state.case(name), desk.who(name), desk.campaign.now_s()
+    mask, record = current_mask(desk, name, who)
+    draft = desk.drafts.find(name, who)
+    reading = case.reading(Task.ANNOTATE)
+    return {
+        **_who(current_caller(), who),
+        "case": _row(case, now_s, {}, who),
+        "blind": _blind(case, who),
+        "mine": holds(case, who, now_s),
+        "draft": draft is not None,
+        "mask": mask is not None,
+        "confidence": _bars(record, case),
+        "axis": record.get("axis") or "auto",
+        "mean_confidence": record.get("mean_confidence"),
+        "next_slice": record.get("next_slice"),
+        "objects": record.get("objects") or {},
+        "asked": case.asked,
+        "may_judge": case.status in (Status.SUBMITTED, Status.FLAGGED, Status.APPROVED) and not case.gold,
+        "own": reading is not None and reading.who == who,
+        "readings": [] if _blind(case, who) or case.gold else [_reading(r) for r in case.readings],
+        "agreements": []
+        if _blind(case, who)
+        else [a for a in _agreements(state, current_caller()) if a["case"] == name],
+        "ohif": ohif_link(desk, name),
+        "stamp": int(now_s),
+    }
+
+
+def current_mask(desk: Any, name: str, who: str) -> tuple[Path | None, dict[str, Any]]:
+    """Return the file and record of the newest mask that a person may see, draft or submitted label."""
+    case = desk.campaign.state().case(name)
+    draft = desk.drafts.find(name, who) if _blind(case, who) else desk.drafts.latest(name)
+    reading = None if _blind(case, who) else case.reading(Task.ANNOTATE)
+    if reading is not None and (draft is None or draft.record["when_s"] <= reading.when_s):
+        label = desk.final_label(name)
+        if label is not None:
+            return label, {**({} if draft is None else draft.record), "image": name}
+    return (None, {}) if draft is None else (draft.file, draft.record)
+
+
+def ohif_link(desk: Any, name: str) -> str | None:
+    """Return the address that opens a case in OHIF; None where the image belongs to no DICOM study."""
+    study = desk.study_uid(name)
+    return f"/ohif/monai-label?{urlencode({'StudyInstanceUIDs': study})}" if study else None
+
+
+def status(state: State) -> dict[str, Any]:
+    """Return progress, people and agreement as JSON values."""
+    return {
+        "events": state.number,
+        "head": f"{state.number}:{state.digest}",
+        "progress": progress(state),
+        "people": [asdict(person) for person in people(state)],
+        "agreement": _agreements(state, current_caller()),
+    }
+
+
+def _who(caller: Caller, who: str) -> dict[str, Any]:
+    return {"who": who, "named": caller.called() is not None, "login": caller.user, "reviewer": caller.may("reviewer")}
+
+
+def _found(state: State, status: str, find: str) -> list[Case]:
+    cases = sorted(state.cases.values(), key=lambda case: case.name)
+    return [c for c in cases if (not status or _shown_status(c) == status) and find.lower() in c.name.lower()]
+
+
+def _row(case: Case, now_s: float, reasons: dict[str, str], who: str) -> dict[str, Any]:
+    lease = case.lease if case.lease is not None and case.lease.live(now_s) else None
+    reading = case.reading(Task.ANNOTATE)
+    confidence = (case.prediction or {}).get("mean_confidence")
+    return {
+        "name": case.name,
+        "status": _shown_status(case),
+        "reason": (lease.reason if lease else "") or reasons.get(case.name, ""),
+        "holder": lease.who if lease else "",
+        "left": words_for(lease.until_s - now_s) if lease else "",
+        "confidence": None if _blind(case, who) else confidence,
+        "annotator": "" if _blind(case, who) else reading.who if reading else "",
+        "minutes": round(reading.active_s / 60, 1) if reading and not _blind(case, who) else None,
+        "note": case.note,
+    }
+
+
+def _shown_status(case: Case) -> str:
+    """A gold case looks like any other."""
+    return str(Status.SUBMITTED if case.gold and case.readings else case.status)
+
+
+def _blind(case: Case, who: str) -> bool:
+    """Tell whether a person reads this case as the second one, and must not see the first one's label."""
+    return case.lease is not None and case.lease.who == who and case.lease.task is not Task.ANNOTATE
+
+
+def _bars(record: dict[str, Any], case: Case) -> list[dict[str, Any]]:
+    asked = (case.asked or {}).get("slice")
+    return [
+        {**entry, "low": entry["value"] < LOW_CONFIDENCE, "asked": entry["slice"] == asked}
+        for entry in record.get("confidence") or ()
+        if entry.get("value") is not None
+    ]
+
+
+def _reading(reading: Any) -> dict[str, Any]:
+    when = datetime.fromtimestamp(reading.when_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"who": reading.who, "when": when, "task": str(reading.task), "minutes": round(reading.active_s / 60, 1)}
+
+
+def _agreements(state: State, caller: Caller) -> list[dict[str, Any]]:
+    """Return second readings; those against gold only to a reviewer who has logged in."""
+    gold = caller.roles is not None and caller.may("reviewer")
+    return [asdict(a) for a in agreements(state, against=(Task.SECOND, Task.GOLD) if gold else (Task.SECOND,))]

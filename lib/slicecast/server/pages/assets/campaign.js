@@ -1,0 +1,79 @@
+"use strict";
+
+const HEARTBEAT_MS = 60000;
+
+function say(text) {
+  const message = document.getElementById("message");
+  message.textContent = text;
+  message.hidden = !text;
+}
+
+async function post(address, body) {
+  const response = await fetch(address, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Requested-With": "slicecast" },
+    body: JSON.stringify(body || {}),
+  });
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.detail || `The server answered ${response.status}.`);
+  return answer;
+}
+
+async function attempt(button, work) {
+  say("");
+  if (button) button.disabled = true;
+  try {
+    await work();
+  } catch (error) {
+    say(error.message);
+    if (button) button.disabled = false;
+  }
+}
+
+function caseAddress(name, action) {
+  return `/campaign/case/${encodeURIComponent(name)}${action ? "/" + action : ""}`;
+}
+
+document.getElementById("who").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = new FormData(event.target).get("who").trim();
+  const age = name ? 31536000 : 0;
+  document.cookie = `slicecast_user=${encodeURIComponent(name)}; path=/; max-age=${age}; SameSite=Lax`;
+  location.reload();
+});
+
+const next = document.getElementById("next");
+if (next) {
+  next.addEventListener("click", () => attempt(next, async () => {
+    const found = await post("/campaign/next");
+    if (!found.id) throw new Error("Nothing is left for you.");
+    location.href = caseAddress(found.id);
+  }));
+}
+
+const page = document.getElementById("case");
+if (page) {
+  const { case: name, mine, ohif, axis } = page.dataset;
+  for (const button of document.querySelectorAll("[data-action]")) {
+    button.addEventListener("click", () => attempt(button, async () => {
+      const body = {};
+      if (button.dataset.ask !== undefined) {
+        const why = prompt(button.dataset.ask);
+        if (why === null) { button.disabled = false; return; }
+        body.why = why;
+      }
+      await post(caseAddress(name, button.dataset.action), body);
+      if (button.dataset.then === "ohif") location.href = ohif;
+      else location.reload();
+    }));
+  }
+  for (const button of document.querySelectorAll("[data-slice]")) {
+    button.addEventListener("click", () => attempt(button, async () => {
+      await post(caseAddress(name, "slice"), { slice: Number(button.dataset.slice), axis });
+      location.reload();
+    }));
+  }
+  if (mine === "1") {
+    setInterval(() => { if (!document.hidden) attempt(null, () => post(caseAddress(name, "heartbeat"))); }, HEARTBEAT_MS);
+  }
+}
