@@ -22,7 +22,7 @@ TREES = {
 LAYERS = (
     {"errors", "types", "config"},
     {"volume"},
-    {"prompts"},
+    {"prompts", "dicom"},
     {"engine", "active", "campaign"},
     {"models"},
     {"training"},

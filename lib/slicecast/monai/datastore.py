@@ -45,7 +45,7 @@ def safe_name(name: str, what: str) -> str:
     return name
 
 
-def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
+def locked(method: Callable[..., Any]) -> Callable[..., Any]:
     """Make a method of the store hold the store's lock, and answer our own errors over HTTP."""
 
     @functools.wraps(method)
@@ -81,7 +81,7 @@ class SafeDatastore(LocalDatastore):
         if options.get("auto_reload"):
             self._handler.on_moved = self._on_moved
 
-    @_locked
+    @locked
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label; the one it replaces is kept as a version."""
         record = self._datastore.objects.get(image_id)
@@ -102,7 +102,7 @@ class SafeDatastore(LocalDatastore):
             self._update_datastore_file(lock=False)
         return image_id
 
-    @_locked
+    @locked
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label; it is kept as a version."""
         tag = _safe_tag(label_tag)
@@ -110,7 +110,7 @@ class SafeDatastore(LocalDatastore):
         super().remove_label(label_id, tag)
         self.refresh()
 
-    @_locked
+    @locked
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Add an image; sent twice it is stored once. Another image of the same id would make its labels wrong."""
         name = safe_name(image_id or self._to_id(Path(image_filename).name)[0], "image id")
@@ -121,27 +121,27 @@ class SafeDatastore(LocalDatastore):
             return name
         raise Conflict(f"There is already another image '{name}'. Choose another id, or remove that image first.")
 
-    @_locked
+    @locked
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Pack the labelled images; there must be some."""
         if not self.get_labeled_images():
             raise NotFound("No image has a final label yet, so there is nothing to pack. Submit a label first.")
         return super().get_dataset_archive(limit_cases)
 
-    remove_image = _locked(LocalDatastore.remove_image)
-    update_image_info = _locked(LocalDatastore.update_image_info)
-    update_label_info = _locked(LocalDatastore.update_label_info)
-    refresh = _locked(LocalDatastore.refresh)
-    list_images = _locked(LocalDatastore.list_images)
-    get_labeled_images = _locked(LocalDatastore.get_labeled_images)
-    get_unlabeled_images = _locked(LocalDatastore.get_unlabeled_images)
-    get_image_info = _locked(LocalDatastore.get_image_info)
-    datalist = _locked(LocalDatastore.datalist)
-    status = _locked(LocalDatastore.status)
-    json = _locked(LocalDatastore.json)
-    _init_from_datastore_file = _locked(LocalDatastore._init_from_datastore_file)
+    remove_image = locked(LocalDatastore.remove_image)
+    update_image_info = locked(LocalDatastore.update_image_info)
+    update_label_info = locked(LocalDatastore.update_label_info)
+    refresh = locked(LocalDatastore.refresh)
+    list_images = locked(LocalDatastore.list_images)
+    get_labeled_images = locked(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = locked(LocalDatastore.get_unlabeled_images)
+    get_image_info = locked(LocalDatastore.get_image_info)
+    datalist = locked(LocalDatastore.datalist)
+    status = locked(LocalDatastore.status)
+    json = locked(LocalDatastore.json)
+    _init_from_datastore_file = locked(LocalDatastore._init_from_datastore_file)
 
-    @_locked
+    @locked
     def _update_datastore_file(self, lock: bool = True) -> None:
         content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
         if lock:

@@ -15,6 +15,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 
 from slicecast.errors import InputError, UnknownImage
+from slicecast.monai.studies import StudiesDatastore
 
 UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.[A-Za-z0-9_.]{1,40})?")
 """How MONAI Label names an uploaded file in the temporary folder; eight random characters cannot be guessed."""
@@ -40,10 +41,13 @@ def find_image(request: Mapping[str, Any], datastore: Datastore, *, sessions: Pa
         raise UnknownImage("The request names no image. Give an image's id, or a session that has not expired.")
     if "/" in name or "\\" in name:
         return FoundImage(_uploaded(name, sessions), None)
-    path = datastore.get_image_uri(name) if name not in (".", "..") else ""
+    if isinstance(datastore, StudiesDatastore):
+        path, own = datastore.scan_path(name), datastore.image_id(name)
+    else:
+        path, own = datastore.get_image_uri(name) if name not in (".", "..") else "", name
     if not path:
         raise UnknownImage(f"There is no image '{name}' in the studies.{_hint(name, datastore)}")
-    return FoundImage(Path(path), name)
+    return FoundImage(Path(path), own)
 
 
 def is_upload(path: Path) -> bool:

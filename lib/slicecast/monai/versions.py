@@ -26,6 +26,7 @@ def keep_version(current: Path, folder: Path, *, extension: str, info: Mapping[s
     target = _free_name(folder, now.strftime("%Y%m%dT%H%M%SZ"), extension)
     try:
         os.link(current, target)
+        sync_folder(folder)
     except OSError:  # another file system, or one without links
         place_file(current, target)
     write_atomically(target.with_name(target.name + ".json"), json.dumps(dict(info), indent=2, default=str).encode())
@@ -61,6 +62,18 @@ def _appearing(target: Path) -> Iterator[BinaryIO]:
 def _publish(temporary: str, target: Path) -> None:
     Path(temporary).chmod(target.stat().st_mode if target.exists() else 0o644)
     Path(temporary).replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk; without it a power cut may undo a rename."""
+    if os.name != "posix":  # Windows has no such thing
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _free_name(folder: Path, stem: str, suffix: str) -> Path:

@@ -107,6 +107,11 @@ def normalise(array: np.ndarray, window: Window) -> np.ndarray:
     return grey
 
 
+def looks_like_ct(volume: Volume) -> bool:
+    """Tell whether a volume is CT: its modality says so, or nothing does and its numbers look like Hounsfield units."""
+    return _is_ct(volume.modality, _sample(volume.array))
+
+
 def _is_ct(modality: str | None, sample: np.ndarray) -> bool:
     if modality is not None:
         return modality.upper() == "CT"

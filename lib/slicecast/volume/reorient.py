@@ -103,6 +103,20 @@ def canonicalise(volume: Volume) -> tuple[Volume, Reorientation]:
     return volume.with_array(array, reorientation.geometry), reorientation
 
 
+def onto_grid(volume: Volume, grid: Geometry) -> Volume:
+    """Bring a volume whose axes are stored in another order or direction onto `grid`; no voxel is resampled.
+
+    Raises:
+        GeometryError: it is not the same grid, however its axes are stored.
+    """
+    canonical, _ = canonicalise(volume)
+    target = Reorientation.of(grid)
+    differences = target.geometry.differences(canonical.geometry)
+    if differences:
+        raise GeometryError(f"The mask lies on another grid than its image: {'; '.join(differences)}. Save it on that.")
+    return volume.with_array(target.to_source_array(canonical.array), grid)
+
+
 def _inverse(permutation: Permutation) -> Permutation:
     return tuple(permutation.index(axis) for axis in range(3))  # type: ignore[return-value]
 

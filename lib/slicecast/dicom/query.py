@@ -1,0 +1,134 @@
+"""Searching series as QIDO-RS does (DICOM PS3.18, 8.3 and 10.6): matching, paging, and what an answer holds."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataset import Dataset
+
+from slicecast.dicom.series import Series
+from slicecast.errors import InputError
+
+CONTROL = ("limit", "offset", "fuzzymatching", "includefield")
+"""Parameters that are no attributes."""
+MAX_RESULTS = 5000
+"""Answers in one page; more are to be asked for with `offset`."""
+
+_STUDY = (
+    *("SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID", "StudyDescription"),
+)
+_SERIES = ("Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "SeriesDate", "SeriesTime")
+_INSTANCE = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns", "BitsAllocated", "NumberOfFrames")
+_RANGES = ("DA", "TM", "DT")
+_HEX = re.compile(r"[0-9A-Fa-f]{8}")
+
+
+def studies(series: Iterable[Series], root: str) -> list[Dataset]:
+    """Describe the studies to which series belong; `root` begins their addresses."""
+    grouped: dict[str, list[Series]] = {}
+    for one in series:
+        grouped.setdefault(str(one.summary.StudyInstanceUID), []).append(one)
+    return [_study(uid, members, root) for uid, members in grouped.items()]
+
+
+def series_of(series: Iterable[Series], root: str) -> list[Dataset]:
+    """Describe series."""
+    found = []
+    for one in series:
+        data = _copy(one.summary, (*_STUDY, *_SERIES, "BodyPartExamined"))
+        data.NumberOfSeriesRelatedInstances = len(one.sop_uids)
+        data.RetrieveURL = f"{root}/studies/{data.StudyInstanceUID}/series/{one.uid}"
+        found.append(data)
+    return found
+
+
+def instances_of(series: Iterable[Series], root: str) -> Iterator[Dataset]:
+    """Describe the instances of series; reads their headers."""
+    for one in series:
+        for uid in one.sop_uids:
+            data = _copy(one.summary, (*_STUDY, *_SERIES))
+            data.update(_copy(one.read(uid, pixels=False), _INSTANCE))
+            data.RetrieveURL = f"{root}/studies/{data.StudyInstanceUID}/series/{one.uid}/instances/{uid}"
+            yield data
+
+
+def select(found: Iterable[Dataset], parameters: Sequence[tuple[str, str]]) -> list[Dataset]:
+    """Keep what matches the parameters of a search, and of that the page that is asked for.
+
+    Keys are keywords or tags; `*` and `?` stand for letters, `a-b` for a range of dates, a comma or backslash
+    separates several UIDs. Letters' case is not regarded. What no attribute is known for matches everything.
+
+    Raises:
+        InputError: limit or offset is no number.
+    """
+    wanted = [(_keyword(key), value) for key, value in parameters if key.lower() not in CONTROL and value]
+    control = {key.lower(): value for key, value in parameters if key.lower() in CONTROL}
+    kept = [data for data in found if all(word is None or _matches(data, word, value) for word, value in wanted)]
+    start = _number(control, "offset", 0)
+    return kept[start : start + min(_number(control, "limit", MAX_RESULTS), MAX_RESULTS)]
+
+
+def _study(uid: str, members: Sequence[Series], root: str) -> Dataset:
+    data = _copy(members[0].summary, _STUDY)
+    data.ModalitiesInStudy = sorted({str(one.summary.get("Modality", "")) for one in members} - {""})
+    data.NumberOfStudyRelatedSeries = len(members)
+    data.NumberOfStudyRelatedInstances = sum(len(one.sop_uids) for one in members)
+    data.InstanceAvailability = "ONLINE"
+    data.RetrieveURL = f"{root}/studies/{uid}"
+    return data
+
+
+def _copy(source: Dataset, words: Iterable[str]) -> Dataset:
+    data = Dataset()
+    for word in words:
+        if word in source:
+            data[word] = source[word]
+    return data
+
+
+def _keyword(key: str) -> str | None:
+    """Turn `00100020` or `PatientID` into a keyword; None for what is not one, such as a path into a sequence."""
+    if _HEX.fullmatch(key):
+        return keyword_for_tag(int(key, 16)) or None
+    return key if tag_for_keyword(key) is not None else None
+
+
+def _matches(data: Dataset, word: str, pattern: str) -> bool:
+    if word not in data:
+        return word not in _known_words() or not pattern.strip("*")
+    element = data[word]
+    values = [str(value) for value in _several(element.value)] or [""]
+    if element.VR in _RANGES and "-" in pattern:
+        low, _, high = pattern.partition("-")
+        return any(value and (not low or value >= low) and (not high or value <= high) for value in values)
+    choices = re.split(r"[,\\]", pattern) if element.VR in ("UI", "CS") else [pattern]
+    return any(_like(value, choice, name=element.VR == "PN") for value in values for choice in choices)
+
+
+def _known_words() -> frozenset[str]:
+    return frozenset((*_STUDY, *_SERIES, *_INSTANCE, "ModalitiesInStudy"))
+
+
+def _several(value: Any) -> list[Any]:
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else [value]
+
+
+def _like(value: str, pattern: str, *, name: bool) -> bool:
+    text, wanted = value.casefold(), pattern.casefold().replace("[", "[[]")
+    if name:
+        text, wanted = text.replace("^", " "), wanted.replace("^", " ")
+    return fnmatchcase(text, wanted)
+
+
+def _number(control: Mapping[str, str], key: str, default: int) -> int:
+    text = control.get(key, "")
+    if not text:
+        return default
+    if not (text.isdecimal() and len(text) < 10):
+        raise InputError(f"'{key}' is '{text[:20]}'; give a whole number from 0.")
+    return int(text)

@@ -1,0 +1,219 @@
+"""Masks as DICOM SEG, and back: one binary segment per label, on the grid of the series that was annotated."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from highdicom import (
+    AlgorithmIdentificationSequence,
+    PixelMeasuresSequence,
+    PlaneOrientationSequence,
+    PlanePositionSequence,
+)
+from highdicom.enum import CoordinateSystemNames
+from highdicom.seg import Segmentation, SegmentDescription
+from highdicom.sr.coding import CodedConcept
+from pydicom.dataset import Dataset
+
+from slicecast.dicom.series import Series
+from slicecast.dicom.terminology import concept, term_for
+from slicecast.dicom.uids import stable_uid
+from slicecast.errors import GeometryError, VolumeError
+from slicecast.volume import Geometry
+
+ALGORITHM = "Slicecast"
+ARTIFICIAL_INTELLIGENCE = CodedConcept("123110", "DCM", "Artificial Intelligence")
+MANUFACTURER = "Slicecast"
+MAX_LABEL = 64
+"""Letters in a segment's label."""
+PLACE_TOLERANCE_MM = 0.1
+"""A frame of a SEG that lies farther than this from every slice belongs to another grid."""
+
+_TYPE_2 = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SegNames:
+    """How a segmentation is named.
+
+    Args:
+        labels: each label's value in the mask, by name.
+        version: of the algorithm.
+        series_uid: of the new series; another one for every version of a label.
+        description: of the new series.
+        creator: who made it.
+    """
+
+    labels: Mapping[str, int]
+    version: str
+    series_uid: str
+    description: str = "Slicecast segmentation"
+    creator: str | None = None
+
+
+def write_seg(mask: np.ndarray, geometry: Geometry, series: Series, names: SegNames) -> Dataset:
+    """Write a mask of a series as DICOM SEG; a label without voxels stays as an empty segment.
+
+    Args:
+        mask: uint8 [k, j, i] on the grid of the series, as `read_volume` of its `scan_path` gives it.
+        geometry: that grid.
+        series: the images that were annotated.
+        names: what the mask's values are, and how to name the object.
+
+    Raises:
+        VolumeError: there is no label, or a value has no name.
+        GeometryError: the series has other slices than the mask.
+    """
+    numbers = _segments(mask, names.labels)
+    sources = source_images(series, geometry)
+    place: dict[str, Any] = {} if len(sources) > 1 else _place(geometry)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The string .* unlikely to represent the intended person name")
+        return _segmentation(numbers, sources, series, names, place)
+
+
+def read_seg(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, int]]:
+    """Put a DICOM SEG onto a grid of slices; where segments overlap, the later one wins.
+
+    Returns:
+        uint8 [k, j, i], and each segment's value by its label.
+
+    Raises:
+        VolumeError: it is not a binary segmentation.
+        GeometryError: it lies on another grid.
+    """
+    if data.get("Modality") != "SEG" or data.get("SegmentationType") != "BINARY":
+        raise VolumeError("Only binary DICOM SEG objects can be read. Export the segmentation as a binary one.")
+    if (data.Columns, data.Rows) != geometry.size_ijk[:2]:
+        raise GeometryError(
+            f"The segmentation has {data.Columns} x {data.Rows} pixels, its images {geometry.size_ijk[:2]}. "
+            "Save it on the images' own grid."
+        )
+    mask = np.zeros(geometry.shape_kji, np.uint8)
+    pixels = np.atleast_3d(data.pixel_array) if data.get("NumberOfFrames", 1) == 1 else data.pixel_array
+    pixels = pixels.reshape(-1, data.Rows, data.Columns)
+    shared = data.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
+    for frame, groups in zip(pixels, data.PerFrameFunctionalGroupsSequence, strict=True):
+        value = int(_group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+        position = _group(groups, shared, "PlanePositionSequence").ImagePositionPatient
+        mask[_slice_at(position, geometry)][frame.astype(bool)] = value
+    return mask, {str(item.SegmentLabel): int(item.SegmentNumber) for item in data.SegmentSequence}
+
+
+def referenced_series(data: Dataset) -> str:
+    """Return the UID of the series that an object is about; "" where it does not say."""
+    sequence = data.get("ReferencedSeriesSequence") or []
+    return str(sequence[0].get("SeriesInstanceUID", "")) if sequence else ""
+
+
+def source_images(series: Series, geometry: Geometry) -> list[Dataset]:
+    """Return the headers of a series in the order of the grid's slices; one of a multi-frame object.
+
+    Raises:
+        GeometryError: there are not as many images as slices.
+    """
+    images = [_complete(series.read(uid, pixels=False)) for uid in series.sop_uids]
+    if len(images) == 1 and int(images[0].get("NumberOfFrames") or 1) == geometry.size_ijk[2]:
+        return images
+    if len(images) != geometry.size_ijk[2]:
+        raise GeometryError(f"The series has {len(images)} images, the mask {geometry.size_ijk[2]} slices.")
+    normal = geometry.direction_matrix[:, 2]
+    return sorted(images, key=lambda image: float(np.dot(np.array(image.ImagePositionPatient, float), normal)))
+
+
+def _segmentation(
+    numbers: np.ndarray, sources: Sequence[Dataset], series: Series, names: SegNames, place: Mapping[str, Any]
+) -> Dataset:
+    return Segmentation(
+        source_images=sources,
+        pixel_array=numbers,
+        segmentation_type="BINARY",
+        segment_descriptions=[_describe(n, name, names, series) for n, name in enumerate(names.labels, start=1)],
+        series_instance_uid=names.series_uid,
+        series_number=int(series.summary.get("SeriesNumber") or 0) + 1000,
+        sop_instance_uid=f"{names.series_uid}.1",
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=ALGORITHM,
+        software_versions=names.version,
+        device_serial_number="0",
+        content_label="SEGMENTATION",
+        content_description=names.description[:64],
+        content_creator_name=names.creator,
+        series_description=names.description[:64],
+        **place,
+    )
+
+
+def _segments(mask: np.ndarray, labels: Mapping[str, int]) -> np.ndarray:
+    """Renumber values to 1, 2, 3 ... in the order of the labels."""
+    table = np.zeros(256, np.uint8)
+    for number, value in enumerate(labels.values(), start=1):
+        table[value] = number
+    unnamed = sorted(set(np.unique(mask).tolist()) - {0} - set(labels.values()))
+    if unnamed or not labels:
+        raise VolumeError(f"The mask's values {unnamed[:8]} have no name. Give each label's name and number.")
+    return table[mask]
+
+
+def _describe(number: int, name: str, names: SegNames, series: Series) -> SegmentDescription:
+    term = term_for(name)
+    category, kind = term.concepts()
+    item = SegmentDescription(
+        segment_number=number,
+        segment_label=name[:MAX_LABEL],
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type="SEMIAUTOMATIC",
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=ALGORITHM, family=ARTIFICIAL_INTELLIGENCE, version=names.version
+        ),
+        tracking_uid=stable_uid("tracking", series.uid, name),
+        tracking_id=name[:MAX_LABEL],
+    )
+    if term.side:
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [concept(term.side)]
+    return item
+
+
+def _place(geometry: Geometry) -> dict[str, Any]:
+    """Say where each slice lies, for a multi-frame source whose frames may be stored in another order."""
+    patient = CoordinateSystemNames.PATIENT
+    i_mm, j_mm, k_mm = geometry.spacing_mm
+    positions = (geometry.index_to_world((0, 0, k)) for k in range(geometry.size_ijk[2]))
+    return {
+        "pixel_measures": PixelMeasuresSequence((j_mm, i_mm), k_mm, k_mm),
+        "plane_orientation": PlaneOrientationSequence(patient, geometry.direction_matrix.T[:2].ravel().tolist()),
+        "plane_positions": [PlanePositionSequence(patient, position.tolist()) for position in positions],
+    }
+
+
+def _complete(image: Dataset) -> Dataset:
+    """Add attributes that must be there, though they may be empty; old files lack some."""
+    for word in _TYPE_2:
+        if word not in image:
+            setattr(image, word, "")
+    return image
+
+
+def _group(groups: Dataset, shared: Dataset, word: str) -> Dataset:
+    for place in (groups, shared):
+        if place.get(word):
+            return place[word][0]
+    raise VolumeError(f"The segmentation lacks {word}, so its frames cannot be placed. Export it again.")
+
+
+def _slice_at(position: Sequence[float], geometry: Geometry) -> int:
+    index = geometry.world_to_index([float(number) for number in position])
+    k = round(float(index[2]))
+    off = np.abs((index - (0, 0, k)) * geometry.spacing_mm).max()
+    if not 0 <= k < geometry.size_ijk[2] or off > PLACE_TOLERANCE_MM:
+        raise GeometryError(
+            f"A frame of the segmentation lies {off:.2f} mm from the images' slices. Save it on their grid."
+        )
+    return k
