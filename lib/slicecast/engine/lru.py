@@ -64,6 +64,12 @@ class Lru(Generic[Value]):
             # What did not stay is still the caller's.
             return self._entries.get(key, (value, nbytes))[0]
 
+    def drop(self, key: Hashable) -> None:
+        """Drop one value, if it is there."""
+        with self._lock:
+            _, nbytes = self._entries.pop(key, (None, 0))
+            self._nbytes -= nbytes
+
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
             return key in self._entries

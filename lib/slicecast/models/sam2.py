@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
 from slicecast.engine.ports import Embedding, Observation, PromptJob, TrackJob
-from slicecast.errors import ConfigError, DeviceUnavailable, WeightsCorrupt
+from slicecast.errors import ConfigError, DeviceUnavailable, OutOfMemory, WeightsCorrupt
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_batch import (
@@ -170,11 +170,29 @@ class Sam2Predictor:
     def _inference(self) -> Iterator[None]:
         # Autocast is thread-local: entering it here, per call, keeps results independent of the thread.
         with (
+            _memory_errors(self.device),
             _threads(1 if self.device.type == "cpu" and self.image_size <= SMALL_INPUT_PX else None),
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16),
         ):
             yield
+
+
+    def release(self) -> None:
+        """Give back what the device holds and nobody uses."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _memory_errors(device: torch.device) -> Iterator[None]:
+    """Raise OutOfMemory for what PyTorch says in several ways."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        raise OutOfMemory(f"The memory of {device} ran out. Close other programs, or use --device cpu.") from error
 
 
 def load_predictor(spec: ModelSpec, *, device: str = "auto", bf16: bool | None = None) -> Sam2Predictor:

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from slicecast.engine.assemble import Track
@@ -10,23 +12,20 @@ from slicecast.engine.memo import AnswerMemo
 from slicecast.engine.ports import SlicePredictor
 from slicecast.engine.propagate import segment
 from slicecast.engine.tracker import Progress, Tracker
+from slicecast.errors import OutOfMemory
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
 from slicecast.service.outcome import Clock, teller, to_result, to_stored
 from slicecast.service.queue import DeviceQueue
+from slicecast.service.relief import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor
 from slicecast.service.request import MAX_OBJECTS, SegmentRequest, place
 from slicecast.service.results import NextSlice, OnSlice, SegmentResult, SliceConfidence
+from slicecast.service.settings import MB, EngineSettings, engine_settings
 from slicecast.service.studies import Studies
 from slicecast.service.turns import SharedPredictor, Work
 from slicecast.volume import choose_axis
 
 __all__ = ["MAX_OBJECTS", "NextSlice", "SegmentRequest", "SegmentResult", "SegmentService", "SliceConfidence"]
-
-EMBEDDING_BYTES = 1 << 30
-"""Budget of encoded slices kept between requests."""
-
-ANSWER_BYTES = 1 << 29
-"""Budget of the model's answers kept between requests, so that a correction costs what it changes."""
 
 
 class SegmentService:
@@ -36,8 +35,9 @@ class SegmentService:
         model: name in the registry. Default: see ``slicecast.models.weights``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
         predictor: use this one instead of loading a model.
-        embedding_bytes: budget of encoded slices.
-        answer_bytes: budget of the model's answers.
+        embedding_bytes: budget of encoded slices. Default: that of the settings.
+        settings: what is kept. Default: `configs/engine.yaml`.
+        fallback: makes the predictor for what the device has no memory for. Default: the same model on the CPU.
         queue: orders the work of all users.
     """
 
@@ -47,8 +47,9 @@ class SegmentService:
         model: str | None = None,
         device: str = "auto",
         predictor: SlicePredictor | None = None,
-        embedding_bytes: int = EMBEDDING_BYTES,
-        answer_bytes: int = ANSWER_BYTES,
+        embedding_bytes: int | None = None,
+        settings: EngineSettings | None = None,
+        fallback: Callable[[], SlicePredictor] | None = None,
         queue: DeviceQueue | None = None,
     ) -> None:
         self._model = model
@@ -58,8 +59,11 @@ class SegmentService:
         self._given = predictor is not None
         self._predictor = None if predictor is None else SharedPredictor(predictor, self.queue)
         self.studies = Studies()
-        self.cache = EmbeddingCache(embedding_bytes)
-        self.memo = AnswerMemo(answer_bytes)
+        self.settings = settings or engine_settings()
+        self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
+        self.memo = AnswerMemo(self.settings.answer_mb * MB)
+        self._fallback = fallback
+        self._last_resort: SharedPredictor | None = None
 
     @property
     def predictor(self) -> SharedPredictor:
@@ -118,27 +122,69 @@ class SegmentService:
             ResourceError: weights or device are missing.
             Cancelled: the user stopped it, and wants no partial result.
         """
-        clock = Clock()
+        work = _Work(request, progress, cancelled, on_slice, keep_partial, earlier, on_tracks)
+        try:
+            return self._carry_out(work, self.predictor)
+        except OutOfMemory:
+            other = self._other_device()
+            if other is None:
+                raise
+            result = self._carry_out(work, other)
+            return replace(result, warnings=(*result.warnings, ON_THE_CPU))
+
+    def release(self) -> None:
+        """Give back the memory of what was kept between requests."""
+        self.cache.clear()
+        self.memo.clear()
+        self.predictor.release()
+
+    def _carry_out(self, work: "_Work", predictor: SharedPredictor) -> SegmentResult:
+        request, clock = work.request, Clock()
         study = self.studies.open(Path(request.image))
         axis = choose_axis(study.volume.geometry, request.axis)
         window = study.window(request.window)
         prompts, limits = place(request, study.reorientation, axis)
         clock.lap("read")
+        careful = CarefulPredictor(predictor, self.release)
         tracker = Tracker(
-            self.predictor,
+            careful,
             study.frames(axis, window),
             self.cache,
             request.options,
-            progress or (lambda done, what: None),
-            cancelled or (lambda: False),
+            work.progress or (lambda done, what: None),
+            work.cancelled or (lambda: False),
             self.memo,
-            teller(on_slice, study, axis, prompts, clock),
-            keep_partial,
+            teller(work.on_slice, study, axis, prompts, clock),
+            work.keep_partial,
         )
-        found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only, earlier=earlier)
-        if on_tracks is not None:
-            on_tracks(found.tracks)
+        found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only, earlier=work.earlier)
+        if work.on_tracks is not None:
+            work.on_tracks(found.tracks)
         clock.lap("propagate")
         mask = to_stored(found, study, axis)
         clock.lap("post")
-        return to_result(request, study, axis, window, found, mask, clock.seconds(encode=tracker.encode_s))
+        result = to_result(request, study, axis, window, found, mask, clock.seconds(encode=tracker.encode_s))
+        return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if careful.relieved else result
+
+    def _other_device(self) -> SharedPredictor | None:
+        """Return the predictor for what the device has no memory for; None where there is no other."""
+        with self._guard:
+            if self._last_resort is None and self._predictor is not None:
+                make = self._fallback
+                if make is None and not self._given and not self._predictor.on_cpu:
+                    make = partial(load_predictor, choose_model(self._model), device="cpu")
+                self._last_resort = None if make is None else SharedPredictor(make(), self.queue, place="/fallback")
+            return self._last_resort
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One request, and whom to tell; see :meth:`SegmentService.segment`."""
+
+    request: SegmentRequest
+    progress: Progress | None
+    cancelled: Callable[[], bool] | None
+    on_slice: OnSlice | None
+    keep_partial: bool
+    earlier: Mapping[str, Track] | None
+    on_tracks: Callable[[Mapping[str, Track]], None] | None

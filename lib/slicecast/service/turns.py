@@ -27,18 +27,34 @@ class Work:
 
 
 class SharedPredictor:
-    """A predictor that many threads share; each call is one step in the queue, so a long job cannot starve a click."""
+    """A predictor that many threads share; each call is one step in the queue, so a long job cannot starve a click.
 
-    def __init__(self, predictor: SlicePredictor, queue: DeviceQueue) -> None:
+    Args:
+        place: where it runs, if that is not where its like runs: what the two keep is not mixed up.
+    """
+
+    def __init__(self, predictor: SlicePredictor, queue: DeviceQueue, *, place: str = "") -> None:
         self._predictor = predictor
         self._queue = queue
         self._guard = threading.Lock()
         self._work = Work()
         self.image_size = predictor.image_size
         self.memory_length = predictor.memory_length
-        self.fingerprint = predictor.fingerprint
+        self.fingerprint = predictor.fingerprint + place
         self.zoom = predictor.zoom
         self.evidence = predictor.evidence
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model's memory is the computer's."""
+        return str(getattr(self._predictor, "device", "cpu")) == "cpu"
+
+    def release(self) -> None:
+        """Give back what the device holds and nobody uses."""
+        release = getattr(self._predictor, "release", None)
+        if release is not None:
+            with self._queue.step():
+                release()
 
     @property
     def work(self) -> Work:
