@@ -15,16 +15,24 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 import yaml
-from crowd import WAIT_S, SessionClient, centre, wait_until, write_pipes
 from labelserver import copy_app
 from prometheus_client.parser import text_string_to_metric_families
 
+from slicecast.bench.crowd import ANSWER_LIMIT_S as WAIT_S
+from slicecast.bench.crowd import SessionClient, centre, write_pipes
 from slicecast.bench.server_process import serving
 from slicecast.config import project_dir
 
 SLICES = 120
 SOAK_S = float(os.environ.get("SOAK_S", "60"))
 """How long the soak test runs; ten minutes before a release."""
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 def start(folder: Path, *, pipes: int, slices: int = SLICES, **queue):
