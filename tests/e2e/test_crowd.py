@@ -173,16 +173,19 @@ def test_a_killed_server_loses_no_prompt(tmp_path):
             for seen, _ in enumerate(session.lines()):
                 if seen == 8:
                     os.kill(server.pid, signal.SIGKILL)
+        session.http.close()
     with again(tmp_path / "killed") as server:
         session = SessionClient(server.url, "pipe0", name="anna", session=session.address)
         now = session.state()
         assert (now["prompts"], now["revision"]) == (said["prompts"], said["revision"])
         resumed = session.result()
+        session.close()
     with start(tmp_path / "quiet", pipes=1) as server:
         quiet = SessionClient(server.url, "pipe0", name="anna")
         for ijk in clicks:
             quiet.click(ijk)
         assert quiet.result() == resumed
+        quiet.close()
 
 
 def annotate_for_a_while(url, number, until):
