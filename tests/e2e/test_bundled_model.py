@@ -1,7 +1,8 @@
-"""The bundled weights keep what their card says, on generated clips that training never saw."""
+"""The bundled weights keep what their card says: on generated clips that training never saw, and on the sample data."""
 
 import pytest
 
+from slicecast.evaluation.promote import FLOOR_CASES, PROMPTS, dice_by_prompt, sample_cases
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.weights import load_state_dict
@@ -24,3 +25,17 @@ def test_bundled_weights_keep_their_iou(numbers, prompt, least):
 
 def test_the_object_score_tells_slices_without_the_object(numbers):
     assert numbers["presence_auc"] > 0.65
+
+
+@pytest.fixture(scope="module")
+def sample_dice():
+    cases = [files for files in sample_cases() if files.id in FLOOR_CASES]
+    assert len(cases) == len(FLOOR_CASES)
+    scores = dice_by_prompt(bundled_spec(), cases, device="cpu")
+    return {prompt: sum(values) / len(values) for prompt, values in scores.items()}
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_bundled_weights_reach_their_stated_dice_on_the_sample_data(sample_dice, prompt):
+    """The floors are in configs/models.yaml; they rise with better weights, and never fall."""
+    assert sample_dice[prompt] >= bundled_spec().floors[prompt]

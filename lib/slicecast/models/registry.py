@@ -4,7 +4,8 @@ The order of the file is an order of preference: see :func:`slicecast.models.wei
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slicecast.config import build, config_dir, read_config
@@ -26,6 +27,7 @@ class ModelSpec:
         architecture: YAML path, absolute or inside the ``sam2`` package; None where unsupported.
         image_size: pixels of the square input.
         file: name of the weights file.
+        folder: where the file is, if not at the usual place.
         licence: licence of the weights, with any condition on their use.
         url: where to pull from; None for the bundled model.
         bytes: size of the file.
@@ -35,6 +37,7 @@ class ModelSpec:
         dense_prompts: clicks and boxes are drawn into the dense prompt.
         zoom: the engine crops around the object unless told otherwise.
         evidence: the engine tells the model how much each pixel looks like the object, unless told otherwise.
+        floors: mean Dice that the bundled weights must reach on sample data, by prompt; a test holds them to it.
         notes: what else a user should know.
         unsupported: why this version cannot run it; empty where it can.
 
@@ -56,6 +59,8 @@ class ModelSpec:
     dense_prompts: bool = False
     zoom: bool = False
     evidence: bool = False
+    folder: str = ""
+    floors: Mapping[str, float] = field(default_factory=dict, hash=False)
     notes: str = ""
     unsupported: str = ""
 

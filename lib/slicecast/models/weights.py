@@ -72,7 +72,8 @@ def require_supported(spec: ModelSpec) -> ModelSpec:
 
 def weights_path(spec: ModelSpec) -> Path:
     """Return where the weights belong on this machine; the file may not be there."""
-    return (BUNDLED_DIR if spec.bundled else config.home_dir() / "models") / spec.file
+    usual = BUNDLED_DIR if spec.bundled else config.home_dir() / "models"
+    return (Path(spec.folder).expanduser() if spec.folder else usual) / spec.file
 
 
 def is_present(spec: ModelSpec) -> bool:
