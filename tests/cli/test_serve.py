@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from slicecast.cli import serve
 from slicecast.errors import ConfigError, ResourceError, UnknownModel
+from slicecast.service.users import Users
 
 
 @pytest.fixture
@@ -124,3 +125,25 @@ def test_an_unknown_model(started, folders):
     with pytest.raises(UnknownModel, match="sam9"):
         run(folders, "--model", "sam9")
     assert started == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.5", "station7"])
+def test_opening_the_server_needs_logins(started, folders, host, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"nobody would have to log in. Add yourself with `slicecast users add"):
+        serve.check_logins(host, insecure=False)
+    serve.check_logins(host, insecure=True)
+    monkeypatch.setenv("SLICECAST_USERS", str(tmp_path / "users.json"))
+    Users(tmp_path / "users.json").add("anna", role="admin")
+    serve.check_logins(host, insecure=False)
+
+
+def test_insecure_is_said_to_the_server(started, folders):
+    run(folders, "--host", "0.0.0.0", "--insecure")
+    assert started[0][-3:] == ["--conf", "insecure", "true"]
+    with pytest.raises(ConfigError):
+        run(folders, "--host", "0.0.0.0")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_this_machine_needs_none(host):
+    serve.check_logins(host, insecure=False)

@@ -59,7 +59,7 @@ def test_what_cannot_be_added(users):
     users.add("anna", role="admin")
     with pytest.raises(Conflict, match="already a user 'anna'"):
         users.add("anna", role="annotator")
-    with pytest.raises(ConfigError, match="no role 'king'. Choose annotator, reviewer, admin"):
+    with pytest.raises(ConfigError, match=r"no role 'king'\. Choose annotator, reviewer, admin"):
         users.add("ben", role="king")
 
 

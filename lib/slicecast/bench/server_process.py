@@ -85,6 +85,8 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
+    except urllib.error.HTTPError as error:
+        return error.code == 401  # it asks for a login
     except (urllib.error.URLError, OSError):
         return False
 

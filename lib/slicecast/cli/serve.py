@@ -3,13 +3,17 @@
 import json
 import os
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from slicecast.config import users_file
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
+from slicecast.service.auth import auth_settings
+from slicecast.service.users import Users
 
 app = typer.Typer(add_completion=False)
 
@@ -24,6 +28,7 @@ Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; emp
 Labels = Annotated[str, typer.Option(help="Names of the structures, separated by commas.")]
 Conf = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the app; repeatable.")]
 AppFolder = Annotated[Path, typer.Option("--app", help="Folder of the MONAI Label app.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Open the server to the network without any login.")]
 Verbose = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
 
 
@@ -37,6 +42,7 @@ def serve(
     conf: Conf = None,
     app_dir: AppFolder = REPOSITORY / "apps" / "sam2",
     verbose: Verbose = "INFO",
+    insecure: Insecure = False,
 ) -> None:
     """Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client.
 
@@ -44,9 +50,10 @@ def serve(
     Example: slicecast serve --studies sample-data/studies --labels "spleen,liver"
     """
     check_folders(studies, app_dir)
+    check_logins(host, insecure=insecure)
     check_port(host, port)
     choose_model(model or None)
-    named = {"model": model, "labels": labels or described_labels(studies)}
+    named = {"model": model, "labels": labels or described_labels(studies), "insecure": "true" if insecure else ""}
     pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
     typer.echo(_welcome(studies, host, port))
     arguments = ["--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
@@ -84,6 +91,28 @@ def check_folders(studies: str, app_dir: Path) -> None:
     if not Path(studies).is_dir():
         raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
     _require_writable(Path(studies), "labels are saved there. Change its owner, or use a copy")
+
+
+def check_logins(host: str, *, insecure: bool) -> None:
+    """Refuse to open a server to the network that would let everybody in.
+
+    Raises:
+        ConfigError: nobody would have to log in.
+    """
+    if is_loopback(host) or insecure or Users(users_file()).all() or auth_settings().oidc_issuer:
+        return
+    raise ConfigError(
+        f"--host {host} opens the server to the network, and nobody would have to log in. Add yourself with "
+        "`slicecast users add NAME --role admin` (or set oidc_issuer in server.yaml), or say --insecure."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def described_labels(studies: str) -> str:

@@ -29,7 +29,7 @@ class LimitBody:
         if claimed.isdecimal() and int(claimed) > limit:
             await JSONResponse({"detail": _too_large(limit)}, status_code=413)(scope, receive, send)
             return
-        received = 0
+        received, begun = 0, False
 
         async def counting() -> Message:
             nonlocal received
@@ -39,7 +39,17 @@ class LimitBody:
                 raise HTTPException(413, detail=_too_large(limit))
             return message
 
-        await self._app(scope, counting, send)
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, counting, noting)
+        except HTTPException:  # where nobody between here and the route has made an answer of it
+            if begun or received <= limit:
+                raise
+            await JSONResponse({"detail": _too_large(limit)}, status_code=413)(scope, receive, send)
 
     def _limit(self, scope: Scope) -> int | None:
         if scope["type"] != "http":

@@ -6,6 +6,7 @@ from typing import Any
 
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError
+from slicecast.service.auth import AuthSettings
 from slicecast.service.queue import QueueSettings
 
 FILE = "server.yaml"
@@ -50,6 +51,35 @@ class ProxySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one request may bring; whatever is larger is answered with 413.
+
+    Args:
+        body_mb: largest request that brings no file, in MiB.
+        upload_mb: largest request that brings files, in MiB.
+        unpacked_mb: what an archive may unpack to, in MiB.
+        files: of one upload or archive.
+        json_depth: lists and objects inside each other.
+        points: clicks of one request.
+        voxels_million: of one volume, in 1024 x 1024.
+
+    Raises:
+        ConfigError: a value is not a positive whole number.
+    """
+
+    body_mb: int = 8
+    upload_mb: int = 2048
+    unpacked_mb: int = 8192
+    files: int = 5000
+    json_depth: int = 32
+    points: int = 10_000
+    voxels_million: int = 1024
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """All limits.
 
@@ -57,11 +87,15 @@ class ServerSettings:
         queue: of work on the device.
         sessions: of the routes for sessions.
         proxy: of the way to the DICOM server.
+        limits: of one request.
+        auth: logins.
     """
 
     queue: QueueSettings = field(default_factory=QueueSettings)
     sessions: SessionSettings = field(default_factory=SessionSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    auth: AuthSettings = field(default_factory=AuthSettings)
 
 
 @cache
@@ -71,7 +105,13 @@ def server_settings() -> ServerSettings:
     Raises:
         ConfigError: the file is missing, or a setting is unknown or out of range.
     """
-    parts: dict[str, Any] = {"queue": QueueSettings, "sessions": SessionSettings, "proxy": ProxySettings}
+    parts: dict[str, Any] = {
+        "queue": QueueSettings,
+        "sessions": SessionSettings,
+        "proxy": ProxySettings,
+        "limits": RequestLimits,
+        "auth": AuthSettings,
+    }
     content = read_config(FILE, known=parts)
     return ServerSettings(
         **{name: build(parts[name], given, where=f"{FILE}: {name}") for name, given in content.items()}
