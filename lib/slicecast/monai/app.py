@@ -58,6 +58,7 @@ class AppConfig:
         follow_links: list links in the studies that lead out of them.
         strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`).
         preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.carry`).
+        insecure: answer other machines although nobody logs in (see `slicecast.server.gate`).
     """
 
     labels: tuple[str, ...] = DEFAULT_LABELS
@@ -66,6 +67,7 @@ class AppConfig:
     follow_links: bool = False
     strategy: str = RANDOM
     preannotate: bool = True
+    insecure: bool = False
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
@@ -84,6 +86,7 @@ class AppConfig:
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
             strategy=given.get("strategy") or RANDOM,
             preannotate=_switch("preannotate", given.get("preannotate", "true")),
+            insecure=_switch("insecure", given.get("insecure", "false")),
         )
 
 
