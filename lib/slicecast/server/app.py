@@ -99,7 +99,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = app_instance().service
         app.state.desk = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
-        yield
+        with app.state.service.idle.running():
+            yield
 
 
 def _desk(app: FastAPI) -> Desk:

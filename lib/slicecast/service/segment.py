@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slicecast.engine.assemble import Track
 from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.frames import whole_view
 from slicecast.engine.memo import AnswerMemo
 from slicecast.engine.ports import SlicePredictor
 from slicecast.engine.propagate import segment
@@ -15,6 +16,7 @@ from slicecast.engine.tracker import Progress, Tracker
 from slicecast.errors import OutOfMemory
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
+from slicecast.service.idle import IdleEncoder, Wish, rest_of
 from slicecast.service.outcome import Clock, teller, to_result, to_stored
 from slicecast.service.queue import DeviceQueue
 from slicecast.service.relief import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor
@@ -62,6 +64,7 @@ class SegmentService:
         self.settings = settings or engine_settings()
         self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
         self.memo = AnswerMemo(self.settings.answer_mb * MB)
+        self.idle = IdleEncoder(self.queue, self.cache, enabled=self.settings.idle_encode)
         self._fallback = fallback
         self._last_resort: SharedPredictor | None = None
 
@@ -132,6 +135,21 @@ class SegmentService:
             result = self._carry_out(work, other)
             return replace(result, warnings=(*result.warnings, ON_THE_CPU))
 
+    def prepare(self, image: Path, *, axis: str = "auto", window: str = "auto") -> None:
+        """Open an image that will be asked for next, and encode it, while nobody waits.
+
+        Only where ``idle.running()``: otherwise nothing happens. A model that zooms looks at the whole slice first.
+        """
+
+        def wish() -> Wish:
+            study = self.studies.open(image)
+            frames = study.frames(choose_axis(study.volume.geometry, axis), study.window(window))
+            view = whole_view(frames)
+            middle = sorted(range(frames.count), key=lambda n: abs(n - frames.count // 2))
+            return Wish(str(image), self.predictor, frames, [(n, view) for n in middle])
+
+        self.idle.wish(wish)
+
     def release(self) -> None:
         """Give back the memory of what was kept between requests."""
         self.cache.clear()
@@ -160,6 +178,9 @@ class SegmentService:
         found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only, earlier=work.earlier)
         if work.on_tracks is not None:
             work.on_tracks(found.tracks)
+        if not request.slices_only and not found.partial:
+            wish = Wish(str(request.image), predictor, tracker.frames, rest_of(tracker.frames, found.tracks))
+            self.idle.wish(lambda: wish)
         clock.lap("propagate")
         mask = to_stored(found, study, axis)
         clock.lap("post")
