@@ -27,6 +27,7 @@ from slicecast.monai.carry import Carrier
 from slicecast.monai.datastore import SafeDatastore
 from slicecast.monai.door import http_errors
 from slicecast.monai.images import FoundImage, find_image
+from slicecast.monai.pacs import open_pacs
 from slicecast.monai.request import BACKGROUND, MAX_LABELS, RESERVED
 from slicecast.monai.scoring import ScoringQueue, record_result
 from slicecast.monai.sessions import SafeSessions
@@ -57,8 +58,8 @@ class AppConfig:
         device: auto, cpu, cuda, cuda:1, mps.
         follow_links: list links in the studies that lead out of them.
         strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`).
-        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.carry`).
         insecure: answer other machines although nobody logs in (see `slicecast.server.gate`).
+        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.carry`).
     """
 
     labels: tuple[str, ...] = DEFAULT_LABELS
@@ -66,8 +67,8 @@ class AppConfig:
     device: str = "auto"
     follow_links: bool = False
     strategy: str = RANDOM
-    preannotate: bool = True
     insecure: bool = False
+    preannotate: bool = True
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
@@ -85,8 +86,8 @@ class AppConfig:
             device=given.get("device") or "auto",
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
             strategy=given.get("strategy") or RANDOM,
-            preannotate=_switch("preannotate", given.get("preannotate", "true")),
             insecure=_switch("insecure", given.get("insecure", "false")),
+            preannotate=_switch("preannotate", given.get("preannotate", "true")),
         )
 
 
@@ -111,7 +112,9 @@ class AppBehaviour(MONAILabelApp):
         """Open the studies: a folder safely, a server as MONAI Label does."""
         if self.studies.startswith(("http://", "https://")):
             settings.MONAI_LABEL_DICOMWEB_CACHE_PATH = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or str(self._cache)
-            return super().init_datastore()
+            if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
+                return super().init_datastore()
+            return open_pacs(self.studies, Path(settings.MONAI_LABEL_DICOMWEB_CACHE_PATH))
         return StudiesDatastore(
             self.studies,
             follow_links=self.config.follow_links,

@@ -15,6 +15,7 @@ from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from pydicom.dataset import Dataset
 
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.series import Series
@@ -135,6 +136,11 @@ class StudiesDatastore(SafeDatastore):
             raise InputError(f"The DICOM series {image_id} stays. Move its files out of the studies.")
         super().remove_image(image_id)
 
+    def dicom_names(self, image_id: str) -> dict[str, str]:
+        """Return an image's UIDs and the like, with which OHIF opens it; nothing where it has none."""
+        series = self.catalogue.of_image(image_id)
+        return series_names(series.summary) if series else {}
+
     def _on_own_grid(self, name: str, own: str, label: Path, folder: Path) -> Path:
         """Turn a label that was made under a series' UID to the order in which the image's file stores its slices."""
         if name == own or self._is_series(own):
@@ -197,7 +203,7 @@ class StudiesDatastore(SafeDatastore):
         added = super()._add_non_existing_images()
         for uid, series in self.catalogue.dicom_series().items():
             if series.image_id and uid not in self._datastore.objects:
-                info = {"ts": int(self._clock().timestamp()), "name": uid, **series_names(series)}
+                info = {"ts": int(self._clock().timestamp()), "name": uid, **series_names(series.summary)}
                 self._datastore.objects[uid] = ImageLabelModel(image=DataModel(info=info, ext=SERIES_EXTENSION))
                 added += 1
         return added
@@ -225,13 +231,12 @@ class StudiesDatastore(SafeDatastore):
         return (Path(self._datastore.image_path()) / self._filename(name, extension)).exists()
 
 
-def series_names(series: Series) -> dict[str, str]:
+def series_names(summary: Dataset) -> dict[str, str]:
     """Return what OHIF and the user want to know of a series."""
     words = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
-    return {word: str(series.summary.get(word, "")) for word in words}
+    return {word: str(summary.get(word, "")) for word in words}
 
 
 def dicom_names(store: Datastore, image_id: str) -> dict[str, str]:
     """Return an image's UIDs and the like, with which OHIF opens it; nothing where it has none."""
-    series = store.catalogue.of_image(image_id) if isinstance(store, StudiesDatastore) else None
-    return series_names(series) if series else {}
+    return store.dicom_names(image_id) if isinstance(store, StudiesDatastore) else {}
