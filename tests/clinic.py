@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import SimpleITK as sitk
 from labelserver import ROOT, copy_app
 
 from slicecast.bench.sample_data import DICOM_CASE, write_dicom_series
 from slicecast.bench.server_process import free_port, running_server, serving
-from slicecast.volume import read_volume
+from slicecast.volume import Geometry, read_volume
 
 SAMPLES = ROOT / "sample-data"
 PICTURES = ROOT / "build" / "browser"
@@ -98,9 +99,33 @@ def study_uids(dicom_folder: Path) -> dict[str, str]:
     return {name: str(pydicom.dcmread(file, stop_before_pixels=True).StudyInstanceUID) for name, file in firsts.items()}
 
 
-def truth_of(case: str, label: str) -> np.ndarray:
-    """Return the true voxels [k, j, i] of a label."""
-    return read_volume(SAMPLES / "truth" / f"{case}.nii.gz").array == TRUTH_VALUES[label]
+def write_nifti_studies(folder: Path) -> Path:
+    """Write the same scans as NIfTI files, the first one stored as RAS."""
+    folder.mkdir(parents=True)
+    scan = read_volume(SAMPLES / "dicom" / DICOM_CASE)
+    image = sitk.GetImageFromArray(scan.array)
+    image.CopyInformation(sitk.ReadImage(str(SAMPLES / "truth" / f"{DICOM_CASE}.nii.gz")))
+    sitk.WriteImage(sitk.DICOMOrient(image, "RAS"), str(folder / f"{DICOM_CASE}.nii.gz"))
+    shutil.copy(SAMPLES / "studies" / f"{SECOND_CASE}.nii.gz", folder)
+    return folder
+
+
+def served_uids(url: str) -> dict[str, str]:
+    """Ask a labelling server, as OHIF does, for the StudyInstanceUID of each patient."""
+    with urllib.request.urlopen(f"{url}/proxy/dicom/qido/studies", timeout=60) as answer:
+        found = json.load(answer)
+    return {study["00100020"]["Value"][0]: study["0020000D"]["Value"][0] for study in found}
+
+
+def truth_on(grid: Geometry, case: str, label: str) -> np.ndarray:
+    """Return the true voxels [k, j, i] of a label, on the grid on which a viewer shows the case."""
+    truth = read_volume(SAMPLES / "truth" / f"{case}.nii.gz")
+    i, j, k = np.meshgrid(*(np.arange(n) for n in grid.size_ijk), indexing="ij")
+    exact = truth.geometry.world_to_index(grid.index_to_world(np.stack([i, j, k], axis=-1).reshape(-1, 3)))
+    index = exact.round().astype(int)
+    assert np.abs(exact - index).max() < 0.01, "the viewer's voxels are not those of the file"
+    values = truth.array[index[:, 2], index[:, 1], index[:, 0]]
+    return (values == TRUTH_VALUES[label]).reshape(grid.size_ijk).transpose(2, 1, 0)
 
 
 def inside(mask: np.ndarray) -> tuple[int, int, int]:

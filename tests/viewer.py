@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from slicecast.volume import Geometry
+
 WAIT_MS = 180_000
 """SwiftShader draws without a GPU, on whatever cores are left."""
 
@@ -17,6 +19,13 @@ VOLUME = """() => {
     return volume?.loadStatus?.loaded ? volume.dimensions : null;
 }"""
 """Size (i, j, k) of the loaded volume, or null."""
+
+GRID = """() => {
+    const viewport = window.cornerstone.getRenderingEngines()[0].getViewport('mpr-axial');
+    const {dimensions, spacing, origin, direction} = window.cornerstone.cache.getVolume(viewport.getVolumeId());
+    return [dimensions, spacing, origin, direction].map((numbers) => Array.from(numbers));
+}"""
+"""Where the volume's voxels lie in the patient."""
 
 SHOW_VOXEL = """(ijk) => {
     const viewport = window.cornerstone.getRenderingEngines()[0].getViewport('mpr-axial');
@@ -73,6 +82,12 @@ class Viewer:
         if notice.is_visible():
             notice.click()
         return tuple(size)
+
+    def grid(self) -> Geometry:
+        """Return where the viewer's voxels lie in the patient."""
+        size, spacing, origin, direction = self.page.evaluate(GRID)
+        rows = np.array(direction).reshape(3, 3)  # one axis a row; ours are columns
+        return Geometry(tuple(size), tuple(spacing), tuple(origin), rows.T)
 
     def connect(self) -> None:
         """Connect the panel to the server that its address field names."""

@@ -6,7 +6,20 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from clinic import LABELS, PICTURES, SECOND_CASE, Place, dice, inside, labelling, study_uids, truth_of
+from clinic import (
+    LABELS,
+    PICTURES,
+    SECOND_CASE,
+    Place,
+    dice,
+    inside,
+    labelling,
+    served_uids,
+    study_uids,
+    truth_on,
+    write_dicom_studies,
+    write_nifti_studies,
+)
 from labelserver import read_mask
 from viewer import Viewer
 
@@ -15,12 +28,22 @@ from slicecast.bench.sample_data import DICOM_CASE
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module", params=["orthanc"])
-def place(request, dicom_folder, tmp_path_factory) -> Iterator[Place]:
+@pytest.fixture(scope="module", params=["orthanc", "dicom", "nifti"])
+def place(request, tmp_path_factory) -> Iterator[Place]:
     """A labelling server on each kind of store."""
-    stores = {"orthanc": lambda: request.getfixturevalue("orthanc"), "dicom": lambda: dicom_folder}
+    stores = {
+        "orthanc": lambda: request.getfixturevalue("orthanc"),
+        "dicom": lambda: write_dicom_studies(tmp_path_factory.mktemp("dicom") / "studies"),
+        "nifti": lambda: write_nifti_studies(tmp_path_factory.mktemp("nifti") / "studies"),
+    }
     with labelling(stores[request.param](), tmp_path_factory.mktemp(request.param)) as place:
         yield place
+
+
+@pytest.fixture
+def uids(place: Place, request, dicom_folder) -> dict[str, str]:
+    """The StudyInstanceUID of each case."""
+    return served_uids(place.url) if request.node.callspec.params["place"] == "nifti" else study_uids(dicom_folder)
 
 
 @pytest.fixture
@@ -35,10 +58,9 @@ def sent(answer) -> dict:
     return json.loads(body[body.index("{") : body.rindex("}") + 1])
 
 
-def test_the_whole_way(viewer, dicom_folder, tmp_path):
-    uids = study_uids(dicom_folder)
-    liver = truth_of(DICOM_CASE, "liver")
-    assert viewer.open(uids[DICOM_CASE]) == liver.shape[::-1]
+def test_the_whole_way(viewer, uids, tmp_path):
+    assert viewer.open(uids[DICOM_CASE]) == (96, 96, 24)
+    liver = truth_on(viewer.grid(), DICOM_CASE, "liver")
     assert viewer.server() == f"{viewer.url}/"
     viewer.connect()
     viewer.point_prompts("sam2_single")
@@ -76,12 +98,12 @@ def test_the_whole_way(viewer, dicom_folder, tmp_path):
     assert chosen["StudyInstanceUID"] in viewer.page.url
 
 
-def test_every_label_keeps_its_name(viewer, dicom_folder):
+def test_every_label_keeps_its_name(viewer, uids):
     """The labels are visited in another order than the server lists them, with the background between."""
-    viewer.open(study_uids(dicom_folder)[SECOND_CASE])
+    viewer.open(uids[SECOND_CASE])
     viewer.connect()
     viewer.point_prompts("sam2")
-    truth = {name: truth_of(SECOND_CASE, name) for name in LABELS}
+    truth = {name: truth_on(viewer.grid(), SECOND_CASE, name) for name in LABELS}
     viewer.choose("spleen")
     viewer.choose("kidney_left")
     viewer.click_voxel(inside(truth["kidney_left"]))
