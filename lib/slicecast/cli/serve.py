@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 UVICORN_APP = "slicecast.server.app:app"
 
 
-Studies = Annotated[str, typer.Option(help="Folder of images (NIfTI, NRRD, MHA), or address of a DICOMweb server.")]
+Studies = Annotated[str, typer.Option(help="Folder of images (NIfTI, NRRD, MHA, DICOM), or address of a DICOMweb server.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens the server to the network.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]

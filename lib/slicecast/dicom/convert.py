@@ -17,7 +17,12 @@ from slicecast.dicom.uids import stable_uid
 from slicecast.volume import Geometry, Volume, choose_window
 from slicecast.volume.intensity import looks_like_ct
 
-IMPLEMENTATION_UID = stable_uid("slicecast", "implementation")
+
+def implementation_uid() -> UID:
+    """Name this software in the files it writes."""
+    return UID(stable_uid("slicecast", "implementation"))
+
+
 _LOWEST, _HIGHEST = np.iinfo(np.int16).min, np.iinfo(np.int16).max
 
 
@@ -162,7 +167,7 @@ def _pixels(data: Dataset, encoding: Encoding) -> None:
 def _file_meta(data: Dataset) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(IMPLEMENTATION_UID)
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, implementation_uid()
     return meta
 
 

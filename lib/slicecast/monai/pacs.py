@@ -28,7 +28,7 @@ from slicecast.dicom.series import NO_IMAGES, Series
 from slicecast.errors import InputError, ResourceError
 from slicecast.monai.datastore import locked
 from slicecast.monai.outbox import Parcel
-from slicecast.monai.segfile import seg_of_label
+from slicecast.dicom.labels import seg_of_label
 from slicecast.monai.studies import SERIES_EXTENSION, StudiesDatastore, series_names
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from slicecast.errors import InputError
 from slicecast.monai.datastore import SafeDatastore, locked
 from slicecast.monai.door import http_errors
 from slicecast.monai.outbox import Outbox, Parcel
-from slicecast.monai.segfile import seg_of_label
+from slicecast.dicom.labels import seg_of_label
 from slicecast.monai.stow import Outcome, Store
 from slicecast.monai.versions import write_atomically
 from slicecast.volume import read_volume, write_volume

@@ -28,6 +28,16 @@ def label_names(info: Mapping[str, Any], mask: np.ndarray) -> dict[str, int]:
     return {**named, **{f"label {value}": value for value in sorted(unnamed)}} or {"object": 1}
 
 
+def mask_of_label(label: Path, grid: Geometry) -> np.ndarray:
+    """Read a label's file onto the grid of its images, uint8 [k, j, i].
+
+    Raises:
+        VolumeError: the label is no mask.
+        GeometryError: it does not lie on that grid.
+    """
+    return onto_grid(read_volume(label), grid).array.astype(np.uint8)
+
+
 def seg_of_label(label: Path, series: Series, info: Mapping[str, Any]) -> Dataset:
     """Make a DICOM SEG of a label's file; the same file and record give the same identifiers.
 
@@ -36,7 +46,7 @@ def seg_of_label(label: Path, series: Series, info: Mapping[str, Any]) -> Datase
         GeometryError: it does not lie on the series' grid.
     """
     grid: Geometry = read_volume(series.scan_path()).geometry
-    mask = onto_grid(read_volume(label), grid).array.astype(np.uint8)
+    mask = mask_of_label(label, grid)
     digest = hashlib.blake2b(label.read_bytes() + repr(sorted(info.items(), key=str)).encode(), digest_size=16)
     names = SegNames(
         labels=label_names(info, mask),
