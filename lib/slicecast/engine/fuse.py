@@ -64,8 +64,11 @@ def label_slice(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
     """
     if len(logits) == 1:
         return (logits[0] > 0).astype(np.uint8)
-    background = np.zeros_like(logits[0])
-    return np.argmax(np.stack([background, *logits]), axis=0).astype(np.uint8)
+    best, label = np.zeros_like(logits[0]), np.zeros(logits[0].shape, dtype=np.uint8)
+    for value, own in enumerate(logits, start=1):
+        label[own > best] = value
+        np.maximum(best, own, out=best)
+    return label
 
 
 def exact_logits(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

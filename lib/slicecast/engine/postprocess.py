@@ -34,18 +34,20 @@ def fill_holes(mask: NDArray[np.bool_], *, up_to_px: int) -> NDArray[np.bool_]:
     place = extent(mask) if up_to_px else None
     if place is None:
         return mask
-    part = mask[place]
-    holes, count = ndimage.label(ndimage.binary_fill_holes(part) & ~part)
-    if count == 0:
+    # What is not mask falls into parts; the one that the frame around it belongs to is the outside.
+    parts, count = ndimage.label(np.pad(~mask[place], 1, constant_values=True))
+    if count <= 1:
         return mask
-    small = np.bincount(holes.ravel()) <= up_to_px
-    small[0] = False
+    small = np.bincount(parts.ravel()) <= up_to_px
+    small[[0, parts[0, 0]]] = False
     filled = mask.copy()
-    filled[place] |= small[holes]
+    filled[place] |= small[parts[1:-1, 1:-1]]
     return filled
 
 
 def extent(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
     """Return the smallest box of indices that holds a mask of any dimension; None where it is empty."""
-    found = ndimage.find_objects(mask.view(np.uint8), max_label=1)
-    return found[0] if found else None
+    axes = range(mask.ndim)
+    lines = (np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes)
+    found = [slice(line[0], line[-1] + 1) for line in lines if line.size]
+    return tuple(found) or None
