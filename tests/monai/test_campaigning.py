@@ -98,6 +98,17 @@ def test_the_last_result_can_be_submitted(desk, store, mask):
     assert set(map(tuple, case.comparisons[0]["slices"])) == {(0.8, 1.0)}
 
 
+def test_what_is_compared_is_the_first_answer(desk, mask):
+    ask(desk, "ann")
+    with as_("ann"):
+        for radius in (4.0, 5.0):
+            params = {"confidence": CONFIDENCE, "axis": "axial"}
+            desk.remember("first", mask(radius), request={"model": "sam2"}, params=params, model="w:1")
+        desk.submit_draft("first", "ann")
+    desk.wait()
+    assert 0.5 < desk.campaign.state().case("first").comparisons[0]["dice"] < 0.9
+
+
 def test_nothing_to_submit(desk):
     desk.sync()
     with as_("ann"), pytest.raises(NotFound, match="no draft"):

@@ -27,3 +27,15 @@ def test_the_newest_of_all(tmp_path):
 def test_there_is_none(tmp_path):
     with pytest.raises(NotFound, match="no draft of 'case' by ann"):
         Drafts(tmp_path).require("case", "ann")
+
+
+def test_the_first_one_is_kept_until_it_is_forgotten(tmp_path):
+    drafts, mask = Drafts(tmp_path), tmp_path / "x.nii.gz"
+    for content in (b"one", b"two"):
+        mask.write_bytes(content)
+        drafts.keep("case", "ann", mask, {"when_s": 1.0})
+    assert drafts.first("case", "ann").file.read_bytes() == b"one"
+    drafts.forget_first("case", "ann")
+    assert drafts.first("case", "ann") is None and drafts.find("case", "ann").file.read_bytes() == b"two"
+    drafts.keep("case", "ann", mask, {"when_s": 2.0})
+    assert drafts.first("case", "ann").file.read_bytes() == b"two"

@@ -1,7 +1,7 @@
-"""A campaign's curves as SVG text; None where there is not enough to draw."""
+"""A campaign's curves; None, or a sentence in their place, where there is not enough to draw."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -9,71 +9,86 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from slicecast.campaign.state import State
-from slicecast.campaign.summary import Bin, calibration, expected_calibration_error, learning_curve, people
+from slicecast.campaign.summary import calibration, expected_calibration_error, learning_curve, people
 
 SIZE_INCH = (5.2, 3.2)
 INK, SOFT, ACCENT = "#1f2933", "#cbd2d9", "#0b6e99"
 SMOOTH = 5
 """Cases in the moving mean of the learning curve."""
 
+Put = Callable[[State, Axes], bool]
+"""Draws into axes; False, with nothing drawn, where there is too little."""
+
 
 def draw_learning_curve(state: State) -> str | None:
-    """Draw how alike the model's last answer and the submitted label were, case after case."""
+    """Draw how alike the model's first answer and the submitted label were, case after case; SVG."""
+    return _svg(state, _put_learning_curve)
+
+
+def draw_calibration(state: State) -> str | None:
+    """Draw each group of slices: how sure the model was, and how right; SVG."""
+    return _svg(state, _put_calibration)
+
+
+def draw_minutes(state: State) -> str | None:
+    """Draw each person's active minutes per case; SVG."""
+    return _svg(state, _put_minutes)
+
+
+def put_curves(state: State, axes: Iterable[Axes]) -> None:
+    """Draw the three curves into three axes."""
+    for plot, put in zip(axes, (_put_learning_curve, _put_minutes, _put_calibration), strict=True):
+        if not put(state, plot):
+            plot.text(0.5, 0.5, "Not enough data yet", ha="center", color=INK)
+            plot.set_axis_off()
+
+
+def _put_learning_curve(state: State, axes: Axes) -> bool:
     curve = learning_curve(state)
     if not curve:
-        return None
-    figure, axes = _axes("Model's last answer against what was submitted", "cases submitted", "Dice")
+        return False
     numbers, dice = [point[0] for point in curve], [point[1] for point in curve]
     axes.plot(numbers, dice, "o", color=SOFT, markeredgecolor=INK, markersize=4, label="a case")
     axes.plot(numbers, _moving_mean(dice), color=ACCENT, label=f"mean of the last {SMOOTH}")
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="lower right", fontsize=8)
-    return _svg(figure)
+    _dress(axes, "Model's first answer against what was submitted", "cases submitted", "Dice")
+    return True
 
 
-def draw_calibration(state: State) -> str | None:
-    """Draw each group of slices: how sure the model was, and how right."""
+def _put_calibration(state: State, axes: Axes) -> bool:
     bins = calibration(state)
     if not bins:
-        return None
-    title = f"Confidence of slices (calibration error {expected_calibration_error(bins):.2f})"
-    figure, axes = _axes(title, "confidence", "true Dice")
+        return False
     axes.plot([0, 1], [0, 1], color=SOFT, linestyle="--")
     axes.plot([b.confidence for b in bins], [b.dice for b in bins], "o-", color=ACCENT)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    _say_slices(axes, bins)
-    return _svg(figure)
+    text = f"{sum(b.slices for b in bins)} slices"
+    axes.text(0.02, 0.96, text, transform=axes.transAxes, fontsize=8, va="top", color=INK)
+    error = expected_calibration_error(bins)
+    _dress(axes, f"Confidence of slices (calibration error {error:.2f})", "confidence", "true Dice")
+    return True
 
 
-def draw_minutes(state: State) -> str | None:
-    """Draw each person's active minutes per case."""
-    busy = [person for person in people(state) if person.minutes is not None]
+def _put_minutes(state: State, axes: Axes) -> bool:
+    busy = [person for person in people(state) if person.minutes is not None][:12]
     if not busy:
-        return None
-    figure, axes = _axes("Active minutes per case (median)", "minutes", "")
+        return False
     names = [f"{person.who[:18]} ({person.cases})" for person in reversed(busy)]
     bars = axes.barh(names, [person.minutes or 0.0 for person in reversed(busy)], color=ACCENT, height=0.55)
     axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     axes.margins(x=0.15, y=0.3)
-    return _svg(figure)
+    _dress(axes, "Active minutes per case (median)", "minutes", "")
+    return True
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=SIZE_INCH, layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.subplots()
+def _dress(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _say_slices(axes: Axes, bins: Sequence[Bin]) -> None:
-    text = f"{sum(b.slices for b in bins)} slices"
-    axes.text(0.02, 0.96, text, transform=axes.transAxes, fontsize=8, va="top", color=INK)
 
 
 def _moving_mean(values: Sequence[float]) -> list[float]:
@@ -81,7 +96,11 @@ def _moving_mean(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _svg(figure: Figure) -> str:
+def _svg(state: State, put: Put) -> str | None:
+    figure = Figure(figsize=SIZE_INCH, layout="constrained")
+    FigureCanvasSVG(figure)
+    if not put(state, figure.subplots()):
+        return None
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return "<svg" + text.getvalue().partition("<svg")[2]

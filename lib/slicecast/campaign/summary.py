@@ -82,7 +82,7 @@ def agreements(state: State, *, against: Iterable[str] = (Task.SECOND,)) -> list
 
 
 def learning_curve(state: State) -> list[tuple[int, float, float]]:
-    """Return (cases so far, Dice of the model's last answer with what was submitted, minutes so far)."""
+    """Return (cases so far, Dice of the model's first answer with what was submitted, minutes so far)."""
     found = []
     for case in _ordinary(state):
         reading = case.reading(Task.ANNOTATE)

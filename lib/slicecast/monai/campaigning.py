@@ -137,7 +137,7 @@ class CampaignDesk:
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=request.get("client_id"))
-        keys = ("mean_confidence", "confidence", "axis", "next_slice", "objects")
+        keys = ("mean_confidence", "confidence", "axis", "next_slice", "objects", "label_info")
         answer = {key: params.get(key) for key in keys}
         made = {"image": image, "when_s": self.campaign.now_s(), "task": request.get("model"), "model_hash": model}
         self.drafts.keep(case, who, mask, {**answer, **made})
@@ -180,7 +180,7 @@ class CampaignDesk:
             Conflict: somebody else holds the case.
         """
         draft = self.drafts.require(case, who)
-        info = {"model": draft.record.get("task"), "params": draft.record}
+        info = {"model": draft.record.get("task"), "label_info": draft.record.get("label_info") or []}
         return self.save(draft.record["image"], draft.file, tag=FINAL, info=info, client_id=who)
 
     def add_gold(self, case: str, truth: Path, who: str) -> None:
@@ -230,14 +230,15 @@ class CampaignDesk:
             logger.exception("The label of '%s' by %s was saved but could not be compared", case, who)
 
     def _compare_draft(self, case: str, who: str, label: Path) -> None:
-        draft = self.drafts.find(case, who)
+        """Compare with the model's first answer: the last one, submitted as it is, would be compared with itself."""
+        draft = self.drafts.first(case, who)
         if draft is None:
             return
         confidence, axis = draft.record.get("confidence") or [], draft.record.get("axis")
         pairs = slice_pairs(draft.file, label, confidence=confidence, axis=axis) if axis else []
-        self.campaign.compared(
-            case, {"against": "draft", "who": who, **compare_labels(draft.file, label), "slices": pairs}
-        )
+        found = {"against": "draft", "who": who, **compare_labels(draft.file, label), "slices": pairs}
+        self.campaign.compared(case, found)
+        self.drafts.forget_first(case, who)
 
     def _truth(self, case: str) -> Path | None:
         return next((path for ending in ENDINGS if (path := self._gold / f"{case}{ending}").is_file()), None)

@@ -36,19 +36,26 @@ class Drafts:
         self._folder = folder
 
     def keep(self, case: str, who: str, mask: Path, record: dict[str, Any]) -> None:
-        """Keep a copy of a mask; the person's earlier one for this case goes."""
+        """Keep a copy of a mask; the person's earlier one for this case goes, but for the first since a submission."""
         stem = self._stem(case, who)
         stem.parent.mkdir(parents=True, exist_ok=True)
-        ending = next(ending for ending in ENDINGS if mask.name.endswith(ending))
-        target = stem.with_name(stem.name + ending)
-        place_file(mask, target)
-        content = {**record, "who": who, "case": case, "file": target.name}
-        write_atomically(stem.with_name(stem.name + ".json"), json.dumps(content, default=str).encode())
+        for target in (stem, *([] if self.first(case, who) else [_first(stem)])):
+            _write(target, mask, {**record, "who": who, "case": case})
+
+    def first(self, case: str, who: str) -> Draft | None:
+        """Return a person's first draft since they last submitted the case, or None."""
+        return self._open(_beside(_first(self._stem(case, who)), ".json"))
+
+    def forget_first(self, case: str, who: str) -> None:
+        """Let the next draft be a first one."""
+        draft = self.first(case, who)
+        if draft is not None:
+            _beside(_first(self._stem(case, who)), ".json").unlink(missing_ok=True)
+            draft.file.unlink(missing_ok=True)
 
     def find(self, case: str, who: str) -> Draft | None:
         """Return a person's draft, or None."""
-        record = self._stem(case, who)
-        return self._open(record.with_name(record.name + ".json"))
+        return self._open(_beside(self._stem(case, who), ".json"))
 
     def latest(self, case: str) -> Draft | None:
         """Return the newest draft of a case, whoever made it, or None."""
@@ -78,3 +85,17 @@ class Drafts:
 
     def _stem(self, case: str, who: str) -> Path:
         return self._case(case) / hashlib.sha256(who.encode()).hexdigest()[:24]
+
+
+def _first(stem: Path) -> Path:
+    return _beside(stem, "-first")
+
+
+def _beside(stem: Path, ending: str) -> Path:
+    return stem.with_name(stem.name + ending)
+
+
+def _write(stem: Path, mask: Path, record: dict[str, Any]) -> None:
+    target = _beside(stem, next(ending for ending in ENDINGS if mask.name.endswith(ending)))
+    place_file(mask, target)
+    write_atomically(_beside(stem, ".json"), json.dumps({**record, "file": target.name}, default=str).encode())

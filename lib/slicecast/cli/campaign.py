@@ -1,0 +1,178 @@
+"""Look after a campaign: progress, the chain of events, export, report, hidden gold cases."""
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from slicecast.campaign.campaign import Campaign
+from slicecast.campaign.export import LabelledCase, export_csv, export_dataset
+from slicecast.campaign.report import write_report
+from slicecast.campaign.settings import FOLDER, campaign_settings
+from slicecast.campaign.state import State, Status, Task
+from slicecast.campaign.store import EventStore
+from slicecast.campaign.summary import agreements, people, progress
+from slicecast.errors import ConfigError, Conflict, NotFound
+from slicecast.monai.app import STUDY_ENDINGS
+from slicecast.monai.campaigning import FINAL, open_desk
+from slicecast.monai.studies import StudiesDatastore
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images; the campaign lies in it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Head = Annotated[str, typer.Option(metavar="N:DIGEST", help="A head noted earlier, which the chain must still hold.")]
+Layout = Annotated[Literal["msd", "nnunet", "csv"], typer.Option("--format", help="Of what is written.")]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="PATH", help="New folder (csv: a file).")]
+Statuses = Annotated[str, typer.Option("--status", metavar="LIST", help="Which cases: approved,submitted.")]
+Name = Annotated[str, typer.Option(help="Of the data set.")]
+Modality = Annotated[str, typer.Option(help="CT, MRI ...; by default what the scans say.")]
+
+
+@app.command()
+def status(studies: Studies, as_json: AsJson = False) -> None:
+    """Show progress, people and agreement.
+
+    \b
+    Example: slicecast campaign status --studies scans
+    """
+    state = _campaign(studies).state()
+    if as_json:
+        counts = {"events": state.number, "head": _head(state), "progress": progress(state)}
+        typer.echo(json.dumps({**counts, "people": [person.who for person in people(state)]}))
+        return
+    for word, count in progress(state).items():
+        typer.echo(f"{count:6d} {word}")
+    table = Table("who", "cases", "median minutes", "total minutes")
+    for person in people(state):
+        minutes = "" if person.minutes is None else f"{person.minutes:.1f}"
+        table.add_row(person.who, str(person.cases), minutes, f"{person.total_minutes:.0f}")
+    Console().print(table)
+    for a in agreements(state, against=(Task.SECOND, Task.GOLD)):
+        distance = "" if a.hd95_mm is None else f", HD95 {a.hd95_mm:.1f} mm"
+        typer.echo(f"{a.case}: {a.who} against {a.against}: Dice {a.dice:.3f}, NSD {a.nsd:.3f}{distance}")
+    typer.echo(f"head {_head(state)}")
+
+
+@app.command()
+def verify(studies: Studies, head: Head = "") -> None:
+    """Check that no event was changed, removed or moved; ends with status 1 where one was.
+
+    \b
+    Examples:
+      slicecast campaign verify --studies scans
+      slicecast campaign verify --studies scans --head 120:5f1c...
+    """
+    campaign = _campaign(studies)
+    damage = campaign.verify()
+    if damage is not None:
+        raise Conflict(f"The chain of events is broken: {damage.what}. Restore the database from a backup.")
+    if head:
+        _require_head(campaign, head)
+    typer.echo(f"{campaign.state().number} events, the chain holds. Head {_head(campaign.state())}")
+
+
+@app.command()
+def export(
+    studies: Studies,
+    out: Out,
+    layout: Layout = "nnunet",
+    statuses: Statuses = "approved,submitted",
+    name: Name = "slicecast",
+    modality: Modality = "",
+) -> None:
+    """Write the labels as a training set (Decathlon or nnU-Net layout), or all cases as a table.
+
+    \b
+    Examples:
+      slicecast campaign export --studies scans -o Dataset501_Spleen --name Spleen --modality CT
+      slicecast campaign export --studies scans --format msd --status approved -o Task01_Spleen
+      slicecast campaign export --studies scans --format csv -o cases.csv
+    """
+    state = _campaign(studies).state()
+    if layout == "csv":
+        typer.echo(f"{export_csv(state, out)} cases in {out}")
+        return
+    cases = _labelled(studies, state, _wanted(statuses))
+    content = export_dataset(cases, out, layout=layout, name=name, modality=modality)
+    typer.echo(f"{content['numTraining']} cases in {out}")
+
+
+@app.command()
+def report(studies: Studies, out: Out) -> None:
+    """Write progress, people, agreement and curves to one HTML or PNG file.
+
+    \b
+    Example: slicecast campaign report --studies scans -o report.html
+    """
+    file = write_report(_campaign(studies).state(), out, title=f"Campaign {studies.resolve().name}")
+    typer.echo(str(file))
+
+
+@app.command()
+def add_gold(
+    studies: Studies,
+    case: Annotated[str, typer.Argument(help="An image of the studies.")],
+    truth: Annotated[Path, typer.Argument(help="Its true label.")],
+) -> None:
+    """Make a case a hidden gold one: everybody gets it once, and is compared with the truth.
+
+    \b
+    Example: slicecast campaign add-gold --studies scans case_07 truth/case_07.nii.gz
+    """
+    store = _store(studies)
+    open_desk(studies, datastore=lambda: store).add_gold(case, truth, getpass.getuser())
+    typer.echo(f"{case} is a gold case now")
+
+
+def _campaign(studies: Path) -> Campaign:
+    settings = campaign_settings()
+    if not settings.database and not (studies / FOLDER).is_dir():
+        raise NotFound(f"There is no campaign in {studies}. Serve that folder once, or give the right one.")
+    return Campaign(EventStore(settings.url(studies / FOLDER)), rules=settings.rules)
+
+
+def _store(studies: Path) -> StudiesDatastore:
+    if not studies.is_dir():
+        raise NotFound(f"There is no folder {studies}. Give the folder of your images.")
+    extensions = [f"*{ending}" for ending in STUDY_ENDINGS]
+    return StudiesDatastore(str(studies), extensions=extensions, auto_reload=False)
+
+
+def _labelled(studies: Path, state: State, wanted: set[str]) -> list[LabelledCase]:
+    store = _store(studies)
+    labelled = set(store.get_labeled_images())
+    names = sorted(c.name for c in state.cases.values() if c.status in wanted and not c.gold and c.name in labelled)
+    return [_labelled_case(store, name) for name in names]
+
+
+def _labelled_case(store: StudiesDatastore, name: str) -> LabelledCase:
+    told = store.get_label_info(name, FINAL).get("label_info") or []
+    names = {int(entry["idx"]): str(entry["name"]) for entry in told if entry.get("idx")}
+    image, label = Path(store.get_image_uri(name)), Path(store.get_label_uri(name, FINAL))
+    return LabelledCase(name, image, label, names or {1: "object"})
+
+
+def _wanted(text: str) -> set[str]:
+    known = {str(status) for status in Status}
+    words = {word.strip() for word in text.split(",") if word.strip()}
+    if not words or words - known:
+        raise ConfigError(f"--status {text!r} names no status. Known: {', '.join(sorted(known))}.")
+    return words
+
+
+def _head(state: State) -> str:
+    return f"{state.number}:{state.digest}"
+
+
+def _require_head(campaign: Campaign, head: str) -> None:
+    number, _, digest = head.partition(":")
+    if not (number.isdecimal() and int(number) > 0 and digest):
+        raise ConfigError(f"--head {head!r} is no head. Give what `slicecast campaign verify` printed, N:DIGEST.")
+    found = campaign.store.read(after=int(number) - 1)
+    if not found or found[0].digest != digest:
+        raise Conflict(f"Event {number} is not the one noted: the chain was rewritten. Restore it from a backup.")

@@ -1,0 +1,85 @@
+"""`slicecast campaign`."""
+
+import json
+import sqlite3
+
+import pytest
+from builders import ball, grid
+from labelserver import write_studies
+from typer.testing import CliRunner
+
+from slicecast.cli.main import app
+from slicecast.monai.campaigning import open_desk
+from slicecast.monai.studies import StudiesDatastore
+from slicecast.service.caller import Caller, calling
+from slicecast.volume import Volume, write_volume
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """A folder with a campaign in which `first` was submitted."""
+    folder = write_studies(tmp_path / "studies")
+    store = StudiesDatastore(str(folder), extensions=["*.nii.gz"])
+    desk = open_desk(folder, datastore=lambda: store)
+    label = write_volume(tmp_path / "label.nii.gz", Volume(ball().astype("uint8"), grid()))
+    with calling(Caller(name="ann")):
+        desk.save("first", label, tag="final", info={"label_info": [{"name": "ball", "idx": 1}]})
+    desk.wait()
+    desk.campaign.store.close()
+    return folder
+
+
+@pytest.fixture
+def run(studies):
+    def run_(*words):
+        return CliRunner().invoke(app, ["campaign", *map(str, words), "--studies", str(studies)])
+
+    return run_
+
+
+def test_status(run):
+    assert "1 submitted" in run("status").output and "ann" in run("status").output
+    assert json.loads(run("status", "--json").output)["progress"]["open"] == 1
+
+
+def test_verify_finds_a_changed_event(run, studies):
+    good = run("verify")
+    assert good.exit_code == 0 and "the chain holds" in good.output
+    head = good.output.split()[-1]
+    assert run("verify", "--head", head).exit_code == 0
+    assert run("verify", "--head", head.split(":")[0] + ":00").exit_code == 1
+    assert run("verify", "--head", "nonsense").exit_code == 2
+    connection = sqlite3.connect(studies / "campaign" / "campaign.db")
+    with connection:
+        connection.execute("UPDATE slicecast_events SET who = 'eve' WHERE kind = 'submitted'")
+    connection.close()
+    bad = run("verify")
+    assert bad.exit_code == 1 and "was changed" in bad.output
+
+
+def test_export(run, studies, tmp_path):
+    assert run("export", "-o", tmp_path / "out", "--modality", "CT", "--name", "Ball").exit_code == 0
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "ball": 1} and content["numTraining"] == 1
+    assert run("export", "-o", tmp_path / "cases.csv", "--format", "csv").exit_code == 0
+    assert (tmp_path / "cases.csv").read_text().count("\n") == 3
+    assert run("export", "-o", tmp_path / "x", "--status", "approved").exit_code == 2
+    assert "names no status" in run("export", "-o", tmp_path / "x", "--status", "great").output
+
+
+@pytest.mark.parametrize("name", ["r.html", "r.png"])
+def test_report(run, tmp_path, name):
+    assert run("report", "-o", tmp_path / name).exit_code == 0 and (tmp_path / name).stat().st_size > 1000
+
+
+def test_add_gold(run, studies, tmp_path):
+    assert run("add-gold", "second", tmp_path / "label.nii.gz").exit_code == 0
+    assert (studies / "campaign" / "gold" / "second.nii.gz").is_file()
+    assert run("add-gold", "nothing", tmp_path / "label.nii.gz").exit_code == 2
+
+
+def test_no_campaign(tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = CliRunner().invoke(app, ["campaign", "status", "--studies", str(tmp_path / "empty")])
+    assert result.exit_code == 2 and "There is no campaign" in result.output
+    assert list((tmp_path / "empty").iterdir()) == []

@@ -1,0 +1,82 @@
+"""The page /campaign/ and its buttons, over HTTP."""
+
+import json
+
+import pytest
+
+OURS = {"X-Requested-With": "slicecast"}
+
+
+def press(client, case, action, who="ann", **body):
+    headers = {**OURS, "X-Slicecast-User": who}
+    return client.post(f"/campaign/case/{case}/{action}", json=body, headers=headers)
+
+
+def click(client, case, who):
+    params = json.dumps({"foreground": [[12, 10, 8]], "result_extension": ".nii.gz"})
+    query = {"image": case, "output": "json"}
+    headers = {"X-Slicecast-User": who}
+    return client.post("/infer/sam2_single", params=query, data={"params": params}, headers=headers)
+
+
+def test_the_way_of_a_case(client):
+    assert press(client, "first", "take").json()["holder"] == "ann"
+    assert press(client, "first", "take", "bob").status_code == 409
+    assert press(client, "first", "submit").status_code == 404  # no result yet
+    assert click(client, "first", "ann").status_code == 200
+    page = client.get("/campaign/case/first", headers={"X-Slicecast-User": "ann"}).text
+    assert "Confidence of each slice" in page and "Yours for another 30 min" in page
+    assert press(client, "first", "slice", slice=9, axis="axial").status_code == 200
+    assert "slice 9 is asked for" in client.get("/campaign/case/first").text
+    assert press(client, "first", "heartbeat").status_code == 200
+    assert press(client, "first", "submit").status_code == 200
+    assert press(client, "first", "approve").status_code == 409  # one's own
+    assert press(client, "first", "reject", "rita", why="<b>hole</b>").status_code == 200
+    assert "&lt;b&gt;hole" in client.get("/campaign/").text
+    assert client.get("/campaign/status").json()["progress"]["rejected"] == 1
+
+
+def test_the_strip_is_a_picture(client):
+    picture = client.get("/campaign/case/second/strip.png")
+    assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
+
+
+def test_next_case(client):
+    found = client.post("/campaign/next", headers={**OURS, "X-Slicecast-User": "dan"}).json()
+    assert found["lease"]["holder"] == "dan" and found["reason"]
+    assert press(client, found["id"], "skip", "dan", why="too dark").status_code == 200
+
+
+def test_the_pages_files_are_served(client):
+    for name in ("campaign.css", "campaign.js"):
+        assert client.get(f"/campaign/assets/{name}").status_code == 200
+    assert client.get("/campaign/assets/../base.html").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("case", "action", "body", "status"),
+    [
+        ("nothing", "skip", {}, 404),
+        ("second", "dance", {}, 404),
+        ("second", "slice", {"slice": "9"}, 422),
+        ("second", "slice", {"slice": -1}, 422),
+        ("second", "skip", {"why": "x" * 501}, 422),
+    ],
+)
+def test_bad_requests(client, case, action, body, status):
+    assert press(client, case, action, "zoe", **body).status_code == status
+
+
+def test_a_foreign_page_cannot_press(client):
+    assert client.post("/campaign/case/second/skip", json={}).status_code == 403
+    assert client.post("/campaign/next").status_code == 403
+
+
+def test_no_such_case(client):
+    assert client.get("/campaign/case/nothing").status_code == 404
+    assert client.get("/campaign/case/nothing/strip.png").status_code == 404
+
+
+def test_the_list_can_be_searched(client):
+    assert "No such case" in client.get("/campaign/", params={"find": "zzz"}).text
+    assert "2 cases, page 1 of 1" in client.get("/campaign/", params={"page": -4}).text
