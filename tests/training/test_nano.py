@@ -52,3 +52,12 @@ def test_a_run_can_start_from_exported_weights(tiny_settings, tmp_path: Path):
     assert torch.equal(weights(model), weights(started))
     with pytest.raises(WeightsMissing, match="start from"):
         fresh_model(replace(tiny_settings, initial=str(tmp_path / "none.safetensors")))
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_exactly_too(tiny_settings, tmp_path: Path):
+    two = replace(tiny_settings, processes=2)
+    whole = train_nano(two, tmp_path / "whole")
+    train_nano(at(two, 10), tmp_path / "parts")
+    parts = train_nano(two, tmp_path / "parts")
+    assert torch.equal(weights(whole), weights(parts))

@@ -1,6 +1,7 @@
 """Train the bundled model: reads `configs/training/nano.yaml`, wires generator, objective and loop, exports weights."""
 
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +93,18 @@ def train_nano(settings: NanoSettings, folder: Path, *, show_progress: bool = Fa
         StateError: the loss is no longer a finite number.
     """
     if settings.processes > 1 and idist.get_world_size() == 1:
-        with Parallel(backend="gloo", nproc_per_node=settings.processes) as parallel:
+        # Ignite's own port is always the same: two runs on one machine would disturb each other.
+        with Parallel(backend="gloo", nproc_per_node=settings.processes, master_port=_free_port()) as parallel:
             parallel.run(_train_rank, settings, folder, show_progress)
     else:
         _train_rank(idist.get_rank(), settings, folder, show_progress)
     return averaged_model(settings, folder)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _train_rank(rank: int, settings: NanoSettings, folder: Path, show_progress: bool) -> None:
