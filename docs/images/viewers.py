@@ -40,7 +40,7 @@ def shrink(picture: Image.Image, target: Path) -> None:
     width = WIDTH_PX[target.name.partition("-")[0]]
     height = round(picture.height * width / picture.width)
     small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    small.quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+    small.quantize(160, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def draw_answer(file: Path) -> None:

@@ -111,6 +111,7 @@ def test_every_label_keeps_its_name(viewer, uids):
     viewer.choose("liver")
     viewer.click_voxel(inside(truth["liver"]))
     viewer.run()
+    viewer.show(inside(truth["kidney_left"]))
     viewer.picture("4-several-labels")
     shown, numbers = viewer.labelmap()
     for name in ("liver", "kidney_left"):

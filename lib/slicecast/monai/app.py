@@ -24,7 +24,6 @@ from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.monai.campaigning import CampaignDesk, Leased, open_desk
 from slicecast.monai.carry import Carrier
-from slicecast.monai.datastore import SafeDatastore
 from slicecast.monai.door import http_errors
 from slicecast.monai.images import FoundImage, find_image
 from slicecast.monai.pacs import open_pacs
@@ -186,8 +185,8 @@ class AppBehaviour(MONAILabelApp):
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
-        """Let a submitted label start pre-annotations of other images."""
-        if self.config.preannotate and isinstance(self.datastore(), SafeDatastore):
+        """Let a submitted label start pre-annotations of other images; a DICOM server would have to send them all."""
+        if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
             self._carrier.submit(image_id)
         return {}
 
