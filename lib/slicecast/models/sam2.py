@@ -4,12 +4,14 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from sam2.modeling.sam2_base import SAM2Base
 
 from slicecast.engine.ports import Embedding, Observation, PromptJob, TrackJob
@@ -55,7 +57,8 @@ class Sam2Predictor:
         carry: feed the previous slice's logits as a dense prompt.
         dense_prompts: draw clicks and boxes into the dense prompt.
         zoom: whether the engine should crop around the object.
-        evidence: add the engine's evidence of grey values to the carried logits.
+        evidence: whether the engine should say what looks like the object; it is added to tracked masks before they
+            are carried and remembered.
         fingerprint: names weights and switches.
         bf16: run under bf16 autocast (entered and left inside each call).
     """
@@ -112,9 +115,10 @@ class Sam2Predictor:
 
         def run(features: Features, batch: list[TrackJob]) -> Step:
             banks = [job.bank for job in batch]
-            hints = {"carry": last_logits(banks) if self._carry else None, "evidence": self._evidence(batch)}
+            carry = last_logits(banks) if self._carry else None
             bank = stack_banks(banks)
-            return steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, **hints)
+            step = steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, carry=carry)
+            return self._weigh(step, batch)
 
         return self._in_batches(jobs, lambda job: bank_signature(job.bank), run, prompted=False)
 
@@ -155,12 +159,15 @@ class Sam2Predictor:
         size = self.image_size // 4
         return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
 
-    def _evidence(self, batch: list[TrackJob]) -> torch.Tensor | None:
-        if not self.evidence or all(job.evidence is None for job in batch):
-            return None
+    def _weigh(self, step: Step, batch: list[TrackJob]) -> Step:
+        """Add each job's evidence to its mask, unless the object is said to be absent."""
+        if all(job.evidence is None for job in batch):
+            return step
         silent = np.zeros((self.image_size, self.image_size), dtype=np.float32)
         stacked = np.stack([silent if job.evidence is None else job.evidence for job in batch])
-        return F.avg_pool2d(torch.from_numpy(stacked)[:, None].to(self.device), 4)
+        evidence = F.avg_pool2d(torch.from_numpy(stacked)[:, None].to(self.device), 4)
+        present = step.object_score[:, :, None, None] > 0
+        return replace(step, logits=torch.where(present, step.logits + evidence, step.logits))
 
     def _masks(self, batch: list[PromptJob]) -> torch.Tensor:
         stacked = np.stack([job.prompt.mask for job in batch if job.prompt.mask is not None])
@@ -177,6 +184,14 @@ class Sam2Predictor:
         ):
             yield
 
+    def pack(self, embedding: Encoded) -> bytes:
+        """Return an encoded slice as bytes (safetensors)."""
+        return save({str(n): m.contiguous().cpu() for n, m in enumerate(embedding.features.maps)})
+
+    def unpack(self, data: bytes) -> Encoded:
+        """Return the encoded slice of bytes made by :meth:`pack`."""
+        maps = load(data)
+        return Encoded(Features(tuple(maps[str(n)].to(self.device) for n in range(len(maps)))))
 
     def release(self) -> None:
         """Give back what the device holds and nobody uses."""
@@ -195,12 +210,15 @@ def _memory_errors(device: torch.device) -> Iterator[None]:
         raise OutOfMemory(f"The memory of {device} ran out. Close other programs, or use --device cpu.") from error
 
 
-def load_predictor(spec: ModelSpec, *, device: str = "auto", bf16: bool | None = None) -> Sam2Predictor:
+def load_predictor(
+    spec: ModelSpec, *, device: str = "auto", bf16: bool | None = None, compiled: bool = False
+) -> Sam2Predictor:
     """Build a registered model with its weights.
 
     Args:
         device: ``auto`` (CUDA if there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         bf16: default: on CUDA only.
+        compiled: let PyTorch compile the image encoder; on CUDA only, where it is worth its minutes.
 
     Raises:
         WeightsMissing: the file is not on this machine.
@@ -219,14 +237,18 @@ def load_predictor(spec: ModelSpec, *, device: str = "auto", bf16: bool | None =
             f"The weights of {spec.name!r} do not fit its architecture: {len(missing)} tensors are missing, "
             f"{len(unexpected)} are unknown. Run 'slicecast models verify {spec.name}'."
         )
-    logger.info("Loaded %s on %s", spec.name, place)
+    model = model.to(place, torch.float32)
+    compiled = compiled and place.type == "cuda"
+    if compiled:
+        model.image_encoder.compile()
+    logger.info("Loaded %s on %s%s", spec.name, place, ", compiled" if compiled else "")
     return Sam2Predictor(
-        model.to(place, torch.float32),
+        model,
         carry=spec.carry,
         dense_prompts=spec.dense_prompts,
         zoom=spec.zoom,
         evidence=spec.evidence,
-        fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}",
+        fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}{':compiled' if compiled else ''}",
         bf16=place.type == "cuda" if bf16 is None else bf16,
     )
 

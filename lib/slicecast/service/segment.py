@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from slicecast.config import home_dir
 from slicecast.engine.assemble import Track
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import whole_view
@@ -28,6 +29,9 @@ from slicecast.service.turns import SharedPredictor, Work
 from slicecast.volume import choose_axis
 
 __all__ = ["MAX_OBJECTS", "NextSlice", "SegmentRequest", "SegmentResult", "SegmentService", "SliceConfidence"]
+
+EMBEDDINGS = "embeddings"
+"""Folder of encoded slices among the caches."""
 
 
 class SegmentService:
@@ -77,8 +81,11 @@ class SegmentService:
         """
         with self._guard:
             if self._predictor is None:
-                loaded = load_predictor(choose_model(self._model), device=self._device)
+                spec = choose_model(self._model)
+                loaded = load_predictor(spec, device=self._device, compiled=self.settings.compile)
                 self._predictor = SharedPredictor(loaded, self.queue)
+            if self.cache.tier is None and self.settings.disk_mb:
+                self.cache.tier = self._predictor.disk_tier(home_dir() / EMBEDDINGS, self.settings.disk_mb * MB)
             return self._predictor
 
     @property

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slicecast.engine.disk import DiskTier
 from slicecast.engine.ports import Embedding, Observation, PromptJob, SlicePredictor, TrackJob
 from slicecast.service.queue import DeviceQueue
 
@@ -55,6 +57,11 @@ class SharedPredictor:
         if release is not None:
             with self._queue.step():
                 release()
+
+    def disk_tier(self, folder: Path, budget_bytes: int) -> DiskTier | None:
+        """Return a store on the disk for what it encodes; None for a predictor that cannot write that down."""
+        pack, unpack = (getattr(self._predictor, name, None) for name in ("pack", "unpack"))
+        return None if pack is None or unpack is None else DiskTier(folder, budget_bytes, pack=pack, unpack=unpack)
 
     @property
     def work(self) -> Work:
