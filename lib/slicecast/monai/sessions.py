@@ -1,5 +1,6 @@
 """MONAI Label's upload sessions, kept inside the app's folder, with ids that cannot be paths."""
 
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -7,9 +8,27 @@ from typing import Any
 
 from monailabel.utils.sessions import SessionInfo, Sessions
 
+from slicecast.monai.archives import unpack
+from slicecast.monai.door import http_errors
+from slicecast.service.limits import request_limits
+
 
 class SafeSessions(Sessions):
     """`Sessions` that answers "not found" for everything that is not a session id."""
+
+    def add_session(
+        self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
+    ) -> tuple[str, SessionInfo]:
+        """Keep an upload under a new id; an archive of one file becomes that file, of several their folder."""
+        if not uncompress or Path(data_file).is_dir():
+            return super().add_session(data_file, expiry, False, None)
+        limits = request_limits()
+        with tempfile.TemporaryDirectory() as work, http_errors():
+            folder = Path(work) / "image"
+            folder.mkdir()
+            most = limits.unpacked_mb << 20
+            files = unpack(Path(data_file), folder, max_bytes=most, max_files=limits.files)
+            return super().add_session(str(files[0] if len(files) == 1 else folder), expiry, False, None)
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """Return a session, or None."""

@@ -22,7 +22,6 @@ from monailabel.endpoints import (
     batch_infer,
     datastore,
     info,
-    logs,
     model,
     scoring,
     session,
@@ -35,7 +34,8 @@ import slicecast
 from slicecast.server.automatic import router as automatic_router
 from slicecast.server.callers import NoteCaller
 from slicecast.server.campaign import mount_campaign
-from slicecast.server.checks import check_train
+from slicecast.server.checks import check_model, check_names, check_session, check_train
+from slicecast.server.dataset import router as dataset_router
 from slicecast.server.desk import Desk
 from slicecast.server.dicomweb import dicomweb_router
 from slicecast.server.errors import HANDLERS
@@ -43,6 +43,7 @@ from slicecast.server.infer import SPARE_THREADS, infer_router
 from slicecast.server.labels import router as labels_router
 from slicecast.server.landing import landing_page
 from slicecast.server.login import router as login_router
+from slicecast.server.logs import router as logs_router
 from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.ohif import router as ohif_router
 from slicecast.server.proxy import proxy_lifespan
@@ -129,19 +130,23 @@ def create_app() -> FastAPI:
 
 
 def _stock_routers() -> list[APIRouter]:
-    plain = [info, batch_infer, activelearning, logs, session]
+    plain = [info, activelearning]
     return [
         infer_router(server_settings().queue),
         automatic_router,
         labels_router,
-        off_loop(datastore.router, skip=("PUT /datastore/label",)),
+        dataset_router,
+        off_loop(datastore.router, check=check_names, skip=("PUT /datastore/label", "GET /datastore/dataset")),
+        off_loop(session.router, check=check_session),
+        logs_router,
         ohif_router,
         dicomweb_router(),
         proxy_router,
         off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
-        off_loop(model.router, skip=("PUT /model/{model}", "DELETE /model/{model}")),
-        *(off_loop(module.router) for module in plain),
+        off_loop(model.router, check=check_model, skip=("PUT /model/{model}", "DELETE /model/{model}")),
+        off_loop(batch_infer.router, check=check_model),
+        *(off_loop(module.router, check=check_names) for module in plain),
     ]
 
 

@@ -1,9 +1,18 @@
 """What is looked at before MONAI Label's own code sees a request."""
 
+import unicodedata
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi import HTTPException, UploadFile
 from monailabel.interfaces.utils.app import app_instance
+
+from slicecast.server.settings import server_settings
+from slicecast.server.uploads import upload_ending
+
+CHECKSUMS = ("SHA256", "SHA512", "MD5")
+MAX_NAME_BYTES = 255
+"""Of a file's name, on every file system there is; ids and tags become such names."""
 
 
 def check_train(arguments: dict[str, Any]) -> None:
@@ -16,3 +25,64 @@ def check_train(arguments: dict[str, Any]) -> None:
     model = arguments.get("model")
     if model is not None and model not in known:
         raise HTTPException(404, detail=f"There is no trainer '{model}'. Known: {', '.join(known) or 'none'}.")
+
+
+def check_names(arguments: dict[str, Any]) -> None:
+    """Refuse names that no file could have, before they reach a file system or a log.
+
+    Raises:
+        HTTPException: 422.
+    """
+    for key, value in arguments.items():
+        if isinstance(value, str) and key not in ("params", "info"):
+            require_plain_text(value, key)
+        elif isinstance(value, UploadFile):
+            upload_ending(value)
+    checksum = arguments.get("check_sum")
+    if checksum and ":" in checksum and checksum.partition(":")[0] not in CHECKSUMS:
+        raise HTTPException(422, detail=f"'check_sum' begins with none of {', '.join(CHECKSUMS)}. Write SHA256:...")
+
+
+def check_model(arguments: dict[str, Any]) -> None:
+    """Refuse models that the app does not have.
+
+    Raises:
+        HTTPException: 404, or 422 for what is no name at all.
+    """
+    check_names(arguments)
+    known, model = app_instance().info()["models"], arguments.get("model")
+    if model is not None and model not in known:
+        raise HTTPException(404, detail=f"There is no model '{model}'. Known: {', '.join(known)}.")
+
+
+def check_session(arguments: dict[str, Any]) -> None:
+    """Refuse uploads of too many files or of odd names, and to send a session's folder as if it were a file.
+
+    Raises:
+        HTTPException: 413, 422.
+    """
+    check_names(arguments)
+    files, most = arguments.get("files") or [], server_settings().limits.files
+    if len(files) > most:
+        raise HTTPException(413, detail=f"{len(files)} files were sent; at most {most} are taken. Send an archive.")
+    for file in files:
+        require_file_name(file.filename or "")
+    if arguments.get("image"):
+        session = app_instance().sessions().get_session(arguments["session_id"], update_ts=False)
+        if session and Path(session.image).is_dir():
+            raise HTTPException(422, detail="The session holds several files and cannot be sent as one. Leave 'image'.")
+
+
+def require_plain_text(text: str, what: str) -> None:
+    """Raise HTTPException (422) for text with control characters, or too long for a name."""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise HTTPException(422, detail=f"'{what}' holds control characters. Use a plain name.")
+    if len(text.encode()) > MAX_NAME_BYTES:
+        raise HTTPException(422, detail=f"'{what}' is longer than {MAX_NAME_BYTES} bytes. Use a shorter name.")
+
+
+def require_file_name(name: str) -> None:
+    """Raise HTTPException (422) for the name of a sent file that is no name, or a path upwards."""
+    require_plain_text(name, "filename")
+    if PurePosixPath(name.replace("\\", "/")).name in ("", ".", ".."):
+        raise HTTPException(422, detail=f"'{name}' is no name of a file. Send one such as scan.nii.gz.")

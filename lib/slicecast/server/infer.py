@@ -19,8 +19,10 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 
+from slicecast.server.checks import require_plain_text
 from slicecast.server.identity import who
 from slicecast.server.routes import json_object
+from slicecast.server.settings import server_settings
 from slicecast.server.uploads import received
 from slicecast.server.watch import while_wanted
 from slicecast.service.queue import QueueSettings
@@ -69,6 +71,8 @@ def infer_router(queue: QueueSettings) -> APIRouter:
         output: Output | None = None,
         user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
     ) -> Response:
+        require_plain_text(model, "model")
+        require_id(image)
         request = {**checked_params(params), "model": model, "image": image}
         name = who(user, http, client_id=request.get("client_id"))
         work = partial(_infer, request, session_id=session_id, file=file, label=label)
@@ -86,13 +90,36 @@ def checked_params(text: str) -> dict[str, Any]:
     """Parse `params`.
 
     Raises:
-        HTTPException: 422, they are no JSON object, or hold what belongs into the address.
+        HTTPException: 422, they are no JSON object, or hold what belongs into the address; 413, too many points.
     """
     params = json_object(text or "{}", "params")
     for key in FIXED_KEYS:
         if key in params:
             raise HTTPException(422, detail=f"'params' must not hold '{key}'; it belongs into the address.")
+    label = params.get("label")
+    if isinstance(label, str) and (label.startswith(("/", "\\", "~")) or ".." in label.split("/")):
+        raise HTTPException(422, detail="'label' in 'params' is a path. Give a label's name, or send the file.")
+    sent, most = (
+        sum(len(value) for value in params.values() if isinstance(value, list)),
+        server_settings().limits.points,
+    )
+    if sent > most:
+        raise HTTPException(
+            413, detail=f"'params' holds {sent} points; at most {most} are taken. Paint a slice instead."
+        )
     return params
+
+
+def require_id(image: str) -> None:
+    """Refuse to open a path that a client names; those of uploads are put in by the server.
+
+    Raises:
+        HTTPException: 422.
+    """
+    require_plain_text(image, "image")
+    if "/" in image or "\\" in image:
+        detail = f"The image '{image}' is a path. Give the id of an image of the studies, or upload the file."
+        raise HTTPException(422, detail=detail)
 
 
 def answer(work: Callable[[], dict[str, Any]], output: Output | None) -> Response:

@@ -7,13 +7,15 @@ answer. Here each of its coroutines runs in a thread with a loop of its own, and
 import asyncio
 import functools
 import inspect
-import json
 from collections.abc import Callable, Collection
 from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+
+from slicecast.server.settings import server_settings
+from slicecast.server.strict import parse
 
 Check = Callable[[dict[str, Any]], None]
 """Looks at a route's arguments before it runs; raises HTTPException."""
@@ -85,8 +87,8 @@ def json_object(text: str, field: str) -> dict[str, Any]:
         HTTPException: 422, it is something else.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse(text, max_depth=server_settings().limits.json_depth)
+    except ValueError as error:
         detail = f"The field '{field}' is not valid JSON ({error}). Send an object such as {{}}."
         raise HTTPException(422, detail=detail) from error
     if not isinstance(value, dict):

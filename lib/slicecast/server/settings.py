@@ -1,12 +1,12 @@
 """The server's limits, from `configs/server.yaml`."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from slicecast.config import build, read_config
-from slicecast.errors import ConfigError
 from slicecast.service.auth import AuthSettings
+from slicecast.service.limits import RequestLimits, require_positive
 from slicecast.service.queue import QueueSettings
 
 FILE = "server.yaml"
@@ -28,7 +28,7 @@ class SessionSettings:
     body_mb: int = 512
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        require_positive(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +47,7 @@ class ProxySettings:
     body_mb: int = 2048
 
     def __post_init__(self) -> None:
-        _require_positive(self)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """What one request may bring; whatever is larger is answered with 413.
-
-    Args:
-        body_mb: largest request that brings no file, in MiB.
-        upload_mb: largest request that brings files, in MiB.
-        unpacked_mb: what an archive may unpack to, in MiB.
-        files: of one upload or archive.
-        json_depth: lists and objects inside each other.
-        points: clicks of one request.
-        voxels_million: of one volume, in 1024 x 1024.
-
-    Raises:
-        ConfigError: a value is not a positive whole number.
-    """
-
-    body_mb: int = 8
-    upload_mb: int = 2048
-    unpacked_mb: int = 8192
-    files: int = 5000
-    json_depth: int = 32
-    points: int = 10_000
-    voxels_million: int = 1024
-
-    def __post_init__(self) -> None:
-        _require_positive(self)
+        require_positive(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +87,3 @@ def server_settings() -> ServerSettings:
     return ServerSettings(
         **{name: build(parts[name], given, where=f"{FILE}: {name}") for name, given in content.items()}
     )
-
-
-def _require_positive(limits: Any) -> None:
-    for entry in fields(limits):
-        value = getattr(limits, entry.name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"The setting {entry.name} in {FILE} is {value!r}; give a whole number from 1.")

@@ -1,0 +1,137 @@
+"""Unpack what a client has sent, without believing a word of it.
+
+Names inside an archive are not used: every file gets a number for a name, so there is nothing to climb out with.
+Links, devices and folders are left out, and what comes out is counted while it comes, because sizes can lie and a
+few kilobytes can claim to be terabytes.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from slicecast.errors import InputError, TooLarge
+
+CHUNK_BYTES = 1 << 20
+HEADER_BYTES = 32 << 20
+"""Of a tar, all headers and padding together."""
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
+"""What an unpacked file may keep of its name."""
+
+PACKED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+"""By how a compressed tar begins."""
+
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
+
+
+def unpack(archive: Path, folder: Path, *, max_bytes: int, max_files: int) -> list[Path]:
+    """Unpack the files of a ZIP or tar archive into a folder, numbered in their order.
+
+    Raises:
+        TooLarge: it holds more.
+        InputError: it is no archive, is damaged, or holds no file.
+    """
+    budget, found = _Budget(max_bytes), list[Path]()
+    try:
+        with archive.open("rb") as stream:
+            for name, content in _members(stream, budget):
+                if len(found) == max_files:
+                    raise TooLarge(f"The archive holds more than {max_files} files. Send fewer at a time.")
+                target = folder / f"{len(found):05d}{_ending(name)}"
+                found.append(target)
+                with target.open("xb") as file:
+                    while chunk := content.read(CHUNK_BYTES):
+                        budget.take(len(chunk))
+                        file.write(chunk)
+    except (*DAMAGED, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("The archive cannot be unpacked; it is damaged or locked. Send a ZIP or tar.") from error
+    if not found:
+        raise InputError("The archive holds no file. Send the files of one scan.")
+    return found
+
+
+class _Budget:
+    """Bytes that may come out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.taken = 0
+
+    def take(self, count: int) -> None:
+        self.taken += count
+        if self.taken > self._most:
+            raise self.exceeded()
+
+    def exceeded(self) -> TooLarge:
+        return TooLarge(f"The archive holds more than {self._most >> 20} MiB. Send fewer or smaller files.")
+
+
+class _Counted(io.RawIOBase):
+    """A stream of which little may be read that does not come out as a file: tarfile holds headers in memory."""
+
+    def __init__(self, stream: Any, budget: _Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+        self._came = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        content: bytes = self._stream.read(min(size, CHUNK_BYTES) if size >= 0 else CHUNK_BYTES)
+        self._came += len(content)
+        if self._came - self._budget.taken > HEADER_BYTES:
+            raise self._budget.exceeded()
+        return content
+
+
+def _members(stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, IO[bytes]]]:
+    return _zipped(stream) if zipfile.is_zipfile(stream) else _tarred(stream, budget)
+
+
+def _zipped(stream: BinaryIO) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(stream) as archive:
+        for entry in archive.infolist():
+            is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
+            if not entry.is_dir() and not is_link:
+                with archive.open(entry) as content:
+                    yield entry.filename, content
+
+
+def _tarred(stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, IO[bytes]]]:
+    stream.seek(0)
+    start = stream.read(8)
+    stream.seek(0)
+    opener = next((opener for magic, opener in PACKED.items() if start.startswith(magic)), None)
+    with _plain(stream, opener) as plain:
+        with tarfile.open(fileobj=_Counted(plain, budget), mode="r|") as archive:
+            for entry in archive:
+                content = archive.extractfile(entry) if entry.isreg() else None
+                if content is not None:
+                    yield entry.name, content
+
+
+@contextmanager
+def _plain(stream: BinaryIO, opener: Callable[[Any], Any] | None) -> Iterator[Any]:
+    if opener is None:
+        yield stream
+        return
+    with opener(stream) as opened:
+        yield opened
+
+
+def _ending(name: str) -> str:
+    return next((ending for ending in ENDINGS if name.lower().endswith(ending)), ".dcm")
