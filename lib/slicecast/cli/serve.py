@@ -21,7 +21,9 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 UVICORN_APP = "slicecast.server.app:app"
 
 
-Studies = Annotated[str, typer.Option(help="Folder of images (NIfTI, NRRD, MHA, DICOM), or address of a DICOMweb server.")]
+Studies = Annotated[
+    str, typer.Option(help="Folder of images (NIfTI, NRRD, MHA, DICOM), or address of a DICOMweb server.")
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens the server to the network.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
@@ -146,11 +148,11 @@ def _require_writable(folder: Path, why: str) -> None:
 
 def _welcome(studies: str, host: str, port: int) -> str:
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    lines = [
-        f"Slicecast serves {studies} at {url} (ready in about ten seconds; stop with Ctrl+C).",
-        f"  Web page        {url}/",
-        f"  3D Slicer       module MONAI Label, server {url}, then Next Sample",
-    ]
-    if studies.startswith(("http://", "https://")):
-        lines.append(f"  OHIF            {url}/ohif/")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"Slicecast serves {studies} at {url} (ready in about ten seconds; stop with Ctrl+C).",
+            f"  Web page        {url}/",
+            f"  OHIF            {url}/ohif/",
+            f"  3D Slicer       module MONAI Label, server {url}, then Next Sample",
+        ]
+    )

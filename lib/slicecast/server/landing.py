@@ -12,7 +12,7 @@ code{{background:#eee;padding:.1em .3em}}</style></head><body>
 <ul>
 <li><b>Campaign</b>: <a href="campaign/">queue, results, review and progress</a>.</li>
 <li><b>3D Slicer</b>: module <i>MONAI Label</i>, server <code>{url}</code>, then <i>Next Sample</i>.</li>
-<li><b>OHIF</b>: <a href="ohif/">{url}/ohif/</a> (needs studies on a DICOMweb server).</li>
+<li><b>OHIF</b>: <a href="ohif/">{url}/ohif/</a>, in this browser.</li>
 <li><b>Programs</b>: <a href="info/">info</a>, <a href="datastore/?output=all">images and labels</a>,
 <a href="openapi.json">OpenAPI</a>.</li>
 </ul>
