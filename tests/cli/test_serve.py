@@ -84,7 +84,7 @@ def test_other_files_of_that_name_are_ignored(folders, content):
     assert serve.described_labels(str(folders[0])) == ""
 
 
-def test_ohif_is_named_where_it_can_work(started, folders):
+def test_ohif_is_named_whatever_the_studies_are(started, folders):
     assert "/ohif/" in run(folders).output
     port = str(free_port())
     command = ["--studies", "http://pacs/dicom-web", "--app", str(folders[1]), "--port", port]
