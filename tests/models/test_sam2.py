@@ -352,3 +352,19 @@ def test_evidence_is_added_to_tracked_masks_before_they_are_remembered(nano):
     else:
         assert np.array_equal(told.logits, plain.logits)
     assert torch.equal(told.memory.logits[0, 0], torch.from_numpy(told.logits))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_running_out_of_memory_is_said_as_such(nano, monkeypatch, error):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(steps, "encode", fail)
+    predictor = Sam2Predictor(nano)
+    with pytest.raises(OutOfMemory, match="memory of cpu ran out"):
+        predictor.encode(np.zeros((1, 64, 64), dtype=np.float32))
+
+
+def test_other_errors_stay_what_they_are(nano):
+    with pytest.raises(RuntimeError, match=r"channels|size|shape"):
+        Sam2Predictor(nano).encode(np.zeros((1, 1, 64, 64, 3), dtype=np.float32))

@@ -230,30 +230,21 @@ def track(
     time: int,
     num_slices: int,
     carry: Tensor | None = None,
-    evidence: Tensor | None = None,
 ) -> Step:
     """Segment a slice from memory alone.
 
     Args:
         carry: (B, 1, m, m) logits of the previous slice as a dense prompt. Default: none (stock SAM 2).
-        evidence: (B, 1, m, m) logits from elsewhere, added to the carry.
     """
     fused = _fuse(model, features, bank, time, num_slices)
     outputs = model._forward_sam_heads(
         backbone_features=fused,
         point_inputs=None,
-        mask_inputs=_dense_track(carry, evidence),
+        mask_inputs=None if carry is None else carry.clamp(-CARRY_LIMIT, CARRY_LIMIT),
         high_res_features=list(features.maps[:-1]),
         multimask_output=model._use_multimask(False, None),
     )
     return _step(outputs)
-
-
-def _dense_track(carry: Tensor | None, evidence: Tensor | None) -> Tensor | None:
-    if carry is None:
-        return evidence
-    carry = carry.clamp(-CARRY_LIMIT, CARRY_LIMIT)
-    return carry if evidence is None else carry + evidence
 
 
 def remember(model: SAM2Base, features: Features, step: Step, *, prompted: bool) -> Memory:

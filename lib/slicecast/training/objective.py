@@ -27,7 +27,6 @@ class PromptMix:
         gap_slices: see there.
         teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
         moved: share of carried answers that are moved a little, see :class:`slicecast.training.walk.Plan`.
-        evidence: share of lanes that hear the evidence of grey values, see there.
     """
 
     mask_share: float = 0.35
@@ -41,7 +40,6 @@ class PromptMix:
     gap_slices: int = 30
     teacher: float = 0.0
     moved: float = 0.0
-    evidence: float = 1.0
 
 
 class ClipObjective:
@@ -74,7 +72,6 @@ class ClipObjective:
             gap=gap,
             teacher=self.mix.teacher,
             moved=self.mix.moved,
-            evidence=self.mix.evidence,
         )
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:

@@ -26,6 +26,7 @@ class Look:
         means: grey value of each label.
         texture: amplitude of each label's texture.
         texture_cells: texture cells across the scene.
+        ghost: share of what lies beneath that shows through each label.
         blur_px: in-plane blur in native pixels.
         thickness: slices to a second position averaged in (partial volume through the slice); 0 for none.
     """
@@ -33,6 +34,7 @@ class Look:
     means: Array
     texture: Array
     texture_cells: int
+    ghost: Array
     blur_px: float
     thickness: float
 
@@ -42,13 +44,18 @@ def random_look(rng: np.random.Generator, scene: Scene) -> Look:
     levels = rng.uniform(0, 1, int(rng.integers(3, 7)))
     means = _means(rng, levels, scene)
     means[AIR] = rng.uniform(0, 0.05) if rng.random() < 0.8 else rng.uniform(0, 1)
-    texture = rng.uniform(0, 0.12, scene.label_count) * (rng.random(scene.label_count) < 0.7)
+    count = scene.label_count
+    strong = rng.random(count) < 0.25
+    texture = rng.uniform(0, np.where(strong, 0.3, 0.12)) * (rng.random(count) < 0.7)
+    ghost = rng.uniform(0, 0.6, count) * (rng.random(count) < 0.4)
+    ghost[AIR] = 0
     texture[AIR] *= 0.2
     thickness = rng.uniform(-0.5, 0.5) if rng.random() < 0.3 else 0.0
     return Look(
         means=means.astype(np.float32),
         texture=texture.astype(np.float32),
-        texture_cells=int(rng.integers(10, 48)),
+        texture_cells=int(np.exp(rng.uniform(np.log(5), np.log(48)))),
+        ghost=ghost.astype(np.float32),
         blur_px=float(rng.choice([0, rng.uniform(0.3, 1.2)], p=[0.3, 0.7])),
         thickness=thickness,
     )
@@ -76,8 +83,15 @@ def render(rng: np.random.Generator, scene: Scene, raster: Raster, look: Look, *
     layers = [labels]
     if look.thickness:
         layers.append(scene.labels(Raster(raster.x, raster.y, raster.z + np.float32(look.thickness))))
-    image = np.mean([look.means[layer] + look.texture[layer] * texture for layer in layers], axis=0)
+    beneath = look.means[scene.tissue_labels(raster)]
+    image = np.mean([_greys(look, layer, beneath) + look.texture[layer] * texture for layer in layers], axis=0)
     return _blurred(image.astype(np.float32), look.blur_px)
+
+
+def _greys(look: Look, layer: NDArray[np.int16], beneath: Array) -> Array:
+    """Return each label's grey value, with a share of the tissue's: real organs are not of one grey."""
+    ghost = look.ghost[layer]
+    return (1 - ghost) * look.means[layer] + ghost * beneath
 
 
 def _blurred(image: Array, sigma_px: float) -> Array:

@@ -39,10 +39,14 @@ class Scene:
     label_count: int
     main_label: int
 
+    def tissue_labels(self, raster: Raster) -> NDArray[np.int16]:
+        """Return (T, rows, columns) int16: what would be there without organs."""
+        return (self.tissue.values(raster).argmax(axis=0) + 1).astype(np.int16)
+
     def labels(self, raster: Raster) -> NDArray[np.int16]:
         """Return (T, rows, columns) int16."""
         noise = self.roughness.values(raster)[0]
-        out = (self.tissue.values(raster).argmax(axis=0) + 1).astype(np.int16)
+        out = self.tissue_labels(raster)
         for organ in self.organs:
             organ.paint(out, raster, noise)
         if self.body is not None:

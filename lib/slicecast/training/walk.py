@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slicecast.models import sam2_forward as steps
 from slicecast.models.sam2_forward import Bank, Features, Memory, Step
-from slicecast.training import prompting, witness
+from slicecast.training import prompting
 
 NUM_SLICES = 16
 """Slices that a clip claims to come from; SAM 2 scales pointer distances by it only below 16."""
@@ -61,8 +61,6 @@ class Plan:
             lane soon meets nothing but its own mistakes, from which there is little to learn.
         moved: share of carried answers that are shifted and scaled a little before the next slice gets them. What
             lies two pixels off is seen to be wrong only by looking at the slice; without this, lanes learn to copy.
-        evidence: share of lanes that are told how much each pixel looks like what was prompted, see
-            :class:`slicecast.engine.evidence.GreyEvidence`.
     """
 
     far_anchor: bool = False
@@ -70,7 +68,6 @@ class Plan:
     gap: int = 0
     teacher: float = 0.0
     moved: float = 0.0
-    evidence: float = 1.0
 
 
 STRAIGHT = Plan()
@@ -98,14 +95,6 @@ class Prediction:
     time: int
     kind: str = ""
     given: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Hints:
-    """What the dense prompt of a tracked slice holds: the previous answer and the evidence, (L, 1, m, m) logits."""
-
-    carry: Tensor
-    evidence: Tensor
 
 
 @dataclass(slots=True, eq=False)
@@ -164,7 +153,7 @@ def walk(
     """
     features = steps.encode(model, images.float() / 255)
     with gated(model) as gate:
-        walker = _Walker(model, features, witness.Greys(images.numpy(force=True)), gate, rng, by_truth)
+        walker = _Walker(model, features, gate, rng, by_truth)
         return walker.walk(groups, plan)
 
 
@@ -172,7 +161,6 @@ def walk(
 class _Walker:
     model: Network
     features: Features
-    greys: witness.Greys
     gate: Gate
     rng: np.random.Generator
     by_truth: bool
@@ -187,13 +175,11 @@ class _Walker:
         last = frames.shape[1] - 1
         if plan.far_anchor:
             anchors[last + plan.gap] = self._given(frames[:, last], masks[:, last])
-        learnt = self.greys.learn(frames[:, 0], step, heard=self.rng.random(len(frames)) < plan.evidence)
         recent: dict[int, Memory] = {}
         for number in range(1, last + (not plan.far_anchor)):
             bank, time = Bank(anchors, recent), number + plan.gap
             carry = prompting.moved(self.rng, step.logits.detach(), share=plan.moved)
-            hints = Hints(carry, self.greys.evidence(learnt, frames[:, number], like=carry))
-            prediction = self._track(frames[:, number], masks[:, number], bank, time, hints)
+            prediction = self._track(frames[:, number], masks[:, number], bank, time, carry)
             step = self._taught(prediction.step, masks[:, number], plan.teacher)
             recent = {**recent, time: self._remember(frames[:, number], step)}
             out.append(prediction)
@@ -244,12 +230,10 @@ class _Walker:
         )
         return Prediction(step, self.gate.raw, self.gate.score, truth, time, kind)
 
-    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, hints: Hints) -> Prediction:
+    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, carry: Tensor) -> Prediction:
         self._gate_by(truth)
         features = select(self.features, frames)
-        step = steps.track(
-            self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=hints.carry, evidence=hints.evidence
-        )
+        step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=carry)
         return Prediction(step, self.gate.raw, self.gate.score, truth, time)
 
     def _taught(self, step: Step, truth: Tensor, share: float) -> Step:
