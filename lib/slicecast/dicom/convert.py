@@ -23,7 +23,8 @@ def implementation_uid() -> UID:
     return UID(stable_uid("slicecast", "implementation"))
 
 
-_LOWEST, _HIGHEST = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+_STEPS = 65535
+"""Between the lowest and the highest of 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Encoding:
         geometry: of the series; right-handed.
         flipped: the volume stores its slices in the opposite order.
         modality: CT or MR.
+        signed: the stored values are int16, else uint16.
         slope: numbers are stored value times slope plus intercept.
         low: lower end of the window.
         high: upper end of the window.
@@ -42,6 +44,7 @@ class Encoding:
     geometry: Geometry
     flipped: bool
     modality: str
+    signed: bool
     slope: float
     intercept: float
     low: float
@@ -61,11 +64,12 @@ class Names:
 def encoding_of(volume: Volume, *, modality: str | None = None) -> Encoding:
     """Choose how to write a volume; without a modality, numbers that look like Hounsfield units are CT, others MR."""
     found = modality or volume.modality or ("CT" if looks_like_ct(volume) else "MR")
-    slope, intercept = _scale(volume.array)
+    signed, slope, intercept = _scale(volume.array)
     window = choose_window(Volume(volume.array, volume.geometry, {"modality": found}))
     flipped = bool(np.linalg.det(volume.geometry.direction_matrix) < 0)
     geometry = _turned(volume.geometry) if flipped else volume.geometry
-    return Encoding(geometry, flipped, "CT" if found == "CT" else "MR", slope, intercept, window.low, window.high)
+    kind = "CT" if found == "CT" else "MR"
+    return Encoding(geometry, flipped, kind, signed, slope, intercept, window.low, window.high)
 
 
 def series_volume(volume: Volume, encoding: Encoding) -> Volume:
@@ -74,12 +78,13 @@ def series_volume(volume: Volume, encoding: Encoding) -> Volume:
 
 
 def stored_values(volume: Volume, encoding: Encoding) -> np.ndarray:
-    """Return the series' pixels, int16 [k, j, i]; what `slope` and `intercept` turn back into the volume's numbers."""
+    """Return the series' pixels, 16 bits, [k, j, i]; `slope` and `intercept` turn them back into the numbers."""
     array = series_volume(volume, encoding).array
+    kind = np.dtype(np.int16 if encoding.signed else np.uint16)
     if (encoding.slope, encoding.intercept) == (1.0, 0.0):
-        return array.astype(np.int16)
+        return array.astype(kind)
     scaled = (array.astype(np.float64) - encoding.intercept) / encoding.slope
-    return np.clip(np.rint(scaled), _LOWEST, _HIGHEST).astype(np.int16)
+    return np.clip(np.rint(scaled), np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
 
 
 def slice_header(encoding: Encoding, names: Names, number: int) -> Dataset:
@@ -116,15 +121,15 @@ def common_header(encoding: Encoding, names: Names) -> Dataset:
     return data
 
 
-def _scale(array: np.ndarray) -> tuple[float, float]:
+def _scale(array: np.ndarray) -> tuple[bool, float, float]:
+    """Choose sign, slope and intercept; whole numbers that fit 16 bits are stored as they are."""
     low, high = float(array.min()), float(array.max())
     whole = array.dtype.kind in "iub" or bool(np.all(array == np.rint(array)))
-    if whole and low >= _LOWEST and high <= _HIGHEST:
-        return 1.0, 0.0
-    slope = (high - low) / (_HIGHEST - _LOWEST) or 1.0
+    for kind in (np.int16, np.uint16):
+        if whole and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return kind is np.int16, 1.0, 0.0
     # as many digits as the header can hold, so that a reader computes with the very same numbers
-    slope = float(format_number_as_ds(slope))
-    return slope, float(format_number_as_ds(low - slope * _LOWEST))
+    return False, float(format_number_as_ds((high - low) / _STEPS or 1.0)), float(format_number_as_ds(low))
 
 
 def _turned(geometry: Geometry) -> Geometry:
@@ -147,7 +152,7 @@ def _place(data: Dataset, geometry: Geometry, number: int) -> None:
 def _pixels(data: Dataset, encoding: Encoding) -> None:
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation = 15, 1
+    data.HighBit, data.PixelRepresentation = 15, int(encoding.signed)
     data.WindowCenter = format_number_as_ds((encoding.low + encoding.high) / 2)
     data.WindowWidth = format_number_as_ds(encoding.high - encoding.low)
     data.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if encoding.modality == "CT" else "OTHER"]

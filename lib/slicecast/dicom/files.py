@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from slicecast.dicom.series import NO_IMAGES
+from slicecast.dicom.uids import is_uid
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,9 @@ def _header(path: Path) -> Dataset | None:
     missing = [word for word in REQUIRED if not header.get(word)]
     if missing:
         logger.warning("%s is not listed: it lacks %s", path.name, ", ".join(missing))
+        return None
+    if not all(is_uid(str(header[word].value)) for word in REQUIRED):
+        logger.warning("%s is not listed: its identifiers are no UIDs", path.name)
         return None
     return header
 

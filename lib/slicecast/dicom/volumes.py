@@ -27,6 +27,7 @@ from slicecast.dicom.convert import (
 from slicecast.dicom.uids import stable_uid
 from slicecast.errors import UnknownImage, VolumeError
 from slicecast.volume import Geometry, read_volume, write_volume
+from slicecast.volume.io import names_only
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ DESCRIPTION = "dataset.json"
 """Says the modality of the files beside it, as in the Medical Segmentation Decathlon."""
 _KEPT_SERIES = 2
 """Volumes whose pixels stay in memory."""
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,4 +188,5 @@ def _described_modality(folder: Path) -> str | None:
 
 @lru_cache(maxsize=_KEPT_SERIES)
 def _pixels(path: Path, digest: str, encoding: Encoding) -> np.ndarray:
-    return stored_values(read_volume(path), encoding)
+    with names_only(path):
+        return stored_values(read_volume(path), encoding)

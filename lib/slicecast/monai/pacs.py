@@ -24,11 +24,12 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom.dataset import Dataset
 from requests import RequestException
 
+from slicecast.dicom.labels import seg_of_label
 from slicecast.dicom.series import NO_IMAGES, Series
+from slicecast.dicom.uids import is_uid
 from slicecast.errors import InputError, ResourceError
 from slicecast.monai.datastore import locked
 from slicecast.monai.outbox import Parcel
-from slicecast.dicom.labels import seg_of_label
 from slicecast.monai.studies import SERIES_EXTENSION, StudiesDatastore, series_names
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ class Remote:
         while True:
             page = self.client.search_for_series(search_filters=search_filter, limit=PAGE, offset=len(found))
             before = len(found)
-            found.update((str(data.SeriesInstanceUID), data) for data in map(Dataset.from_json, page))
+            rows = [Dataset.from_json(row) for row in page]
+            found.update((uid, row) for row in rows if is_uid(uid := str(row.SeriesInstanceUID)))
             if len(page) < PAGE or len(found) == before:
                 return found
 

@@ -1,7 +1,6 @@
 """What a client stores over DICOMweb: DICOM SEG of the studies' images, each kept once and never replaced."""
 
 import logging
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +16,13 @@ from pydicom.uid import SegmentationStorage
 
 from slicecast.dicom.seg import read_seg, referenced_series
 from slicecast.dicom.series import Series
+from slicecast.dicom.uids import is_uid
 from slicecast.errors import SlicecastError
 from slicecast.monai.versions import write_atomically
 from slicecast.volume import read_volume, write_mask
 
 logger = logging.getLogger(__name__)
 
-UID = re.compile(r"[0-9.]{1,64}")
 NOT_SUPPORTED, CANNOT_UNDERSTAND, MISMATCH, DUPLICATE = 0x0122, 0xC000, 0xA900, 0x0111
 """Reasons for refusing, from DICOM PS3.4."""
 
@@ -111,7 +110,7 @@ def _parse(content: bytes) -> Dataset | None:
         uids = (data.SOPInstanceUID, data.SOPClassUID, data.StudyInstanceUID, data.SeriesInstanceUID)
     except (InvalidDicomError, AttributeError, OSError, ValueError, KeyError, EOFError, NotImplementedError):
         return None
-    return data if all(UID.fullmatch(uid) for uid in uids) else None
+    return data if all(is_uid(str(uid)) for uid in uids) else None
 
 
 def _reference(data: Dataset, *, root: str = "", reason: int | None = None) -> Dataset:

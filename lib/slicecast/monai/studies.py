@@ -18,15 +18,16 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from pydicom.dataset import Dataset
 
 from slicecast.dicom.catalogue import Catalogue
+from slicecast.dicom.labels import seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError
 from slicecast.monai.datastore import SafeDatastore, locked
 from slicecast.monai.door import http_errors
 from slicecast.monai.outbox import Outbox, Parcel
-from slicecast.dicom.labels import seg_of_label
 from slicecast.monai.stow import Outcome, Store
 from slicecast.monai.versions import write_atomically
 from slicecast.volume import read_volume, write_volume
+from slicecast.volume.io import names_only
 from slicecast.volume.reorient import onto_grid
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,8 @@ class StudiesDatastore(SafeDatastore):
         if name == own or self._is_series(own):
             return label
         grid = read_volume(super().get_image_uri(own)).geometry
-        volume = read_volume(label)
+        with names_only(label, "the label"):
+            volume = read_volume(label)
         if not grid.differences(volume.geometry):
             return label
         return write_volume(folder / "label.nrrd", onto_grid(volume, grid))

@@ -21,6 +21,7 @@ from slicecast.volume import (
     normalise,
     read_volume,
 )
+from slicecast.volume.io import names_only
 
 MAX_VOLUMES = 4
 """Volumes kept in memory between requests."""
@@ -88,7 +89,8 @@ class Studies:
             if stamp in self._held:
                 self._held.move_to_end(stamp)
                 return self._held[stamp]
-        study = open_study(self._read(path))
+        with names_only(path):
+            study = open_study(self._read(path))
         with self._guard:
             self._held[stamp] = study
             self._shrink()

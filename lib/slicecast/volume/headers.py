@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from slicecast.errors import VolumeError
+from slicecast.errors import VolumeError, VolumeTooLarge
 
 MAX_VOXELS = 1 << 30
 """A volume with more is not read unless the caller allows it; 1024 x 1024 x 1024."""
@@ -38,10 +38,10 @@ def check_data_place(path: Path) -> None:
 
 
 def require_size(size: Sequence[int], source: object, *, max_voxels: int) -> None:
-    """Raise VolumeError for a volume that claims more voxels than `max_voxels`."""
+    """Raise VolumeTooLarge for a volume that claims more voxels than `max_voxels`."""
     voxels = math.prod(size)
     if voxels > max_voxels:
-        raise VolumeError(
+        raise VolumeTooLarge(
             f"{source} claims {' x '.join(map(str, size))} voxels; at most {max_voxels} are read. "
             "Crop or resample it, or raise the limit."
         )

@@ -6,7 +6,8 @@ usable is read, logged, and said in `Volume.warnings`.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,15 @@ def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -
     for warning in warnings:
         logger.warning("%s: %s", source.name, warning)
     return Volume(array, geometry, {"source": str(source), "warnings": warnings, **found.meta})
+
+
+@contextmanager
+def names_only(path: Path, name: str | None = None) -> Iterator[None]:
+    """Leave the folders out of a VolumeError about `path`: who asks over the network need not know them."""
+    try:
+        yield
+    except VolumeError as error:
+        raise VolumeError(str(error).replace(str(path), name or path.name)) from error
 
 
 def write_mask(path: str | os.PathLike[str], array: np.ndarray, geometry: Geometry, *, compress: bool = True) -> Path:
