@@ -11,8 +11,10 @@ from tracking import PLAIN, WHOLE, answer, clicked, clip_of, mask_of, painted, s
 from slicecast.engine.anchors import find_anchors
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.frames import resample
-from slicecast.engine.lanes import FAR_TIME, LOOK_AHEAD, Anchor, Lane, walk
+from slicecast.engine.lanes import FAR_TIME, Anchor, Lane, walk
 from slicecast.engine.propagate import Track, segment
+from slicecast.engine.tracker import LOOK_AHEAD
+from slicecast.errors import Cancelled
 
 CLIP = walking_disk(12)
 
@@ -118,6 +120,13 @@ def test_slices_are_encoded_ahead_in_batches_and_only_once():
     walk(tracker, [Lane(WHOLE, anchor_on(tracker, 6), stop) for stop in (12, -1)])
     assert batches == [1, 2 * LOOK_AHEAD, 3]
     assert tracker.encoded == 12
+
+
+def test_a_large_input_is_encoded_when_it_is_needed():
+    tracker = tracker_of(clip_of(CLIP), predictor=FakePredictor(image_size=320), cancelled=lambda: tracker.done >= 3)
+    with pytest.raises(Cancelled):
+        walk(tracker, [Lane(WHOLE, anchor_on(tracker, 6), stop) for stop in (12, -1)])
+    assert tracker.encoded == 3
 
 
 def test_progress_counts_every_answer():

@@ -22,9 +22,6 @@ FAR_TIME = 1 << 20
 """Lane time given to the anchor ahead. SAM 2 uses the spatial memory of a later anchor whatever its
 distance, and not its pointer; one constant lets intervals of different length share a batch."""
 
-LOOK_AHEAD = 4
-"""Slices of each lane encoded together; what lies beyond an early stop is wasted work."""
-
 SAME_DICE = 0.99
 """Masks that overlap so much are the same, where a walk may end early."""
 
@@ -271,5 +268,5 @@ def _encode_ahead(tracker: Tracker, live: Sequence[Lane]) -> None:
     needed = [(n, lane.view) for lane in live for n in lane.next_slices(1)]
     if all(tracker.key(*place) in tracker.cache for place in needed):
         return
-    ahead = [(n, lane.view) for lane in live for n in lane.next_slices(LOOK_AHEAD)]
+    ahead = [(n, lane.view) for lane in live for n in lane.next_slices(tracker.look_ahead)]
     tracker.embed(list(dict.fromkeys(ahead)))

@@ -15,6 +15,12 @@ from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import Embedding, Observation, SlicePredictor
 from slicecast.errors import Cancelled
 
+LOOK_AHEAD = 4
+"""Slices of each lane encoded together by a small model; what lies beyond an early stop is wasted work."""
+
+SMALL_INPUT_PX = 256
+"""Up to this input size slices are encoded faster together than one by one."""
+
 REQUEST_MEMO_BYTES = 1 << 28
 """Of the answers that one request keeps for itself where it is given no memo."""
 
@@ -130,6 +136,14 @@ class Tracker:
 
         keys = [self.key(number, view) for number, view in places]
         return self.cache.get_many(keys, encode)
+
+    @property
+    def look_ahead(self) -> int:
+        """Slices of each lane to encode at a time.
+
+        One where a slice takes long by itself: a cancelled request ends after it, and none is encoded in vain.
+        """
+        return LOOK_AHEAD if self.predictor.image_size <= SMALL_INPUT_PX else 1
 
     def look(self, number: int, view: View) -> NDArray[np.float32]:
         """Return a slice as the model sees it, (S, S) float32 in [0, 1]."""
