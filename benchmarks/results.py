@@ -101,16 +101,16 @@ def measure(task: Task) -> str:
     logging.getLogger("slicecast").setLevel(logging.ERROR)
     spec = choose_model()
     predictor = load_predictor(spec)
-    for prompt in PROMPTS:
-        service = SegmentService(predictor=predictor)  # nothing read or encoded yet: first clicks are first clicks
-        cases, settings = task.goal.cases(limit=task.limit), _settings(task, prompt)
-        with MonaiLabelProcess(spec.name, device=str(predictor.device), threads=1) as other:
-            done = evaluate(cases, service, settings, monailabel=other)
-        now = datetime.datetime.now(datetime.UTC)
-        said = provenance(spec, task.command, device=str(predictor.device), now=now)
-        file = report_file(task.build, task.goal, prompt)
-        write_json(as_json(done, said), file)
-        draw_cases(done, file.with_suffix(".png"), title=f"{task.goal.title}, {prompt}")
+    cases = task.goal.cases(limit=task.limit)
+    with MonaiLabelProcess(spec.name, device=str(predictor.device), threads=1) as other:
+        for prompt in PROMPTS:
+            service = SegmentService(predictor=predictor)  # nothing read or encoded yet: first clicks are first clicks
+            done = evaluate(cases, service, _settings(task, prompt), monailabel=other)
+            now = datetime.datetime.now(datetime.UTC)
+            said = provenance(spec, task.command, device=str(predictor.device), now=now)
+            file = report_file(task.build, task.goal, prompt)
+            write_json(as_json(done, said), file)
+            draw_cases(done, file.with_suffix(".png"), title=f"{task.goal.title}, {prompt}")
     return task.goal.key
 
 

@@ -84,6 +84,11 @@ def test_monai_label_has_a_table_of_its_own(row):
     assert page.monailabel_table([row], ["box"]).count("0.000; model better") == 1
 
 
+def test_one_case_decides_nothing(cases, service):
+    report = as_json(evaluate(cases[:1], service, Settings(baselines=("copy",))), {})
+    assert "too few cases to say (+" in page.baseline_table([page.Row("one", {}, {"mask": report})])
+
+
 def test_who_corrects_is_named(row):
     assert [line[1] for line in cells(page.correction_table([row]))[2:]] == [
         "the product",

@@ -11,6 +11,9 @@ from slicecast.evaluation.report import PROTOCOL, show_mean
 Report = Mapping[str, Any]
 """One evaluation, as `report.as_json` writes it."""
 
+FEWEST_CASES = 3
+"""With fewer a bootstrap interval says nothing at all."""
+
 BASELINE_NAMES = {
     "copy": "copy to every slice",
     "copy-extent": "copy within true extent",
@@ -199,6 +202,8 @@ def _against(row: Row, prompt: str) -> str:
 def _compared(baseline: Mapping[str, Any]) -> str:
     """Write a baseline's Dice and by how much the model is better, case by case."""
     difference = baseline["difference"]
+    if difference["count"] < FEWEST_CASES:
+        return f"{_value(baseline['dice'])}; too few cases to say ({difference['value']:+.3f})"
     low, high = difference["low"], difference["high"]
     verdict = "model better" if low > 0 else "model worse" if high < 0 else "undecided"
     return f"{_value(baseline['dice'])}; {verdict} ({low:+.3f} to {high:+.3f})"
