@@ -7,6 +7,7 @@ Composition only: everything is in the package `slicecast`. MONAI Label takes th
 derives directly from MONAILabelApp, so there is exactly one.
 """
 
+from functools import partial
 from typing import Any
 
 from monailabel.interfaces.app import MONAILabelApp
@@ -20,8 +21,11 @@ from slicecast.monai.infer import segment_tasks
 from slicecast.monai.scoring import ConfidenceScoring
 from slicecast.monai.strategies import strategies
 from slicecast.server.settings import server_settings
+from slicecast.service.limits import request_limits
 from slicecast.service.queue import DeviceQueue
 from slicecast.service.segment import SegmentService
+from slicecast.service.studies import Studies
+from slicecast.volume import read_volume
 
 
 class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
@@ -31,6 +35,7 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         self.config = behaviour.AppConfig.from_conf(conf)
         queue = DeviceQueue(server_settings().queue)
         self.service = SegmentService(model=self.config.model, device=self.config.device, queue=queue)
+        self.service.studies = Studies(read=partial(read_volume, max_voxels=request_limits().voxels))
         super().__init__(
             app_dir=app_dir,
             studies=studies,

@@ -6,6 +6,7 @@ SlicecastError
 │   ├── VolumeError                    a file that is not a usable 3D scan
 │   ├── PromptError                    clicks, boxes or masks that cannot be used
 │   ├── TooLarge                       more than is accepted: 413
+│   │   └── VolumeTooLarge                 also a VolumeError
 │   └── ConfigError                    a setting that is unknown or out of range
 ├── NotFound (LookupError)         404
 │   ├── UnknownImage
@@ -49,6 +50,10 @@ class PromptError(InputError):
 
 class TooLarge(InputError):
     """More was sent than is accepted."""
+
+
+class VolumeTooLarge(VolumeError, TooLarge):
+    """A volume claims more voxels than are read."""
 
 
 class ConfigError(InputError):

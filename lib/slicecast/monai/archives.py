@@ -116,12 +116,11 @@ def _tarred(stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, IO[bytes]]
     start = stream.read(8)
     stream.seek(0)
     opener = next((opener for magic, opener in PACKED.items() if start.startswith(magic)), None)
-    with _plain(stream, opener) as plain:
-        with tarfile.open(fileobj=_Counted(plain, budget), mode="r|") as archive:
-            for entry in archive:
-                content = archive.extractfile(entry) if entry.isreg() else None
-                if content is not None:
-                    yield entry.name, content
+    with _plain(stream, opener) as plain, tarfile.open(fileobj=_Counted(plain, budget), mode="r|") as archive:
+        for entry in archive:
+            content = archive.extractfile(entry) if entry.isreg() else None
+            if content is not None:
+                yield entry.name, content
 
 
 @contextmanager

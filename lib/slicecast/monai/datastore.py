@@ -116,10 +116,17 @@ class SafeDatastore(LocalDatastore):
         name = safe_name(image_id or self._to_id(Path(image_filename).name)[0], "image id")
         present = self.get_image_uri(name)
         if not present:
+            self._refuse_hidden(name, image_filename)
             return super().add_image(name, image_filename, image_info)
         if filecmp.cmp(present, image_filename, shallow=False):
             return name
         raise Conflict(f"There is already another image '{name}'. Choose another id, or remove that image first.")
+
+    def _refuse_hidden(self, name: str, image_filename: str) -> None:
+        """Refuse to write where something lies that is not listed: a link would lead the writing elsewhere."""
+        target = Path(self._datastore.image_path()) / self._filename(name, self._to_id(Path(image_filename).name)[1])
+        if target.is_symlink() or target.exists():
+            raise Conflict(f"The studies hold '{target.name}', which is not listed as an image. Choose another id.")
 
     @locked
     def get_dataset_archive(self, limit_cases: int | None) -> str:

@@ -50,10 +50,16 @@ def find_image(request: Mapping[str, Any], datastore: Datastore, *, sessions: Pa
     return FoundImage(Path(path), own)
 
 
+def is_upload_name(path: Path) -> bool:
+    """Tell whether a path is one that MONAI Label gives to what it receives; nothing need be there."""
+    if not UPLOAD.fullmatch(path.name) or "\0" in str(path):
+        return False
+    return path.resolve().parent == Path(tempfile.gettempdir()).resolve()
+
+
 def is_upload(path: Path) -> bool:
     """Tell whether a path is a file that MONAI Label has just received."""
-    temporary = Path(tempfile.gettempdir()).resolve()
-    return path.resolve().parent == temporary and bool(UPLOAD.fullmatch(path.name)) and path.is_file()
+    return is_upload_name(path) and path.is_file()
 
 
 def _uploaded(name: str, sessions: Path | None) -> Path:

@@ -1,15 +1,18 @@
 """MONAI Label's upload sessions, kept inside the app's folder, with ids that cannot be paths."""
 
+import shutil
 import tempfile
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
 from slicecast.monai.archives import unpack
 from slicecast.monai.door import http_errors
+from slicecast.monai.images import is_upload_name
 from slicecast.service.limits import request_limits
 
 
@@ -22,12 +25,20 @@ class SafeSessions(Sessions):
         """Keep an upload under a new id; an archive of one file becomes that file, of several their folder."""
         if not uncompress or Path(data_file).is_dir():
             return super().add_session(data_file, expiry, False, None)
+        try:
+            return self._unpacked(Path(data_file), expiry)
+        except HTTPException:  # MONAI Label removes what it received only when all went well
+            if is_upload_name(Path(data_file).parent):
+                shutil.rmtree(Path(data_file).parent, ignore_errors=True)
+            raise
+
+    def _unpacked(self, archive: Path, expiry: int) -> tuple[str, SessionInfo]:
         limits = request_limits()
         with tempfile.TemporaryDirectory() as work, http_errors():
             folder = Path(work) / "image"
             folder.mkdir()
             most = limits.unpacked_mb << 20
-            files = unpack(Path(data_file), folder, max_bytes=most, max_files=limits.files)
+            files = unpack(archive, folder, max_bytes=most, max_files=limits.files)
             return super().add_session(str(files[0] if len(files) == 1 else folder), expiry, False, None)
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:

@@ -14,6 +14,8 @@ from monailabel.config import settings
 from monailabel.endpoints import ohif as stock
 from monailabel.endpoints.user.auth import RBAC, User
 
+from slicecast.server.checks import require_plain_text
+
 VIEWER = Path(stock.__file__).resolve().parent / "static" / "ohif"
 ADDRESS_COOKIE = "MONAILABEL_SERVER_URL"
 """Where the panel keeps the address of the labelling server; browsers share it between the ports of a host."""
@@ -39,8 +41,9 @@ def viewer_file(path: str) -> Path:
     """Return the file that an address below `/ohif/` means.
 
     Raises:
-        HTTPException: 404, it means a file that is not there.
+        HTTPException: 404, it means a file that is not there; 422, no file could be called so.
     """
+    require_plain_text(path, "path")
     file = (VIEWER / path).resolve()
     if file.is_relative_to(VIEWER) and file.is_file():
         return file

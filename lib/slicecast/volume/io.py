@@ -68,7 +68,7 @@ def names_only(path: Path, name: str | None = None) -> Iterator[None]:
     try:
         yield
     except VolumeError as error:
-        raise VolumeError(str(error).replace(str(path), name or path.name)) from error
+        raise type(error)(str(error).replace(str(path), name or path.name)) from error
 
 
 def write_mask(path: str | os.PathLike[str], array: np.ndarray, geometry: Geometry, *, compress: bool = True) -> Path:
