@@ -78,13 +78,14 @@ class CampaignDesk:
         named = getattr(self._datastore(), "image_id", None)
         return str(named(image)) if named else image
 
-    def sync(self) -> None:
-        """Make every image a case; where a final label was removed, the case is open again."""
+    def sync(self) -> list[str]:
+        """Make every image a case, open those again whose final label was removed; return the images, sorted."""
         store = self._datastore()
         images, labelled = store.list_images(), set(store.get_labeled_images())
         self.campaign.add({image: image in labelled for image in images})
         if isinstance(store, SafeDatastore):  # another's list of labels may be hours old
             self.campaign.reopen(set(images) - labelled)
+        return sorted(images)
 
     def recover(self) -> list[str]:
         """Record labels that were saved while nobody was looking, or just before a crash; return their cases."""
@@ -101,8 +102,7 @@ class CampaignDesk:
 
     def next_sample(self, strategy: Strategy, name: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Lease the next case to whoever asks; None when nothing is left for them."""
-        self.sync()
-        store = self._datastore()
+        images, store = self.sync(), self._datastore()
         answers: dict[str, dict[str, Any]] = {}
 
         def ranking(names: Sequence[str]) -> list[Choice]:
@@ -114,7 +114,6 @@ class CampaignDesk:
 
         who = self.who(client_id=request.get("client_id"))
         address = current_caller().address
-        images = sorted(store.list_images())
         choice = self.campaign.next_case(who, available=images, ranking=ranking, strategy=name, address=address)
         if choice is None:
             return None
@@ -128,7 +127,7 @@ class CampaignDesk:
         cases = self.campaign.state().cases.values()
         names = sorted(c.name for c in cases if c.status is Status.OPEN and not c.gold and c.name in present)
         rank = getattr(strategy, "rank", None)
-        return list(rank(names, store)) if rank else [Choice(name, "") for name in names]
+        return list(rank(names, Candidates(store, names))) if rank else [Choice(name, "") for name in names]
 
     def remember(
         self, image: str, mask: Path, *, request: Mapping[str, Any], params: Mapping[str, Any], model: str
