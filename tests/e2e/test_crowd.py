@@ -200,9 +200,14 @@ def annotate_for_a_while(url, number, until):
             done += 1
             if answer is not None and answer.status_code >= 500 and answer.status_code != 503:
                 wrong.append(f"{act}: {answer.status_code} {answer.text[:200]}")
-        session.propagate() if session.state()["objects"] else None
+        last = session.http.post(f"{session.address}/propagate")  # 422 where all that was said is taken back
+        wrong += [] if last.status_code in (200, 422) else [f"propagate: {last.status_code} {last.text[:200]}"]
         session.close()
     return done, wrong
+
+
+def can_start(session):
+    return any(prompt["positive"] for prompt in session.state()["prompts"])
 
 
 def do(act, session, url, seed, rng):
@@ -214,7 +219,7 @@ def do(act, session, url, seed, rng):
         case "beside":
             session.click([1, 1, k], positive=False)
         case "leave":
-            for line in session.lines() if session.state()["objects"] else ():
+            for line in session.lines() if can_start(session) else ():
                 if line["type"] == "slice" and rng.random() < 0.3:
                     break
             wait_until(lambda: not session.state()["propagating"])

@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from labelserver import TestClient
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 
-from slicecast.errors import QueueFull, VolumeError
+from slicecast.errors import QueueFull, TooMany, VolumeError
 from slicecast.server.errors import HANDLERS
 
 
@@ -28,3 +28,28 @@ def test_status_and_reason(error, status):
 
     response = TestClient(app).get("/")
     assert (response.status_code, response.json()) == (status, {"detail": "said"})
+
+
+@pytest.mark.parametrize("error", [QueueFull("said"), TooMany("said")])
+def test_whoever_should_come_back_is_told_when(error):
+    app = FastAPI(exception_handlers=HANDLERS)
+
+    @app.get("/")
+    def fail() -> None:
+        raise error
+
+    assert TestClient(app).get("/").headers["retry-after"] == "5"
+
+
+def test_a_request_that_does_not_fit_gets_a_sentence():
+    app = FastAPI(exception_handlers=HANDLERS)
+
+    @app.get("/")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    answer = TestClient(app).get("/", params={"a": "x"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("The request does not fit: query.a: Input should be a valid integer")
+    assert "And 1 more." in answer.json()["detail"]
+    assert [entry["where"] for entry in answer.json()["errors"]] == ["query.a", "query.b"]
