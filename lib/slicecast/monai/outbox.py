@@ -74,8 +74,13 @@ class Outbox:
         return target
 
     def discard(self, job: Path) -> None:
-        """Forget a job."""
-        shutil.rmtree(job, ignore_errors=True)
+        """Forget a job; it is there whole or not at all."""
+        hidden = self._folder / f".{uuid4().hex}"
+        try:
+            job.rename(hidden)
+        except FileNotFoundError:  # forgotten already
+            return
+        shutil.rmtree(hidden, ignore_errors=True)
 
     def waiting(self) -> list[Parcel]:
         """Return the jobs that have not been delivered, oldest first."""
