@@ -14,7 +14,7 @@ ARGS    ?=
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install run demo results bench test test-slow test-gpu test-data test-browser lint lock
+.PHONY: help install run demo results bench test fuzz test-slow test-gpu test-data test-browser lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: install ## measure what one click costs in seconds and memory; prints a t
 
 test: install ## every test that needs no network, GPU, browser or outside data
 	$(PYTEST) $(ARGS)
+
+fuzz: install ## random requests and damaged files, other ones each time; minutes
+	$(PYTEST) -m slow tests/test_fuzz.py tests/test_attacks.py $(ARGS)
 
 test-slow: install ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
