@@ -1,10 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from builders import ball, scan
 
 from slicecast.engine.fake import FakePredictor
-from slicecast.engine.options import EngineOptions
 from slicecast.errors import Conflict, InputError, PromptError, UnknownSession
 from slicecast.prompts import Point
 from slicecast.service.replay import read_log, replay, stored_log, write_log
@@ -23,7 +23,7 @@ def history(tmp_path):
     """A closed session, and its mask at each revision."""
     write_volume(tmp_path / "ball.nii.gz", scan(ball()))
     sessions = Sessions(service_of(), tmp_path / "sessions", new_id=lambda: "s1")
-    sessions.open(tmp_path / "ball.nii.gz", image_id="ball", options=EngineOptions(settle_slices=2))
+    sessions.open(tmp_path / "ball.nii.gz", image_id="ball")
     masks = [None]
 
     def after(_):
@@ -42,6 +42,12 @@ def test_every_revision_is_replayed_exactly(history, tmp_path):
     log = stored_log(tmp_path / "sessions", "s1")
     for revision, mask in enumerate(history[1:], start=1):
         assert (replay(log.until(revision), service_of()).mask == mask).all()
+
+
+def test_a_session_that_settled_early_is_replayed_to_the_end(history, tmp_path):
+    log = stored_log(tmp_path / "sessions", "s1")
+    fast = replace(log, header=replace(log.header, options={**log.header.options, "settle_slices": 1}))
+    assert (replay(fast, service_of()).mask == history[-1]).all()
 
 
 def test_a_log_can_be_carried_elsewhere(history, tmp_path):
