@@ -4,7 +4,8 @@ import pytest
 from fastapi import HTTPException
 
 from slicecast import errors
-from slicecast.monai.door import RETRY_AFTER_S, http_errors
+from slicecast.monai.door import http_errors
+from slicecast.service.status import RETRY_AFTER_S
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ def test_status_and_text(error, status):
     with pytest.raises(HTTPException) as caught, http_errors():
         raise error("what was wrong, the value, the remedy")
     assert (caught.value.status_code, caught.value.detail) == (status, "what was wrong, the value, the remedy")
-    assert caught.value.headers is None
+    assert not caught.value.headers
 
 
 def test_a_busy_server_says_when_to_come_back():
