@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from highdicom import (
     AlgorithmIdentificationSequence,
-    PixelMeasuresSequence,
-    PlaneOrientationSequence,
     PlanePositionSequence,
 )
 from highdicom.enum import CoordinateSystemNames
@@ -118,7 +116,10 @@ def source_images(series: Series, geometry: Geometry) -> list[Dataset]:
         GeometryError: there are not as many images as slices.
     """
     images = [_complete(series.read(uid, pixels=False)) for uid in series.sop_uids]
-    if len(images) == 1 and int(images[0].get("NumberOfFrames") or 1) == geometry.size_ijk[2]:
+    frames = int(images[0].get("NumberOfFrames") or 1)
+    if len(images) == 1 and frames == geometry.size_ijk[2]:
+        if frames > 1 and "SharedFunctionalGroupsSequence" not in images[0]:
+            raise VolumeError("The multi-frame object does not say where its frames lie, so nothing can refer to them.")
         return images
     if len(images) != geometry.size_ijk[2]:
         raise GeometryError(f"The series has {len(images)} images, the mask {geometry.size_ijk[2]} slices.")
@@ -184,13 +185,8 @@ def _describe(number: int, name: str, names: SegNames, series: Series) -> Segmen
 def _place(geometry: Geometry) -> dict[str, Any]:
     """Say where each slice lies, for a multi-frame source whose frames may be stored in another order."""
     patient = CoordinateSystemNames.PATIENT
-    i_mm, j_mm, k_mm = geometry.spacing_mm
     positions = (geometry.index_to_world((0, 0, k)) for k in range(geometry.size_ijk[2]))
-    return {
-        "pixel_measures": PixelMeasuresSequence((j_mm, i_mm), k_mm, k_mm),
-        "plane_orientation": PlaneOrientationSequence(patient, geometry.direction_matrix.T[:2].ravel().tolist()),
-        "plane_positions": [PlanePositionSequence(patient, position.tolist()) for position in positions],
-    }
+    return {"plane_positions": [PlanePositionSequence(patient, position.tolist()) for position in positions]}
 
 
 def _complete(image: Dataset) -> Dataset:

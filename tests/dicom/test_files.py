@@ -1,0 +1,96 @@
+"""Finding series in a tree of files, whatever else lies there."""
+
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+from builders import phantom
+from pydicom.uid import RLELossless
+
+from slicecast.dicom.files import DicomTree
+from slicecast.errors import VolumeError
+from slicecast.volume import read_volume
+
+
+@pytest.fixture
+def dicom(series_of, write_series, tmp_path):
+    """A folder with one series."""
+    return write_series(series_of(phantom().volume), tmp_path / "tree" / "a")
+
+
+def tree(tmp_path, **options):
+    return DicomTree(tmp_path / "tree", tmp_path / "links", **options)
+
+
+def change(file, **attributes):
+    data = pydicom.dcmread(file)
+    for word, value in attributes.items():
+        setattr(data, word, value)
+    if "SOPInstanceUID" in attributes:
+        data.file_meta.MediaStorageSOPInstanceUID = attributes["SOPInstanceUID"]
+    data.save_as(file)
+
+
+def test_a_folder_of_its_own_is_used_as_it_is(dicom, tmp_path):
+    (dicom / "notes.txt").write_text("no DICOM")
+    (series,) = tree(tmp_path).series()
+    assert series.image_id == series.uid and len(series.sop_uids) == 16
+    assert series.scan_path() == dicom
+    numbers = [series.read(uid, pixels=False).InstanceNumber for uid in series.sop_uids]
+    assert numbers == list(range(1, 17))
+
+
+def test_two_series_in_one_folder_are_told_apart(dicom, tmp_path):
+    for file in list(dicom.glob("*.dcm")):
+        copy = shutil.copyfile(file, dicom / f"other{file.name}")
+        change(copy, SeriesInstanceUID="1.2.3", SOPInstanceUID=f"{pydicom.dcmread(copy).SOPInstanceUID}.9")
+    first, second = tree(tmp_path).series()
+    for series in (first, second):
+        assert np.array_equal(read_volume(series.scan_path()).array, phantom().volume.array)
+    assert first.scan_path() != second.scan_path()
+
+
+def test_a_changed_file_is_read_again(dicom, tmp_path):
+    found = tree(tmp_path)
+    assert len(found.series()) == 1
+    change(next(dicom.glob("*.dcm")), SeriesInstanceUID="1.2.3")
+    assert len(found.series()) == 2
+
+
+@pytest.mark.parametrize("uid", ["../../escape", "1.2/3", "..", "x"])
+def test_what_is_no_uid_is_not_listed(dicom, tmp_path, uid):
+    with pytest.warns(UserWarning, match="UI"):
+        for file in dicom.glob("*.dcm"):
+            change(file, SeriesInstanceUID=uid)
+        assert tree(tmp_path).series() == []
+
+
+def test_links_and_hidden_folders_are_left_alone(dicom, tmp_path):
+    outside = shutil.move(dicom, tmp_path / "outside")
+    (tmp_path / "tree" / "linked").symlink_to(outside)
+    shutil.copytree(outside, tmp_path / "tree" / ".hidden")
+    assert tree(tmp_path).series() == []
+    assert len(tree(tmp_path, follow_links=True).series()) == 1
+
+
+def test_compressed_slices_are_read(dicom, tmp_path):
+    for file in dicom.glob("*.dcm"):
+        data = pydicom.dcmread(file)
+        data.compress(RLELossless)
+        data.save_as(file)
+    (series,) = tree(tmp_path).series()
+    assert np.array_equal(read_volume(series.scan_path()).array, phantom().volume.array)
+
+
+def test_colour_is_served_but_never_annotated(dicom, tmp_path):
+    for file in dicom.glob("*.dcm"):
+        data = pydicom.dcmread(file)
+        data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+        data.PixelData = bytes(3 * data.Rows * data.Columns)
+        data.save_as(file)
+    (series,) = tree(tmp_path).series()
+    assert series.image_id is None
+    with pytest.raises(VolumeError, match="3 numbers per voxel"):
+        read_volume(series.scan_path())
