@@ -228,6 +228,14 @@ class Campaign:
         """Record how alike two labels of a case are: `against` (second, gold, draft), dice, nsd, hd95_mm and more."""
         self._decide(lambda state, now_s: [Draft(Kind.COMPARED, _known(state, case).name, SERVER, data)])
 
+    def require(self, case: str) -> Case:
+        """Return a case.
+
+        Raises:
+            UnknownImage: there is none of that name.
+        """
+        return _known(self.state(), case)
+
     def add_gold(self, case: str, who: str, *, truth_sha256: str) -> None:
         """Make a case a hidden gold one."""
         self._decide(lambda state, now_s: [Draft(Kind.GOLD, case, who, {"truth_sha256": truth_sha256})])

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,15 +12,15 @@ from rich.table import Table
 
 from slicecast.campaign.campaign import Campaign
 from slicecast.campaign.export import LabelledCase, export_csv, export_dataset
+from slicecast.campaign.gold import keep_truth
 from slicecast.campaign.report import write_report
 from slicecast.campaign.settings import FOLDER, campaign_settings
 from slicecast.campaign.state import State, Status, Task
 from slicecast.campaign.store import EventStore
 from slicecast.campaign.summary import agreements, people, progress
+from slicecast.dicom.catalogue import Catalogue
+from slicecast.dicom.export import StoredLabel, stored_labels
 from slicecast.errors import ConfigError, Conflict, NotFound
-from slicecast.monai.app import STUDY_ENDINGS
-from slicecast.monai.campaigning import FINAL, open_desk
-from slicecast.monai.studies import StudiesDatastore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -97,8 +98,9 @@ def export(
     if layout == "csv":
         typer.echo(f"{export_csv(state, out)} cases in {out}")
         return
-    cases = _labelled(studies, state, _wanted(statuses))
-    content = export_dataset(cases, out, layout=layout, name=name, modality=modality)
+    with tempfile.TemporaryDirectory() as work:
+        cases = _labelled(studies, state, _wanted(statuses), work=Path(work))
+        content = export_dataset(cases, out, layout=layout, name=name, modality=modality)
     typer.echo(f"{content['numTraining']} cases in {out}")
 
 
@@ -124,8 +126,9 @@ def add_gold(
     \b
     Example: slicecast campaign add-gold --studies scans case_07 truth/case_07.nii.gz
     """
-    store = _store(studies)
-    open_desk(studies, datastore=lambda: store).add_gold(case, truth, getpass.getuser())
+    campaign = _campaign(studies)
+    campaign.require(case)
+    campaign.add_gold(case, getpass.getuser(), truth_sha256=keep_truth(studies / FOLDER, case, truth))
     typer.echo(f"{case} is a gold case now")
 
 
@@ -136,25 +139,26 @@ def _campaign(studies: Path) -> Campaign:
     return Campaign(EventStore(settings.url(studies / FOLDER)), rules=settings.rules)
 
 
-def _store(studies: Path) -> StudiesDatastore:
-    if not studies.is_dir():
-        raise NotFound(f"There is no folder {studies}. Give the folder of your images.")
-    extensions = [f"*{ending}" for ending in STUDY_ENDINGS]
-    return StudiesDatastore(str(studies), extensions=extensions, auto_reload=False)
+def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> list[LabelledCase]:
+    chosen = {case.name for case in state.cases.values() if case.status in wanted and not case.gold}
+    labels = [label for label in stored_labels(studies) if label.image_id in chosen]
+    files = {label.image_id: label.image for label in labels if label.image is not None}
+    catalogue = Catalogue(studies, lambda: files, work, skip=(studies / "labels",))
+    return [_labelled_case(label, catalogue) for label in labels]
 
 
-def _labelled(studies: Path, state: State, wanted: set[str]) -> list[LabelledCase]:
-    store = _store(studies)
-    labelled = set(store.get_labeled_images())
-    names = sorted(c.name for c in state.cases.values() if c.status in wanted and not c.gold and c.name in labelled)
-    return [_labelled_case(store, name) for name in names]
-
-
-def _labelled_case(store: StudiesDatastore, name: str) -> LabelledCase:
-    told = store.get_label_info(name, FINAL).get("label_info") or []
+def _labelled_case(label: StoredLabel, catalogue: Catalogue) -> LabelledCase:
+    told = label.info.get("label_info") or []
     names = {int(entry["idx"]): str(entry["name"]) for entry in told if entry.get("idx")}
-    image, label = Path(store.get_image_uri(name)), Path(store.get_label_uri(name, FINAL))
-    return LabelledCase(name, image, label, names or {1: "object"})
+    image = label.image or _series(label.image_id, catalogue)
+    return LabelledCase(label.image_id, image, label.file, names or {1: "object"})
+
+
+def _series(name: str, catalogue: Catalogue) -> Path:
+    series = catalogue.of_image(name)
+    if series is None:
+        raise NotFound(f"The image {name} is not in the folder any more. Bring it back.")
+    return Path(series.scan_path())
 
 
 def _wanted(text: str) -> set[str]:

@@ -18,18 +18,18 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.campaign.campaign import Campaign
 from slicecast.campaign.choose import Choice
+from slicecast.campaign.gold import find_truth, keep_truth
 from slicecast.campaign.settings import FOLDER, campaign_settings
 from slicecast.campaign.state import Status, Task
 from slicecast.campaign.store import EventStore
-from slicecast.errors import InputError, NotFound, SlicecastError
+from slicecast.errors import SlicecastError
 from slicecast.monai.candidates import Candidates
 from slicecast.monai.compare import compare_labels, slice_pairs
 from slicecast.monai.datastore import SafeDatastore
-from slicecast.monai.drafts import ENDINGS, Drafts
+from slicecast.monai.drafts import Drafts
 from slicecast.monai.prompt_log import prompts_of
 from slicecast.monai.studies import dicom_names
 from slicecast.monai.versions import FOLDER as VERSIONS
-from slicecast.monai.versions import place_file
 from slicecast.service.caller import current_caller
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class CampaignDesk:
         self.campaign = campaign
         self.drafts = Drafts(folder / "drafts")
         self._datastore = datastore
-        self._gold = folder / "gold"
+        self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compare")
 
     def who(self, case: str | None = None, *, client_id: object = None) -> str:
@@ -189,16 +189,8 @@ class CampaignDesk:
             NotFound: there is no such case or file.
         """
         self.sync()
-        if case not in self.campaign.state().cases or not truth.is_file():
-            raise NotFound(
-                f"There is no image '{case}' or no file {truth}. Give an image of the studies and its label."
-            )
-        self._gold.mkdir(parents=True, exist_ok=True)
-        ending = next((ending for ending in ENDINGS if truth.name.endswith(ending)), None)
-        if ending is None:
-            raise InputError(f"{truth} ends in none of {', '.join(ENDINGS)}. Convert it.")
-        place_file(truth, self._gold / f"{case}{ending}")
-        self.campaign.add_gold(case, who, truth_sha256=_sha256(truth))
+        self.campaign.require(case)
+        self.campaign.add_gold(case, who, truth_sha256=keep_truth(self._folder, case, truth))
 
     def final_label(self, case: str) -> Path | None:
         """Return the file of a case's final label, or None."""
@@ -220,7 +212,7 @@ class CampaignDesk:
         try:
             label = Path(self._datastore().get_label_uri(case, tag))
             self._compare_draft(case, who, label)
-            other = {Task.SECOND: self.final_label(case), Task.GOLD: self._truth(case)}.get(task)
+            other = {Task.SECOND: self.final_label(case), Task.GOLD: find_truth(self._folder, case)}.get(task)
             if other is not None:
                 self.campaign.compared(case, {"against": str(task), "who": who, **compare_labels(label, other)})
         except SlicecastError as error:
@@ -238,9 +230,6 @@ class CampaignDesk:
         found = {"against": "draft", "who": who, **compare_labels(draft.file, label), "slices": pairs}
         self.campaign.compared(case, found)
         self.drafts.forget_first(case, who)
-
-    def _truth(self, case: str) -> Path | None:
-        return next((path for ending in ENDINGS if (path := self._gold / f"{case}{ending}").is_file()), None)
 
     def _fingerprint(self, case: str, tag: str) -> dict[str, Any]:
         file = Path(self._datastore().get_label_uri(case, tag))
