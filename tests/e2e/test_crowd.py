@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
@@ -188,7 +188,7 @@ def test_a_killed_server_loses_no_prompt(tmp_path):
         quiet.close()
 
 
-def annotate_for_a_while(url, number, until):
+def annotate_for_a_while(url, number, until, doing):
     """Do what annotators do, in random order; return the number of requests, and what went wrong."""
     rng, done, wrong = random.Random(number), 0, []
     seed = number % 3
@@ -196,13 +196,16 @@ def annotate_for_a_while(url, number, until):
         session = SessionClient(url, f"pipe{seed}", name=f"user {number}")
         for _ in range(rng.randint(2, 6)):
             act = rng.choice(["click", "click", "beside", "undo", "redo", "leave", "result", "infer", "next", "info"])
+            doing[number] = f"{act} since {time.monotonic() - until:.0f} s, in {session.address}"
             answer = do(act, session, url, seed, rng)
             done += 1
             if answer is not None and answer.status_code >= 500 and answer.status_code != 503:
                 wrong.append(f"{act}: {answer.status_code} {answer.text[:200]}")
+        doing[number] = f"propagate since {time.monotonic() - until:.0f} s, in {session.address}"
         last = session.http.post(f"{session.address}/propagate")  # 422 where all that was said is taken back
         wrong += [] if last.status_code in (200, 422) else [f"propagate: {last.status_code} {last.text[:200]}"]
         session.close()
+    doing.pop(number, None)
     return done, wrong
 
 
@@ -240,9 +243,11 @@ def do(act, session, url, seed, rng):
 def test_soak(tmp_path):
     """A team works for a while; nothing breaks, and in the end nothing is left in work."""
     with start(tmp_path, pipes=3, slices=40) as server, ThreadPoolExecutor(6) as pool:
-        until = time.monotonic() + SOAK_S
-        teams = [pool.submit(annotate_for_a_while, server.url, n, until) for n in range(6)]
-        outcomes = [team.result(SOAK_S + WAIT_S) for team in teams]
+        until, doing = time.monotonic() + SOAK_S, {}
+        teams = [pool.submit(annotate_for_a_while, server.url, n, until, doing) for n in range(6)]
+        _, late = wait(teams, timeout=SOAK_S + 4 * WAIT_S)
+        assert not late, f"still at work: {doing}; queue: {metrics(server.url)}"
+        outcomes = [team.result() for team in teams]
         wait_until(lambda: working(server.url) == 0)
         seen = metrics(server.url)
         assert sum(v for k, v in seen.items() if k[0] in ("slicecast_jobs_waiting", "slicecast_steps_waiting")) == 0
