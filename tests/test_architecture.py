@@ -223,8 +223,11 @@ def test_the_engine_runs_without_sam2():
     assert "sam2" not in after_importing(*modules_of("engine"))["modules"]
 
 
+FREE = ("e2e", "browser")
+
+
 def test_every_unit_test_has_its_module():
-    """tests/volume/test_geometry.py is for lib/slicecast/volume/geometry.py; tests/e2e and this folder are free."""
+    """tests/volume/test_geometry.py is for lib/slicecast/volume/geometry.py; FREE and this folder have none."""
     tests = [file.relative_to(ROOT / "tests") for file in (ROOT / "tests").glob("*/**/test_*.py")]
-    modules = {test: test.parent / test.name.removeprefix("test_") for test in tests if test.parts[0] != "e2e"}
+    modules = {test: test.parent / test.name.removeprefix("test_") for test in tests if test.parts[0] not in FREE}
     assert {str(test) for test, module in modules.items() if module not in TREES} == set()

@@ -27,6 +27,7 @@ from slicecast.monai.carry import Carrier
 from slicecast.monai.door import http_errors
 from slicecast.monai.images import FoundImage, find_image
 from slicecast.monai.pacs import open_pacs
+from slicecast.monai.preannotation import preannotation
 from slicecast.monai.request import BACKGROUND, MAX_LABELS, RESERVED
 from slicecast.monai.scoring import ScoringQueue, record_result
 from slicecast.monai.sessions import SafeSessions
@@ -152,6 +153,15 @@ class AppBehaviour(MONAILabelApp):
         if found.id is None:
             raise InputError(f"The image '{image_id}' is a path. Give the id of an image of the studies.")
         return found.path
+
+    def preannotation(self, image_id: str) -> dict[str, Any]:
+        """Answer with an image's pre-annotation as `infer` does; without one with an empty mask.
+
+        Raises:
+            UnknownImage: there is no image of that id.
+        """
+        geometry = self.service.studies.open(self.image_path(image_id)).reorientation.source
+        return preannotation(self.datastore(), image_id, geometry=geometry, labels=self.config.labels)
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Refuse: this app has no pathology model."""

@@ -6,7 +6,6 @@ read an answer that has no file.
 """
 
 from functools import partial
-from pathlib import Path
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -14,8 +13,6 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
-from slicecast.monai.images import find_image
-from slicecast.monai.preannotation import preannotation
 from slicecast.server.infer import Output, answer
 
 router = APIRouter(prefix="/infer", tags=["Infer"])
@@ -28,8 +25,4 @@ def automatic(
     user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
 ) -> Response:
     """Answer with the image's pre-annotation, as an automatic model would."""
-    app = app_instance()
-    found = find_image({"image": image}, app.datastore())
-    geometry = app.service.studies.open(Path(found.path)).reorientation.source
-    work = partial(preannotation, app.datastore(), image, geometry=geometry, labels=app.config.labels)
-    return answer(work, output)
+    return answer(partial(app_instance().preannotation, image), output)
