@@ -23,10 +23,7 @@ class Server:
 
     def search_for_series(self, search_filters=None, limit=None, offset=0):
         self._require_up()
-        if (search_filters or {}).get("Modality") == "SEG":
-            found = list(self.stored)
-        else:
-            found = [self.series.summary]
+        found = list(self.stored) if (search_filters or {}).get("Modality") == "SEG" else [self.series.summary]
         return [self._row(data) for data in found][offset:]
 
     def retrieve_series(self, study, series):
