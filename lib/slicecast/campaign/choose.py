@@ -72,9 +72,9 @@ def choose_next(
         available: names of the images that there are.
         avoid: the case just handed back; given again only when there is no other.
     """
-    free = [state.case(name) for name in available if _free(state.case(name), who, now_s)]
+    free = [case for case in map(state.case, available) if _free(case, who, now_s)]
     gold = _gold(free, who, rules=rules, rng=rng)
-    for cases in ([case for case in free if case.name != avoid], free):
+    for cases in (free if avoid is None else [case for case in free if case.name != avoid], free):
         choice = (
             _again(cases, who)
             or gold
