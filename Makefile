@@ -30,8 +30,9 @@ demo: install ## prove the whole way headless: server, clicks, labels, Dice; wri
 results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/accuracy.md
 	$(BIN)/python benchmarks/results.py $(ARGS)
 
-bench: install ## measure what one click costs in seconds and memory; prints a table
-	$(BIN)/python benchmarks/cost.py $(ARGS)
+bench: install ## measure seconds and memory of clicks, against MONAI Label's own task too (ARGS=--quick); about a quarter of an hour
+	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/interaction.py $(ARGS)
 
 test: install ## every test that needs no network, GPU, browser or outside data
 	$(PYTEST) $(ARGS)

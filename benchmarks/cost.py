@@ -20,29 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from slicecast.bench.scenes import ORGAN_IJK, large_ct
 from slicecast.bench.server_process import serving
 from slicecast.config import project_dir
 from slicecast.volume import Geometry, Volume, write_volume
 
 REPEATS = 3
-BIG, SMALL = (512, 512, 300), (35, 50, 36)
-ORGAN_SLICES = 60
-
-
-def large_ct(seed: int = 0) -> tuple[Volume, tuple[int, int, int]]:
-    """Generate a CT [k, j, i] int16 HU: air, a body of fat and muscle, an organ of 60 slices; and a click in it."""
-    rng = np.random.default_rng(seed)
-    ni, nj, nk = BIG
-    j, i = np.mgrid[:nj, :ni].astype(np.float32)
-    body = ((i - 256) / 215) ** 2 + ((j - 256) / 160) ** 2
-    slab = np.select([body < 0.8, body < 1], [50.0, -95.0], -1000.0).astype(np.float32)
-    volume = np.empty((nk, nj, ni), dtype=np.int16)
-    for k in range(nk):
-        depth = (k - 150) / (ORGAN_SLICES / 2)
-        organ = ((i - 190) / 70) ** 2 + ((j - 240) / 55) ** 2 + depth**2 < 1
-        volume[k] = np.where(organ, 130.0, slab) + rng.normal(0, 12, (nj, ni))
-    geometry = Geometry(BIG, (0.8, 0.8, 1.25), (0.0, 0.0, 0.0), np.eye(3))
-    return Volume(volume, geometry, {"modality": "CT"}), (190, 240, 150)
+SMALL = (35, 50, 36)
 
 
 def small_mr(seed: int = 0) -> tuple[Volume, tuple[int, int, int]]:
@@ -119,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         results = {
-            "ct": time_click(*large_ct(), folder),
+            "ct": time_click(large_ct()[0], ORGAN_IJK, folder),
             "mr": time_click(*small_mr(), folder),
             "server": time_server(folder),
         }

@@ -3,7 +3,7 @@
     python -m slicecast.bench.monailabel_sam2 --model sam2_nano
 
 It answers one JSON line on stdin with one on stdout; `roi` is i0, j0, i1, j1, k0, k1, the order that its code reads
-(Slicer sends another):
+(Slicer sends another). `reset` may be false: then it adds the prompts to those that it has:
 
     {"image": "scan.nii.gz", "foreground": [[i, j, k]], "background": [], "roi": [], "mask": "out.npy"}
     {"seconds": 1.2, "peak_rss_mib": 900}
@@ -57,7 +57,8 @@ class MonaiLabelSam2:
         asked = {name: request.get(name, []) for name in ("foreground", "background", "roi")}
         image = str(request["image"])
         # Without a reset it adds to the clicks of earlier requests, of other images too.
-        file, _ = self._task({**asked, "image": image, "device": self._device, "reset_state": "true"})
+        reset = "true" if request.get("reset", True) else "false"
+        file, _ = self._task({**asked, "image": image, "device": self._device, "reset_state": reset})
         try:
             return sitk.GetArrayFromImage(sitk.ReadImage(file)) != 0
         finally:

@@ -92,6 +92,7 @@ class MonaiLabelProcess:
         foreground: Sequence[Sequence[int]] = (),
         background: Sequence[Sequence[int]] = (),
         box: Sequence[int] = (),
+        reset: bool = True,
     ) -> MonaiLabelAnswer:
         """Segment a scan of `write_scan`.
 
@@ -99,6 +100,7 @@ class MonaiLabelProcess:
             foreground: voxels (x, y, n) on the object.
             background: voxels beside it.
             box: x0, y0, x1, y1, n.
+            reset: forget earlier requests; without, it keeps its state and adds these prompts, as its clients let it.
 
         Raises:
             ResourceError: the process has ended; the text has the end of its log.
@@ -106,7 +108,7 @@ class MonaiLabelProcess:
         mask = scan.with_suffix(".npy")
         roi = [*box[:4], box[4], box[4] + 1] if box else []
         request = {"image": str(scan), "foreground": _lists(foreground), "background": _lists(background), "roi": roi}
-        said = self._ask({**request, "mask": str(mask)})
+        said = self._ask({**request, "mask": str(mask), "reset": reset})
         return MonaiLabelAnswer(np.load(mask), said["seconds"], said["peak_rss_mib"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
