@@ -33,6 +33,9 @@ Clicks = Mapping[str, Sequence[IJK]]
 WHOLE = {"gone_slices": 0, "like_share": 0.0, "zoom": "off", "evidence": "off"}
 """Options with which the product does the work that SAM 2 does: every slice, whole, and nothing else."""
 
+WINDOW = "0:255"
+"""The grey values that the others see."""
+
 PEAK = "VmHWM:"
 OPERATIONS = 8
 
@@ -83,7 +86,8 @@ class Product:
         """Segment from all clicks so far; what an earlier request worked out is used."""
         objects = [ObjectPrompts(name, points=tuple(map(Point, places))) for name, places in clicks.items()]
         start = time.perf_counter()
-        request = SegmentRequest(image, PromptSet(tuple(objects)), options=EngineOptions(**(options or {})))
+        prompts, settings = PromptSet(tuple(objects)), EngineOptions(**(options or {}))
+        request = SegmentRequest(image, prompts, window=WINDOW, options=settings)
         result = self._service.segment(request)
         write_mask(image.with_suffix(".ours.nii.gz"), result.mask, result.geometry)
         seconds = time.perf_counter() - start

@@ -32,6 +32,9 @@ ORGAN_IJK, ORGAN_SLICES, LARGE = (190, 240, 150), 60, (512, 512, 300)
 CT_STRUCTURES = (1, 2, 3, 5, 51, 52)
 """Spleen, kidneys, liver, heart and aorta in TotalSegmentator's numbers."""
 
+TUMOUR_PARTS = ((1, 2, 3, 4), (1, 3, 4), (3, 4), (4,))
+"""The whole tumour, its core, and what of it is bright, in BraTS's numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -126,12 +129,14 @@ def _thick_ct() -> tuple[str, Labelled]:
 
 
 def _brain_mr() -> tuple[str, Labelled]:
-    """Take the first scan of BraTS with a short enough tumour, or part of one."""
+    """Take the first scan of BraTS whose tumour is short enough, else the first with such a part of one."""
     folder = data_dir() / "brats"
-    for scan in sorted((folder / "images").glob("*.nii.gz")):
-        found = _labelled(scan, folder / "labels" / scan.name, [(1, 2, 3, 4), (1, 3, 4), (2,), (1,), (3,), (4,)])
-        if found[1]:
-            return _sized("MR (BraTS)", found[0]), found
+    scans = sorted((folder / "images").glob("*.nii.gz"))
+    for values in TUMOUR_PARTS:
+        for scan in scans:
+            found = _labelled(scan, folder / "labels" / scan.name, [values])
+            if found[1]:
+                return _sized("MR (BraTS)", found[0]), found
     grid = Geometry((120, 144, 155), (1.45, 1.45, 1.1), (-86.0, -104.0, -75.0))
     numbers, labels = sample_mr.head(grid, sample_mr.Head(), seed=3)
     masks = short_ones(labels == value for value in sample_mr.LABELS.values())
