@@ -152,10 +152,10 @@ def test_third_party_packages_stay_where_they_belong(package):
 def test_every_package_used_is_a_direct_dependency():
     used = {name.split(".")[0] for _, node in nodes() for name in imported(node)}
     distributions = importlib.metadata.packages_distributions()
-    wanted = {distributions[name][0].lower() for name in used - sys.stdlib_module_names - {"slicecast"}}
+    offered = [{d.lower() for d in distributions[name]} for name in used - sys.stdlib_module_names - {"slicecast"}]
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     stated = {Requirement(line).name.lower() for line in lines if line and not line.startswith("#")}
-    assert wanted - stated == set()
+    assert [names for names in offered if not names & stated] == []  # several share a name such as `google`
 
 
 def test_files_are_short():

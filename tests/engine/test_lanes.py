@@ -6,9 +6,22 @@ import pytest
 from builders import dice
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracking import PLAIN, WHOLE, answer, clicked, clip_of, mask_of, painted, same_answers, tracker_of, walking_disk
+from tracking import (
+    PLAIN,
+    WHOLE,
+    answer,
+    clicked,
+    clip_of,
+    disk,
+    mask_of,
+    painted,
+    same_answers,
+    tracker_of,
+    walking_disk,
+)
 
 from slicecast.engine.anchors import find_anchors
+from slicecast.engine.appearance import Appearance
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.frames import resample
 from slicecast.engine.lanes import FAR_TIME, Anchor, Lane, walk
@@ -176,3 +189,28 @@ def test_evidence_sharpens_masks_coarser_than_the_slices():
         return dice(found.labels[3] > 0, stripes[3])
 
     assert overlap("on") > overlap("off") + 0.02
+
+
+@pytest.mark.parametrize(
+    ("radii", "leap", "fits"),
+    [
+        ((8.5, 9.0, 9.5), 1.5, [True, True, True]),
+        ((8.5, 13.0, 13.0), 1.5, [True, False, False]),
+        ((8.5, 13.0, 13.0), 0.0, [True, True, True]),
+        ((3.0, 5.0, 7.0), 1.5, [True, True, True]),  # growing, but still smaller than on the anchor
+    ],
+)
+def test_a_mask_that_suddenly_grows_beyond_its_anchor_counts_as_gone(radii, leap, fits):
+    class Growing(FakePredictor):
+        def track(self, jobs, *, num_slices):
+            logits = np.where(disk((32, 32), centre_xy=(16, 16), radius=radii[jobs[0].bank.time - 1]), 5.0, -5.0)
+            return [
+                replace(seen, logits=logits.astype(np.float32)) for seen in super().track(jobs, num_slices=num_slices)
+            ]
+
+    anchor = replace(anchor_on(tracker_of(clip_of(CLIP)), 5), name="the anchor")
+    first = answer(disk((32, 32), centre_xy=(16, 16), radius=8), prompted=True)
+    tracker = tracker_of(clip_of(CLIP), predictor=Growing(), options=replace(PLAIN, leap=leap))
+    walking = Lane(WHOLE, replace(anchor, answer=first), 9, appearance=Appearance(0.0, 1.0, 1.0))
+    walk(tracker, [walking])
+    assert [seen.fits for seen in walking.answers.values()] == fits

@@ -235,7 +235,16 @@ def _judge(tracker: Tracker, lane: Lane, number: int, answer: SliceAnswer) -> Sl
     def fits() -> bool:
         return look.fits(tracker.look(number, lane.view), answer.logits, share=share)
 
+    if _leaps(lane, answer, largest=tracker.options.leap):
+        return replace(answer, fits=False)
     return replace(answer, fits=tracker.memo.fact((tracker.name(*lane.origin), number, "fits", share), fits))
+
+
+def _leaps(lane: Lane, answer: SliceAnswer, *, largest: float) -> bool:
+    """Tell whether a mask has suddenly become larger than the last one, and larger than on the anchor."""
+    before = next((a for a in reversed(lane.answers.values()) if a.present), lane.anchor.answer)
+    area, last, first = ((a.logits > 0).sum() for a in (answer, before, lane.anchor.answer))
+    return bool(0 < largest * last < area and area > first)
 
 
 def _tell(tracker: Tracker, lane: Lane, number: int, *, reused: bool) -> None:

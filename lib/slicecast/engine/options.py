@@ -18,6 +18,8 @@ class EngineOptions:
         gone_slices: a lane ends after so many slices in a row without the object; 0 never.
         like_share: beyond the outermost prompted slices, a mask must have at least this share of its pixels in
             the anchor's range of grey values, or counts as gone; 0 switches the rule off.
+        leap: beyond the outermost prompted slices, a mask this many times as large as the one before, and larger than
+            the anchor's, counts as gone: it has run into something else; 0 switches the rule off.
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         far_anchor: a lane between two prompted slices remembers the one ahead as well.
@@ -35,6 +37,7 @@ class EngineOptions:
     zoom_rounds: int = 1
     gone_slices: int = 2
     like_share: float = 0.6
+    leap: float = 1.5
     evidence: Literal["auto", "on", "off"] = "auto"
     far_anchor: bool = True
     keep_components: bool = True
@@ -49,6 +52,8 @@ class EngineOptions:
             raise ConfigError(f"zoom_margin is {self.zoom_margin}; it must lie between 1 and 10.")
         if not 0.0 <= self.like_share <= 1.0:
             raise ConfigError(f"like_share is {self.like_share}; it must lie between 0 and 1.")
+        if self.leap and not 1.0 < self.leap <= 100.0:
+            raise ConfigError(f"leap is {self.leap}; it must be 0 or lie between 1 and 100.")
         for name in ("zoom_rounds", "gone_slices", "fill_holes_px", "settle_slices"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
