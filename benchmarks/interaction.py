@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from slicecast.bench.contest import WHOLE, Answer, Contestant, in_its_own_process
-from slicecast.bench.scenes import Scene, few_slices, write_scene
+from slicecast.bench.scenes import CLIP_SLICES, Scene, few_slices, write_scene
 from slicecast.bench.speed_page import CAUSES, speed_page
 from slicecast.config import CONFIGS_VARIABLE, config_dir, project_dir
 from slicecast.evaluation.monailabel import MonaiLabelProcess
@@ -53,10 +53,12 @@ class Plan:
 
     folder: Path
     quick: bool
+    clip_slices: int = CLIP_SLICES
 
     def scene(self, key: str) -> Scene:
         scene = in_its_own_process(write_scene, key, self.folder)
-        return few_slices(scene, QUICK_SLICES[key], self.folder) if self.quick else scene
+        wanted = QUICK_SLICES[key] if self.quick else self.clip_slices if key == "clip" else scene.slices
+        return few_slices(scene, wanted, self.folder) if wanted < scene.slices else scene
 
     def repeats(self, key: str) -> int:
         return 1 if self.quick else REPEATS[key]
@@ -247,6 +249,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only; may be repeated")
     parser.add_argument("--quick", action="store_true", help="a few slices, once; writes no page unless told where")
+    parser.add_argument(
+        "--clip", type=int, default=CLIP_SLICES, help="slices for the large network; each takes seconds"
+    )
     parser.add_argument("--build", type=Path, help="folder for the figures")
     parser.add_argument("--page", type=Path, help="default: docs/results/speed.md; with --quick: none")
     options = parser.parse_args()
@@ -256,7 +261,7 @@ def main() -> None:
         print(name, file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
             said = provenance(bundled_spec(), "python benchmarks/interaction.py", device="cpu", now=_now())
-            figures = PARTS[name](Plan(Path(folder), options.quick))
+            figures = PARTS[name](Plan(Path(folder), options.quick, options.clip))
         document = {"provenance": said, "figures": figures}
         (build / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     page = options.page or (None if options.quick else ROOT / "docs" / "results" / "speed.md")

@@ -74,17 +74,21 @@ def target_of(mask: NDArray[np.bool_]) -> Target:
     return Target((int(numbers[0]), int(numbers[-1]) + 1), clicks)
 
 
-def short_ones(masks: Iterator[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
+def short_ones(masks: Iterator[NDArray[np.bool_]], *, then_long: bool = False) -> list[NDArray[np.bool_]]:
     """Return those that span at most 30 % of the slices and are worth clicking on, nearest to the middle slice first.
 
     In the middle, a walk in one direction only (MONAI Label's) covers half of the volume: neither luck nor bad luck.
+
+    Args:
+        then_long: longer ones follow, for measuring several objects at once.
     """
-    found: list[tuple[float, NDArray[np.bool_]]] = []
+    found: list[tuple[bool, float, NDArray[np.bool_]]] = []
     for mask in masks:
         numbers = np.flatnonzero(mask.any(axis=(1, 2)))
-        if LEAST_SLICES <= len(numbers) <= LARGEST_SHARE * len(mask) and mask.sum() >= LEAST_VOXELS:
-            found.append((abs(float(numbers[0] + numbers[-1]) / 2 - len(mask) / 2), mask))
-    return [mask for _, mask in sorted(found, key=lambda pair: pair[0])]
+        if len(numbers) >= LEAST_SLICES and mask.sum() >= LEAST_VOXELS:
+            distance = abs(float(numbers[0] + numbers[-1]) / 2 - len(mask) / 2)
+            found.append((len(numbers) > LARGEST_SHARE * len(mask), distance, mask))
+    return [mask for long, _, mask in sorted(found, key=lambda entry: entry[:2]) if then_long or not long]
 
 
 def large_ct(seed: int = 0) -> tuple[Volume, NDArray[np.bool_]]:
@@ -120,11 +124,11 @@ def _thick_ct() -> tuple[str, Labelled]:
     folder = data_dir() / "totalsegmentator"
     scan, label = folder / "example_ct.nii.gz", folder / "example_seg_fast_force_split.nii.gz"
     if scan.is_file() and label.is_file():
-        found = _labelled(scan, label, [(value,) for value in CT_STRUCTURES])
+        found = _labelled(scan, label, [(value,) for value in CT_STRUCTURES], then_long=True)
         return _sized("3 mm CT (TotalSegmentator)", found[0]), found
     grid = Geometry((128, 104, 112), (3.0, 3.0, 3.0), (-192.0, -156.0, -90.0))
     numbers, labels = sample_ct.abdomen(grid, sample_ct.Torso(), seed=11)
-    masks = short_ones(labels == value for value in sample_ct.LABELS.values())
+    masks = short_ones((labels == value for value in sample_ct.LABELS.values()), then_long=True)
     return "generated 3 mm CT, 128x104x112", (Volume(numbers, grid, {"modality": "CT"}), masks)
 
 
@@ -143,10 +147,10 @@ def _brain_mr() -> tuple[str, Labelled]:
     return "generated MR, 120x144x155", (Volume(numbers, grid, {"modality": "MR"}), masks)
 
 
-def _labelled(scan: Path, label: Path, structures: Sequence[tuple[int, ...]]) -> Labelled:
+def _labelled(scan: Path, label: Path, structures: Sequence[tuple[int, ...]], *, then_long: bool = False) -> Labelled:
     volume, _ = canonicalise(read_volume(scan))
     labels, _ = canonicalise(read_volume(label))
-    return volume, short_ones(np.isin(labels.array, values) for values in structures)
+    return volume, short_ones((np.isin(labels.array, values) for values in structures), then_long=then_long)
 
 
 def _sized(title: str, volume: Volume) -> str:
