@@ -39,7 +39,7 @@ def test_a_row_has_the_spread_and_says_whether_the_target_is_met():
     assert "**3.00** (3.00 to 5.00, n=3)" in first and first[-2:] == ("at least 4", "**no**")
     assert correction[-2:] == ("at least 10", "yes")
     (whole,) = rows(scene(turn(1, 5)), "direct", LEAST)
-    assert "**0.90** (n=1)" in whole and whole[-1] == "**no**"
+    assert "**0.90** (n=1)" in whole and whole[-1] == "not settled: one reading"
 
 
 def test_the_page_has_every_part_and_its_circumstances():
@@ -54,6 +54,7 @@ def test_the_page_has_every_part_and_its_circumstances():
     parts = {"large": scene(turn(1, 5)), "objects": objects, "tiny": scene(turn(1, 5)), "server": server}
     text = speed_page({name: part(figures) for name, figures in parts.items()})
     for words in (
+        "* Not measured: ct, mr, profiles.",
         "* `large`: 2026-11-21 07:00 UTC, commit abc, load 0.5 before.",
         "600 MiB against 1000 MiB: **0.60** | at most 0.5 of MONAI Label's | **no** |",
         "**2.00** (n=1) | at most 1.8 | **no** |",

@@ -10,6 +10,7 @@ CAUSES = "## Causes"
 """Where the part begins that is written by hand."""
 
 SCENES = ("ct", "mr", "large")
+PARTS = (*SCENES, "objects", "tiny", "profiles", "server")
 NAMES = {
     "first": "first click, in the middle of the object",
     "beginning": "first click, near the object's beginning",
@@ -76,11 +77,15 @@ def rows(scene: Figures, other: str, least: Mapping[str, float], suffix: str = "
         values = ratios(scene["turns"], figure, other)
         if values:
             target = least.get(figure)
-            words = ("", "") if target is None else (f"at least {target:g}", _yes(statistics.median(values) >= target))
+            words = ("", "") if target is None else (f"at least {target:g}", _met(values, target))
             costs = [_seconds(scene["turns"], figure, who) for who in ("ours", other)]
             told = (_spread(values), _walked(scene, figure, other), *words)
             found.append((scene["title"], name + suffix, *costs, *told))
     return found
+
+
+def _met(values: Sequence[float], target: float) -> str:
+    return _yes(statistics.median(values) >= target) if len(values) > 1 else "not settled: one reading"
 
 
 def _tiny(scene: Figures) -> list[Sequence[str]]:
@@ -162,6 +167,9 @@ def _introduction(parts: Mapping[str, Figures]) -> str:
     for name, part in parts.items():
         said = part["provenance"]
         lines.append(f"`{name}`: {said['date']}, commit {said['commit']}, load {said['machine']['load'][0]} before.")
+    missing = [name for name in PARTS if name not in parts]
+    if missing:
+        lines.append(f"Not measured: {', '.join(missing)}.")
     if parts:
         machine = next(iter(parts.values()))["provenance"]["machine"]
         lines.append(
