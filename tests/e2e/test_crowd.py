@@ -89,8 +89,9 @@ def infer(url, image, ijk, *, client_id, timeout=WAIT_S):
 def leave_after_steps(url, path, **form):
     """Begin a request, and break its connection once some slices are walked; return how many were in the end."""
     before, body = tracked(url), urlencode(form).encode()
-    head = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/x-www-form-urlencoded"]
-    with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
+    host = url.removeprefix("http://")
+    head = [f"POST {path} HTTP/1.1", f"Host: {host}", "Content-Type: application/x-www-form-urlencoded"]
+    with socket.create_connection(host.split(":")) as connection:
         connection.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
         wait_until(lambda: tracked(url) > before + 4)
     wait_until(lambda: working(url) == 0)
