@@ -117,7 +117,7 @@ def evolve_levelset(scene: Scene) -> Mask:
     grow.SetPropagationScaling(1.0)
     grow.ReverseExpansionDirectionOn()
     distance = sitk.SignedMaurerDistanceMap(surface, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
-    found[window] = sitk.GetArrayViewFromImage(grow.Execute(distance, image)) > 0
+    found[window] = sitk.GetArrayFromImage(grow.Execute(distance, image)) > 0
     return found
 
 
