@@ -60,36 +60,36 @@ def sent(answer) -> dict:
 
 def test_the_whole_way(viewer, uids, tmp_path):
     assert viewer.open(uids[DICOM_CASE]) == (96, 96, 24)
-    liver = truth_on(viewer.grid(), DICOM_CASE, "liver")
+    spleen = truth_on(viewer.grid(), DICOM_CASE, "spleen")
     assert viewer.server() == f"{viewer.url}/"
     viewer.connect()
     viewer.point_prompts("sam2_single")
 
-    viewer.choose("liver")
-    clicked = inside(liver)
+    viewer.choose("spleen")
+    clicked = inside(spleen)
     viewer.click_voxel(clicked)
     first = viewer.run()
     viewer.picture("1-first-click")
     assert sent(first)["foreground"] == [list(clicked)]
     shown, numbers = viewer.labelmap()
-    mask = shown == numbers["liver"]
+    mask = shown == numbers["spleen"]
     assert np.array_equal(mask, volume_of(first, tmp_path) != 0)
-    before = dice(mask, liver)
+    before = dice(mask, spleen)
     assert before > 0.5
 
-    wrong = inside(mask & ~liver)
+    wrong = inside(mask & ~spleen)
     viewer.choose("background")
     viewer.click_voxel(wrong)
-    viewer.choose("liver")
+    viewer.choose("spleen")
     second = viewer.run()
     viewer.show(clicked)
     viewer.picture("2-background-click")
     assert sent(second)["background"] == [list(wrong)]
     shown, _ = viewer.labelmap()
-    corrected = shown == numbers["liver"]
+    corrected = shown == numbers["spleen"]
     i, j, k = wrong
     assert mask[k, j, i] and not corrected[k, j, i]
-    assert dice(corrected, liver) > before
+    assert dice(corrected, spleen) > before
 
     chosen = viewer.next_sample()
     viewer.picture("3-next-sample")
