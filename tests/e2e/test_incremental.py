@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracking import PLAIN, absent, boxed, clicked, clip_of, disk, painted, same_answers, tracker_of, walking_disk
 
+from slicecast.engine.frames import paste
 from slicecast.engine.memo import AnswerMemo
 from slicecast.engine.propagate import segment
 from slicecast.models.registry import bundled_spec
@@ -66,13 +67,28 @@ def prompts_of(chosen):
     return {name: prompts for name, prompts in said.items() if any(p.starts for p in prompts)}
 
 
+def undecided(result, number):
+    """Tell where a slice's greatest logits, 0 for nothing among them, are so near to each other that rounding decides; bool (H, W).
+
+    A batch of another size is added up in another order, so the last bit of a logit depends on what else was asked.
+    """
+    logits = [
+        paste(track.answers[number].logits, track.view, CLIP.shape[1:])
+        for track in result.tracks.values()
+        if number in track.answers
+    ]
+    ranked = np.sort([np.zeros(CLIP.shape[1:]), *logits], axis=0)
+    return ranked[-1] - ranked[-2] < LOGIT_TOLERANCE
+
+
 def check(predictor, options, sequence):
     memo = AnswerMemo(1 << 26)
     for prompts in sequence:
         after = segment(tracker_of(CLIP, options=options, predictor=predictor, memo=memo), prompts)
         full = segment(tracker_of(CLIP, options=options, predictor=predictor), prompts)
         assert after.labels.keys() == full.labels.keys()
-        assert all((after.labels[n] == full.labels[n]).all() for n in full.labels)
+        for number, label in full.labels.items():
+            assert ((after.labels[number] == label) | undecided(full, number)).all()
         for name, track in full.tracks.items():
             assert same_answers(after.tracks[name].answers, track.answers, atol=LOGIT_TOLERANCE)
 
@@ -80,7 +96,8 @@ def check(predictor, options, sequence):
 @given(sequence=states())
 @settings(max_examples=5)
 def test_with_random_weights(untrained, sequence):
-    check(untrained, NEVER_ENDS, sequence)
+    # Nothing that makes many pixels follow one: noise has thousands of pixels next to 0.
+    check(untrained, replace(NEVER_ENDS, keep_components=False, fill_holes_px=0), sequence)
 
 
 @given(sequence=states())
