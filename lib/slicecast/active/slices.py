@@ -1,0 +1,204 @@
+"""Which slice to look at next: pure functions from what is known of an object's slices to one of them.
+
+`u` is what is expected to be wrong on a slice, one minus its quality. Slice numbers are those of the evidence; the
+reasons name none, since a caller may count slices otherwise.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.active.slice_evidence import Bools, Floats, SliceChoice, SliceEvidence, SlicePolicy
+from slicecast.errors import ConfigError
+
+__all__ = ["DEFAULT", "STRATEGIES", "SliceChoice", "SliceEvidence", "SlicePolicy", "best_of", "suggest", "values"]
+
+SliceStrategy = Callable[[SliceEvidence, SlicePolicy], SliceChoice]
+
+DEFAULT = "value"
+
+
+def suggest(strategy: str, evidence: SliceEvidence, policy: SlicePolicy | None = None) -> SliceChoice:
+    """Choose the next slice; never one that is annotated or locked.
+
+    Raises:
+        ConfigError: no strategy has that name.
+    """
+    return strategy_named(strategy)(evidence, policy or SlicePolicy())
+
+
+def strategy_named(name: str) -> SliceStrategy:
+    """Return a strategy.
+
+    Raises:
+        ConfigError: none has that name.
+    """
+    if name not in STRATEGIES:
+        raise ConfigError(f"There is no slice strategy '{name}'. Choose one of: {', '.join(STRATEGIES)}.")
+    return STRATEGIES[name]
+
+
+def best_of(choices: Iterable[SliceChoice]) -> SliceChoice | None:
+    """Return the choice most worth a look, of several objects; None of none."""
+    ranked = sorted(choices, key=lambda choice: (choice.slice is None, -choice.score, choice.slice or 0))
+    return ranked[0] if ranked else None
+
+
+def values(evidence: SliceEvidence, policy: SlicePolicy) -> Floats:
+    """Return what annotating each slice is worth, (N,): u of the slices it would become nearest to, less with distance.
+
+    V(z) = sum of u(z') rho^|z - z'| over all z' that are nearer to z than to every settled slice.
+    """
+    numbers = np.arange(len(evidence.quality))
+    apart = np.abs(numbers[:, None] - numbers[None, :])
+    settled = evidence.settled
+    nearest = apart[settled].min(axis=0) if settled.any() else np.full(len(numbers), np.inf)
+    shares = np.where(apart < nearest, policy.rho**apart, 0.0)
+    return np.asarray(shares @ evidence.wrong, dtype=np.float64)
+
+
+def _mid(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+    """Take the largest slice at first, later the free one nearest to the middle of what is seen."""
+    free = _seen(evidence)
+    if not len(free):
+        return _enough("mid", "every slice that shows it is annotated")
+    if not evidence.settled.any():
+        largest = int(free[np.argmax(evidence.area_px[free])])
+        return SliceChoice(largest, f"it is largest here ({evidence.area_px[largest]:.0f} pixels)", 1.0, "mid")
+    first, last = _extent(evidence)
+    middle = (first + last) / 2
+    number = int(min(free, key=lambda n: (abs(n - middle), n)))
+    off = abs(number - middle)
+    why = f"nothing free is nearer to the middle of the {last - first + 1} slices that show it ({off:g} away)"
+    return SliceChoice(number, why, 1 / (1 + off), "mid")
+
+
+def _strided(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+    """Take the middle of the widest gap between settled slices where the object is seen."""
+    if evidence.extent is None:
+        return _enough("strided", "it is seen on no slice")
+    first, last = _extent(evidence)
+    settled = np.flatnonzero(evidence.settled)
+    borders = [first - 1, *settled[(settled >= first) & (settled <= last)].tolist(), last + 1]
+    gaps = [(high - low - 1, (low + high) // 2) for low, high in pairwise(borders)]
+    for width, middle in sorted(gaps, key=lambda gap: -gap[0]):
+        if width and evidence.free[middle]:
+            return SliceChoice(middle, f"the middle of the widest gap, {_slices(width)}", float(width), "strided")
+    return _enough("strided", "no gap is left between the annotated slices")
+
+
+def _worst(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+    """Take the slice of the lowest quality."""
+    wrong = evidence.wrong
+    if not evidence.free.any():
+        return _enough("worst", "every slice is annotated")
+    if enough := _good_enough("worst", evidence, policy):
+        return enough
+    number = _largest(wrong, evidence.free)
+    return SliceChoice(number, f"its quality is lowest here ({1 - wrong[number]:.2f})", float(wrong[number]), "worst")
+
+
+def _disagree(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+    """Take the slice on which the passes from both sides differ most; where none met, the widest gap."""
+    met = evidence.free & np.isfinite(evidence.agreement)
+    if not met.any():
+        choice = _strided(evidence, policy)
+        return SliceChoice(
+            choice.slice, f"no slice was reached from two sides yet: {choice.reason}", choice.score, "strided"
+        )
+    apart = np.where(met, 1.0 - np.nan_to_num(evidence.agreement, nan=1.0), 0.0)
+    number = _largest(apart, met)
+    if apart[number] < policy.enough:
+        return _enough("disagree", f"the passes from both sides agree to Dice {1 - apart[number]:.2f} or better")
+    why = f"the passes from both sides agree least here (Dice {1 - apart[number]:.2f})"
+    return SliceChoice(number, why, float(apart[number]), "disagree")
+
+
+def _value(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+    """Take the slice whose correction is worth most to itself and to those it would become nearest to."""
+    if not evidence.free.any():
+        return _enough("value", "every slice is annotated")
+    if enough := _good_enough("value", evidence, policy):
+        return enough
+    worth = values(evidence, policy)
+    number = _largest(worth, evidence.free)
+    gain = float(worth[number])
+    if evidence.calibrated and gain < policy.look_cost:
+        return _enough("value", f"the best correction would put right {gain:.2f} slices, less than a look costs")
+    own = evidence.wrong[number]
+    return SliceChoice(
+        number, f"worth {gain:.2f} slices with those around it (its own share is {own:.2f})", gain, "value"
+    )
+
+
+def _extent_first(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+    """Ask at the two ends whether the object is there at all, until both are settled; then there is nothing to ask."""
+    if evidence.extent is None:
+        return _enough("extent", "it is seen on no slice")
+    asked = [_end(evidence, policy, step) for step in (-1, 1)]
+    open_ends = [(number, evidence.wrong[number]) for number in asked if number is not None]
+    if not open_ends:
+        return _enough("extent", "both ends are settled")
+    number, wrong = max(open_ends, key=lambda end: (end[1], -end[0]))
+    why = f"is it still there? At this end the quality is {1 - wrong:.2f}"
+    return SliceChoice(number, why, float(wrong), "extent", "present")
+
+
+def _end(evidence: SliceEvidence, policy: SlicePolicy, step: int) -> int | None:
+    """Return the slice to ask about at one end, or None where that end is settled.
+
+    First the outermost slice that shows it. Once the annotator said "absent", the true end lies between that slice
+    and the outermost one known to show it: ask half-way.
+    """
+    first, last = _extent(evidence)
+    outermost = last if step > 0 else first
+    known = np.flatnonzero(evidence.settled & ~evidence.absent)
+    inner = int((known.max() if step > 0 else known.min()) if len(known) else (first + last) // 2)
+    gone = [int(n) for n in np.flatnonzero(evidence.absent) if (n - inner) * step > 0]
+    if not gone:
+        return outermost if evidence.free[outermost] else None
+    between = [n for n in range(inner + step, min(gone, key=lambda n: n * step), step) if evidence.free[n]]
+    if not between or (evidence.calibrated and max(evidence.wrong[n] for n in between) < policy.enough):
+        return None
+    return between[len(between) // 2]
+
+
+def _good_enough(name: str, evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice | None:
+    most = float(evidence.wrong.max(initial=0.0))
+    if not evidence.calibrated or most >= policy.enough:
+        return None
+    return _enough(name, f"on no slice more than {most:.2f} is expected to be wrong")
+
+
+def _enough(name: str, why: str) -> SliceChoice:
+    return SliceChoice(None, f"good enough: {why}", 0.0, name)
+
+
+def _seen(evidence: SliceEvidence) -> NDArray[np.intp]:
+    return np.flatnonzero(evidence.free & (evidence.area_px > 0))
+
+
+def _extent(evidence: SliceEvidence) -> tuple[int, int]:
+    found = evidence.extent
+    return (0, -1) if found is None else found
+
+
+def _largest(measure: Floats, among: Bools) -> int:
+    return int(np.argmax(np.where(among, measure, -np.inf)))
+
+
+def _slices(count: int) -> str:
+    return f"{count} slice" if count == 1 else f"{count} slices"
+
+
+STRATEGIES: dict[str, SliceStrategy] = {
+    "mid": _mid,
+    "strided": _strided,
+    "worst": _worst,
+    "disagree": _disagree,
+    "value": _value,
+    "extent": _extent_first,
+}
+"""Every slice strategy by its name."""
