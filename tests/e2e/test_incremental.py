@@ -68,9 +68,10 @@ def prompts_of(chosen):
 
 
 def undecided(result, number):
-    """Tell where a slice's greatest logits, 0 for nothing among them, are so near to each other that rounding decides; bool (H, W).
+    """Tell where rounding decides whose a pixel of a slice is; bool (H, W).
 
     A batch of another size is added up in another order, so the last bit of a logit depends on what else was asked.
+    The greatest logit wins, 0 standing for nothing.
     """
     logits = [
         paste(track.answers[number].logits, track.view, CLIP.shape[1:])
