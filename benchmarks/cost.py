@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from slicecast.bench.scenes import ORGAN_IJK, large_ct
 from slicecast.bench.server_process import serving
+from slicecast.bench.speed_scans import ORGAN_IJK, large_ct
 from slicecast.config import project_dir
 from slicecast.volume import Geometry, Volume, write_volume
 

@@ -28,8 +28,8 @@ import torch
 import yaml
 
 from slicecast.bench.contest import WHOLE, Answer, Contestant, in_its_own_process
-from slicecast.bench.scenes import CLIP_SLICES, Scene, few_slices, write_scene
 from slicecast.bench.speed_page import CAUSES, speed_page
+from slicecast.bench.speed_scans import CLIP_SLICES, Scene, few_slices, write_scene
 from slicecast.config import CONFIGS_VARIABLE, config_dir, project_dir
 from slicecast.evaluation.monailabel import MonaiLabelProcess
 from slicecast.evaluation.provenance import provenance

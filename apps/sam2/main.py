@@ -17,9 +17,9 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 import slicecast
 from slicecast.monai import app as behaviour
-from slicecast.monai.infer import segment_tasks
-from slicecast.monai.scoring import ConfidenceScoring
-from slicecast.monai.strategies import strategies
+from slicecast.monai.selection.scoring import ConfidenceScoring
+from slicecast.monai.selection.strategies import strategies
+from slicecast.monai.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.service.limits import request_limits
 from slicecast.service.queue import DeviceQueue

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from builders import phantom
 
-from slicecast.bench import scenes
+from slicecast.bench import speed_scans as scenes
 from slicecast.bench.contest import WHOLE, Contestant, Direct, Product, in_its_own_process, peak_mib
-from slicecast.bench.scenes import write_scene
+from slicecast.bench.speed_scans import write_scene
 from slicecast.models.registry import bundled_spec
 from slicecast.volume import read_volume
 

@@ -9,8 +9,8 @@ from labelserver import write_studies
 from typer.testing import CliRunner
 
 from slicecast.cli.main import app
-from slicecast.monai.campaigning import open_desk
-from slicecast.monai.studies import StudiesDatastore
+from slicecast.monai.campaign.desk import open_desk
+from slicecast.monai.store.studies import StudiesDatastore
 from slicecast.service.caller import Caller, calling
 from slicecast.volume import Volume, write_volume
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from labelserver import write_studies
 
-from slicecast.monai.datastore import SafeDatastore
+from slicecast.monai.store.datastore import SafeDatastore
 
 NOON = datetime(2024, 8, 5, 12, 0, 0, tzinfo=UTC)
 

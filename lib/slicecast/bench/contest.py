@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from slicecast.bench.scenes import IJK
+from slicecast.bench.speed_scans import IJK
 from slicecast.engine.options import EngineOptions
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.video import load_video_tracker

@@ -22,16 +22,16 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
-from slicecast.monai.campaigning import CampaignDesk, Leased, open_desk
-from slicecast.monai.carry import Carrier
+from slicecast.monai.campaign.desk import CampaignDesk, Leased, open_desk
 from slicecast.monai.door import http_errors
-from slicecast.monai.images import FoundImage, find_image
-from slicecast.monai.pacs import open_pacs
-from slicecast.monai.preannotation import preannotation
-from slicecast.monai.request import BACKGROUND, MAX_LABELS, RESERVED
-from slicecast.monai.scoring import ScoringQueue, record_result
-from slicecast.monai.sessions import SafeSessions
-from slicecast.monai.studies import StudiesDatastore, dicom_names
+from slicecast.monai.selection.scoring import ScoringQueue, record_result
+from slicecast.monai.store.images import FoundImage, find_image
+from slicecast.monai.store.pacs import open_pacs
+from slicecast.monai.store.studies import StudiesDatastore, dicom_names
+from slicecast.monai.store.upload_sessions import SafeSessions
+from slicecast.monai.tasks.carry import Carrier
+from slicecast.monai.tasks.preannotation import preannotation
+from slicecast.monai.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 from slicecast.service.segment import SegmentService
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class AppConfig:
         follow_links: list links in the studies that lead out of them.
         strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`).
         insecure: answer other machines although nobody logs in (see `slicecast.server.gate`).
-        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.carry`).
+        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.tasks.carry`).
     """
 
     labels: tuple[str, ...] = DEFAULT_LABELS

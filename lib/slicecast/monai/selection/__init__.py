@@ -1,0 +1,1 @@
+"""Which image is next: strategies, and the scores that they read."""
