@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracking import answer
 
-from slicecast.engine.confidence import Suggestion, least_sure, slice_confidence, suggest_slice
+from slicecast.engine.confidence import probability_of_presence, slice_confidence
 from slicecast.engine.tracker import SliceAnswer
 
-HALF, QUARTER = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
-HALF[:4], QUARTER[:2] = True, True
+HALF = np.zeros((8, 8), bool)
+HALF[:4] = True
 
 scores = st.floats(-1e4, 1e4)
 
@@ -35,33 +35,6 @@ def test_a_lost_object_is_not_certain_merely_because_its_logits_are_extreme():
     assert slice_confidence(lost) < 0.6
 
 
-def test_the_least_sure_slice_is_suggested():
-    answers = {n: answer(HALF, predicted_iou=iou) for n, iou in enumerate((0.9, 0.4, 0.6))}
-    found = suggest_slice("liver", answers)
-    assert found.slice == 1 and found.score == pytest.approx(slice_confidence(answers[1]))
-    assert "liver" in found.reason and "least accurate" in found.reason
-
-
-def test_prompted_slices_and_slices_without_the_object_are_not_suggested():
-    answers = {0: answer(HALF, prompted=True, predicted_iou=0.1), 1: answer(), 2: answer(HALF)}
-    assert suggest_slice("a", answers).slice == 2
-    assert suggest_slice("a", {0: answers[0], 1: answers[1]}) is None
-
-
-@pytest.mark.parametrize(
-    ("answers", "reason"),
-    [
-        ({0: answer(HALF, agreement=0.3)}, "agree only to Dice 0.30"),
-        ({0: answer(QUARTER), 1: answer(HALF, prompted=True)}, "the area changes by 50%"),
-        ({0: answer(HALF, object_score=0.2)}, "not sure that it is there"),
-        ({0: answer(HALF)}, "least accurate"),
-    ],
-)
-def test_the_reason_is_said(answers, reason):
-    assert reason in suggest_slice("a", answers).reason
-
-
-def test_of_several_objects_the_least_sure_counts():
-    low, high = Suggestion(3, 0.2, "low"), Suggestion(5, 0.8, "high")
-    assert least_sure([high, None, low]) is low
-    assert least_sure([None]) is None
+def test_presence_is_the_sigmoid_of_the_object_score():
+    assert probability_of_presence(answer(HALF, object_score=0.0)) == pytest.approx(0.5)
+    assert probability_of_presence(answer(HALF, object_score=-1e6)) < 1e-20

@@ -110,8 +110,6 @@ def same(first, second, *, atol):
         first.labels.keys() == second.labels.keys()
         and all((first.labels[n] == second.labels[n]).all() for n in first.labels)
         and all(same_answers(first.tracks[n].answers, second.tracks[n].answers, atol=atol) for n in first.tracks)
-        and first.confidence.keys() == second.confidence.keys()
-        and all(abs(first.confidence[n] - second.confidence[n]) <= atol for n in first.confidence)
     )
 
 

@@ -19,6 +19,7 @@ from tracking import (
     walking_disk,
 )
 
+from slicecast.engine.confidence import slice_confidence
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
@@ -47,8 +48,7 @@ def volume(found, count=10, shape=(64, 64)):
 def test_one_prompt_finds_the_object_in_the_whole_volume(prompt, zoom):
     found = run(prompt, options=replace(TIDY, zoom=zoom))
     assert dice(volume(found) == 1, TRUTH) > 0.9
-    assert sorted(found.confidence) == list(range(10)) and found.slices_encoded >= 10
-    assert found.suggestion.slice != 4
+    assert sorted(found.tracks["a"].answers) == list(range(10)) and found.slices_encoded >= 10
 
 
 def test_a_painted_slice_comes_back_exactly():
@@ -158,7 +158,13 @@ def test_the_reversed_volume_gives_the_reversed_result(prompt):
     up = run(*prompts(lambda n: n), options=TIDY)
     down = run(*prompts(lambda n: 9 - n)[::-1], clip=CLIP[::-1], options=TIDY)
     assert (volume(up) == volume(down)[::-1]).all()
-    assert up.confidence == pytest.approx({9 - n: v for n, v in down.confidence.items()}, abs=1e-6)
+    sure, reversed_sure = ({n: slice_confidence(a) for n, a in r.tracks["a"].answers.items()} for r in (up, down))
+    assert sure == pytest.approx({9 - n: v for n, v in reversed_sure.items()}, abs=1e-6)
+
+
+def test_met_slices_lie_between_the_prompted_ones():
+    assert run(painted(4, TRUTH[4]), options=TIDY).tracks["a"].met == set()
+    assert run(painted(2, TRUTH[2]), painted(7, TRUTH[7]), options=TIDY).tracks["a"].met == {3, 4, 5, 6}
 
 
 @pytest.mark.parametrize("axis", [1, 2])

@@ -23,9 +23,8 @@ class SliceEvidence:
         quality: (N,) float in [0, 1], expected IoU; NaN where no lane came.
         area_px: (N,) predicted pixels, 0 where the object is not seen.
         agreement: (N,) Dice of what the lanes from both sides said; NaN where not two of them met.
-        annotated: (N,) bool, the annotator said something there, "absent" included.
+        annotated: (N,) bool, the annotator said something there, "absent" included, or accepted and locked it.
         absent: (N,) bool, the annotator said that it is not there.
-        locked: (N,) bool, accepted by the annotator.
         calibrated: the qualities were fitted to true ones, so that the stop rule can trust their values.
 
     Raises:
@@ -37,27 +36,21 @@ class SliceEvidence:
     agreement: Floats
     annotated: Bools
     absent: Bools
-    locked: Bools
     calibrated: bool = False
 
     def __post_init__(self) -> None:
-        arrays = (self.quality, self.area_px, self.agreement, self.annotated, self.absent, self.locked)
+        arrays = (self.quality, self.area_px, self.agreement, self.annotated, self.absent)
         if len({array.shape for array in arrays}) != 1 or self.quality.ndim != 1:
             raise ConfigError(f"Evidence of slices has shapes {[a.shape for a in arrays]}; give one length for all.")
 
     @property
-    def settled(self) -> Bools:
-        """Slices of which nothing is left to ask."""
-        return self.annotated | self.locked
-
-    @property
     def free(self) -> Bools:
-        """Slices that may be suggested: answered by a lane, neither annotated nor locked."""
-        return ~self.settled & np.isfinite(self.quality)
+        """Slices that may be suggested: answered by a lane and not annotated."""
+        return ~self.annotated & np.isfinite(self.quality)
 
     @property
     def wrong(self) -> Floats:
-        """Expected share that is wrong, u = 1 - quality; 0 where settled or unknown."""
+        """Expected share that is wrong, u = 1 - quality; 0 where annotated or unknown."""
         return np.where(self.free, 1.0 - np.nan_to_num(self.quality, nan=1.0), 0.0)
 
     @property

@@ -19,9 +19,12 @@ SliceStrategy = Callable[[SliceEvidence, SlicePolicy], SliceChoice]
 
 DEFAULT = "value"
 
+ALIKE, JUMP_SHARE = 0.8, 0.4
+"""Passes below this Dice, and neighbours' areas beyond this change, are named as what is striking."""
+
 
 def suggest(strategy: str, evidence: SliceEvidence, policy: SlicePolicy | None = None) -> SliceChoice:
-    """Choose the next slice; never one that is annotated or locked.
+    """Choose the next slice; never one that is annotated.
 
     Raises:
         ConfigError: no strategy has that name.
@@ -49,12 +52,12 @@ def best_of(choices: Iterable[SliceChoice]) -> SliceChoice | None:
 def values(evidence: SliceEvidence, policy: SlicePolicy) -> Floats:
     """Return what annotating each slice is worth, (N,): u of the slices it would become nearest to, less with distance.
 
-    V(z) = sum of u(z') rho^|z - z'| over all z' that are nearer to z than to every settled slice.
+    V(z) = sum of u(z') rho^|z - z'| over all z' that are nearer to z than to every annotated slice.
     """
     numbers = np.arange(len(evidence.quality))
     apart = np.abs(numbers[:, None] - numbers[None, :])
-    settled = evidence.settled
-    nearest = apart[settled].min(axis=0) if settled.any() else np.full(len(numbers), np.inf)
+    said = evidence.annotated
+    nearest = apart[said].min(axis=0) if said.any() else np.full(len(numbers), np.inf)
     shares = np.where(apart < nearest, policy.rho**apart, 0.0)
     return np.asarray(shares @ evidence.wrong, dtype=np.float64)
 
@@ -64,7 +67,7 @@ def _mid(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     free = _seen(evidence)
     if not len(free):
         return _enough("mid", "every slice that shows it is annotated")
-    if not evidence.settled.any():
+    if not evidence.annotated.any():
         largest = int(free[np.argmax(evidence.area_px[free])])
         return SliceChoice(largest, f"it is largest here ({evidence.area_px[largest]:.0f} pixels)", 1.0, "mid")
     first, last = _extent(evidence)
@@ -76,15 +79,16 @@ def _mid(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
 
 
 def _strided(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
-    """Take the middle of the widest gap between settled slices where the object is seen."""
+    """Take the middle of the widest gap between annotated slices where the object is seen."""
     if evidence.extent is None:
         return _enough("strided", "it is seen on no slice")
     first, last = _extent(evidence)
-    settled = np.flatnonzero(evidence.settled)
-    borders = [first - 1, *settled[(settled >= first) & (settled <= last)].tolist(), last + 1]
-    gaps = [(high - low - 1, (low + high) // 2) for low, high in pairwise(borders)]
-    for width, middle in sorted(gaps, key=lambda gap: -gap[0]):
-        if width and evidence.free[middle]:
+    said = np.flatnonzero(evidence.annotated)
+    borders = [first - 1, *said[(said >= first) & (said <= last)].tolist(), last + 1]
+    for low, high in sorted(pairwise(borders), key=lambda gap: gap[0] - gap[1]):
+        free = [n for n in range(low + 1, high) if evidence.free[n]]
+        if free:
+            middle, width = min(free, key=lambda n: abs(2 * n - low - high)), high - low - 1
             return SliceChoice(middle, f"the middle of the widest gap, {_slices(width)}", float(width), "strided")
     return _enough("strided", "no gap is left between the annotated slices")
 
@@ -97,7 +101,8 @@ def _worst(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     if enough := _good_enough("worst", evidence, policy):
         return enough
     number = _largest(wrong, evidence.free)
-    return SliceChoice(number, f"its quality is lowest here ({1 - wrong[number]:.2f})", float(wrong[number]), "worst")
+    why = f"its quality is lowest here ({1 - wrong[number]:.2f}): {_cause(evidence, number)}"
+    return SliceChoice(number, why, float(wrong[number]), "worst")
 
 
 def _disagree(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
@@ -127,9 +132,9 @@ def _value(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     gain = float(worth[number])
     if evidence.calibrated and gain < policy.look_cost:
         return _enough("value", f"the best correction would put right {gain:.2f} slices, less than a look costs")
-    own = evidence.wrong[number]
+    own, why = 1 - evidence.wrong[number], _cause(evidence, number)
     return SliceChoice(
-        number, f"worth {gain:.2f} slices with those around it (its own share is {own:.2f})", gain, "value"
+        number, f"puts right most, {gain:.2f} slices; its own quality is {own:.2f}: {why}", gain, "value"
     )
 
 
@@ -154,7 +159,7 @@ def _end(evidence: SliceEvidence, policy: SlicePolicy, step: int) -> int | None:
     """
     first, last = _extent(evidence)
     outermost = last if step > 0 else first
-    known = np.flatnonzero(evidence.settled & ~evidence.absent)
+    known = np.flatnonzero(evidence.annotated & ~evidence.absent)
     inner = int((known.max() if step > 0 else known.min()) if len(known) else (first + last) // 2)
     gone = [int(n) for n in np.flatnonzero(evidence.absent) if (n - inner) * step > 0]
     if not gone:
@@ -163,6 +168,20 @@ def _end(evidence: SliceEvidence, policy: SlicePolicy, step: int) -> int | None:
     if not between or (evidence.calibrated and max(evidence.wrong[n] for n in between) < policy.enough):
         return None
     return between[len(between) // 2]
+
+
+def _cause(evidence: SliceEvidence, number: int) -> str:
+    """Say what is most striking about a slice."""
+    areas, agreement = evidence.area_px, evidence.agreement[number]
+    if agreement < ALIKE:
+        return f"the passes from both sides agree only to Dice {agreement:.2f}"
+    if not areas[number]:
+        return "the object may have been lost there"
+    beside = [areas[n] for n in (number - 1, number + 1) if 0 <= n < len(areas)]
+    jump = max((abs(area - areas[number]) / max(area, areas[number]) for area in beside), default=0.0)
+    if jump > JUMP_SHARE:
+        return f"the area changes by {jump:.0%} next to it"
+    return "the model expects the outline to be least accurate there"
 
 
 def _good_enough(name: str, evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice | None:

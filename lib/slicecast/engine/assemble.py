@@ -35,6 +35,14 @@ class Track:
     stopped: Sequence[tuple[int, str]] = ()
     evidence: Mapping[int, GreyEvidence | None] = field(default_factory=dict)
 
+    @property
+    def met(self) -> set[int]:
+        """Slices that lanes reached from both sides, so that their answers' agreement says something."""
+        sides: dict[int, set[int]] = {1: set(), -1: set()}
+        for walk in self.walks:
+            sides[walk.step].update(walk.answers)
+        return sides[1] & sides[-1]
+
 
 def label_slices(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:
     """Return label slices (H, W) uint8 by slice number, tidied; slices not listed are empty."""

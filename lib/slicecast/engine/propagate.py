@@ -2,7 +2,7 @@
 
 1. choose a window for each object (``zoom``), 2. settle the prompted slices (``anchors``), 3. walk all lanes
 together (``lanes``), 4. where the object reached its window's border, widen and walk again, 5. fuse what
-met (``fuse``), tidy (``postprocess``) and say how sure each slice is (``confidence``).
+met (``fuse``) and tidy (``postprocess``).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.assemble import Track, label_slices
-from slicecast.engine.confidence import Suggestion, least_sure, slice_confidence, suggest_slice
 from slicecast.engine.frames import View, whole_view
 from slicecast.engine.fuse import fuse_lanes
 from slicecast.engine.lanes import Anchor, Lane, learn_evidence, meet, walk
@@ -35,8 +34,6 @@ class Segmentation:
         labels: label slices (H, W) uint8 by slice number, 1.. in the order of the objects; slices not
             listed are empty.
         tracks: each object's answers.
-        confidence: lowest confidence of any object, by slice number, for all slices walked.
-        suggestion: the slice worth looking at next.
         slices_encoded: slices that had to be encoded.
         slices_walked: slices answered, over all objects.
         slices_recomputed: answers that the model was asked for: looks for the window and corrections included.
@@ -46,8 +43,6 @@ class Segmentation:
 
     labels: Mapping[int, NDArray[np.uint8]]
     tracks: Mapping[str, Track]
-    confidence: Mapping[int, float]
-    suggestion: Suggestion | None
     slices_encoded: int
     slices_walked: int
     slices_recomputed: int = 0
@@ -231,15 +226,9 @@ def _collect(anchors: Sequence[Anchor], lanes: Sequence[tuple[Lane, Lane]]) -> d
 
 
 def _finish(tracker: Tracker, tracks: Mapping[str, Track]) -> Segmentation:
-    confidence: dict[int, float] = {}
-    for track in tracks.values():
-        for number, answer in track.answers.items():
-            confidence[number] = min(confidence.get(number, 1.0), slice_confidence(answer))
     return Segmentation(
         labels=label_slices(tracker, tracks),
         tracks=tracks,
-        confidence=dict(sorted(confidence.items())),
-        suggestion=least_sure(suggest_slice(n, t.answers) for n, t in tracks.items()),
         slices_encoded=tracker.encoded,
         slices_walked=tracker.done,
         slices_recomputed=tracker.recomputed,

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from slicecast.active.slices import SliceChoice
 from slicecast.engine.confidence import slice_confidence
 from slicecast.engine.frames import paste
 from slicecast.engine.propagate import Prompts, Segmentation
 from slicecast.engine.tracker import Told
+from slicecast.service.advice import Advice
 from slicecast.service.request import SegmentRequest
 from slicecast.service.results import NextSlice, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, StoppedAt
 from slicecast.service.studies import Study
@@ -52,6 +54,7 @@ def to_result(
     axis: SliceAxis,
     window: Window,
     found: Segmentation,
+    advice: Advice,
     mask: NDArray[np.uint8],
     seconds: Mapping[str, float],
 ) -> SegmentResult:
@@ -61,15 +64,15 @@ def to_result(
         return study.reorientation.to_source_slice(axis, number)
 
     name = axis.name.lower()
-    hint = found.suggestion
+    slices = (SliceConfidence(stored(n), j.quality, j.signs) for n, j in advice.slices.items())
     return SegmentResult(
         mask=mask,
         geometry=study.reorientation.source,
         labels={entry: n for n, entry in enumerate(request.prompts.names, start=1)},
-        confidence=tuple(
-            sorted((SliceConfidence(stored(n), v) for n, v in found.confidence.items()), key=lambda c: c.slice)
-        ),
-        next_slice=None if hint is None else NextSlice(stored(hint.slice), name, hint.reason, hint.score),
+        confidence=tuple(sorted(slices, key=lambda c: c.slice)),
+        calibrated=advice.calibrated,
+        next_slice=next_slice(advice.choice, name, stored),
+        good_enough="" if advice.choice is None or advice.choice.slice is not None else advice.choice.reason,
         seconds=dict(seconds),
         warnings=_warnings(study, found, request),
         axis=name,
@@ -83,6 +86,13 @@ def to_result(
         ),
         partial=found.partial,
     )
+
+
+def next_slice(choice: SliceChoice | None, axis: str, stored: Callable[[int], int]) -> NextSlice | None:
+    """Return a choice in the stored grid's terms; None where nothing is worth a look."""
+    if choice is None or choice.slice is None:
+        return None
+    return NextSlice(stored(choice.slice), axis, choice.reason, choice.score, choice.strategy, choice.question)
 
 
 def teller(

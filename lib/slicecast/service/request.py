@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slicecast.active.slices import strategy_named
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.propagate import Prompts
 from slicecast.errors import PromptError
@@ -25,6 +26,7 @@ class SegmentRequest:
         window: window's name or ``auto``.
         slices_only: answer the prompted slices only.
         options: settings of the engine.
+        slice_strategy: which slice is suggested next (`active/slices`). Default: that of `configs/engine.yaml`.
     """
 
     image: Path
@@ -34,6 +36,11 @@ class SegmentRequest:
     window: str = "auto"
     slices_only: bool = False
     options: EngineOptions = field(default_factory=EngineOptions)
+    slice_strategy: str = ""
+
+    def __post_init__(self) -> None:
+        if self.slice_strategy:
+            strategy_named(self.slice_strategy)
 
 
 def place(

@@ -7,25 +7,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slicecast.active.calibration import Signs
+from slicecast.active.slice_evidence import Question
 from slicecast.volume import Geometry, Window
 
 
 @dataclass(frozen=True, slots=True)
 class SliceConfidence:
-    """How sure the model is of a slice (counted as stored): an order, not a probability."""
+    """How sure the model is of a slice (counted as stored).
+
+    Args:
+        value: expected IoU where the result is calibrated; else an order and no more.
+        signs: what it was judged by; None where the slice was prompted.
+    """
 
     slice: int
     value: float
+    signs: Signs | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NextSlice:
-    """The slice worth annotating next, counted as stored along the axis, and why."""
+    """The slice worth annotating next, counted as stored along the axis, and why.
+
+    Args:
+        score: the strategy's own measure; larger is more worth a look.
+        strategy: that chose it.
+        question: `outline`: correct the outline; `present`: only say whether the object is there.
+    """
 
     slice: int
     axis: str
     reason: str
     score: float
+    strategy: str = ""
+    question: Question = "outline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +95,7 @@ class SegmentResult:
         geometry: the stored grid.
         labels: object name to value.
         confidence: for every slice a lane reached.
-        next_slice: None where no slice but the prompted ones shows an object.
+        next_slice: None where no slice is worth a look.
         seconds: read, encode (part of propagate), propagate, post, total.
         warnings: what the user should know about the image.
         axis: along which it was sliced.
@@ -90,6 +106,8 @@ class SegmentResult:
         slices_reused: answers known from earlier requests.
         stopped: where walks ended early.
         partial: the work was cancelled; what was done by then is here.
+        calibrated: the confidence was fitted to submitted labels.
+        good_enough: why no slice is worth a look; empty where one is.
     """
 
     mask: NDArray[np.uint8]
@@ -107,6 +125,8 @@ class SegmentResult:
     slices_reused: int = 0
     stopped: tuple[StoppedAt, ...] = ()
     partial: bool = False
+    calibrated: bool = False
+    good_enough: str = ""
 
 
 def slice_counts(result: SegmentResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from slicecast.active.calibration import UNCALIBRATED
 from slicecast.config import home_dir
 from slicecast.engine.assemble import Track
 from slicecast.engine.embeddings import EmbeddingCache
@@ -17,6 +18,7 @@ from slicecast.engine.tracker import Progress, Tracker
 from slicecast.errors import OutOfMemory
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
+from slicecast.service.advice import advise
 from slicecast.service.idle import IdleEncoder, Wish, rest_of
 from slicecast.service.outcome import Clock, teller, to_result, to_stored
 from slicecast.service.queue import DeviceQueue
@@ -69,6 +71,7 @@ class SegmentService:
         self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
         self.memo = AnswerMemo(self.settings.answer_mb * MB)
         self.idle = IdleEncoder(self.queue, self.cache, enabled=self.settings.idle_encode)
+        self.calibration = UNCALIBRATED  # what submitted labels taught; replaced as a whole, by whoever has them
         self._fallback = fallback
         self._last_resort: SharedPredictor | None = None
 
@@ -190,8 +193,10 @@ class SegmentService:
             self.idle.wish(lambda: wish)
         clock.lap("propagate")
         mask = to_stored(found, study, axis)
+        strategy = request.slice_strategy or self.settings.slice_strategy
+        advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=self.calibration)
         clock.lap("post")
-        result = to_result(request, study, axis, window, found, mask, clock.seconds(encode=tracker.encode_s))
+        result = to_result(request, study, axis, window, found, advice, mask, clock.seconds(encode=tracker.encode_s))
         return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if careful.relieved else result
 
     def _other_device(self) -> SharedPredictor | None:

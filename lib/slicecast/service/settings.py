@@ -5,6 +5,7 @@ from typing import Any
 
 import psutil
 
+from slicecast.active.slices import DEFAULT, strategy_named
 from slicecast.config import build, config_dir, read_config
 from slicecast.errors import ConfigError
 
@@ -29,6 +30,7 @@ class EngineSettings:
         disk_mb: MiB of encoded slices on the disk; 0: none.
         idle_encode: encode the rest of a volume while nobody waits.
         compile: let PyTorch compile the network, on a GPU only.
+        slice_strategy: which slice is suggested next, where a request does not say.
 
     Raises:
         ConfigError: a value is out of range.
@@ -39,6 +41,7 @@ class EngineSettings:
     disk_mb: int = 0
     idle_encode: bool = True
     compile: bool = False
+    slice_strategy: str = DEFAULT
 
     def __post_init__(self) -> None:
         if self.embedding_mb != "auto":
@@ -48,6 +51,7 @@ class EngineSettings:
         for name in ("idle_encode", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be true or false.")
+        strategy_named(self.slice_strategy)
 
     def embedding_bytes(self, free_bytes: int | None = None) -> int:
         """Return the budget of encoded slices.

@@ -1,0 +1,229 @@
+"""What a model says of a slice against what was true there: how well it ranks, and a fit that makes it a number.
+
+The model's own confidence is no probability, and it ranks badly as soon as slices without the object are among them
+(docs/decisions). Submitted labels show what was so; each volume is judged by what the others taught.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from slicecast.active.slice_evidence import Floats
+
+MIN_RIDGE, MIN_ISOTONIC, MIN_VOLUMES = 50, 200, 3
+"""Slices and volumes from which on something is fitted, and from which on its values are put on a curve."""
+
+MAX_PAIRS = 5000
+"""The newest that are used: a refit then takes about a second."""
+
+GATE = 0.3
+"""Least rank correlation, on volumes that were left out, with which a fit is used."""
+
+BINS = 10
+
+EDGE = 0.02
+"""IoU is kept so far from 0 and 1 where its logit is fitted."""
+
+Method = Literal["raw", "ridge", "isotonic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What is known of an answered slice without its truth.
+
+    Args:
+        raw: the engine's own confidence.
+        seen: the object was found there.
+        predicted_iou: the model's estimate, 0 to 1.
+        presence: probability, by the model, that the object is there.
+        agreement: Dice of the lanes from both sides; 1 where one came.
+        distance: slices to the nearest one that was prompted.
+        area_ratio: the smaller of the areas of this slice and a neighbour over the larger, of both neighbours the less.
+    """
+
+    raw: float
+    seen: bool
+    predicted_iou: float
+    presence: float
+    agreement: float
+    distance: float
+    area_ratio: float
+
+    def to_row(self) -> list[float]:
+        """Return its values as JSON numbers, in their order."""
+        return [round(float(value), 4) for value in astuple(self)]
+
+    @staticmethod
+    def from_row(row: Sequence[float]) -> "Signs":
+        """Read what `to_row` wrote."""
+        raw, seen, *others = map(float, row)
+        return Signs(raw, bool(seen), *others)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A slice's signs and the IoU that it turned out to have, in a volume of that name."""
+
+    volume: str
+    signs: Signs
+    iou: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How well said qualities fit the true ones.
+
+    Args:
+        spearman: rank correlation; 0 where nothing varies.
+        ece: mean distance of what was said from what was so, in bins of equal mass.
+        aurc: mean error of the surest slices, over all numbers of them; lower is better.
+        bins: (said, so, slices) of each bin.
+    """
+
+    spearman: float
+    ece: float
+    aurc: float
+    bins: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What submitted labels taught.
+
+    Args:
+        method: `raw` where there were too few.
+        slices: used.
+        volumes: they came from.
+        before: the engine's own confidence.
+        after: the fit, each volume by what the others taught; None where nothing was fitted.
+    """
+
+    method: Method = "raw"
+    slices: int = 0
+    volumes: int = 0
+    before: Reliability | None = None
+    after: Reliability | None = None
+    fit: "Fit | None" = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether its values are used: it ranks unseen volumes well enough."""
+        return self.after is not None and self.after.spearman >= GATE
+
+    @property
+    def failed(self) -> bool:
+        """Whether there was enough to learn from, and it still does not rank: confidence then chooses nothing."""
+        return self.after is not None and not self.holds
+
+    def qualities(self, signs: Sequence[Signs]) -> Floats:
+        """Return the expected IoU of slices, (N,) in [0, 1]; the engine's own where the gate does not hold."""
+        if not self.holds or self.fit is None or not signs:
+            return np.array([entry.raw for entry in signs], dtype=np.float64)
+        return self.fit.qualities(signs)
+
+
+UNCALIBRATED = Calibration()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A ridge regression of the logit of IoU, and where there was enough, a rising curve after it."""
+
+    ridge: Pipeline
+    curve: IsotonicRegression | None
+
+    @staticmethod
+    def of(signs: Sequence[Signs], iou: Floats, *, curve: bool) -> "Fit":
+        """Fit to slices of known IoU."""
+        kept = np.clip(iou, EDGE, 1 - EDGE)
+        ridge = make_pipeline(StandardScaler(), Ridge(1.0)).fit(_design(signs), np.log(kept / (1 - kept)))
+        fitted = Fit(ridge, None)
+        if not curve:
+            return fitted
+        rising = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+        return Fit(ridge, rising.fit(fitted.qualities(signs), iou))
+
+    def qualities(self, signs: Sequence[Signs]) -> Floats:
+        """Return the expected IoU of slices, (N,) in [0, 1]."""
+        logits = self.ridge.predict(_design(signs))
+        flat = 1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30)))
+        return np.asarray(flat if self.curve is None else self.curve.predict(flat), dtype=np.float64)
+
+
+def calibrate(pairs: Sequence[Pair]) -> Calibration:
+    """Learn from slices of known truth; of too few, nothing but how good the engine's own confidence is."""
+    pairs = pairs[-MAX_PAIRS:]
+    volumes, slices = len({pair.volume for pair in pairs}), len(pairs)
+    if slices < MIN_RIDGE or volumes < MIN_VOLUMES:
+        return Calibration("raw", slices, volumes)
+    signs, iou = [pair.signs for pair in pairs], np.array([pair.iou for pair in pairs])
+    curve = slices >= MIN_ISOTONIC
+    return Calibration(
+        "isotonic" if curve else "ridge",
+        slices,
+        volumes,
+        reliability(np.array([entry.raw for entry in signs]), iou),
+        reliability(left_out(pairs, curve=curve), iou),
+        Fit.of(signs, iou, curve=curve),
+    )
+
+
+def left_out(pairs: Sequence[Pair], *, curve: bool) -> Floats:
+    """Return each slice's quality by a fit to all other volumes, (N,)."""
+    names = np.array([pair.volume for pair in pairs])
+    iou, said = np.array([pair.iou for pair in pairs]), np.zeros(len(pairs))
+    for name in sorted(set(names.tolist())):
+        own = np.flatnonzero(names == name)
+        others = np.flatnonzero(names != name)
+        fit = Fit.of([pairs[n].signs for n in others], iou[others], curve=curve)
+        said[own] = fit.qualities([pairs[n].signs for n in own])
+    return said
+
+
+def reliability(said: Floats, so: Floats) -> Reliability:
+    """Compare what was said with what was so; both (N,), N from 1."""
+    bins = tuple(_bins(said, so))
+    ece = sum(abs(mean - true) * count for mean, true, count in bins) / len(said)
+    return Reliability(rank_correlation(said, so), ece, risk_of_coverage(said, so), bins)
+
+
+def rank_correlation(said: Floats, so: Floats) -> float:
+    """Return Spearman's correlation; 0 where one of them is constant, so that it ranks nothing."""
+    if len(said) < 2 or np.ptp(said) == 0 or np.ptp(so) == 0:
+        return 0.0
+    found = float(spearmanr(said, so).statistic)
+    return found if math.isfinite(found) else 0.0
+
+
+def risk_of_coverage(said: Floats, so: Floats) -> float:
+    """Return the area under the risk-coverage curve: the mean of 1 - IoU of the k surest, over all k."""
+    risk = 1.0 - _tied_means(said, so)[np.argsort(-said, kind="stable")]
+    return float(np.mean(np.cumsum(risk) / np.arange(1, len(risk) + 1)))
+
+
+def _tied_means(said: Floats, so: Floats) -> Floats:
+    """Give slices of equal quality their common mean, so that their order does not matter."""
+    _, place = np.unique(said, return_inverse=True)
+    return np.asarray((np.bincount(place, so) / np.bincount(place))[place])
+
+
+def _bins(said: Floats, so: Floats) -> Iterator[tuple[float, float, int]]:
+    order = np.argsort(said, kind="stable")
+    for part in np.array_split(order, min(BINS, len(order))):
+        yield float(said[part].mean()), float(so[part].mean()), len(part)
+
+
+def _design(signs: Sequence[Signs]) -> NDArray[Any]:
+    """Return the regression's columns: other weights where the object is seen than where it is said to be absent."""
+    rows = np.array([[s.predicted_iou, s.presence, s.agreement, s.distance, s.area_ratio] for s in signs])
+    seen = np.array([[float(s.seen)] for s in signs])
+    return np.hstack([rows * seen, rows * (1 - seen), seen])

@@ -1,0 +1,198 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slicecast.active.slices import STRATEGIES, SliceChoice, SliceEvidence, SlicePolicy, best_of, suggest, values
+from slicecast.errors import ConfigError
+
+NEVER_STOP = SlicePolicy(enough=0.0, look_cost=0.0)
+RHO = 0.85
+
+
+def seen(quality, *, annotated=(), absent=(), agreement=None, area=None, calibrated=False):
+    """Make evidence of slices that all show the object, unless their area says otherwise."""
+    count = len(quality)
+    said, gone = np.zeros(count, bool), np.zeros(count, bool)
+    said[[*annotated, *absent]], gone[list(absent)] = True, True
+    nowhere = np.full(count, np.nan)
+    return SliceEvidence(
+        np.array(quality, float),
+        np.full(count, 10.0) if area is None else np.array(area, float),
+        nowhere if agreement is None else np.array(agreement, float),
+        said,
+        gone,
+        calibrated,
+    )
+
+
+@st.composite
+def evidences(draw):
+    count = draw(st.integers(1, 24))
+
+    def column(values):
+        return np.array(draw(st.lists(values, min_size=count, max_size=count)))
+
+    unit = st.one_of(st.floats(0, 1), st.just(np.nan))
+    annotated = column(st.booleans())
+    return SliceEvidence(
+        column(unit).astype(float),
+        column(st.sampled_from([0.0, 0.0, 5.0, 40.0])),
+        column(unit).astype(float),
+        annotated,
+        column(st.booleans()) & annotated,
+        draw(st.booleans()),
+    )
+
+
+@given(evidences(), st.sampled_from(sorted(STRATEGIES)))
+def test_no_strategy_suggests_a_slice_that_is_annotated_or_that_no_lane_reached(evidence, name):
+    choice = suggest(name, evidence, SlicePolicy())
+    assert choice.slice is None or (evidence.free[choice.slice] and not evidence.annotated[choice.slice])
+    assert choice.reason and np.isfinite(choice.score) and choice.strategy in STRATEGIES
+    assert (choice.slice is None) == ("good enough" in choice.reason)
+
+
+@given(evidences(), st.floats(0, 1))
+def test_value_equals_brute_force(evidence, rho):
+    numbers = range(len(evidence.quality))
+    said = [n for n in numbers if evidence.annotated[n]]
+
+    def brute(z):
+        total = 0.0
+        for other in numbers:
+            nearer = all(abs(other - z) < abs(other - n) for n in said)
+            total += evidence.wrong[other] * rho ** abs(other - z) if nearer else 0.0
+        return total
+
+    assert values(evidence, SlicePolicy(rho=rho)) == pytest.approx([brute(z) for z in numbers])
+
+
+@given(st.integers(3, 40), st.data())
+def test_strided_halves_the_widest_gap(count, data):
+    said = data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
+    borders = [-1, *sorted(said), count]
+    widest = max(high - low - 1 for low, high in pairwise(borders))
+    choice = suggest("strided", seen([0.5] * count, annotated=said))
+    low = max(n for n in borders if n < choice.slice)
+    high = min(n for n in borders if n > choice.slice)
+    assert high - low - 1 == widest == choice.score
+    assert abs((choice.slice - low) - (high - choice.slice)) <= 1
+
+
+def test_strided_takes_the_nearest_free_slice_where_no_lane_reached_the_middle():
+    assert suggest("strided", seen([0.5, 0.5, np.nan, np.nan, 0.5], area=[9] * 5)).slice == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_worst_is_the_slice_of_the_lowest_quality(quality):
+    choice = suggest("worst", seen(quality))
+    assert quality[choice.slice] == pytest.approx(min(quality)) and choice.score == pytest.approx(1 - min(quality))
+
+
+def test_the_worst_slice_is_not_the_one_worth_most():
+    quality = [0.1, 0.9, 0.9, 0.9, 0.9, 0.4, 0.3, 0.4, 0.9]
+    evidence = seen(quality, annotated=[2])
+    assert suggest("worst", evidence).slice == 0 and suggest("value", evidence).slice == 6
+
+
+def test_a_slice_seen_differently_from_both_sides_is_asked_about():
+    agreement = [np.nan, 0.95, 0.4, 0.9, np.nan]
+    choice = suggest("disagree", seen([0.9] * 5, annotated=[0, 4], agreement=agreement))
+    assert choice.slice == 2 and "0.40" in choice.reason and choice.strategy == "disagree"
+
+
+def test_where_no_lanes_met_the_widest_gap_is_taken_instead_and_said():
+    choice = suggest("disagree", seen([0.9] * 7, annotated=[0]))
+    assert choice.slice == 3 and choice.strategy == "strided" and "two sides" in choice.reason
+
+
+def test_mid_begins_with_the_largest_slice_and_goes_on_from_the_middle():
+    area = [0, 5, 30, 20, 5, 5, 0]
+    assert suggest("mid", seen([0.5] * 7, area=area)).slice == 2
+    assert suggest("mid", seen([0.5] * 7, area=area, annotated=[2])).slice == 3
+
+
+@pytest.mark.parametrize("name", ["worst", "value"])
+def test_small_errors_end_it_only_where_qualities_are_calibrated(name):
+    fine = [0.95, 0.97, 0.93]
+    assert suggest(name, seen(fine, calibrated=True)).slice is None
+    assert "good enough" in suggest(name, seen(fine, calibrated=True)).reason
+    assert suggest(name, seen(fine)).slice is not None
+
+
+def test_a_gain_below_the_cost_of_a_look_ends_it():
+    evidence = seen([0.85, 0.99, 0.99], calibrated=True)
+    assert suggest("value", evidence).slice is None
+    assert suggest("value", evidence, SlicePolicy(look_cost=0.1)).slice == 0
+
+
+def test_extent_asks_at_the_less_sure_end_first_whether_the_object_is_there():
+    area = [0, 4, 9, 9, 9, 4, 0]
+    quality = [0.5, 0.7, 0.9, 0.9, 0.9, 0.3, 0.5]
+    first = suggest("extent", seen(quality, annotated=[3], area=area))
+    assert (first.slice, first.question) == (5, "present")
+    second = suggest("extent", seen(quality, annotated=[3, 5], area=area))
+    assert (second.slice, second.question) == (1, "present")
+    done = suggest("extent", seen(quality, annotated=[1, 3, 5], area=area))
+    assert done.slice is None and "both ends" in done.reason
+
+
+@given(st.integers(8, 60), st.data())
+def test_extent_finds_the_ends_of_an_object_that_was_carried_too_far(count, data):
+    """A robot answers; what it calls absent is a wall. In the end no seen slice lies beyond the truth."""
+    low = data.draw(st.integers(0, count - 2))
+    high = data.draw(st.integers(low, count - 1))
+    start = data.draw(st.integers(low, high))
+    present, absent, asked = {start}, set(), 0
+    while True:
+        first = max((n for n in absent if n < start), default=-1) + 1
+        stop = min((n for n in absent if n > start), default=count)
+        area = [10.0 if first <= n < stop else 0.0 for n in range(count)]
+        quality = [0.5 if first <= n < stop else np.nan for n in range(count)]
+        evidence = seen(quality, annotated=sorted(present), absent=sorted(absent), area=area)
+        choice = suggest("extent", evidence, NEVER_STOP)
+        if choice.slice is None:
+            break
+        asked += 1
+        (present if low <= choice.slice <= high else absent).add(choice.slice)
+    assert (first, stop - 1) == (low, high)
+    assert asked <= 2 * (np.log2(count) + 2)
+
+
+def test_of_several_objects_the_one_most_worth_a_look():
+    none = SliceChoice(None, "good enough: x", 0.0, "value")
+    low, high = SliceChoice(3, "a", 0.2, "value"), SliceChoice(1, "b", 0.4, "value")
+    assert best_of([none, low, high]) is high and best_of([none]) is none and best_of([]) is None
+
+
+def test_an_unknown_strategy_is_named_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'wurst'.*mid, strided, worst"):
+        suggest("wurst", seen([0.5]))
+
+
+@pytest.mark.parametrize("given", [{"rho": 1.5}, {"enough": -0.1}, {"look_cost": -1.0}])
+def test_impossible_policies_are_refused(given):
+    with pytest.raises(ConfigError, match="give a number"):
+        SlicePolicy(**given)
+
+
+def test_evidence_of_different_lengths_is_refused():
+    with pytest.raises(ConfigError, match="one length"):
+        SliceEvidence(*[np.zeros(3)] * 4, np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ({"agreement": [np.nan, 0.3, np.nan]}, "agree only to Dice 0.30"),
+        ({"area": [10, 5, 10]}, "the area changes by 50%"),
+        ({"area": [10, 0, 10]}, "may have been lost"),
+        ({}, "least accurate"),
+    ],
+)
+def test_the_reason_names_what_is_striking(given, cause):
+    evidence = seen([0.9, 0.1, 0.9], annotated=[0], **given)
+    assert cause in suggest("worst", evidence).reason and cause in suggest("value", evidence).reason
