@@ -31,26 +31,26 @@ from monailabel.interfaces.utils.app import app_instance
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import slicecast
-from slicecast.server.automatic import router as automatic_router
-from slicecast.server.callers import NoteCaller
-from slicecast.server.campaign import mount_campaign
-from slicecast.server.checks import check_model, check_names, check_session, check_train
-from slicecast.server.dataset import router as dataset_router
-from slicecast.server.desk import Desk
-from slicecast.server.dicomweb import dicomweb_router
+from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.errors import HANDLERS
-from slicecast.server.infer import SPARE_THREADS, infer_router
-from slicecast.server.labels import router as labels_router
+from slicecast.server.labelling.automatic import router as automatic_router
+from slicecast.server.labelling.checks import check_model, check_names, check_session, check_train
+from slicecast.server.labelling.dataset import router as dataset_router
+from slicecast.server.labelling.infer import SPARE_THREADS, infer_router
+from slicecast.server.labelling.labels import router as labels_router
+from slicecast.server.labelling.off_loop import off_loop
 from slicecast.server.landing import landing_page
-from slicecast.server.login import router as login_router
 from slicecast.server.logs import router as logs_router
 from slicecast.server.metrics import CountRequests, Metrics
-from slicecast.server.ohif import router as ohif_router
-from slicecast.server.proxy import proxy_lifespan
-from slicecast.server.proxy import router as proxy_router
-from slicecast.server.routes import off_loop
-from slicecast.server.secure import secure
-from slicecast.server.sessions import router as sessions_router
+from slicecast.server.ohif.dicomweb import dicomweb_router
+from slicecast.server.ohif.proxy import proxy_lifespan
+from slicecast.server.ohif.proxy import router as proxy_router
+from slicecast.server.ohif.viewer import router as ohif_router
+from slicecast.server.security.callers import NoteCaller
+from slicecast.server.security.login_routes import router as login_router
+from slicecast.server.security.secure import secure
+from slicecast.server.sessions.desk import Desk
+from slicecast.server.sessions.routes import router as sessions_router
 from slicecast.server.settings import server_settings
 from slicecast.service.sessions import Sessions
 

@@ -1,0 +1,1 @@
+"""`/campaign/`: the pages of who labels what, and the review."""

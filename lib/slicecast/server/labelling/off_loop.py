@@ -1,0 +1,97 @@
+"""MONAI Label's own routes, run in worker threads.
+
+MONAI Label declares every route `async` and then blocks: while one user's mask is computed nobody else gets an
+answer. Here each of its coroutines runs in a thread with a loop of its own, and its form fields are checked first.
+"""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+
+from slicecast.server.security.strict import parse
+from slicecast.server.settings import server_settings
+
+Check = Callable[[dict[str, Any]], None]
+"""Looks at a route's arguments before it runs; raises HTTPException."""
+
+JSON_FIELDS = ("params", "info")
+"""Form fields that hold a JSON object as text."""
+
+
+def off_loop(
+    router: APIRouter,
+    *,
+    check: Check | None = None,
+    skip: Collection[str] = (),
+) -> APIRouter:
+    """Copy a router of MONAI Label with every route running in a thread.
+
+    Args:
+        router: the original, which stays as it is.
+        check: looks at the arguments first.
+        skip: "METHOD /path" of routes to leave out.
+    """
+    copy = APIRouter()
+    for route in [entry for entry in router.routes if isinstance(entry, APIRoute)]:
+        kept = [method for method in sorted(route.methods or ()) if f"{method} {route.path}" not in skip]
+        if kept:
+            copy.add_api_route(
+                route.path,
+                _threaded(route.endpoint, check=check),
+                methods=kept,
+                tags=route.tags,
+                summary=route.summary,
+                responses=route.responses,
+                include_in_schema=route.include_in_schema,
+                deprecated=route.deprecated,
+            )
+    return copy
+
+
+def _threaded(endpoint: Callable[..., Any], *, check: Check | None) -> Callable[..., Any]:
+    @functools.wraps(endpoint)
+    async def run(**arguments: Any) -> Any:
+        _require_json_objects(arguments)
+        if check is not None:
+            await run_in_threadpool(check, arguments)
+        if "request" in arguments:  # the proxy reads the body, which only this loop can; it is kept for the thread
+            await arguments["request"].body()
+        return await run_in_threadpool(_call, endpoint, arguments)
+
+    run.__signature__ = inspect.signature(endpoint)  # type: ignore[attr-defined]
+    return run
+
+
+def _call(endpoint: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    result = endpoint(**arguments)
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+
+def _require_json_objects(arguments: dict[str, Any]) -> None:
+    for field in JSON_FIELDS:
+        text = arguments.get(field)
+        if isinstance(text, str) and text:
+            json_object(text, field)
+
+
+def json_object(text: str, field: str) -> dict[str, Any]:
+    """Parse a form field that must be a JSON object.
+
+    Raises:
+        HTTPException: 422, it is something else.
+    """
+    try:
+        value = parse(text, max_depth=server_settings().limits.json_depth)
+    except ValueError as error:
+        detail = f"The field '{field}' is not valid JSON ({error}). Send an object such as {{}}."
+        raise HTTPException(422, detail=detail) from error
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise HTTPException(422, detail=f"The field '{field}' holds JSON of type {kind}. Send an object such as {{}}.")
+    return value

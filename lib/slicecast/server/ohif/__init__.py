@@ -1,0 +1,1 @@
+"""What OHIF needs: the viewer, the studies over DICOMweb, and a PACS behind this server."""

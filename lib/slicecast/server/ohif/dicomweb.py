@@ -1,0 +1,228 @@
+"""DICOMweb over a folder: search (QIDO-RS), retrieve (WADO-RS and -URI) and store segmentations (STOW-RS).
+
+So OHIF needs no DICOM server. It is answered where its configuration looks for one, below `/proxy/dicom/`, and every
+other client at `/dicom-web`. Where `--studies` is a DICOM server itself, none of these routes match.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+from pydicom.dataset import Dataset
+from starlette.routing import Match
+from starlette.types import Scope
+
+from slicecast.dicom import frames, query
+from slicecast.dicom.catalogue import Catalogue
+from slicecast.dicom.rendered import render
+from slicecast.dicom.series import Series
+from slicecast.errors import InputError, TooLarge
+from slicecast.server.ohif import multipart
+from slicecast.server.settings import server_settings
+
+PREFIXES = ("/dicom-web", "/proxy/dicom/qido", "/proxy/dicom/wado", "/proxy/dicom/stow", "/proxy/dicom")
+"""The first is for people; OHIF's configuration names the others."""
+
+DICOM_JSON = "application/dicom+json"
+
+
+class FolderRoute(APIRoute):
+    """A route that exists only where the studies are a folder."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match nothing where the studies are a DICOM server: the proxy is to answer."""
+        if settings.MONAI_LABEL_STUDIES.startswith(("http://", "https://")):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+def _catalogue() -> Catalogue:
+    return app_instance().datastore().catalogue
+
+
+Files = Annotated[Catalogue, Depends(_catalogue)]
+SERIES = "/studies/{study}/series/{series}"
+INSTANCE = SERIES + "/instances/{instance}"
+
+reading = APIRouter(route_class=FolderRoute, dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
+
+
+@reading.get("/studies", summary="Search studies")
+def search_studies(request: Request, files: Files) -> Response:
+    """Search studies (QIDO-RS)."""
+    return _found(query.studies(files.all(), _root(request)), request)
+
+
+@reading.get("/series", summary="Search series")
+def search_all_series(request: Request, files: Files) -> Response:
+    """Search the series of all studies (QIDO-RS)."""
+    return _found(query.series_of(files.all(), _root(request)), request)
+
+
+@reading.get("/studies/{study}/series", summary="Search the series of a study")
+def search_series(study: str, request: Request, files: Files) -> Response:
+    """Search the series of a study (QIDO-RS)."""
+    return _found(query.series_of(files.of_study(study), _root(request)), request)
+
+
+@reading.get("/studies/{study}/instances", summary="Search the instances of a study")
+def search_study_instances(study: str, request: Request, files: Files) -> Response:
+    """Search the instances of a study (QIDO-RS)."""
+    return _found(list(query.instances_of(files.of_study(study), _root(request))), request)
+
+
+@reading.get(SERIES + "/instances", summary="Search the instances of a series")
+def search_instances(study: str, series: str, request: Request, files: Files) -> Response:
+    """Search the instances of a series (QIDO-RS)."""
+    return _found(list(query.instances_of([_series(files, study, series)], _root(request))), request)
+
+
+@reading.get("/studies/{study}/metadata", summary="Headers of a study")
+def study_metadata(study: str, request: Request, files: Files) -> Response:
+    """Return the headers of a study's instances."""
+    return _headers(files.of_study(study), request)
+
+
+@reading.get(SERIES + "/metadata", summary="Headers of a series")
+def series_metadata(study: str, series: str, request: Request, files: Files) -> Response:
+    """Return the headers of a series' instances."""
+    return _headers([_series(files, study, series)], request)
+
+
+@reading.get(INSTANCE + "/metadata", summary="Header of an instance")
+def instance_metadata(study: str, series: str, instance: str, request: Request, files: Files) -> Response:
+    """Return an instance's header."""
+    data = _instance(files, study, series, instance, pixels=False)
+    return _json([frames.header_json(data, f"{_root(request)}/studies/{study}/series/{series}/instances/{instance}")])
+
+
+@reading.get("/studies/{study}", summary="All instances of a study")
+def study_instances(study: str, files: Files) -> Response:
+    """Return the instances of a study."""
+    return _instances(files.of_study(study))
+
+
+@reading.get(SERIES, summary="All instances of a series")
+def series_instances(study: str, series: str, files: Files) -> Response:
+    """Return the instances of a series."""
+    return _instances([_series(files, study, series)])
+
+
+@reading.get(INSTANCE, summary="One instance")
+def one_instance(study: str, series: str, instance: str, files: Files) -> Response:
+    """Return an instance."""
+    data = _instance(files, study, series, instance)
+    return multipart.related([(multipart.encoded(data), multipart.DICOM)], kind=multipart.DICOM)
+
+
+@reading.get(INSTANCE + "/frames/{numbers}", summary="Frames of an instance")
+def instance_frames(study: str, series: str, instance: str, numbers: str, files: Files) -> Response:
+    """Return frames, counted from 1 and separated by commas, compressed as they are stored."""
+    if not all(number.isdecimal() for number in numbers.split(",")):
+        raise InputError(f"The frames '{numbers[:40]}' are no whole numbers separated by commas, such as 1,2.")
+    data = _instance(files, study, series, instance)
+    kind = frames.frame_type(data.file_meta.TransferSyntaxUID)
+    parts = frames.read_frames(data, [int(number) for number in numbers.split(",")])
+    return multipart.related([(part, kind) for part in parts], kind=kind.partition(";")[0])
+
+
+@reading.get(INSTANCE + "/bulkdata/{tag}", summary="A large value of an instance")
+def bulk_data(study: str, series: str, instance: str, tag: str, files: Files) -> Response:
+    """Return one value of bytes, named by its tag."""
+    value = frames.bulk_value(_instance(files, study, series, instance), tag)
+    return multipart.related([(value, multipart.BYTES)], kind=multipart.BYTES)
+
+
+@reading.get(INSTANCE + "/rendered", summary="A picture of an instance")
+@reading.get(INSTANCE + "/thumbnail", summary="A small picture of an instance", include_in_schema=False)
+def rendered(study: str, series: str, instance: str, files: Files) -> Response:
+    """Return an instance's first frame as a JPEG picture, in its window."""
+    return Response(render(_instance(files, study, series, instance)), media_type="image/jpeg")
+
+
+@reading.get("", include_in_schema=False)
+def wado_uri(request: Request, files: Files) -> Response:
+    """Answer WADO-URI, the older way to ask for one instance."""
+    asked = request.query_params
+    if asked.get("requestType", "").upper() != "WADO":
+        raise HTTPException(404, detail="Nothing is here but WADO-URI; ask for /studies.")
+    data = _instance(files, asked.get("studyUID", ""), asked.get("seriesUID", ""), asked.get("objectUID", ""))
+    return Response(multipart.encoded(data), media_type=multipart.DICOM)
+
+
+storing = APIRouter(route_class=FolderRoute)
+
+
+@storing.post("/studies", summary="Store segmentations")
+@storing.post("/studies/{study}", summary="Store segmentations of a study", include_in_schema=False)
+async def store(
+    request: Request,
+    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))],
+    study: str = "",
+) -> Response:
+    """Store DICOM SEG objects (STOW-RS); nothing is ever replaced."""
+    limit, content = server_settings().proxy.body_mb << 20, bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > limit:
+            raise TooLarge(f"At most {limit >> 20} MiB are taken. Send fewer instances at a time.")
+    parts = multipart.parts(bytes(content), request.headers.get("content-type", ""))
+    outcome = await run_in_threadpool(app_instance().datastore().store_instances, parts, study=study)
+    status = 200 if not outcome.refused else 202 if outcome.stored else 409
+    return _json(outcome.answer(_root(request)).to_json_dict(), status=status)
+
+
+def dicomweb_router() -> APIRouter:
+    """Return all routes, at every address where they are looked for."""
+    whole = APIRouter(tags=["DICOM"])
+    for prefix in PREFIXES:
+        for part in (reading, storing):
+            whole.include_router(part, prefix=prefix, include_in_schema=prefix == PREFIXES[0])
+    return whole
+
+
+def _found(found: list[Dataset], request: Request) -> Response:
+    return _json([data.to_json_dict() for data in query.select(found, request.query_params.multi_items())])
+
+
+def _headers(all_series: list[Series], request: Request) -> Response:
+    root, found = _root(request), []
+    for series in all_series:
+        address = f"{root}/studies/{series.summary.StudyInstanceUID}/series/{series.uid}/instances"
+        headers = ((uid, series.read(uid, pixels=False)) for uid in series.sop_uids)
+        found += [frames.header_json(data, f"{address}/{uid}") for uid, data in headers]
+    return _json(found)
+
+
+def _instances(all_series: list[Series]) -> Response:
+    contents = (multipart.encoded(series.read(uid)) for series in all_series for uid in series.sop_uids)
+    return multipart.related([(content, multipart.DICOM) for content in contents], kind=multipart.DICOM)
+
+
+def _series(files: Catalogue, study: str, series: str) -> Series:
+    found = files.find(series)
+    if found.summary.StudyInstanceUID != study:
+        raise HTTPException(404, detail=f"The study {study[:64]} has no series {series[:64]}.")
+    return found
+
+
+def _instance(files: Catalogue, study: str, series: str, instance: str, *, pixels: bool = True) -> Dataset:
+    _series(files, study, series)
+    found = files.instance(series, instance)
+    return found.series.read(found.sop_uid, pixels=pixels)
+
+
+def _root(request: Request) -> str:
+    """Return the address under which this request's DICOMweb server answers."""
+    before = settings.MONAI_LABEL_API_STR
+    prefix = PREFIXES[0] if request.url.path.startswith(f"{before}{PREFIXES[0]}/") else "/proxy/dicom/wado"
+    return f"{str(request.base_url).rstrip('/')}{before}{prefix}"
+
+
+def _json(content: Any, *, status: int = 200) -> Response:
+    return JSONResponse(content, status_code=status, media_type=DICOM_JSON)

@@ -1,0 +1,53 @@
+"""OHIF, as MONAI Label's wheel brings it.
+
+MONAI Label's own route sends the start page in place of every file in a folder, and leaves the panel's address field
+at port 8000 of the host. Here files are found, nothing outside the viewer's folder is sent, and the panel starts with
+this server's address.
+"""
+
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import FileResponse
+from monailabel.config import settings
+from monailabel.endpoints import ohif as stock
+from monailabel.endpoints.user.auth import RBAC, User
+
+from slicecast.server.names import require_plain_text
+
+VIEWER = Path(stock.__file__).resolve().parent / "static" / "ohif"
+ADDRESS_COOKIE = "MONAILABEL_SERVER_URL"
+"""Where the panel keeps the address of the labelling server; browsers share it between the ports of a host."""
+
+router = APIRouter(prefix="/ohif", tags=["Others"])
+
+
+@router.get("/{path:path}", include_in_schema=False)
+def viewer(
+    path: str,
+    request: Request,
+    user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
+) -> FileResponse:
+    """Send a file of the viewer, or its start page for one of the viewer's own addresses."""
+    file = viewer_file(path)
+    answer = FileResponse(file)
+    if file.name == "index.html":
+        answer.set_cookie(ADDRESS_COOKIE, quote(str(request.base_url), safe=""), path="/ohif", samesite="strict")
+    return answer
+
+
+def viewer_file(path: str) -> Path:
+    """Return the file that an address below `/ohif/` means.
+
+    Raises:
+        HTTPException: 404, it means a file that is not there; 422, no file could be called so.
+    """
+    require_plain_text(path, "path")
+    file = (VIEWER / path).resolve()
+    if file.is_relative_to(VIEWER) and file.is_file():
+        return file
+    start = VIEWER / "index.html"
+    if Path(path).suffix[1:].isalpha() or not start.is_file():
+        raise HTTPException(404, detail=f"The viewer has no file '{path}'.")
+    return start

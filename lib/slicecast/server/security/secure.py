@@ -1,0 +1,75 @@
+"""Put what guards the server around its application: logins, roles, limits, other sites, headers."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import get_current_user
+
+from slicecast.config import users_file
+from slicecast.server.security.body import LimitBody
+from slicecast.server.security.gate import Access, Gate, current_user
+from slicecast.server.security.headers import SecurityHeaders
+from slicecast.server.security.strict import StrictJson
+from slicecast.server.settings import ServerSettings
+from slicecast.service.auth import AuthSettings
+from slicecast.service.users import Users
+
+logger = logging.getLogger(__name__)
+
+UPLOADS = ("/datastore/", "/session/", "/infer/", "/dicom-web", "/dicomweb")
+"""Where files come in."""
+
+
+def secure(app: FastAPI, chosen: ServerSettings) -> None:
+    """Guard an application; what is added last sees a request first."""
+    origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    insecure = str(settings.MONAI_LABEL_APP_CONF.get("insecure", "")).lower() in ("true", "1", "yes")
+    access = Access.of(Users(users_file()), with_stock_provider(chosen.auth), insecure=insecure, origins=origins)
+    settings.MONAI_LABEL_AUTH_ENABLE = access.closed  # its own routes then ask for roles too, besides the gate
+    app.state.access = access
+    app.dependency_overrides[get_current_user] = current_user
+    app.add_middleware(StrictJson, max_depth=chosen.limits.json_depth)
+    app.add_middleware(LimitBody, limits=body_limits(chosen, prefix=settings.MONAI_LABEL_API_STR))
+    app.add_middleware(Gate, access=access)
+    app.add_middleware(SecurityHeaders, other_origins=bool(origins))
+    if origins:  # MONAI Label would otherwise let every web page in
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Slicecast-User"],
+        )
+    if insecure and not access.closed:
+        logger.warning("Anybody who can reach this server may read and change its studies (--insecure)")
+
+
+def body_limits(chosen: ServerSettings, *, prefix: str) -> Mapping[str, int]:
+    """Return how many bytes a request may bring, by the beginning of its path."""
+    upload, small = chosen.limits.upload_mb << 20, chosen.limits.body_mb << 20
+    files = {f"{prefix}{path}": upload for path in UPLOADS}
+    return {
+        "": small,
+        **files,
+        f"{prefix}/proxy/": chosen.proxy.body_mb << 20,
+        "/slicecast/": chosen.sessions.body_mb << 20,
+    }
+
+
+def with_stock_provider(auth: AuthSettings) -> AuthSettings:
+    """Use MONAI Label's own settings of an OpenID provider where they are switched on and ours are empty."""
+    if not settings.MONAI_LABEL_AUTH_ENABLE or auth.oidc_issuer:
+        return auth
+    return replace(
+        auth,
+        oidc_issuer=settings.MONAI_LABEL_AUTH_REALM_URI,
+        oidc_audience=auth.oidc_audience or settings.MONAI_LABEL_AUTH_CLIENT_ID,
+        oidc_client_id=settings.MONAI_LABEL_AUTH_CLIENT_ID,
+        oidc_roles=settings.MONAI_LABEL_AUTH_TOKEN_ROLES.replace("#", "."),
+        oidc_annotator=settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR,
+        oidc_reviewer=settings.MONAI_LABEL_AUTH_ROLE_REVIEWER,
+        oidc_admin=settings.MONAI_LABEL_AUTH_ROLE_ADMIN,
+    )

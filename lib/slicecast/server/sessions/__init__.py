@@ -1,0 +1,1 @@
+"""`/slicecast/sessions`: what an annotator says, kept; the mask that follows from it, streamed."""

@@ -1,0 +1,243 @@
+"""`/slicecast/sessions`: one annotator's work on one image, with undo, redo, and answers that stream.
+
+Every change is on the disk before it is answered, so a server that is killed loses nothing that it acknowledged.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi.responses import StreamingResponse
+from monailabel.interfaces.utils.app import app_instance
+
+from slicecast.prompts import MaskPrompt
+from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf
+from slicecast.server.sessions.models import (
+    Event,
+    Name,
+    OpenSession,
+    Problem,
+    PromptList,
+    SessionList,
+    SessionView,
+    Slices,
+    Stopping,
+)
+from slicecast.server.sessions.propagation import propagation
+from slicecast.server.sessions.stream import NDJSON, stream_lines
+from slicecast.server.sessions.views import said, session_view
+from slicecast.server.uploads import received
+from slicecast.server.watch import while_wanted
+from slicecast.service.session_state import Propagated, Said, SessionState
+from slicecast.volume import read_volume, write_mask
+
+router = APIRouter(prefix="/slicecast/sessions", tags=["Sessions"])
+
+Revision = int | None
+
+WHY = {
+    403: "The session is somebody else's",
+    404: "There is no such session, image, prompt or object",
+    409: "The session was changed meanwhile, there is nothing to undo, or a propagation is under way",
+    410: "The session has ended",
+    413: "The request is too large",
+    422: "The request cannot be used; the detail says why",
+    429: "You hold as many sessions as one user may",
+    499: "It was cancelled before it began",
+    503: "The queue is full, or the weights are missing; `Retry-After` says when to come back",
+}
+
+
+def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Describe errors for OpenAPI."""
+    return {code: {"model": Problem, "description": WHY[code]} for code in codes}
+
+
+KNOWN = problems(403, 404, 410, 422)
+EDIT = problems(403, 404, 409, 410, 413, 422)
+WORK = problems(403, 404, 409, 410, 422, 499, 503)
+
+
+class Lines(StreamingResponse):
+    """Lines of JSON."""
+
+    media_type = NDJSON
+
+
+class Volume(Response):
+    """A volume's file."""
+
+    media_type = "application/octet-stream"
+
+
+@router.post("", status_code=201, summary="Open a session on an image", responses=problems(404, 413, 422, 429))
+def open_session(asked: OpenSession, http: Request, response: Response, desk: DeskOf, caller: CallerOf) -> SessionView:
+    """Open a session; it stays open, over restarts too, until it is closed."""
+    owner = caller.named(asked.client_id)
+    desk.refuse_too_many(owner)
+    path = app_instance().image_path(asked.image)
+    state = desk.sessions.open(
+        path, image_id=asked.image, axis=asked.axis, window=asked.window, model=asked.model, owner=owner
+    )
+    response.headers["Location"] = f"{http.url.path.rstrip('/')}/{state.id}"
+    return session_view(state, propagating=False)
+
+
+@router.get("", summary="List the open sessions")
+def list_sessions(desk: DeskOf, caller: CallerOf) -> SessionList:
+    """List the open sessions that you may work on, oldest first."""
+    return SessionList(sessions=[_view(desk, state) for state in desk.sessions.list() if caller.may(state)])
+
+
+@router.get("/{session_id}", summary="See a session", responses=KNOWN)
+def see_session(session_id: SessionOf, desk: DeskOf) -> SessionView:
+    """See a session as it stands."""
+    return _view(desk, desk.sessions.state(session_id))
+
+
+@router.delete("/{session_id}", status_code=204, summary="Close a session", responses=KNOWN)
+def close_session(session_id: SessionOf, desk: DeskOf) -> None:
+    """Close a session and stop its propagation; its log is kept, so that it can be replayed."""
+    desk.runs.stop(session_id)
+    desk.sessions.close(session_id)
+
+
+@router.post("/{session_id}/prompts", summary="Add prompts", responses=EDIT)
+def add_prompts(
+    session_id: SessionOf, given: PromptList, desk: DeskOf, expected_revision: Revision = None
+) -> SessionView:
+    """Add prompts, as one edit."""
+    prompts = said(given.prompts, partial(desk.grid, session_id))
+    return _view(desk, desk.sessions.add(session_id, prompts, expected_revision=expected_revision))
+
+
+@router.put("/{session_id}/prompts", summary="Replace all prompts", responses=EDIT)
+def replace_prompts(
+    session_id: SessionOf, given: PromptList, desk: DeskOf, expected_revision: Revision = None
+) -> SessionView:
+    """Make these the prompts that count, as one edit; those that were there already keep their ids."""
+    prompts = said(given.prompts, partial(desk.grid, session_id))
+    return _view(desk, desk.sessions.replace(session_id, prompts, expected_revision=expected_revision))
+
+
+@router.delete("/{session_id}/prompts/{prompt_id}", summary="Remove one prompt", responses=EDIT)
+def remove_prompt(
+    session_id: SessionOf, prompt_id: str, desk: DeskOf, expected_revision: Revision = None
+) -> SessionView:
+    """Remove any one prompt, not only the last."""
+    return _view(desk, desk.sessions.remove(session_id, prompt_id, expected_revision=expected_revision))
+
+
+@router.post("/{session_id}/masks", summary="Add painted slices from a file", responses=EDIT)
+def add_mask_file(
+    session_id: SessionOf,
+    object: Annotated[Name, Form()],
+    file: Annotated[UploadFile, File(description="NIfTI or NRRD on the image's grid; everything not zero is painted")],
+    desk: DeskOf,
+    expected_revision: Revision = None,
+) -> SessionView:
+    """Add every slice of a file that is not empty as painted, as one edit."""
+    with received(file) as path:
+        volume = read_volume(str(path))
+    mask = MaskPrompt(volume.array != 0, geometry=volume.geometry)
+    return _view(desk, desk.sessions.add(session_id, [Said(object, mask)], expected_revision=expected_revision))
+
+
+@router.post("/{session_id}/undo", summary="Take back the last edit", responses=EDIT)
+def undo(session_id: SessionOf, desk: DeskOf, expected_revision: Revision = None) -> SessionView:
+    """Take back the last edit that counts; as often as there are edits."""
+    return _view(desk, desk.sessions.undo(session_id, expected_revision=expected_revision))
+
+
+@router.post("/{session_id}/redo", summary="Bring back an edit", responses=EDIT)
+def redo(session_id: SessionOf, desk: DeskOf, expected_revision: Revision = None) -> SessionView:
+    """Bring back the edit that was taken back last."""
+    return _view(desk, desk.sessions.redo(session_id, expected_revision=expected_revision))
+
+
+@router.post("/{session_id}/accept", summary="Lock slices as they are", responses=EDIT | WORK)
+async def accept(
+    session_id: SessionOf,
+    slices: Slices,
+    http: Request,
+    desk: DeskOf,
+    caller: CallerOf,
+    expected_revision: Revision = None,
+) -> SessionView:
+    """Lock slices of a structure as the result shows them; nothing overwrites them until they are released."""
+
+    def work(gone: Callable[[], bool]) -> SessionView:
+        with desk.run(session_id, caller.name, gone=lambda: False):  # half a result must not be locked
+            state = desk.sessions.accept(session_id, slices.object, slices.slices, expected_revision=expected_revision)
+        return _view(desk, state)
+
+    return await while_wanted(http, work, limiter=desk.limiter)
+
+
+@router.post("/{session_id}/release", summary="Unlock slices", responses=EDIT)
+def release(session_id: SessionOf, slices: Slices, desk: DeskOf, expected_revision: Revision = None) -> SessionView:
+    """Let slices of a structure change again."""
+    state = desk.sessions.release(session_id, slices.object, slices.slices, expected_revision=expected_revision)
+    return _view(desk, state)
+
+
+@router.post(
+    "/{session_id}/propagate",
+    summary="Carry the prompts through the volume",
+    response_class=Lines,
+    responses={**WORK, 200: {"model": Event, "description": "One event a line, the summary last"}},
+)
+async def propagate(session_id: SessionOf, http: Request, desk: DeskOf, caller: CallerOf) -> StreamingResponse:
+    """Stream one line for each structure on each slice, nearest to the prompts first, then a summary.
+
+    Only what the last edits changed is computed. Break the connection, or call cancel, to stop; what is done is kept.
+    """
+    return await stream_lines(http, propagation(desk, session_id, user=caller.name), limiter=desk.limiter)
+
+
+@router.post("/{session_id}/cancel", summary="Stop a propagation", status_code=202, responses=KNOWN)
+def cancel(session_id: SessionOf, desk: DeskOf) -> Stopping:
+    """Stop the session's propagation after its present step; its stream ends with a summary of what is done."""
+    return Stopping(cancelled=desk.runs.stop(session_id))
+
+
+@router.get("/{session_id}/result", summary="Get the mask of the volume", response_class=Volume, responses=WORK)
+async def result(
+    session_id: SessionOf,
+    http: Request,
+    desk: DeskOf,
+    caller: CallerOf,
+    format: Literal["nii.gz", "nrrd"] = "nii.gz",
+) -> Response:
+    """Get the mask on the image's grid, unsigned 8 bit; what is not computed yet is computed first.
+
+    The headers `X-Slicecast-Revision` and `X-Slicecast-Labels` (JSON) say of which revision, and which value is whose.
+    """
+
+    def work(gone: Callable[[], bool]) -> Response:
+        with desk.run(session_id, caller.name, gone=gone) as cancelled:
+            done = desk.sessions.propagate(session_id, cancelled=cancelled)
+        return _file(done, desk.sessions.state(session_id), format)
+
+    return await while_wanted(http, work, limiter=desk.limiter)
+
+
+def _view(desk: Desk, state: SessionState) -> SessionView:
+    return session_view(state, propagating=state.id in desk.runs)
+
+
+def _file(done: Propagated, state: SessionState, ending: str) -> Response:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_mask(Path(folder) / f"mask.{ending}", done.result.mask, done.result.geometry)
+        content = path.read_bytes()
+    headers = {
+        "Content-Disposition": f'attachment; filename="{state.id}.{ending}"',
+        "X-Slicecast-Revision": str(done.revision),
+        "X-Slicecast-Labels": json.dumps(done.result.labels),
+        "X-Slicecast-Partial": str(done.result.partial).lower(),
+    }
+    return Volume(content, headers=headers)

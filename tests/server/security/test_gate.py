@@ -1,0 +1,249 @@
+"""Who gets in: the whole application, with users, without, from elsewhere, and for pages of other sites."""
+
+from pathlib import Path
+
+import pytest
+from labelserver import TestClient, copy_app, monailabel_settings, write_studies
+
+from slicecast.server.app import create_app
+from slicecast.server.security.gate import COOKIE
+from slicecast.service.users import Users
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Studies, an app, and a users' file."""
+    folder = tmp_path_factory.mktemp("gate")
+    write_studies(folder / "studies")
+    copy_app(folder / "app")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(place: Path) -> dict[str, str]:
+    """The token of a user of each role."""
+    users = Users(place / "users.json")
+    return {role: users.add(f"{role}-1", role=role) for role in ("annotator", "reviewer", "admin")}
+
+
+def serve(place: Path, monkeypatch: pytest.MonkeyPatch, *, users: bool, conf: dict[str, str] | None = None, **more):
+    """The application's settings, as a context."""
+    file = place / ("users.json" if users else "none.json")
+    monkeypatch.setenv("SLICECAST_USERS", str(file))
+    chosen = {
+        "MONAI_LABEL_APP_DIR": str(place / "app"),
+        "MONAI_LABEL_STUDIES": str(place / "studies"),
+        "MONAI_LABEL_APP_CONF": conf or {},
+        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
+        "MONAI_LABEL_AUTH_ENABLE": False,
+        **more,
+    }
+    return monailabel_settings(**chosen)
+
+
+@pytest.fixture(scope="module")
+def closed(place: Path, tokens):
+    """The application where users must log in, as (method, path, token=..., **more) -> response."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serve(place, patch, users=True),
+        TestClient(create_app(), raise_server_exceptions=False, follow_redirects=False) as client,
+    ):
+        yield client
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("path", ["/", "/info/", "/datastore/?output=all", "/ohif/", "/openapi.json", "/metrics",
+                                  "/campaign/", "/static/favicon.ico", "/nothing", "/slicecast/sessions"])  # fmt: skip
+def test_nothing_without_a_login(closed, path):
+    response = closed.get(path)
+    assert response.status_code == 401 and "Log in first" in response.json()["detail"]
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "ä", "'; drop", "x" * 5000])
+def test_wrong_tokens(closed, token):
+    assert closed.get("/info/", headers={"Authorization": f"Bearer {token}".encode()}).status_code == 401
+    assert closed.get("/info/", headers={"Cookie": f"{COOKIE}={token}".encode()}).status_code == 401
+
+
+def test_the_server_says_that_it_is_alive_and_how_to_get_in(closed):
+    assert closed.get("/healthz").status_code == 200
+    assert closed.get("/auth/").json()["enabled"] is True
+
+
+LADDER = [
+    ("GET", "/info/", "annotator"),
+    ("POST", "/activelearning/first", "annotator"),
+    ("GET", "/datastore/dataset", "reviewer"),
+    ("PUT", "/datastore/image/info?image=first", "reviewer"),
+    ("DELETE", "/datastore/label?id=first&tag=nothing", "admin"),
+    ("GET", "/logs/?lines=1", "admin"),
+    ("DELETE", "/train/", "admin"),
+    ("GET", "/model/info/sam2", "admin"),
+    ("DELETE", "/datastore/image?id=nothing", "admin"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "least"), LADDER)
+def test_each_role_may_do_what_it_may(closed, tokens, method, path, least):
+    roles = list(tokens)
+    for role in roles:
+        answer = closed.request(method, path, headers=bearer(tokens[role]), json={} if method == "POST" else None)
+        if roles.index(role) < roles.index(least):
+            assert answer.status_code == 403 and f"the role {least}" in answer.json()["detail"]
+        else:
+            assert answer.status_code not in (401, 403, 500), answer.text
+
+
+def test_slicers_login(closed, tokens):
+    """What MONAI Label's client does: a password grant, then the header with what came back."""
+    asked = {"username": "annotator-1", "password": tokens["annotator"], "grant_type": "password"}
+    token = closed.post("/auth/token", data=asked).json()
+    header = {"Authorization": f"{token['token_type']} {token['access_token']}"}
+    assert token["access_token"] != tokens["annotator"] and token["expires_in"] > 3600
+    assert closed.get("/auth/token/valid", headers=header).json()["username"] == "annotator-1"
+    assert closed.get("/info/", headers=header).status_code == 200
+
+
+def test_a_browser_logs_in_on_the_page_and_comes_back(closed, tokens):
+    first = closed.get("/ohif/?x=1", headers={"Accept": "text/html"})
+    assert (first.status_code, first.headers["location"]) == (303, "/login?next=%2Fohif%2F%3Fx%3D1")
+    page = closed.get(first.headers["location"])
+    assert 'value="/ohif/?x=1"' in page.text and "frame-ancestors" in page.headers["content-security-policy"]
+    form = {"username": "reviewer-1", "password": "wrong", "next": "/ohif/?x=1"}
+    wrong = closed.post("/login", data=form)
+    assert wrong.status_code == 401 and "do not belong together" in wrong.text and COOKIE not in wrong.cookies
+    right = closed.post("/login", data={**form, "password": tokens["reviewer"]})
+    assert (right.status_code, right.headers["location"]) == (303, "/ohif/?x=1")
+    cookie = right.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and tokens["reviewer"] not in cookie
+    assert closed.get("/info/").status_code == 200  # the client holds the cookie
+    assert closed.get("/ohif/").status_code == 200
+    assert closed.post("/logout").headers["location"] == "/login"
+    assert closed.get("/info/").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/a\nb"]
+)
+def test_a_login_leads_nowhere_else(closed, tokens, wanted):
+    form = {"username": "admin-1", "password": tokens["admin"], "next": wanted}
+    assert closed.post("/login", data=form).headers["location"] == "/"
+    closed.cookies.clear()
+    assert "<script" not in closed.get("/login", params={"next": '"><script>alert(1)</script>'}).text
+
+
+def test_wrong_logins_are_slowed_down_whoever_tries(closed, tokens):
+    form = {"username": "nobody-at-all", "password": "guess"}
+    answers = [closed.post("/auth/token", data=form).status_code for _ in range(6)]
+    assert answers == [401] * 5 + [429]
+    last = closed.post("/auth/token", data=form)
+    assert int(last.headers["retry-after"]) > 0 and "Too many wrong logins" in last.json()["detail"]
+
+
+def test_what_is_kept_carries_the_name_of_who_sent_it(closed, tokens):
+    saved = closed.put("/datastore/image/info?image=first", data={"info": "{}"}, headers=bearer(tokens["reviewer"]))
+    assert saved.status_code == 200, saved.text
+    objects = closed.get("/datastore/?output=all", headers=bearer(tokens["annotator"])).json()["objects"]
+    assert objects["first"]["image"]["info"]["user"] == "reviewer-1"
+
+
+def test_a_removed_user_is_out_at_once(closed, place):
+    users = Users(place / "users.json")
+    token = users.add("short", role="admin")
+    login = closed.post("/auth/token", data={"username": "short", "password": token}).json()["access_token"]
+    assert closed.get("/info/", headers=bearer(login)).status_code == 200
+    users.remove("short")
+    assert [closed.get("/info/", headers=bearer(key)).status_code for key in (login, token)] == [401, 401]
+
+
+def test_no_token_in_the_logs(closed, tokens, caplog):
+    caplog.set_level("DEBUG")
+    closed.post("/auth/token", data={"username": "admin-1", "password": tokens["admin"]})
+    closed.get("/info/", headers=bearer(tokens["admin"]))
+    assert tokens["admin"] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"Origin": "https://evil.example"}, True),
+        ({"Origin": "null"}, True),
+        ({"Origin": "http://testserver.evil.example"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Origin": "http://testserver"}, False),
+        ({"Sec-Fetch-Site": "same-origin"}, False),
+        ({}, False),
+    ],
+)
+def test_pages_of_other_sites_cannot_act(closed, tokens, headers, refused):
+    answer = closed.post("/activelearning/first", json={}, headers={**bearer(tokens["admin"]), **headers})
+    assert answer.status_code == (403 if refused else 200), answer.text
+
+
+def test_headers_of_every_answer(closed):
+    for path in ("/healthz", "/info/", "/login"):
+        headers = closed.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "SAMEORIGIN"
+
+
+@pytest.fixture
+def open_app(place, monkeypatch):
+    """The application where nobody logs in."""
+    with serve(place, monkeypatch, users=False):
+        yield create_app()
+
+
+@pytest.mark.parametrize(("client", "host", "status"), [
+    (("127.0.0.1", 1), "127.0.0.1:8000", 200),
+    (("127.0.0.1", 1), "localhost:8000", 200),
+    (("127.0.0.1", 1), "rebound.evil.example:8000", 403),
+    (("192.168.0.7", 1), "192.168.0.5:8000", 403),
+    (("::1", 1), "[::1]:8000", 200),
+])  # fmt: skip
+def test_without_logins_only_this_machine_is_answered(open_app, client, host, status):
+    with TestClient(open_app, client=client, headers={"Host": host}) as requests:
+        answer = requests.get("/info/")
+        assert answer.status_code == status
+        assert status == 200 or "detail" in answer.json()
+        assert requests.get("/auth/").json().get("enabled") in (False, None)
+
+
+def test_insecure_answers_everybody(place, monkeypatch):
+    with (
+        serve(place, monkeypatch, users=False, conf={"insecure": "true"}),
+        TestClient(create_app(), client=("192.168.0.7", 1)) as client,
+    ):
+        assert client.get("/info/").status_code == 200
+        assert client.post("/activelearning/first", json={}, headers={"Origin": "http://e.example"}).status_code == 403
+
+
+def test_other_sites_that_were_named_may_ask(place, monkeypatch, tokens):
+    origin = {"Origin": "https://viewer.example"}
+    with (
+        serve(place, monkeypatch, users=True, MONAI_LABEL_CORS_ORIGINS=["https://viewer.example"]),
+        TestClient(create_app(), raise_server_exceptions=False) as client,
+    ):
+        preflight = client.options("/info/", headers={**origin, "Access-Control-Request-Method": "GET"})
+        assert preflight.headers["access-control-allow-origin"] == "https://viewer.example"
+        answer = client.post("/activelearning/first", json={}, headers={**origin, **bearer(tokens["annotator"])})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://viewer.example"
+
+
+def test_a_damaged_users_file_lets_nobody_in(closed, tokens, place):
+    file = place / "users.json"
+    before = file.read_bytes()
+    try:
+        file.write_text("{")
+        answer = closed.get("/info/", headers=bearer(tokens["admin"]))
+        assert answer.status_code == 503 and "cannot be used" in answer.json()["detail"]
+        file.unlink()
+        assert closed.get("/info/", headers=bearer(tokens["admin"])).status_code == 401
+    finally:
+        file.write_bytes(before)
+        file.chmod(0o600)

@@ -1,0 +1,80 @@
+import json
+import threading
+
+import anyio
+import pytest
+from fastapi import FastAPI, Request
+from labelserver import TestClient
+
+from slicecast.errors import QueueFull, VolumeError
+from slicecast.server.errors import HANDLERS
+from slicecast.server.sessions.models import ProgressEvent
+from slicecast.server.sessions.stream import stream_lines
+
+
+def line(done):
+    return ProgressEvent(done=done, what="walking")
+
+
+def client_of(work):
+    app = FastAPI(exception_handlers=HANDLERS)
+    limiter = []
+
+    @app.post("/")
+    async def route(request: Request):
+        limiter.append(anyio.CapacityLimiter(2))
+        return await stream_lines(request, work, limiter=limiter[0])
+
+    return TestClient(app)
+
+
+def post(work):
+    with client_of(work) as client:
+        return client.post("/")
+
+
+def lines(answer):
+    return [json.loads(text) for text in answer.text.splitlines()]
+
+
+def test_lines_and_what_is_returned():
+    def work(put, stop):
+        for n in range(3):
+            put(line(n))
+        assert not stop.is_set()
+        return line(3)
+
+    answer = post(work)
+    assert answer.headers["content-type"] == "application/x-ndjson" and answer.headers["x-accel-buffering"] == "no"
+    assert [entry["done"] for entry in lines(answer)] == [0, 1, 2, 3]
+
+
+def test_an_error_before_the_first_line_is_the_status():
+    def work(put, stop):
+        raise QueueFull("Busy.")
+
+    answer = post(work)
+    assert answer.status_code == 503 and answer.headers["retry-after"] and answer.json() == {"detail": "Busy."}
+
+
+@pytest.mark.parametrize(("error", "status"), [(VolumeError("No volume."), 422), (RuntimeError("secret"), 500)])
+def test_a_later_error_is_the_last_line(error, status):
+    def work(put, stop):
+        put(line(1))
+        raise error
+
+    answer = post(work)
+    *_, last = lines(answer)
+    assert answer.status_code == 200 and last["type"] == "error" and last["status"] == status
+    assert "secret" not in answer.text
+
+
+def test_the_work_ends_before_the_answer_does():
+    ended = threading.Event()
+
+    def work(put, stop):
+        put(line(1))
+        ended.set()
+        return line(2)
+
+    assert len(lines(post(work))) == 2 and ended.is_set()
