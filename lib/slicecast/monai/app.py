@@ -58,7 +58,7 @@ class AppConfig:
         device: auto, cpu, cuda, cuda:1, mps.
         follow_links: list links in the studies that lead out of them.
         strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`).
-        insecure: answer other machines although nobody logs in (see `slicecast.server.gate`).
+        insecure: answer other machines although nobody logs in (see `slicecast.server.security.gate`).
         preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.tasks.carry`).
     """
 
