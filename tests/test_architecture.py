@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md, read from the source with ``ast``: layers, sizes, no work on import."""
 
 import ast
+import graphlib
 import importlib.metadata
 import json
 import statistics
@@ -123,6 +124,23 @@ def test_the_direction_test_can_fail(source, found):
     assert breaches(Path("engine/x.py"), ast.parse(source)) == [f"engine/x.py: {part}" for part in found]
 
 
+def pieces(part: str) -> dict[str, set[str]]:
+    """Return what each piece of a part (a module, or a folder as a whole) imports of the part's other pieces."""
+    found: dict[str, set[str]] = {}
+    for file in (file for file in TREES if len(file.parts) > 1 and file.parts[0] == part):
+        piece = file.parts[1].removesuffix(".py")
+        names = [name.split(".") for node in ast.walk(TREES[file]) for name in imported(node)]
+        others = {name[2] for name in names if name[:2] == ["slicecast", part] and len(name) > 2}
+        found.setdefault(piece, set()).update(others - {piece})
+    return {piece: others & found.keys() for piece, others in found.items()}
+
+
+@pytest.mark.parametrize("part", sorted({file.parts[0] for file in TREES if len(file.parts) > 1}))
+def test_the_pieces_of_a_part_do_not_import_in_circles(part):
+    order = list(graphlib.TopologicalSorter(pieces(part)).static_order())  # raises CycleError, which names the circle
+    assert set(order) == pieces(part).keys()
+
+
 def test_no_relative_imports():
     assert [str(file) for file, node in nodes() if isinstance(node, ast.ImportFrom) and node.level] == []
 
@@ -223,7 +241,7 @@ def test_the_engine_runs_without_sam2():
     assert "sam2" not in after_importing(*modules_of("engine"))["modules"]
 
 
-FREE = ("e2e", "browser")
+FREE = ("e2e", "browser", "fuzz")
 
 
 def test_every_unit_test_has_its_module():
