@@ -23,6 +23,10 @@ CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)
 MIN_SIDE_PX = 24
 """No window is smaller: there is nothing to see in fewer pixels."""
 
+MIN_CLICKED_SIDE_PX = 32
+"""No window tried after a click is smaller. With less around it a part of the object is often taken for all of it, and
+with more assurance (hippocampus pool, 32 cases, one click: Dice 0.37 with 24, 0.47 with 32)."""
+
 FILL_RANGE = (0.01, 0.6)
 """Share of a window that an object may fill for the window to suit it."""
 
@@ -143,7 +147,7 @@ def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating]
     clicks = _points_box(seed.points_xy)
     centre = tuple((clicks[:2] + clicks[2:]) / 2)
     whole = whole_view(tracker.frames)
-    sides = [whole.width * share for share in CLICK_SCALES[1:] if whole.width * share >= MIN_SIDE_PX]
+    sides = [whole.width * share for share in CLICK_SCALES[1:] if whole.width * share >= MIN_CLICKED_SIDE_PX]
     spacing = tracker.frames.spacing_xy_mm[0]
     views = [whole, *(centred_view(tracker.frames, centre, side * spacing) for side in sides)]
     views = [v for v in views if v is whole or v.contains(seed.points_xy)]
