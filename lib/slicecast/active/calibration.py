@@ -105,6 +105,7 @@ class Calibration:
         volumes: they came from.
         before: the engine's own confidence.
         after: the fit, each volume by what the others taught; None where nothing was fitted.
+        model: fingerprint of the weights that were judged; empty for any.
     """
 
     method: Method = "raw"
@@ -113,6 +114,11 @@ class Calibration:
     before: Reliability | None = None
     after: Reliability | None = None
     fit: "Fit | None" = None
+    model: str = ""
+
+    def of_model(self, model: str) -> "Calibration":
+        """Return what it says of a model: nothing, where it was learnt from another's answers."""
+        return self if self.model in ("", model) else UNCALIBRATED
 
     @property
     def holds(self) -> bool:
@@ -159,12 +165,16 @@ class Fit:
         return np.asarray(flat if self.curve is None else self.curve.predict(flat), dtype=np.float64)
 
 
-def calibrate(pairs: Sequence[Pair]) -> Calibration:
-    """Learn from slices of known truth; of too few, nothing but how good the engine's own confidence is."""
+def calibrate(pairs: Sequence[Pair], *, model: str = "") -> Calibration:
+    """Learn from slices of known truth, the newest last; nothing from too few.
+
+    Args:
+        model: fingerprint of the weights whose answers these are.
+    """
     pairs = pairs[-MAX_PAIRS:]
     volumes, slices = len({pair.volume for pair in pairs}), len(pairs)
     if slices < MIN_RIDGE or volumes < MIN_VOLUMES:
-        return Calibration("raw", slices, volumes)
+        return Calibration("raw", slices, volumes, model=model)
     signs, iou = [pair.signs for pair in pairs], np.array([pair.iou for pair in pairs])
     curve = slices >= MIN_ISOTONIC
     return Calibration(
@@ -174,6 +184,7 @@ def calibrate(pairs: Sequence[Pair]) -> Calibration:
         reliability(np.array([entry.raw for entry in signs]), iou),
         reliability(left_out(pairs, curve=curve), iou),
         Fit.of(signs, iou, curve=curve),
+        model,
     )
 
 

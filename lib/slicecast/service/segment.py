@@ -194,7 +194,8 @@ class SegmentService:
         clock.lap("propagate")
         mask = to_stored(found, study, axis)
         strategy = request.slice_strategy or self.settings.slice_strategy
-        advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=self.calibration)
+        learnt = self.calibration.of_model(predictor.fingerprint)
+        advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=learnt)
         clock.lap("post")
         result = to_result(request, study, axis, window, found, advice, mask, clock.seconds(encode=tracker.encode_s))
         return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if careful.relieved else result
