@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from sam2.modeling.sam2_base import SAM2Base
 
 from slicecast.engine.ports import Embedding, Observation, PromptJob, TrackJob
-from slicecast.errors import ConfigError, DeviceUnavailable, OutOfMemory, WeightsCorrupt
+from slicecast.errors import DeviceUnavailable, OutOfMemory
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_batch import (
@@ -29,9 +29,8 @@ from slicecast.models.sam2_batch import (
     stack_features,
     stack_points,
 )
-from slicecast.models.sam2_build import build_sam2
+from slicecast.models.sam2_build import load_sam2
 from slicecast.models.sam2_forward import Features, Step
-from slicecast.models.weights import load_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +183,12 @@ class Sam2Predictor:
         ):
             yield
 
+    def pool(self, embedding: Encoded) -> NDArray[np.float32]:
+        """Return what a whole slice looks like, (2C,): mean and deviation of each channel of its coarsest map."""
+        with self._inference():
+            channels = embedding.features.maps[-1][0].float().flatten(1)
+            return torch.cat([channels.mean(1), channels.std(1, correction=0)]).cpu().numpy()
+
     def pack(self, embedding: Encoded) -> bytes:
         """Return an encoded slice as bytes (safetensors)."""
         return save({str(n): m.contiguous().cpu() for n, m in enumerate(embedding.features.maps)})
@@ -226,18 +231,8 @@ def load_predictor(
         DeviceUnavailable: no such device.
         ConfigError: this version cannot run the model.
     """
-    if spec.architecture is None:
-        raise ConfigError(f"This version cannot run {spec.name!r}: {spec.unsupported} Choose another model.")
     place = choose_device(device)
-    model = build_sam2(spec.architecture, image_size=spec.image_size)
-    state = load_state_dict(spec)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise WeightsCorrupt(
-            f"The weights of {spec.name!r} do not fit its architecture: {len(missing)} tensors are missing, "
-            f"{len(unexpected)} are unknown. Run 'slicecast models verify {spec.name}'."
-        )
-    model = model.to(place, torch.float32)
+    model = load_sam2(spec).to(place, torch.float32)
     compiled = compiled and place.type == "cuda"
     if compiled:
         model.image_encoder.compile()

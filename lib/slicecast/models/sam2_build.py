@@ -1,4 +1,4 @@
-"""Build SAM 2 networks from a YAML, without touching hydra's global state.
+"""Build SAM 2 networks from a YAML and load their weights, without touching hydra's global state.
 
 The YAML is one of the ``sam2`` package's own (``configs/sam2.1/sam2.1_hiera_t.yaml``) or one of
 this project's in the same form. Nothing is inherited: the classes are the package's.
@@ -11,7 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
 
-from slicecast.errors import ConfigError
+from slicecast.errors import ConfigError, WeightsCorrupt
+from slicecast.models.registry import ModelSpec
+from slicecast.models.weights import load_state_dict
 
 STRIDE_PX = 16
 """Input pixels per memory token, in every published SAM 2."""
@@ -55,6 +57,31 @@ def build_sam2(
         model["sam_mask_decoder_extra_args"] = STOCK_DECODER_EXTRAS
         model["binarize_mask_from_pts_for_mem_enc"] = True
     return instantiate(model, _recursive_=True).eval()
+
+
+def load_sam2(spec: ModelSpec, *, target: str | None = None, stock_defaults: bool | None = None) -> SAM2Base:
+    """Build a registered model's network with its weights, on the CPU.
+
+    Args:
+        spec: the model.
+        target: dotted class to build, as for :func:`build_sam2`.
+        stock_defaults: as for :func:`build_sam2`.
+
+    Raises:
+        ConfigError: this version cannot run the model.
+        WeightsMissing: the file is not on this machine.
+        WeightsCorrupt: the file is not the right one.
+    """
+    state = load_state_dict(spec)  # refuses what has no architecture
+    architecture = str(spec.architecture)
+    model = build_sam2(architecture, image_size=spec.image_size, target=target, stock_defaults=stock_defaults)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        raise WeightsCorrupt(
+            f"The weights of {spec.name!r} do not fit its architecture: {len(missing)} tensors are missing, "
+            f"{len(unexpected)} are unknown. Run 'slicecast models verify {spec.name}'."
+        )
+    return model
 
 
 def write_architecture(architecture: str | Path, target: Path, *, image_size: int) -> None:

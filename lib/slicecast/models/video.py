@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from slicecast.errors import ConfigError, WeightsCorrupt
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import choose_device
-from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2
-from slicecast.models.weights import load_state_dict
+from slicecast.models.sam2_build import VIDEO_PREDICTOR, load_sam2
 
 FILL_HOLE_AREA_PX = 8
 """What ``sam2.build_sam`` sets; it needs SAM 2's CUDA extension and is left out where that was not built."""
@@ -97,16 +95,8 @@ def load_video_tracker(spec: ModelSpec, *, device: str = "auto") -> VideoTracker
         DeviceUnavailable: no such device.
         ConfigError: this version cannot run the model.
     """
-    if spec.architecture is None:
-        raise ConfigError(f"This version cannot run {spec.name!r}: {spec.unsupported} Choose another model.")
     place = choose_device(device)
-    model = build_sam2(spec.architecture, image_size=spec.image_size, target=VIDEO_PREDICTOR, stock_defaults=True)
-    missing, unexpected = model.load_state_dict(load_state_dict(spec), strict=False)
-    if missing or unexpected:
-        raise WeightsCorrupt(
-            f"The weights of {spec.name!r} do not fit its architecture: {len(missing)} tensors are missing, "
-            f"{len(unexpected)} are unknown. Run 'slicecast models verify {spec.name}'."
-        )
+    model = load_sam2(spec, target=VIDEO_PREDICTOR, stock_defaults=True)
     model.fill_hole_area = FILL_HOLE_AREA_PX if _has_extension() else 0
     return VideoTracker(model.to(place, torch.float32))
 
