@@ -11,6 +11,7 @@ HOST    ?= 127.0.0.1
 PORT    ?= 8000
 MODEL   ?=
 ARGS    ?=
+FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
@@ -37,8 +38,10 @@ bench: install ## measure seconds and memory of clicks, against MONAI Label's ow
 test: install ## every test that needs no network, GPU, browser or outside data
 	$(PYTEST) $(ARGS)
 
-fuzz: install ## random requests and damaged files, other ones each time; minutes
-	$(PYTEST) -m slow tests/test_fuzz.py tests/test_attacks.py $(ARGS)
+fuzz: install ## random requests and damaged files, other ones each time, for FUZZ_S seconds (300) and one minute
+	rm -f build/fuzz.txt
+	$(PYTEST) -m slow tests/fuzz tests/test_attacks.py --fuzz-s=$(FUZZ_S) $(ARGS)
+	@cat build/fuzz.txt
 
 test-slow: install ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)

@@ -17,6 +17,10 @@ settings.register_profile("slicecast", deadline=None, max_examples=50, derandomi
 settings.load_profile("slicecast")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-s", default=300.0, type=float, help="seconds for the slow tests of tests/fuzz together")
+
+
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own environment out of the tests."""

@@ -24,7 +24,8 @@ LAYERS = (
     {"errors", "types", "config"},
     {"volume"},
     {"prompts", "dicom"},
-    {"engine", "active", "campaign"},
+    {"engine", "active"},
+    {"campaign"},  # shows how well confidences held, by the measures of active/
     {"models"},
     {"training"},
     {"service"},

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from slicecast.dicom.series import NO_IMAGES
 from slicecast.dicom.uids import is_uid
+from slicecast.volume.dicom_headers import DAMAGED
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _header(path: Path) -> Dataset | None:
         return None
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=[*SERIES_TAGS, *INSTANCE_TAGS])
-    except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, EOFError, NotImplementedError) as error:
+    except DAMAGED as error:
         logger.warning("%s is not listed: it cannot be read as DICOM (%s)", path.name, error)
         return None
     missing = [word for word in REQUIRED if not header.get(word)]
