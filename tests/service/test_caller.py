@@ -22,6 +22,12 @@ def test_the_best_name(caller, client_id, name):
     assert caller.called(client_id) == name
 
 
+def test_who_has_no_name_is_called_by_the_address():
+    assert Caller(address="10.0.0.7").named() == Caller(address="10.0.0.7").named(" ") == "10.0.0.7"
+    assert Caller(address="10.0.0.7", name="ann").named() == "ann"
+    assert Caller().named() == ""
+
+
 def test_a_name_is_cut():
     assert len(Caller().called("x" * 999)) == 200
 

@@ -33,6 +33,10 @@ class Caller:
         given = client_id.strip()[:MAX_LENGTH] if isinstance(client_id, str) else ""
         return self.user or given or self.name or None
 
+    def named(self, client_id: object = None) -> str:
+        """Return what to call them: the best name there is, else the address."""
+        return self.called(client_id) or self.address
+
     def may(self, role: str) -> bool:
         """Tell whether the caller has a role; an admin has all."""
         return self.roles is None or role in self.roles or "admin" in self.roles

@@ -333,3 +333,13 @@ def test_the_api_is_described():
                 assert {"404", "410"} <= operation["responses"].keys(), where
     event = own[f"{ROOT}/{{session_id}}/propagate"]["post"]["responses"]["200"]["content"]
     assert list(event) == ["application/x-ndjson"]
+
+
+def test_a_session_belongs_to_whom_the_campaign_page_knows(client):
+    """One name everywhere: the cookie of `/campaign/`, unless the request says another."""
+    asked, cookie = {"image": "first"}, {"x-slicecast-user": "ann"}
+    opened = client.post(ROOT, json=asked, headers=cookie)
+    other = client.post(ROOT, json={**asked, "client_id": "bob"}, headers=cookie)
+    assert (opened.json()["owner"], other.json()["owner"]) == ("ann", "bob")
+    for answer in (opened, other):
+        client.delete(answer.headers["location"])

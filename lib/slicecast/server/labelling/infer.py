@@ -21,10 +21,10 @@ from requests_toolbelt import MultipartEncoder
 
 from slicecast.server.labelling.off_loop import json_object
 from slicecast.server.names import require_plain_text
-from slicecast.server.security.identity import who
 from slicecast.server.settings import server_settings
 from slicecast.server.uploads import received
 from slicecast.server.watch import while_wanted
+from slicecast.service.caller import current_caller
 from slicecast.service.queue import QueueSettings
 
 SPARE_THREADS = 8
@@ -74,7 +74,7 @@ def infer_router(queue: QueueSettings) -> APIRouter:
         require_plain_text(model, "model")
         require_id(image)
         request = {**checked_params(params), "model": model, "image": image}
-        name = who(user, http, client_id=request.get("client_id"))
+        name = current_caller().named(request.get("client_id"))
         work = partial(_infer, request, session_id=session_id, file=file, label=label)
 
         def queued(cancelled: Callable[[], bool]) -> Response:

@@ -1,4 +1,4 @@
-"""Notes who asks, for the campaign: see `slicecast.service.caller`.
+"""Notes who asks, for the queue, sessions and the campaign: see `slicecast.service.caller`.
 
 Where logins are on, whoever checks them puts `user` and `roles` into the request's state (an outer middleware) and
 they count before anything a client says of itself.

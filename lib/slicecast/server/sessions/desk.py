@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import anyio
@@ -13,12 +13,13 @@ from monailabel.endpoints.user.auth import RBAC, User
 from slicecast.engine.said import Grid
 from slicecast.errors import TooMany
 from slicecast.server.metrics import Metrics
-from slicecast.server.security.identity import who
 from slicecast.server.sessions.runs import Runs
 from slicecast.server.settings import SessionSettings
+from slicecast.service.caller import Caller, current_caller
 from slicecast.service.segment import SegmentService
 from slicecast.service.session_state import SessionState
 from slicecast.service.sessions import Sessions
+from slicecast.service.users import Role
 from slicecast.volume import SliceAxis
 
 
@@ -72,27 +73,6 @@ class Desk:
         return Grid(reorientation.source.shape_kji, 2 - reorientation.permutation[SliceAxis[state.axis.upper()]])
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request.
-
-    Args:
-        name: what the queue is fair between, and sessions belong to.
-        sees_all: may work on the sessions of others.
-    """
-
-    name: str
-    sees_all: bool
-
-    def named(self, client_id: str | None) -> str:
-        """The owner of a session that they open: the one logged in, else whom they say they are."""
-        return self.name if settings.MONAI_LABEL_AUTH_ENABLE or not client_id else client_id
-
-    def may(self, state: SessionState) -> bool:
-        """Whether a session is theirs to work on; where nobody logs in, nobody can be told apart."""
-        return self.sees_all or state.owner == self.name
-
-
 def the_desk(request: Request) -> Desk:
     """Return the application's desk."""
     desk: Desk = request.app.state.desk
@@ -100,11 +80,16 @@ def the_desk(request: Request) -> Desk:
 
 
 def the_caller(
-    request: Request, user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))], client_id: str = ""
+    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))], client_id: str = ""
 ) -> Caller:
-    """Name who sends a request."""
-    sees_all = not settings.MONAI_LABEL_AUTH_ENABLE or settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
-    return Caller(who(user, request, client_id=client_id), sees_all)
+    """Say who sends a request; `client_id` in the address is what a client calls itself."""
+    caller = current_caller()
+    return replace(caller, name=caller.called(client_id))
+
+
+def may_use(caller: Caller, state: SessionState) -> bool:
+    """Tell whether a session is theirs to work on; where nobody logs in, nobody can be told apart."""
+    return caller.may(Role.admin.name) or state.owner == caller.user
 
 
 DeskOf = Annotated[Desk, Depends(the_desk)]
@@ -120,7 +105,7 @@ def the_session(session_id: str, desk: DeskOf, caller: CallerOf) -> str:
         HTTPException: 403, it is somebody else's.
     """
     state = desk.sessions.state(session_id)
-    if not caller.may(state):
+    if not may_use(caller, state):
         raise HTTPException(403, detail=f"The session belongs to '{state.owner}'. Open one of your own.")
     return state.id
 

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.prompts import MaskPrompt
-from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf
+from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf, may_use
 from slicecast.server.sessions.models import (
     Event,
     Name,
@@ -90,7 +90,7 @@ def open_session(asked: OpenSession, http: Request, response: Response, desk: De
 @router.get("", summary="List the open sessions")
 def list_sessions(desk: DeskOf, caller: CallerOf) -> SessionList:
     """List the open sessions that you may work on, oldest first."""
-    return SessionList(sessions=[_view(desk, state) for state in desk.sessions.list() if caller.may(state)])
+    return SessionList(sessions=[_view(desk, state) for state in desk.sessions.list() if may_use(caller, state)])
 
 
 @router.get("/{session_id}", summary="See a session", responses=KNOWN)
@@ -171,7 +171,7 @@ async def accept(
     """Lock slices of a structure as the result shows them; nothing overwrites them until they are released."""
 
     def work(gone: Callable[[], bool]) -> SessionView:
-        with desk.run(session_id, caller.name, gone=lambda: False):  # half a result must not be locked
+        with desk.run(session_id, caller.named(), gone=lambda: False):  # half a result must not be locked
             state = desk.sessions.accept(session_id, slices.object, slices.slices, expected_revision=expected_revision)
         return _view(desk, state)
 
@@ -196,7 +196,7 @@ async def propagate(session_id: SessionOf, http: Request, desk: DeskOf, caller: 
 
     Only what the last edits changed is computed. Break the connection, or call cancel, to stop; what is done is kept.
     """
-    return await stream_lines(http, propagation(desk, session_id, user=caller.name), limiter=desk.limiter)
+    return await stream_lines(http, propagation(desk, session_id, user=caller.named()), limiter=desk.limiter)
 
 
 @router.post("/{session_id}/cancel", summary="Stop a propagation", status_code=202, responses=KNOWN)
@@ -219,7 +219,7 @@ async def result(
     """
 
     def work(gone: Callable[[], bool]) -> Response:
-        with desk.run(session_id, caller.name, gone=gone) as cancelled:
+        with desk.run(session_id, caller.named(), gone=gone) as cancelled:
             done = desk.sessions.propagate(session_id, cancelled=cancelled)
         return _file(done, desk.sessions.state(session_id), format)
 
