@@ -54,10 +54,10 @@ def _label(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[n
     for track in tracks.values():
         # A painted object may be too small for the model to see; it is on its slice all the same.
         numbers |= {k for k, answer in track.answers.items() if answer.present} | _painted(track).keys()
-    return {k: label_slice([_logits(tracker, track, k) for track in tracks.values()]) for k in sorted(numbers)}
+    return {k: label_slice([track_logits(tracker, track, k) for track in tracks.values()]) for k in sorted(numbers)}
 
 
-def _logits(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32]:
+def track_logits(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32]:
     """Return one object's logits (H, W) on a slice."""
     shape_hw = tracker.frames.shape_hw
     painted, answer = _painted(track).get(number), track.answers.get(number)

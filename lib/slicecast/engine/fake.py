@@ -77,6 +77,10 @@ class FakePredictor:
         """Encode slices (N, S, S) float32 in [0, 1]."""
         return [_Picture(_cells(frame)) for frame in frames]
 
+    def pool(self, embedding: _Picture) -> NDArray[np.float32]:
+        """Return what a whole slice looks like, (2,): mean and deviation of its grey values."""
+        return np.array([embedding.grey.mean(), embedding.grey.std()], dtype=np.float32)
+
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
         """Segment prompted slices."""
         return [_answer_prompt(job) for job in jobs]

@@ -63,6 +63,14 @@ class SharedPredictor:
         pack, unpack = (getattr(self._predictor, name, None) for name in ("pack", "unpack"))
         return None if pack is None or unpack is None else DiskTier(folder, budget_bytes, pack=pack, unpack=unpack)
 
+    def pool(self, embeddings: Sequence[Embedding]) -> NDArray[np.float32] | None:
+        """Return what slices look like, (N, D); None for a predictor that cannot say."""
+        pool = getattr(self._predictor, "pool", None)
+        if pool is None:
+            return None
+        with self._queue.step():
+            return np.stack([pool(embedding) for embedding in embeddings])
+
     @property
     def work(self) -> Work:
         """What was done so far."""

@@ -1,0 +1,194 @@
+"""Find an object in a volume that nobody has touched, from annotated slices of another one.
+
+A page is such a slice: the model reads its mask once and remembers it. The memory is then put where a lane's anchor
+would be, and the model is asked for the slice at the same place of the body. Where that is comes from outside, as a
+box around the body in each volume: the model's own confidence cannot tell, it is as sure of a wrong slice.
+(Support slices as memory: FATE-SAM, arXiv 2501.09138; RevSAM2, arXiv 2409.04298, walks back as well.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.anchors import model_prompt
+from slicecast.engine.evidence import GreyEvidence
+from slicecast.engine.frames import View, centred_view, paste, resample, whole_view
+from slicecast.engine.ports import Bank, Observation, PromptJob, SliceMemory, TrackJob
+from slicecast.engine.tracker import Tracker
+from slicecast.engine.zoom import view_around
+from slicecast.prompts import SlicePrompt
+
+Extent = NDArray[np.float64]
+"""(2, 3): lowest and highest corner of the body as (x, y, slice number), in pixels of a volume's slices."""
+
+MOST_TIMES = 3.0
+"""A mask so many times as large or as small as the page's is not the same object."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """An annotated slice, remembered.
+
+    Args:
+        slice: its number.
+        mask: (H, W) bool.
+        place: (3,) where the middle of its window lies, as shares of the body's extent.
+        side_mm: of its window.
+        offset_mm: (4,) from the middle of its window to the box around the object.
+        area_mm2: of the object.
+        memory: what the model keeps of it.
+        evidence: what was learnt of its grey values.
+    """
+
+    slice: int
+    mask: NDArray[np.bool_]
+    place: NDArray[np.float64]
+    side_mm: float
+    offset_mm: NDArray[np.float64]
+    area_mm2: float
+    memory: SliceMemory
+    evidence: GreyEvidence | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recalled:
+    """What a page called up in another volume.
+
+    Args:
+        slice: where it was looked for.
+        mask: (H, W) bool; empty where the model says that the object is not there.
+        expected_xyxy: (4,) the box around the object if it lay here as it does on the page.
+        likely: the mask is not empty, and neither much larger nor much smaller than the page's.
+    """
+
+    slice: int
+    mask: NDArray[np.bool_]
+    expected_xyxy: NDArray[np.float32]
+    likely: bool
+
+    @property
+    def box_xyxy(self) -> NDArray[np.float32]:
+        """The box (4,) around the mask, or the expected one where the mask cannot be the object."""
+        return box_of(self.mask) if self.likely else self.expected_xyxy
+
+
+def learn_pages(
+    tracker: Tracker, masks: Sequence[tuple[int, NDArray[np.bool_]]], extent: Extent, *, margin: float
+) -> list[Page]:
+    """Remember annotated slices.
+
+    Args:
+        masks: slice numbers and masks (H, W), none of them empty.
+        extent: of the body in this volume.
+        margin: side of the window over that of the object, as `EngineOptions.zoom_margin`.
+    """
+    size, frames = tracker.predictor.image_size, tracker.frames
+    views = [_window(tracker, mask, margin=margin) for _, mask in masks]
+    embeddings = tracker.embed([(number, view) for (number, _), view in zip(masks, views, strict=True)])
+    words = [
+        model_prompt(drawn(number, mask), view, size=size) for (number, mask), view in zip(masks, views, strict=True)
+    ]
+    jobs = [PromptJob(e, w) for e, w in zip(embeddings, words, strict=True)]
+    seen = tracker.predictor.prompt(jobs, num_slices=frames.count)
+    return [
+        _page(tracker, number, mask, view, answer, extent)
+        for (number, mask), view, answer in zip(masks, views, seen, strict=True)
+    ]
+
+
+def recall(tracker: Tracker, pages: Sequence[Page], extent: Extent) -> list[Recalled]:
+    """Ask the model for each page's object at the same place of this volume; one answer a page, in one batch."""
+    places = [_place(tracker, page, extent) for page in pages]
+    embeddings = tracker.embed(places)
+    hints = [_hint(tracker, page, *place) for page, place in zip(pages, places, strict=True)]
+    jobs = [
+        TrackJob(e, Bank(((0, page.memory),)), hint) for e, page, hint in zip(embeddings, pages, hints, strict=True)
+    ]
+    seen = tracker.predictor.track(jobs, num_slices=tracker.frames.count)
+    return [
+        _recalled(tracker, page, number, _mask(tracker, view, answer, hint), extent)
+        for page, (number, view), answer, hint in zip(pages, places, seen, hints, strict=True)
+    ]
+
+
+def drawn(number: int, mask: NDArray[np.bool_]) -> SlicePrompt:
+    """Return a painted slice as a prompt."""
+    return SlicePrompt(number, np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask=mask)
+
+
+def boxed(number: int, box_xyxy: NDArray[np.float32]) -> SlicePrompt:
+    """Return a box on a slice as a prompt."""
+    return SlicePrompt(number, np.zeros((0, 2), np.float32), np.zeros(0, np.int32), box_xyxy=box_xyxy)
+
+
+def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the box (4,) xyxy around a mask (H, W) that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
+
+
+def _page(
+    tracker: Tracker, number: int, mask: NDArray[np.bool_], view: View, answer: Observation, extent: Extent
+) -> Page:
+    spacing = np.array(tracker.frames.spacing_xy_mm)
+    middle = _middle(view, number)
+    return Page(
+        slice=number,
+        mask=mask,
+        place=(middle - extent[0]) / _sides(extent),
+        side_mm=view.width * float(spacing[0]),
+        offset_mm=(box_of(mask) - np.tile(middle[:2], 2)) * np.tile(spacing, 2),
+        area_mm2=float(mask.sum() * spacing.prod()),
+        memory=answer.memory,
+        evidence=_evidence(tracker, number, view, answer),
+    )
+
+
+def _recalled(tracker: Tracker, page: Page, number: int, mask: NDArray[np.bool_], extent: Extent) -> Recalled:
+    spacing, shape_hw = np.array(tracker.frames.spacing_xy_mm), tracker.frames.shape_hw
+    share = float(mask.sum() * spacing.prod()) / page.area_mm2
+    x, y, _ = extent[0] + page.place * _sides(extent)
+    box = np.array([x, y, x, y]) + page.offset_mm / np.tile(spacing, 2)
+    inside = np.clip(box, 0, np.array([shape_hw[1], shape_hw[0]] * 2) - 1).astype(np.float32)
+    return Recalled(number, mask, inside, 1 / MOST_TIMES <= share <= MOST_TIMES)
+
+
+def _window(tracker: Tracker, mask: NDArray[np.bool_], *, margin: float) -> View:
+    zoom = tracker.predictor.zoom if tracker.options.zoom == "auto" else tracker.options.zoom == "on"
+    return view_around(tracker.frames, box_of(mask)[None], margin=margin) if zoom else whole_view(tracker.frames)
+
+
+def _middle(view: View, number: int) -> NDArray[np.float64]:
+    return np.array([view.x0 + (view.width - 1) / 2, view.y0 + (view.height - 1) / 2, number])
+
+
+def _sides(extent: Extent) -> NDArray[np.float64]:
+    return np.maximum(extent[1] - extent[0], 1.0)
+
+
+def _place(tracker: Tracker, page: Page, extent: Extent) -> tuple[int, View]:
+    """Return the slice and the window at a page's place in this volume."""
+    x, y, number = extent[0] + page.place * _sides(extent)
+    view, whole = centred_view(tracker.frames, (x, y), page.side_mm), whole_view(tracker.frames)
+    return int(np.clip(round(number), 0, tracker.frames.count - 1)), view if view.width < whole.width else whole
+
+
+def _evidence(tracker: Tracker, number: int, view: View, answer: Observation) -> GreyEvidence | None:
+    if not tracker.hears_evidence:
+        return None
+    image = tracker.look(number, view)
+    return GreyEvidence.of(image, resample(answer.logits, (image.shape[0], image.shape[1])) > 0)
+
+
+def _hint(tracker: Tracker, page: Page, number: int, view: View) -> NDArray[np.float32] | None:
+    return None if page.evidence is None else page.evidence.map(tracker.look(number, view))
+
+
+def _mask(tracker: Tracker, view: View, answer: Observation, hint: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+    if answer.object_score <= 0:
+        return np.zeros(tracker.frames.shape_hw, dtype=bool)
+    size = tracker.predictor.image_size
+    logits = answer.logits if hint is None else resample(answer.logits, (size, size)) + hint
+    return paste(logits, view, tracker.frames.shape_hw) > 0

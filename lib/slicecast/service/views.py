@@ -1,0 +1,191 @@
+"""One automatic prompt, five passes that ought to agree: what the scores of a volume are worked out from.
+
+| view | walks |
+|---|---|
+| forward | from the lowest prompted slice alone |
+| backward | from the highest one alone |
+| jittered | from all of them, their boxes moved by a few percent |
+| mirrored | from the middle one alone, in slices seen left for right |
+| across | along another axis, from the middle slice of what the jittered view found |
+
+The first three share their encoded slices and walk in one batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.assemble import Track, label_slices, track_logits
+from slicecast.engine.frames import Frames
+from slicecast.engine.propagate import segment
+from slicecast.engine.recall import box_of, boxed
+from slicecast.engine.tracker import Tracker
+from slicecast.prompts import SlicePrompt
+from slicecast.volume import SliceAxis, SliceStack
+
+Boxes = Mapping[int, NDArray[np.float32]]
+"""An object's boxes (4,) xyxy by slice number."""
+
+JITTER = 0.05
+"""By how much of its side each edge of a box is moved at most."""
+
+SURE_LOGIT = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One pass's answers about one object.
+
+    Args:
+        axis: of its slices.
+        track: the answers.
+        labels: finished masks (H, W) by slice number.
+        logits: (H, W) by slice number, of the slices that were walked.
+        mirrored: the slices are seen left for right.
+    """
+
+    axis: SliceAxis
+    track: Track
+    labels: Mapping[int, NDArray[np.uint8]]
+    logits: Mapping[int, NDArray[np.float32]]
+    mirrored: bool = False
+
+    def mask(self, shape_kji: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return the mask, [k, j, i]."""
+        return self._filled(self.labels, np.zeros(shape_kji, dtype=bool))
+
+    def probability(self, shape_kji: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return the probability of each voxel, [k, j, i]; 0 where no slice was walked."""
+        found = {n: 1.0 / (1.0 + np.exp(-np.clip(z, -SURE_LOGIT, SURE_LOGIT))) for n, z in self.logits.items()}
+        return self._filled(found, np.zeros(shape_kji, dtype=np.float32))
+
+    def _filled(self, slices: Mapping[int, NDArray], out: NDArray) -> NDArray:
+        stack = SliceStack(out, self.axis)
+        for number, pixels in slices.items():
+            stack.slice(number)[...] = pixels[:, ::-1] if self.mirrored else pixels
+        return out
+
+
+def look_from_all_sides(
+    tracker: Tracker,
+    across: Tracker | None,
+    prompts: Mapping[str, Boxes],
+    *,
+    axes: tuple[SliceAxis, SliceAxis],
+    rng: np.random.Generator,
+) -> dict[str, dict[str, View]]:
+    """Return each object's views by name.
+
+    Args:
+        tracker: of the volume's slices.
+        across: of the same volume's slices along another axis; None for a volume of a single slice.
+        prompts: boxes of each object, at least one.
+        axes: of the two trackers.
+        rng: moves the boxes.
+
+    Raises:
+        Cancelled: it is not wanted any more.
+    """
+    moved = {name: _moved(boxes, tracker.frames, rng) for name, boxes in prompts.items()}
+    starts: dict[str, Mapping[str, Boxes]] = {
+        "forward": {name: {min(boxes): boxes[min(boxes)]} for name, boxes in prompts.items()},
+        "backward": {name: {max(boxes): boxes[max(boxes)]} for name, boxes in prompts.items()},
+        "jittered": moved,
+    }
+    views = _walk(tracker, starts, axis=axes[0])
+    mirror = replace_frames(tracker, mirrored(tracker.frames))
+    flipped = {name: _flipped(boxes, tracker.frames) for name, boxes in prompts.items()}
+    _merge(views, _walk(mirror, {"mirrored": flipped}, axis=axes[0], seen_mirrored=True))
+    if across is not None:
+        _merge(views, _walk(across, {"across": _cuts(views, tracker.frames, axes)}, axis=axes[1]))
+    return views
+
+
+def mirrored(frames: Frames) -> Frames:
+    """Return the same slices seen left for right."""
+    return replace(frames, read=lambda number: frames.read(number)[:, ::-1], key=f"{frames.key}/mirrored")
+
+
+def replace_frames(tracker: Tracker, frames: Frames) -> Tracker:
+    """Return a tracker like this one, of other slices."""
+    return Tracker(tracker.predictor, frames, tracker.cache, tracker.options, cancelled=tracker.cancelled)
+
+
+def _walk(
+    tracker: Tracker, starts: Mapping[str, Mapping[str, Boxes]], *, axis: SliceAxis, seen_mirrored: bool = False
+) -> dict[str, dict[str, View]]:
+    """Walk several views of several objects in one batch."""
+    asked = {(view, name): boxes for view, given in starts.items() for name, boxes in given.items() if boxes}
+    if not asked:
+        return {}
+    names = {f"{n}": key for n, key in enumerate(asked)}
+    found = segment(tracker, {n: _prompts(asked[key]) for n, key in names.items()})
+    views: dict[str, dict[str, View]] = {}
+    for n, (view, name) in names.items():
+        track = found.tracks[n]
+        logits = {number: track_logits(tracker, track, number) for number in track.answers}
+        labels = label_slices(tracker, {n: track})
+        views.setdefault(name, {})[view] = View(axis, track, labels, logits, seen_mirrored)
+    return views
+
+
+def _prompts(boxes: Boxes) -> list[SlicePrompt]:
+    return [boxed(number, boxes[number]) for number in sorted(boxes)]
+
+
+def _merge(views: dict[str, dict[str, View]], more: Mapping[str, Mapping[str, View]]) -> None:
+    for name, found in more.items():
+        views[name] |= found
+
+
+def _moved(boxes: Boxes, frames: Frames, rng: np.random.Generator) -> Boxes:
+    """Move each edge by chance; a box stays a box, within the slice."""
+    limit = np.array([frames.shape_hw[1], frames.shape_hw[0]] * 2, dtype=np.float64) - 1
+    found = {}
+    for number in sorted(boxes):
+        side = np.tile(boxes[number][2:] - boxes[number][:2], 2)
+        found[number] = np.clip(boxes[number] + side * rng.uniform(-JITTER, JITTER, 4), 0, limit).astype(np.float32)
+    return found
+
+
+def _flipped(boxes: Boxes, frames: Frames) -> Boxes:
+    last, middle = frames.shape_hw[1] - 1, sorted(boxes)[len(boxes) // 2]
+    x0, y0, x1, y1 = boxes[middle]
+    return {middle: np.array([last - x1, y0, last - x0, y1], np.float32)}
+
+
+def _cuts(
+    views: Mapping[str, Mapping[str, View]], frames: Frames, axes: tuple[SliceAxis, SliceAxis]
+) -> dict[str, Boxes]:
+    """Return a box of each object on a slice along the second axis, as the jittered view has it."""
+    slice_, *plane = (int(axis) for axis in (axes[0], *axes[0].in_plane))
+    size = {slice_: frames.count, plane[0]: frames.shape_hw[1], plane[1]: frames.shape_hw[0]}
+    shape_kji = (size[2], size[1], size[0])
+    return {name: _cut(own["jittered"].mask(shape_kji), axes[1]) for name, own in views.items()}
+
+
+def _cut(mask: NDArray[np.bool_], axis: SliceAxis) -> Boxes:
+    stack = SliceStack(mask, axis)
+    shown = np.flatnonzero(mask.any(axis=tuple(n for n in range(3) if n != 2 - axis)))
+    numbers = [int(shown[len(shown) // 2])] if len(shown) else []
+    return {number: box_of(stack.slice(number)) for number in numbers}
+
+
+def object_scores(views: Mapping[str, View]) -> NDArray[np.float64]:
+    """Return the object scores of all slices that any view walked without a prompt, (Z,) logits."""
+    answers = chain.from_iterable(view.track.answers.values() for view in views.values())
+    return np.array([answer.object_score for answer in answers if not answer.prompted], dtype=np.float64)
+
+
+def region(masks: Sequence[NDArray[np.bool_]], *, margin: int) -> tuple[slice, slice, slice]:
+    """Return the part of a volume [k, j, i] that holds all masks and a margin; everything where all are empty."""
+    union = np.logical_or.reduce(masks)
+    if not union.any():
+        return slice(None), slice(None), slice(None)
+    ends = [np.flatnonzero(union.any(axis=tuple(m for m in range(3) if m != n)))[[0, -1]] for n in range(3)]
+    low, high = (np.array(end) for end in zip(*ends, strict=True))
+    k, j, i = (slice(max(0, int(a) - margin), int(b) + margin + 1) for a, b in zip(low, high, strict=True))
+    return k, j, i
