@@ -20,11 +20,17 @@ def played(cases: int = 6, *, slices: int = 10, second: bool = True):
         add(start, Draft(Kind.LEASED, name, who, {"until": start + 900}))
         add(start + 50, Draft(Kind.PREDICTED, name, who, {"mean_confidence": 0.5, "model": "sam2"}))
         add(start + 90, Draft(Kind.SUBMITTED, name, who, {"tag": "final", "sha256": "ab", "version": 1}))
-        pairs = [(0.5 + 0.04 * k, 0.6 + 0.03 * k) for k in range(slices)]
+        near = [(k, 0.95 - 0.08 * k) for k in range(slices)]  # the further from the prompt, the worse
+        signs = [[0.6, 1.0, 0.7, 0.9, 1.0, k, 0.8, iou] for k, iou in near]
         result = {"dice": 0.5 + 0.05 * n, "nsd": 0.9, "hd95_mm": 2.5, "tolerance_mm": 2.0}
         add(
             start + 91,
-            Draft(Kind.COMPARED, name, "server", {"against": "draft", "who": who, **result, "slices": pairs}),
+            Draft(
+                Kind.COMPARED,
+                name,
+                "server",
+                {"against": "draft", "who": who, **result, "signs": signs, "model_hash": "w:1"},
+            ),
         )
     if second:
         add(1e5, Draft(Kind.SUBMITTED, "case-0", "cid", {"task": "second", "tag": "second-cid"}))

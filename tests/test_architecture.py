@@ -30,6 +30,7 @@ LAYERS = (
     {"training"},
     {"service"},
     {"evaluation"},
+    {"simulation"},  # plays whole campaigns with the cases, metrics and tables of evaluation/
     {"server", "monai", "cli", "bench"},
 )
 """Imports point to an earlier line only; names on one line do not import each other (but the first line's may)."""

@@ -1,18 +1,21 @@
 """Numbers for pages and reports."""
 
+from dataclasses import replace
+
 import pytest
 from campaigns import played
 
+from slicecast.active.calibration import Calibration, Reliability
 from slicecast.campaign.state import State
 from slicecast.campaign.summary import (
-    Bin,
     agreements,
     calibration,
-    expected_calibration_error,
+    calibration_words,
     learning_curve,
     people,
     progress,
     rows,
+    slice_pairs,
 )
 
 
@@ -36,19 +39,32 @@ def test_the_curve_is_in_the_order_of_submission():
     assert curve[-1][2] == pytest.approx(9.0)
 
 
-def test_calibration():
-    bins = calibration(played())
-    assert len(bins) == 10 and sum(b.slices for b in bins) == 60
-    assert bins[0].confidence == pytest.approx(0.5) and bins[0].dice == pytest.approx(0.6)
+def test_calibration_learns_from_what_was_submitted():
+    found = calibration(played())
+    assert (found.method, found.slices, found.volumes, found.model) == ("ridge", 60, 6, "w:1")
+    assert found.before.spearman == 0 and found.after.spearman > 0.9 and found.holds
+    words = calibration_words(found)
+    assert "60 slices of 6 submitted cases" in words and "rank correlation 0.00" in words and "is used" in words
 
 
-def test_calibration_error():
-    assert expected_calibration_error([Bin(0.5, 0.7, 30), Bin(0.9, 0.9, 10)]) == pytest.approx(0.15)
+def test_only_the_newest_models_answers_count():
+    old = played()
+    newer = dict(old.cases["case-1"].comparisons[0], model_hash="w:2", when_s=1e9)
+    case = replace(old.cases["case-1"], comparisons=(newer,))
+    state = replace(old, cases={**old.cases, "case-1": case})
+    pairs, model = slice_pairs(state)
+    assert model == "w:2" and {pair.volume for pair in pairs} == {"case-1"} and len(pairs) == 10
+
+
+def test_a_confidence_that_does_not_rank_is_said_not_to_be_used():
+    flat = Reliability(0.1, 0.2, 0.3, ())
+    assert "even steps" in calibration_words(Calibration("ridge", 60, 6, flat, flat))
+    assert calibration_words(Calibration()) == ""
 
 
 def test_too_little_is_nothing():
     few = played(2, second=False)
-    assert learning_curve(few) == [] and calibration(few) == [] and agreements(few) == []
+    assert learning_curve(few) == [] and calibration(few).method == "raw" and agreements(few) == []
     assert people(State()) == [] and rows(State()) == []
 
 

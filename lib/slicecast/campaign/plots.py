@@ -8,8 +8,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from slicecast.active.calibration import GATE
 from slicecast.campaign.state import State
-from slicecast.campaign.summary import calibration, expected_calibration_error, learning_curve, people
+from slicecast.campaign.summary import calibration, learning_curve, people, reliability_words
 
 SIZE_INCH = (5.2, 3.2)
 INK, SOFT, ACCENT = "#1f2933", "#cbd2d9", "#0b6e99"
@@ -58,16 +59,18 @@ def _put_learning_curve(state: State, axes: Axes) -> bool:
 
 
 def _put_calibration(state: State, axes: Axes) -> bool:
-    bins = calibration(state)
-    if not bins:
+    found = calibration(state)
+    if found.before is None or found.after is None:
         return False
     axes.plot([0, 1], [0, 1], color=SOFT, linestyle="--")
-    axes.plot([b.confidence for b in bins], [b.dice for b in bins], "o-", color=ACCENT)
+    for name, part, colour in (("raw", found.before, INK), (found.method, found.after, ACCENT)):
+        said, so = [b[0] for b in part.bins], [b[1] for b in part.bins]
+        axes.plot(said, so, "o-", color=colour, markersize=4, label=f"{name}: {reliability_words(part)}")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    text = f"{sum(b.slices for b in bins)} slices"
-    axes.text(0.02, 0.96, text, transform=axes.transAxes, fontsize=8, va="top", color=INK)
-    error = expected_calibration_error(bins)
-    _dress(axes, f"Confidence of slices (calibration error {error:.2f})", "confidence", "true Dice")
+    axes.legend(frameon=False, loc="upper left", fontsize=7)
+    used = "used" if found.holds else f"not used: rank correlation below {GATE}"
+    title = f"Confidence of {found.slices} slices of {found.volumes} cases ({used})"
+    _dress(axes, title, "confidence", "true IoU")
     return True
 
 

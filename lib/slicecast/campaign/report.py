@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from slicecast.campaign.plots import draw_calibration, draw_learning_curve, draw_minutes, put_curves
 from slicecast.campaign.state import State, Task
-from slicecast.campaign.summary import agreements, people, progress
+from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
 from slicecast.errors import ConfigError
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}
@@ -44,6 +44,7 @@ def html_report(state: State, *, title: str) -> str:
     """Return the report with readings of gold cases, which annotators should not see."""
     plots = {"Learning curve": draw_learning_curve, "Minutes": draw_minutes, "Calibration": draw_calibration}
     parts = [f"<h2>{name}</h2>{draw(state) or LITTLE}" for name, draw in plots.items()]
+    parts.append(f"<p>{escape(calibration_words(calibration(state)))}</p>")
     persons = [
         (
             person.who,

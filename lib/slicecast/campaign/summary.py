@@ -2,19 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import mean, median
+from functools import lru_cache
+from statistics import median
 from typing import Any
 
+from slicecast.active.calibration import GATE, Calibration, Pair, Reliability, Signs, calibrate
 from slicecast.campaign.state import Case, State, Status, Task
 
 MIN_POINTS = 3
 """Fewer submitted cases do not make a curve."""
-
-MIN_SLICES = 50
-"""Fewer slices do not make a calibration."""
-
-BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +39,6 @@ class Agreement:
     nsd: float
     hd95_mm: float | None
     tolerance_mm: float
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Slices of like confidence: what was said, and what was so."""
-
-    confidence: float
-    dice: float
-    slices: int
 
 
 def progress(state: State) -> dict[str, int]:
@@ -97,25 +84,42 @@ def learning_curve(state: State) -> list[tuple[int, float, float]]:
     return curve if len(curve) >= MIN_POINTS else []
 
 
-def calibration(state: State) -> list[Bin]:
-    """Return BINS groups of slices of equal size by confidence, with their true Dice; empty with too few."""
-    pairs = sorted(
-        (float(said), float(so))
-        for case in state.cases.values()
-        for c in case.comparisons
-        for said, so in c.get("slices") or ()
-        if c["against"] == "draft"
+def calibration(state: State) -> Calibration:
+    """Return what the submitted labels taught about the newest model's confidence."""
+    pairs, model = slice_pairs(state)
+    return _calibrated(tuple(pairs), model)
+
+
+def slice_pairs(state: State) -> tuple[list[Pair], str]:
+    """Return the slices that a model answered and a person submitted, oldest first, and that newest model's hash."""
+    found = sorted(
+        ((c["when_s"], case.name, c) for case in state.cases.values() for c in case.comparisons if c.get("signs")),
+        key=lambda entry: entry[:2],
     )
-    if len(pairs) < MIN_SLICES:
-        return []
-    edges = [round(n * len(pairs) / BINS) for n in range(BINS + 1)]
-    groups = [pairs[low:high] for low, high in pairwise(edges)]
-    return [Bin(mean(p[0] for p in group), mean(p[1] for p in group), len(group)) for group in groups]
+    model = str(found[-1][2].get("model_hash") or "") if found else ""
+    of_model = [(name, c["signs"]) for _, name, c in found if str(c.get("model_hash") or "") == model]
+    return [Pair(name, Signs.from_row(row[:-1]), float(row[-1])) for name, rows in of_model for row in rows], model
 
 
-def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Return the mean distance of confidence from Dice, weighted by slices."""
-    return sum(abs(b.confidence - b.dice) * b.slices for b in bins) / sum(b.slices for b in bins)
+def calibration_words(found: Calibration) -> str:
+    """Say in a sentence how well the confidence holds; empty where there is too little."""
+    if found.before is None or found.after is None:
+        return ""
+    use = "The calibrated one is used." if found.holds else f"Below {GATE} it is not used: slices go by even steps."
+    counts = f"{found.slices} slices of {found.volumes} submitted cases, each case judged by the others"
+    words = f"as the model says it: {reliability_words(found.before)}; calibrated: {reliability_words(found.after)}"
+    return f"{counts}. Confidence {words}. {use}"
+
+
+def reliability_words(found: Reliability) -> str:
+    """Return the three numbers in words."""
+    return f"rank correlation {found.spearman:.2f}, calibration error {found.ece:.2f}, AURC {found.aurc:.2f}"
+
+
+@lru_cache(maxsize=2)
+def _calibrated(pairs: tuple[Pair, ...], model: str) -> Calibration:
+    """The page and the server ask for the same one again and again."""
+    return calibrate(pairs, model=model)
 
 
 def rows(state: State) -> list[dict[str, Any]]:

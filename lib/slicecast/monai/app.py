@@ -20,6 +20,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from slicecast.active.calibration import Calibration
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.monai.campaign.desk import CampaignDesk, Leased, open_desk
@@ -29,6 +30,7 @@ from slicecast.monai.store.images import FoundImage, find_image
 from slicecast.monai.store.pacs import open_pacs
 from slicecast.monai.store.studies import StudiesDatastore, dicom_names
 from slicecast.monai.store.upload_sessions import SafeSessions
+from slicecast.monai.tasks.answer import SIGNS
 from slicecast.monai.tasks.carry import Carrier
 from slicecast.monai.tasks.preannotation import preannotation
 from slicecast.monai.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
@@ -139,6 +141,7 @@ class AppBehaviour(MONAILabelApp):
                 record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
                 model = self.service.predictor.fingerprint
                 self.desk.remember(image.id, Path(file), request=request, params=params, model=model)
+            params.pop(SIGNS, None)
             label = self._saved(store, image, file=file, request=request, params=params)
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
 
@@ -192,7 +195,11 @@ class AppBehaviour(MONAILabelApp):
             raise ConfigError(f"--conf strategy is '{name}'. Choose one of {', '.join(self._strategies)}.")
         self._strategies = {known: Leased(chooser, known, self.desk) for known, chooser in self._strategies.items()}
         self.desk.recover()
+        self.desk.teach(self._learn)
         super().on_init_complete()
+
+    def _learn(self, calibration: Calibration) -> None:
+        self.service.calibration = calibration
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Let a submitted label start pre-annotations of other images; a DICOM server would have to send them all."""

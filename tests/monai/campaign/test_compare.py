@@ -5,7 +5,7 @@ import pytest
 from builders import ball, grid, stored_as
 
 from slicecast.errors import GeometryError
-from slicecast.monai.campaign.compare import compare_labels, slice_pairs
+from slicecast.monai.campaign.compare import compare_labels, slice_truths
 from slicecast.volume import Volume, write_volume
 
 
@@ -57,14 +57,22 @@ def test_another_grid_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_confidence_meets_the_slice_it_was_said_of(tmp_path, flip):
-    """Slices are counted as stored in the mask to which the confidence belongs."""
+def test_signs_meet_the_truth_of_the_slice_they_were_seen_on(tmp_path, flip):
+    """Slices are counted as stored in the mask to which the signs belong."""
     truth = ball(centre_ijk=(12, 10, 5))
     found = truth.copy()
     found[8] = False  # one slice missed
     mask = stored_as(Volume(found.astype(np.uint8), grid()), (0, 1, 2), (False, False, flip))
     first, second = write_volume(tmp_path / "a.nrrd", mask), label(tmp_path, "b.nrrd", truth)
     missed = 15 - 8 if flip else 8
-    confidence = [{"slice": n, "value": 0.1 if n == missed else 0.9} for n in range(16)]
-    pairs = slice_pairs(first, second, confidence=confidence, axis="axial")
-    assert (0.1, 0.0) in pairs and {so for said, so in pairs if said == 0.9} == {1.0}
+    signs = {str(n): [0.1 if n == missed else 0.9] for n in range(16) if n != 3}
+    rows = slice_truths(first, second, signs=signs, axis="axial")
+    assert len(rows) == 15 and [0.1, 0.0] in rows
+    assert {so for said, so in rows if said == 0.9} == {1.0}  # also where both are empty
+
+
+def test_the_truth_of_a_slice_is_its_iou(tmp_path):
+    mine, other = np.zeros((16, 20, 24)), np.zeros((16, 20, 24))
+    mine[4, 2:6, 2:6], other[4, 2:6, 2:10] = 1, 1
+    files = label(tmp_path, "a.nii.gz", mine), label(tmp_path, "b.nii.gz", other)
+    assert slice_truths(*files, signs={"4": [0.5]}, axis="axial") == [[0.5, 0.5]]

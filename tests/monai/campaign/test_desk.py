@@ -17,6 +17,9 @@ from slicecast.monai.selection.strategies import strategies
 from slicecast.service.caller import Caller, calling
 from slicecast.volume import Volume, write_volume
 
+SIGNS = [0.4, 1.0, 0.5, 0.9, 1.0, 2.0, 0.8]
+"""A row of `active/calibration`."""
+
 CONFIDENCE = [{"slice": n, "value": 0.8} for n in range(16)]
 
 
@@ -86,7 +89,7 @@ def test_a_pre_annotation_is_no_event(desk, mask):
 
 def test_the_last_result_can_be_submitted(desk, store, mask):
     ask(desk, "ann")
-    params = {"confidence": CONFIDENCE, "axis": "axial", "mean_confidence": 0.8}
+    params = {"confidence": CONFIDENCE, "axis": "axial", "mean_confidence": 0.8, "signs": {"8": SIGNS}}
     with as_("ann"):
         desk.remember("first", mask(), request={"model": "sam2", "ball": [[1, 2, 3]]}, params=params, model="w:1")
         desk.submit_draft("first", "ann")
@@ -95,7 +98,19 @@ def test_the_last_result_can_be_submitted(desk, store, mask):
     assert case.status is Status.SUBMITTED and case.readings[0].data["model_hash"] == "w:1"
     assert case.prediction["prompts"] == {"ball": [[1, 2, 3]]}
     assert case.comparisons[0]["against"] == "draft" and case.comparisons[0]["dice"] == 1.0
-    assert set(map(tuple, case.comparisons[0]["slices"])) == {(0.8, 1.0)}
+    assert case.comparisons[0]["signs"] == [[*SIGNS, 1.0]] and case.comparisons[0]["model_hash"] == "w:1"
+
+
+def test_submitted_labels_teach_whoever_wants_to_learn(desk, mask):
+    learnt = []
+    desk.teach(learnt.append)
+    ask(desk, "ann")
+    params = {"axis": "axial", "signs": {str(n): SIGNS for n in range(16)}}
+    with as_("ann"):
+        desk.remember("first", mask(), request={"model": "sam2"}, params=params, model="w:1")
+        desk.submit_draft("first", "ann")
+    desk.wait()
+    assert [found.slices for found in learnt] == [0, 16] and learnt[1].model == "w:1" and learnt[1].method == "raw"
 
 
 def test_what_is_compared_is_the_first_answer(desk, mask):

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from builders import phantom
 
+from slicecast.active.calibration import Signs
 from slicecast.monai.tasks.answer import answer_params, mean_confidence, renumber, write_answer
 from slicecast.monai.tasks.request import InferRequest
 from slicecast.service.segment import NextSlice, SegmentResult, SliceConfidence
@@ -27,7 +28,7 @@ def result(**changes):
         "geometry": volume.geometry,
         "labels": {"spleen": 1, "liver": 2},
         "confidence": (SliceConfidence(3, 0.9), SliceConfidence(4, 0.5)),
-        "next_slice": NextSlice(4, "axial", "least sure", 0.5),
+        "next_slice": NextSlice(4, "axial", "least sure", 0.5, "worst"),
         "seconds": {"read": 0.25, "encode": 0.5, "propagate": 1.0, "post": 0.125, "total": 2.0},
         "warnings": ("uneven gaps",),
     }
@@ -69,10 +70,25 @@ def test_params():
     assert params["objects"]["liver"]["voxels"] == voxels
     assert params["confidence"] == [{"slice": 3, "value": 0.9}, {"slice": 4, "value": 0.5}]
     assert params["mean_confidence"] == 0.7
-    assert params["next_slice"] == {"slice": 4, "axis": "axial", "reason": "least sure", "score": 0.5}
+    hint = {
+        "slice": 4,
+        "axis": "axial",
+        "reason": "least sure",
+        "score": 0.5,
+        "strategy": "worst",
+        "question": "outline",
+    }
+    assert params["next_slice"] == hint and params["good_enough"] == "" and params["confidence_kind"] == "raw"
     latencies = params["latencies"]
     assert (latencies["pre"], latencies["infer"], latencies["post"], latencies["total"]) == (0.25, 1.5, 0.125, 2.5)
     assert params["warnings"] == ["uneven gaps"]
+
+
+def test_signs_of_slices_that_were_not_prompted_are_kept():
+    signs = Signs(0.5, True, 0.7, 0.8, 1.0, 3.0, 0.9)
+    judged = result(confidence=(SliceConfidence(3, 0.9), SliceConfidence(4, 0.5, signs)), calibrated=True)
+    params = answer_params(judged, judged.mask, values={"spleen": 1, "liver": 2}, seconds={"write": 0.0})
+    assert params["signs"] == {"4": signs.to_row()} and params["confidence_kind"] == "calibrated"
 
 
 def test_what_is_unknown_is_null_because_json_has_no_nan():

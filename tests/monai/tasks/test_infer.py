@@ -9,6 +9,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from slicecast.errors import QueueFull
 from slicecast.monai.tasks.infer import SegmentTask, segment_tasks, stored_k_axis
 from slicecast.service.segment import SegmentRequest
+from slicecast.service.settings import EngineSettings
 from slicecast.service.studies import Studies
 from slicecast.volume import read_volume, write_mask
 
@@ -19,6 +20,7 @@ class Questions:
     def __init__(self) -> None:
         self.asked: list[SegmentRequest] = []
         self.studies = Studies()
+        self.settings = EngineSettings(slice_strategy="extent")
 
     def segment(self, request, **_):
         self.asked.append(request)
@@ -87,6 +89,11 @@ def test_a_question_that_makes_no_sense_does_not_reach_the_service(ask):
         with pytest.raises(HTTPException) as caught:
             ask("sam2_single", **params)
         assert caught.value.status_code == 422
+
+
+def test_the_first_choice_of_a_client_is_the_servers_own():
+    task = SegmentTask(Questions(), type=InferType.DEEPGROW, dimension=3, description="one")
+    assert task.info()["config"]["slice_strategy"][:2] == ["extent", "mid"]
 
 
 def test_a_task_needs_no_weights_to_be_listed():

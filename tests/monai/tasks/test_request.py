@@ -52,7 +52,8 @@ def test_a_removed_click_is_not_in_the_next_request():
 
 
 def test_options_are_never_taken_for_labels():
-    wire = {key: [[1, 2, 3]] for key in RESERVED - {"slice", "range", "window", "axis", "roi", "result_extension"}}
+    typed = {"slice", "range", "window", "axis", "roi", "result_extension", "absent", "slice_strategy"}
+    wire = {key: [[1, 2, 3]] for key in RESERVED - typed}
     parsed = parse_request(wire, style="several", labels=LABELS)
     assert [clicks.name for clicks in parsed.objects] == ["object"]
 
@@ -148,3 +149,23 @@ def test_a_mask_alone_is_enough(rng):
     painted = parse_request({}, style="several", labels=LABELS).with_masks({"liver": mask})
     assert dict(painted.values) == {"liver": 1}
     assert painted.prompts(SIZE).names == ("liver",)
+
+
+def test_absent_slices_are_said_of_all_objects_or_of_one():
+    wire = {"spleen": [[1, 2, 3]], "liver": [[4, 5, 6]]}
+    for absent, found in (([0, 9, 9], {"spleen": (0, 9), "liver": (0, 9)}), ({"liver": [7]}, {"liver": (7,)})):
+        parsed = parse_request({**wire, "absent": absent}, style="several", labels=("spleen", "liver"))
+        prompts = {entry.name: tuple(a.slice for a in entry.absent) for entry in parsed.prompts((20, 20, 20)).objects}
+        assert prompts == {"spleen": (), "liver": (), **found}
+
+
+@pytest.mark.parametrize("value", ["3", 5, {"spleen": 3}, [1.5], [-1], [None]])
+def test_odd_absent_slices_are_refused(value):
+    with pytest.raises(PromptError):
+        parse_request({"spleen": [[1, 2, 3]], "absent": value}, style="several", labels=("spleen",))
+
+
+def test_a_request_names_the_strategy_of_the_next_slice():
+    wire = {"foreground": [[1, 2, 3]], "slice_strategy": ["extent", "value"]}
+    assert parse_request(wire, style="single").slice_strategy == "extent"
+    assert parse_request({"foreground": [[1, 2, 3]]}, style="single").slice_strategy == ""

@@ -37,13 +37,11 @@ def compare_labels(found: Path, truth: Path, *, tolerance_mm: float = NSD_TOLERA
     }
 
 
-def slice_pairs(
-    found: Path, truth: Path, *, confidence: Sequence[Mapping[str, Any]], axis: str
-) -> list[tuple[float, float]]:
-    """Pair each slice's confidence with its true Dice, where either label has voxels.
+def slice_truths(found: Path, truth: Path, *, signs: Mapping[str, Sequence[float]], axis: str) -> list[list[float]]:
+    """Append to each slice's signs the IoU that it turned out to have; 1 where both labels are empty.
 
     Args:
-        confidence: slice (counted as stored along the axis) and value.
+        signs: a row (`active/calibration`) by slice number, counted as stored along the axis, as in JSON.
         axis: axial, coronal or sagittal.
 
     Raises:
@@ -52,14 +50,14 @@ def slice_pairs(
     first, second, turn = _on_one_grid(found, truth)
     along = SliceAxis[axis.upper()]
     stacks = [SliceStack(part.array, along) for part in (first, second)]
-    said = {int(entry["slice"]): entry["value"] for entry in confidence if entry.get("value") is not None}
-    pairs = []
+    rows = []
     for number in range(stacks[0].count):
-        mine, other = (stack.slice(number) > 0 for stack in stacks)
-        value = said.get(turn.to_source_slice(along, number))
-        if value is not None and (mine.any() or other.any()):
-            pairs.append((round(float(value), 3), round(dice(mine, other), 3)))
-    return pairs
+        row = signs.get(str(turn.to_source_slice(along, number)))
+        if row is not None:
+            mine, other = (stack.slice(number) > 0 for stack in stacks)
+            shared = dice(mine, other)
+            rows.append([*row, round(shared / (2 - shared), 4)])
+    return rows
 
 
 def _on_one_grid(first: Path, second: Path) -> tuple[Volume, Volume, Reorientation]:

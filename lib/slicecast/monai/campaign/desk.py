@@ -16,20 +16,23 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from slicecast.active.calibration import Calibration
 from slicecast.campaign.campaign import Campaign
 from slicecast.campaign.choose import Choice
 from slicecast.campaign.gold import find_truth, keep_truth
 from slicecast.campaign.settings import FOLDER, campaign_settings
 from slicecast.campaign.state import Status, Task
 from slicecast.campaign.store import EventStore
+from slicecast.campaign.summary import calibration
 from slicecast.errors import SlicecastError
-from slicecast.monai.campaign.compare import compare_labels, slice_pairs
+from slicecast.monai.campaign.compare import compare_labels, slice_truths
 from slicecast.monai.campaign.drafts import Drafts
 from slicecast.monai.campaign.prompt_log import prompts_of
 from slicecast.monai.selection.candidates import Candidates
 from slicecast.monai.store.datastore import SafeDatastore
 from slicecast.monai.store.studies import dicom_names
 from slicecast.monai.store.versions import FOLDER as VERSIONS
+from slicecast.monai.tasks.answer import SIGNS
 from slicecast.service.caller import current_caller
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class CampaignDesk:
         self._datastore = datastore
         self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compare")
+        self._pupil: Callable[[Calibration], None] = lambda calibration: None
 
     def who(self, case: str | None = None, *, client_id: object = None) -> str:
         """Name whoever is asking, as the module's text says."""
@@ -136,7 +140,7 @@ class CampaignDesk:
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=request.get("client_id"))
-        keys = ("mean_confidence", "confidence", "axis", "next_slice", "objects", "label_info")
+        keys = ("mean_confidence", "confidence", "axis", "next_slice", "objects", "label_info", SIGNS)
         answer = {key: params.get(key) for key in keys}
         made = {"image": image, "when_s": self.campaign.now_s(), "task": request.get("model"), "model_hash": model}
         self.drafts.keep(case, who, mask, {**answer, **made})
@@ -204,6 +208,11 @@ class CampaignDesk:
         uid = names.get("StudyInstanceUID")
         return str(uid) if uid else None
 
+    def teach(self, pupil: Callable[[Calibration], None]) -> None:
+        """Tell somebody in the background what submitted labels say of the confidence, now and after each label."""
+        self._pupil = pupil
+        self._thread.submit(self._teach)
+
     def wait(self) -> None:
         """Return once all comparisons queued so far are done."""
         self._thread.submit(lambda: None).result()
@@ -225,11 +234,16 @@ class CampaignDesk:
         draft = self.drafts.first(case, who)
         if draft is None:
             return
-        confidence, axis = draft.record.get("confidence") or [], draft.record.get("axis")
-        pairs = slice_pairs(draft.file, label, confidence=confidence, axis=axis) if axis else []
-        found = {"against": "draft", "who": who, **compare_labels(draft.file, label), "slices": pairs}
+        signs, axis = draft.record.get(SIGNS) or {}, draft.record.get("axis")
+        truths = slice_truths(draft.file, label, signs=signs, axis=axis) if signs and axis else []
+        found = {"against": "draft", "who": who, **compare_labels(draft.file, label), "signs": truths}
+        found["model_hash"] = draft.record.get("model_hash")
         self.campaign.compared(case, found)
         self.drafts.forget_first(case, who)
+        self._teach()
+
+    def _teach(self) -> None:
+        self._pupil(calibration(self.campaign.state()))
 
     def _fingerprint(self, case: str, tag: str) -> dict[str, Any]:
         file = Path(self._datastore().get_label_uri(case, tag))

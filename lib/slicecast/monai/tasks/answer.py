@@ -19,6 +19,9 @@ from slicecast.monai.tasks.wire import EXTENSIONS
 from slicecast.service.results import SegmentResult, slice_counts, voxel_counts
 from slicecast.volume import write_mask
 
+SIGNS = "signs"
+"""What each slice that was not prompted was judged by, by slice number: kept to learn from, not sent to clients."""
+
 DEFAULT_EXTENSION = ".nrrd"
 """What is sent when neither the client nor the image's own name says otherwise; OHIF reads only this."""
 
@@ -39,9 +42,9 @@ def answer_params(
     """Collect what goes beside the mask, as JSON values.
 
     Keys: label_names (name -> value, objects with voxels), label_info (the same as a list), objects (value, voxels
-    and ml of each), confidence (per slice, counted as stored along `axis`), mean_confidence, axis, window, next_slice
-    (slice, axis, reason, score), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds,
-    warnings.
+    and ml of each), confidence (per slice, counted as stored along `axis`), confidence_kind (raw or calibrated),
+    mean_confidence, axis, window, next_slice (slice, axis, reason, score, strategy, question), good_enough (why there
+    is none), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds, warnings; and SIGNS.
     """
     voxels = voxel_counts(mask, least=max(values.values()) + 1)
     ml = result.geometry.voxel_volume_ml
@@ -55,10 +58,13 @@ def answer_params(
             for name, value in by_value
         },
         "confidence": [{"slice": int(c.slice), "value": _rounded(c.value)} for c in result.confidence],
+        "confidence_kind": "calibrated" if result.calibrated else "raw",
+        SIGNS: {str(int(c.slice)): c.signs.to_row() for c in result.confidence if c.signs is not None},
         "mean_confidence": mean_confidence(result),
         "axis": result.axis,
         "window": result.window.name if result.window else None,
         "next_slice": _next_slice(result),
+        "good_enough": result.good_enough,
         "slices": slice_counts(result),
         "latencies": _latencies(seconds),
         "warnings": list(result.warnings),
@@ -88,6 +94,8 @@ def _next_slice(result: SegmentResult) -> dict[str, Any] | None:
         "axis": str(suggestion.axis),
         "reason": suggestion.reason,
         "score": _rounded(suggestion.score),
+        "strategy": suggestion.strategy,
+        "question": suggestion.question,
     }
 
 

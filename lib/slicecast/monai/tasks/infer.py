@@ -7,6 +7,7 @@ from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from slicecast.active.slices import STRATEGIES
 from slicecast.monai.door import http_errors
 from slicecast.monai.tasks.answer import write_answer
 from slicecast.monai.tasks.masks import uploaded_mask, uploaded_masks, with_label_file
@@ -46,7 +47,7 @@ class SegmentTask(InferTask):
             labels=declared_labels(labels) if labels else [],
             dimension=dimension,
             description=description,
-            config=client_options(dimension),
+            config=client_options(dimension, service.settings.slice_strategy),
         )
         self._service = service
         self._style: Style = "several" if type == InferType.DEEPEDIT else "single"
@@ -87,6 +88,7 @@ class SegmentTask(InferTask):
             range=parsed.range,
             window=parsed.window,
             slices_only=flat,
+            slice_strategy=parsed.slice_strategy,
         )
 
 
@@ -120,10 +122,13 @@ def declared_labels(labels: Sequence[str]) -> dict[str, int]:
     return {**number_labels(labels, labels), BACKGROUND: BACKGROUND_VALUE}
 
 
-def client_options(dimension: int) -> dict[str, Any]:
+def client_options(dimension: int, slice_strategy: str) -> dict[str, Any]:
     """Return the options that clients show; a list is a choice of words, because Slicer knows no other."""
     window = {"window": list(window_names())}
-    return window if dimension == 2 else {"axis": list(AXES), "range": "", **window}
+    if dimension == 2:
+        return window
+    strategies = [slice_strategy, *(name for name in STRATEGIES if name != slice_strategy)]
+    return {"axis": list(AXES), "range": "", **window, "slice_strategy": strategies}
 
 
 def stored_k_axis(geometry: Geometry) -> str:

@@ -14,6 +14,7 @@ from slicecast.monai.tasks.roi import roi_box
 from slicecast.monai.tasks.wire import (
     IJK,
     looks_like_points,
+    read_absent,
     read_extension,
     read_flag,
     read_name,
@@ -23,7 +24,7 @@ from slicecast.monai.tasks.wire import (
     read_slice,
     read_word,
 )
-from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.model import MAX_POINTS
 
 Style = Literal["several", "single"]
@@ -39,8 +40,8 @@ BACKGROUND_VALUE = 255
 """The number that the models declare for the background, which no mask holds. Left without a number, OHIF would give it
 its place among the labels visited, and take another label's voxels for it."""
 
-_PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt"
-_OPTION_KEYS = "axis range window device model logging reset_state description strategy"
+_PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt absent"
+_OPTION_KEYS = "axis range window device model logging reset_state description strategy slice_strategy"
 _ANSWER_KEYS = (
     "output result_extension result_dtype result_compress result_write_to_file restore_label_idx "
     "save_label label_tag label_names label_info"
@@ -69,6 +70,8 @@ class InferRequest:
         roi: the numbers as sent; `roi_box` knows both orders in use.
         slice: the k of the slice a 2D client works on.
         masks: painted slices by object, which `with_masks` adds.
+        absent: slices that do not show an object, by its name.
+        slice_strategy: which slice is suggested next; empty for the server's own.
     """
 
     objects: tuple[Clicks, ...]
@@ -81,6 +84,8 @@ class InferRequest:
     extension: str | None = None
     compress: bool = False
     masks: Mapping[str, MaskPrompt] = field(default_factory=dict)
+    absent: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    slice_strategy: str = ""
 
     def with_masks(self, masks: Mapping[str, MaskPrompt], *, labels: Sequence[str] = ()) -> "InferRequest":
         """Add painted objects, numbered as `number_labels` does."""
@@ -103,7 +108,18 @@ class InferRequest:
             raise PromptError(f"There is no slice {self.slice}; k runs from 0 to {size_ijk[2] - 1} in this volume.")
         points = [ijk for clicks in self.objects for ijk in clicks.foreground]
         box = roi_box(self.roi, size_ijk, points=points, slice=self.slice) if self.roi else None
-        return PromptSet(tuple(_object(clicks, box, self.masks.get(clicks.name)) for clicks in self.objects))
+        return PromptSet(tuple(self._object(clicks, box) for clicks in self.objects))
+
+    def _object(self, clicks: Clicks, box: Box | None) -> ObjectPrompts:
+        points = [Point(ijk) for ijk in clicks.foreground] + [Point(ijk, positive=False) for ijk in clicks.background]
+        mask = self.masks.get(clicks.name)
+        return ObjectPrompts(
+            clicks.name,
+            points=tuple(points),
+            boxes=(box,) if box else (),
+            masks=(mask,) if mask else (),
+            absent=tuple(Absent(number) for number in self.absent.get(clicks.name, ())),
+        )
 
     def on_slice(self) -> "InferRequest":
         """Keep only what lies on the slice in question, as a 2D client means it (Slicer at slice 0 sends all).
@@ -118,7 +134,7 @@ class InferRequest:
             others = ", ".join(map(str, sorted({ijk[2] for ijk in positive})[:5]))
             raise PromptError(f"No click lies on slice {k}, but on {others}. Click on the slice that is shown.")
         objects = tuple(Clicks(c.name, _with_k(c.foreground, k), _with_k(c.background, k)) for c in self.objects)
-        return replace(self, objects=objects, slice=k, axis="auto", range=None)
+        return replace(self, objects=objects, slice=k, axis="auto", range=None, absent={})
 
 
 def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str] = ()) -> InferRequest:
@@ -144,6 +160,8 @@ def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str
         axis=read_word(wire.get("axis"), "axis", default="auto"),
         range=read_range(wire.get("range")),
         window=read_word(wire.get("window"), "window", default="auto"),
+        absent=read_absent(wire.get("absent"), chosen),
+        slice_strategy=read_word(wire.get("slice_strategy"), "slice_strategy", default=""),
         extension=read_extension(wire.get("result_extension")),
         compress=read_flag(wire.get("result_compress")),
     )
@@ -178,9 +196,7 @@ def _clicked(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str]) ->
 def _object_name(label: Any) -> str:
     name = read_name(label, default=DEFAULT_NAME)
     if name == BACKGROUND:
-        raise PromptError(
-            "'background' is where a structure is not. Choose the structure, then click where it is not."
-        )
+        raise PromptError("'background' is where a structure is not. Choose the structure, then click where it is not.")
     return name
 
 
@@ -191,16 +207,6 @@ def _named_points(wire: Mapping[str, Any], labels: Sequence[str]) -> dict[str, t
         for key, value in wire.items()
         if key not in RESERVED and (key in labels or looks_like_points(value))
     }
-
-
-def _object(clicks: Clicks, box: Box | None, mask: MaskPrompt | None) -> ObjectPrompts:
-    points = [Point(ijk) for ijk in clicks.foreground] + [Point(ijk, positive=False) for ijk in clicks.background]
-    return ObjectPrompts(
-        clicks.name,
-        points=tuple(points),
-        boxes=(box,) if box else (),
-        masks=(mask,) if mask else (),
-    )
 
 
 def _refuse_too_many(named: Mapping[str, Sequence[IJK]], background: Sequence[IJK]) -> None:

@@ -1,9 +1,10 @@
 """Single fields of a client's request, as JSON brought them, turned into values or refused with a reason."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slicecast.errors import ConfigError, PromptError
-from slicecast.prompts import Point
+from slicecast.prompts import Absent, Point
 from slicecast.prompts.model import MAX_POINTS
 
 IJK = tuple[int, int, int]
@@ -60,6 +61,23 @@ def read_slice(value: Any) -> int | None:
     if not _is_number(value) or value != value // 1 or value < 0:
         raise PromptError(f"'slice' is {short(value)}; send the slice's k, a whole number counted from 0.")
     return int(value)
+
+
+def read_absent(value: Any, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Read which slices do not show an object: a list for all of `names`, or lists by name.
+
+    Raises:
+        PromptError: it is something else.
+    """
+    lists = value if isinstance(value, Mapping) else dict.fromkeys(names, value or [])
+    found = {}
+    for name, numbers in lists.items():
+        if not isinstance(numbers, list | tuple):
+            raise PromptError(
+                f"'absent' is {short(value)}; send slice numbers, such as [3, 40] or {{\"spleen\": [3]}}."
+            )
+        found[str(name)] = tuple(dict.fromkeys(Absent(number).slice for number in numbers))
+    return found
 
 
 def read_range(value: Any) -> tuple[int, int] | None:

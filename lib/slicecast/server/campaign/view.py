@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from slicecast.campaign.campaign import holds, words_for
 from slicecast.campaign.plots import draw_calibration, draw_learning_curve, draw_minutes
 from slicecast.campaign.state import Case, State, Status, Task
-from slicecast.campaign.summary import agreements, people, progress
+from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
 from slicecast.errors import UnknownImage
 from slicecast.service.caller import Caller, current_caller
 
@@ -57,6 +57,7 @@ def overview(app: Any, *, status: str, find: str, page: int) -> dict[str, Any]:
         "agreements": _agreements(state, caller)[-12:],
         "curve": draw_learning_curve(state),
         "calibration": draw_calibration(state),
+        "calibration_words": calibration_words(calibration(state)),
         "minutes": draw_minutes(state),
     }
 
