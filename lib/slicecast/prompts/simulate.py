@@ -19,8 +19,7 @@ SEED_MIN_DEPTH_PX = 1.42
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """A click in index order: (x, y) on a slice, (i, j, k) in a volume; `depth` is its distance "
-    "to the error's edge."""
+    """A click in index order: (x, y) on a slice, (i, j, k) in a volume; `depth` is how far the error's edge is."""
 
     index: tuple[int, ...]
     positive: bool
