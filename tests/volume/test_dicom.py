@@ -5,8 +5,17 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
+from builders import grid
+from dicoms import compress, write_enhanced, write_slices
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 from slicecast.errors import VolumeError
 from slicecast.volume import read_volume
@@ -132,6 +141,124 @@ def test_no_patient_data_is_kept(tmp_path):
         data.PatientName, data.PatientID = "Doe^Jane", "4711"
         data.save_as(path)
     assert not {"Doe", "4711"} & set(str(dict(read_volume(folder).meta)).replace("^", " ").split())
+
+
+FRAMES = np.arange(4 * 6 * 5, dtype=np.uint16).reshape(4, 6, 5) * 17
+"""Of four slices, all voxels different."""
+STACK = [(10.0, 20.0, 3.0 * n) for n in range(4)]
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless], ids=["RLE", "JPEG 2000", "JPEG-LS"])
+@pytest.mark.parametrize("several_frames", [False, True])
+def test_compressed(tmp_path, syntax, several_frames):
+    frames = np.arange(4 * 24 * 20, dtype=np.uint16).reshape(4, 24, 20)
+    if several_frames:
+        files = [write_enhanced(tmp_path / "one.dcm", frames, STACK)]
+    else:
+        files = list(write_slices(tmp_path, frames, STACK).iterdir())
+    before = read_volume(tmp_path)
+    for file in files:
+        data = pydicom.dcmread(file)
+        compress(data, syntax)
+        data.save_as(file)
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.array, before.array) and len(np.unique(volume.array)) == frames.size
+    assert volume.geometry == before.geometry and volume.warnings == before.warnings == ()
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]], ids=["upwards", "downwards", "mixed"])
+def test_enhanced_multi_frame(tmp_path, modality, order):
+    """Frames lie where they say, in whatever order they are stored, and have the scale that they say."""
+    write_enhanced(tmp_path / "one.dcm", FRAMES[order], [STACK[n] for n in order], modality=modality)
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.array, FRAMES.astype(int) * 2 - 10)
+    assert volume.geometry.origin_mm == (10, 20, 0) and volume.geometry.spacing_mm == pytest.approx((0.25, 0.5, 3))
+    assert volume.modality == modality and volume.warnings == ()
+    assert read_volume(tmp_path / "one.dcm").geometry == volume.geometry
+
+
+def test_enhanced_multi_frame_with_a_gap(tmp_path):
+    write_enhanced(tmp_path / "one.dcm", FRAMES, [(0, 0, z) for z in (0, 3, 6, 12)])
+    (warning,) = read_volume(tmp_path).warnings
+    assert "unevenly spaced (3.00 to 6.00 mm" in warning
+
+
+def test_enhanced_multi_frame_with_scales_of_its_own(tmp_path):
+    write_enhanced(tmp_path / "one.dcm", FRAMES, STACK, slopes=[1.0, 2.0, 1.0, 1.0])
+    with pytest.raises(VolumeError, match="scales of their own"):
+        read_volume(tmp_path)
+
+
+def test_enhanced_multi_frame_of_two_time_points(tmp_path):
+    write_enhanced(tmp_path / "one.dcm", FRAMES, [*STACK[:2], *STACK[:2]])
+    with pytest.raises(VolumeError, match="same position"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_oblique(tmp_path, enhanced):
+    turned = grid((5, 6, 4), spacing_mm=(0.25, 0.5, 2.0), turn_deg=(12, -8, 20))
+    orientation = turned.direction_matrix.T[:2].ravel().tolist()
+    positions = [turned.index_to_world((0, 0, k)) for k in range(4)]
+    if enhanced:
+        write_enhanced(tmp_path / "one.dcm", FRAMES, positions, orientation=orientation)
+    else:
+        write_slices(tmp_path, FRAMES, positions, orientation=orientation)
+    volume = read_volume(tmp_path)
+    corners = [(0, 0, 0), (4, 0, 0), (0, 5, 0), (4, 5, 3)]
+    assert np.allclose(volume.geometry.index_to_world(corners), turned.index_to_world(corners), atol=1e-4)
+    assert volume.warnings == () and volume.array[3, 5, 4] == volume.array.max()
+
+
+TWO = [*STACK, *STACK]
+TWICE = np.concatenate([FRAMES, FRAMES + 1])
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [("EchoNumbers", [1] * 4 + [2] * 4), ("TemporalPositionIdentifier", [1] * 4 + [2] * 4),
+     ("AcquisitionTime", ["101500"] * 4 + ["101700"] * 4)],
+)  # fmt: skip
+def test_several_volumes_in_one_series(tmp_path, word, values):
+    """Refused, with what tells them apart and what to do."""
+    write_slices(tmp_path, TWICE, TWO, **{word: values})
+    with pytest.raises(VolumeError) as caught:
+        read_volume(tmp_path)
+    said = f"2 volumes, told apart by {word}: {values[0]} (4 files), {values[-1]} (4 files). Keep the files of one"
+    assert said in str(caught.value)
+
+
+def test_copies_of_slices(tmp_path):
+    write_slices(tmp_path, TWICE, TWO)
+    with pytest.raises(VolumeError, match="remove files that are there twice"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("photometric", ["PALETTE COLOR", "YBR_FULL", "RGB"])
+def test_colour(tmp_path, photometric):
+    write_slices(tmp_path, FRAMES, STACK, PhotometricInterpretation=photometric)
+    with pytest.raises(VolumeError, match="in colour"):
+        read_volume(tmp_path)
+
+
+def test_what_is_no_image(tmp_path):
+    for file in write_slices(tmp_path, FRAMES, STACK).iterdir():
+        data = pydicom.dcmread(file)
+        del data.PixelData, data.Rows
+        data.save_as(file)
+    with pytest.raises(VolumeError, match="holds no DICOM image series"):
+        read_volume(tmp_path)
+    with pytest.raises(VolumeError, match="holds no image, such as a report"):
+        read_volume(next(tmp_path.iterdir()))
+
+
+def test_a_damaged_slice_is_named(tmp_path):
+    """To leave it out would be a hole in the scan."""
+    files = sorted(write_slices(tmp_path, FRAMES, STACK).iterdir())
+    files[1].write_bytes(files[1].read_bytes()[:500])
+    with pytest.raises(VolumeError, match=files[1].name):
+        read_volume(tmp_path)
 
 
 @pytest.mark.data

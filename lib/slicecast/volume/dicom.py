@@ -101,7 +101,10 @@ def _placed(image: sitk.Image, header: Header, order: np.ndarray) -> sitk.Image:
     positions = header.positions_mm[order]
     axes = _axes(header.orientations[0])
     distance = float((positions[-1] - positions[0]) @ axes[:, 2]) / (len(order) - 1)
-    sorted_image.SetSpacing((*image.GetSpacing()[:2], distance))
+    between_rows, between_columns = header.spacings_mm[0].tolist()
+    known = np.isfinite(header.spacings_mm[0]).all()
+    in_plane = (between_columns, between_rows) if known else image.GetSpacing()[:2]
+    sorted_image.SetSpacing((*in_plane, distance))
     sorted_image.SetOrigin(positions[0].tolist())
     sorted_image.SetDirection(axes.ravel().tolist())
     return sorted_image
@@ -194,7 +197,7 @@ def _remedy(headers: Sequence[Header]) -> str:
     for word in TELLS_APART:
         values = [header.tells_apart.get(word, "") for header in headers]
         groups = {
-            value: [h for h, v in zip(headers, values, strict=True) if v == value] for value in dict.fromkeys(values)
+            value: [h for h, v in zip(headers, values, strict=True) if v == value] for value in sorted(set(values))
         }
         if len(groups) > 1 and all(_apart(members) for members in groups.values()):
             listed = ", ".join(f"{value or 'none'} ({len(m)} files)" for value, m in list(groups.items())[:6])

@@ -52,6 +52,7 @@ class Header:
         number: InstanceNumber.
         positions_mm: float64 (N, 3), the first pixel of each of its N slices; NaN where it does not say.
         orientations: float64 (N, 6), directions of row and column; NaN where it does not say.
+        spacings_mm: float64 (N, 2), from row to row and from column to column; NaN where it does not say.
         rescaled: the slices have not all the same scale.
         tells_apart: values that differ between time points, echoes and the like, by attribute.
     """
@@ -67,6 +68,7 @@ class Header:
     number: int
     positions_mm: np.ndarray
     orientations: np.ndarray
+    spacings_mm: np.ndarray
     rescaled: bool
     tells_apart: dict[str, str]
 
@@ -79,6 +81,11 @@ class Header:
 TELLS_APART = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "InversionTime", "DiffusionBValue",
                "TriggerTime", "AcquisitionNumber", "ImageType", "AcquisitionTime", "ContentTime")  # fmt: skip
 """By which the volumes of one series can differ; the first that fits is named."""
+
+
+GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
+          "PixelValueTransformationSequence")  # fmt: skip
+"""Of an enhanced object: what it says about each of its frames."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -114,7 +121,7 @@ def _header(data: FileDataset, path: Path) -> Header:
         raise VolumeError(f"{path} holds no pixels, by its own header. Export it again.")
     if not data.file_meta.TransferSyntaxUID.is_compressed:
         _require_bytes(path, math.ceil(frames * columns * rows * samples * bits / 8))
-    positions, orientations, rescaled = _places(data, frames)
+    planes, turns, measures, scales = _places(data, frames)
     return Header(
         path=path,
         series_uid=_text(data, "SeriesInstanceUID"),
@@ -125,9 +132,10 @@ def _header(data: FileDataset, path: Path) -> Header:
         samples=samples,
         photometric=_text(data, "PhotometricInterpretation") or GREY[-1],
         number=int(data.get("InstanceNumber") or 0),
-        positions_mm=positions,
-        orientations=orientations,
-        rescaled=rescaled,
+        positions_mm=_numbers(planes, "ImagePositionPatient", 3),
+        orientations=_numbers(turns, "ImageOrientationPatient", 6),
+        spacings_mm=_numbers(measures, "PixelSpacing", 2),
+        rescaled=len({(_text(scale, "RescaleSlope"), _text(scale, "RescaleIntercept")) for scale in scales}) > 1,
         tells_apart={word: _text(data, word) for word in TELLS_APART if word in data},
     )
 
@@ -137,20 +145,15 @@ def _text(data: Dataset, word: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _places(data: Dataset, frames: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return positions, orientations, and whether scales differ; a multi-frame object has them in its groups."""
+def _places(data: Dataset, frames: int) -> list[list[Dataset]]:
+    """Return where position, direction, pixel size and scale of each frame are said: in groups, if it has many."""
     if "PerFrameFunctionalGroupsSequence" not in data:
-        own = [data] * frames if frames == 1 else [Dataset()] * frames
-        return _numbers(own, "ImagePositionPatient", 3), _numbers(own, "ImageOrientationPatient", 6), False
+        return [[data if frames == 1 else Dataset()] * frames] * 4
     groups = list(data.PerFrameFunctionalGroupsSequence)
     if len(groups) != frames:
         raise ValueError(f"{len(groups)} groups for {frames} frames")
     shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    planes = [_group(group, shared, "PlanePositionSequence") for group in groups]
-    turns = [_group(group, shared, "PlaneOrientationSequence") for group in groups]
-    scales = [_group(group, shared, "PixelValueTransformationSequence") for group in groups]
-    said = {(_text(scale, "RescaleSlope"), _text(scale, "RescaleIntercept")) for scale in scales}
-    return _numbers(planes, "ImagePositionPatient", 3), _numbers(turns, "ImageOrientationPatient", 6), len(said) > 1
+    return [[_group(group, shared, word) for group in groups] for word in GROUPS]
 
 
 def _group(group: Dataset, shared: Dataset, word: str) -> Dataset:
@@ -174,8 +177,11 @@ def _vector(value: Any, count: int) -> list[float]:
 
 
 def _require_whole(data: FileDataset, path: Path) -> None:
-    """Check that no value claims to be longer than the file."""
+    """Check that no value claims to be longer than the file, and none goes beyond its end."""
     size = path.stat().st_size
+    ends = [e.value_tell + e.length for e in data.values() if isinstance(e, RawDataElement) and e.length != _UNDEFINED]
+    if max(ends, default=0) > size:
+        raise VolumeError(f"{path} is cut off or damaged: a value goes beyond its end. Copy or export it again.")
     for length in _lengths(data, 0):
         if length > size:
             raise VolumeError(f"{path} is cut off or damaged: a value claims {length} bytes. Copy or export it again.")
@@ -184,12 +190,15 @@ def _require_whole(data: FileDataset, path: Path) -> None:
 def _lengths(data: Dataset, depth: int) -> Iterable[int]:
     if depth > _MAX_DEPTH:
         raise ValueError("sequences within sequences without end")
-    for tag in list(data.keys()):
-        element = data.get_item(tag)
-        if isinstance(element, RawDataElement) and element.length != _UNDEFINED:
-            yield element.length
+    for element in list(data.values()):
+        tag = element.tag
+        if isinstance(element, RawDataElement):
+            undefined = element.length == _UNDEFINED
+            yield 0 if undefined else element.length
+        else:
+            undefined = element.is_undefined_length
         if tag == _PIXELS:
-            if getattr(element, "is_undefined_length", False):
+            if undefined and isinstance(element.value, bytes):
                 yield from _fragments(element.value)
         elif (element.VR or (dictionary_has_tag(tag) and dictionary_VR(tag))) == "SQ":
             for item in data[tag].value:
