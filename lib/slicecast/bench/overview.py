@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from slicecast.bench.annotator import Case, ObjectRecord, merge
+from slicecast.service.drawing import new_figure, outline, show_slice
 from slicecast.volume import Reorientation, SliceStack, choose_axis, choose_window, normalise
 
 COLUMNS = 4
@@ -18,8 +16,7 @@ TRUTH, RESULT = "#2ecc71", "#ff3b6b"
 
 def draw_overview(done: Sequence[tuple[Case, list[ObjectRecord]]], file: Path) -> Path:
     """Draw a row of slices for each case, through its structures from one end to the other; return `file`."""
-    figure = Figure(figsize=(3 * COLUMNS, 3 * len(done) + 0.4), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3 * COLUMNS, 3 * len(done) + 0.4)
     rows = figure.subplots(len(done), COLUMNS, squeeze=False)
     for axes, (case, records) in zip(rows, done, strict=True):
         _draw_case(axes, case, records)
@@ -38,23 +35,14 @@ def _draw_case(axes: Sequence[Axes], case: Case, records: list[ObjectRecord]) ->
         for array in (case.volume.array, case.truth, merge(case, records))
     )
     window = choose_window(case.volume)
-    width, height = axis.pixel_spacing_mm(to_canonical.geometry)
     for plot, n in zip(axes, _slices_through(truth), strict=True):
-        plot.imshow(normalise(scan.slice(n), window), cmap="gray", vmin=0, vmax=1, aspect=height / width)
+        show_slice(plot, normalise(scan.slice(n), window), axis=axis, geometry=to_canonical.geometry)
         for stack, colour in ((truth, TRUTH), (result, RESULT)):
-            _outline(plot, stack.slice(n), colour)
-        if axis.in_plane[1] == 2:  # y is up the body on coronal and sagittal slices
-            plot.invert_yaxis()
+            outline(plot, stack.slice(n), colours=[colour], width=0.9)
         plot.set_title(f"\n{axis.name.lower()} slice {to_canonical.to_source_slice(axis, n)}", fontsize=8)
-        plot.set_axis_off()
     scores = ", ".join(f"{record.name} {record.final_dice:.2f}" for record in records)
     heading = f"{case.id}: {scores}\n"  # stands in the line that the slices' titles leave free
     axes[0].text(0, 1.02, heading, transform=axes[0].transAxes, fontsize=9, va="bottom").set_in_layout(False)
-
-
-def _outline(plot: Axes, labels: np.ndarray, colour: str) -> None:
-    for value in np.unique(labels[labels > 0]):
-        plot.contour(labels == value, levels=[0.5], colors=colour, linewidths=0.9)
 
 
 def _slices_through(truth: SliceStack) -> list[int]:

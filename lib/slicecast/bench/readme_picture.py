@@ -11,7 +11,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,6 +19,7 @@ from slicecast.bench.demo import REPOSITORY, SampleData
 from slicecast.errors import PromptError
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.prompts.simulate import next_click
+from slicecast.service.drawing import new_figure, outline, show_slice, spread
 from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.volume import Reorientation, SliceAxis, SliceStack, normalise
 
@@ -72,18 +72,19 @@ def draw(shot: Shot, file: Path) -> Path:
         for array in (shot.case.volume.array, shot.case.truth == shot.value, shot.result.mask != 0)
     )
     clicked, x, y = axis.to_slice(turn.to_canonical_ijk(shot.click_ijk)).tolist()
-    figure = Figure(figsize=(14, 4.9), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(14, 4.9)
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.75)))
     large = left.subplots()
     pixels = _Pixels(shot, axis, turn, scan)
     pixels.show(large, clicked, "you click here")
     large.plot(x, y, marker="+", markersize=18, markeredgewidth=2.5, color=CLICK)
-    for plot, n in zip(right.subplots(ROWS, COLUMNS).flat, _numbers(truth.array, mask.array, axis), strict=True):
+    shown = spread(SliceStack(truth.array | mask.array, axis), count=ROWS * COLUMNS, total=scan.count)
+    for plot, n in zip(right.subplots(ROWS, COLUMNS).flat, shown, strict=False):
         pixels.show(plot, n, "")
         for stack, colour in ((truth, TRUTH), (mask, RESULT)):
-            if stack.slice(n).any():
-                plot.contour(stack.slice(n), levels=[0.5], colors=colour, linewidths=1.2)
+            outline(plot, stack.slice(n), colours=[colour], width=1.2)
+    for plot in figure.axes:  # a small structure leaves some free
+        plot.set_axis_off()
     _explain(figure, shot)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=100)
@@ -100,15 +101,11 @@ class _Pixels:
     scan: SliceStack
 
     def show(self, plot: Axes, n: int, words: str) -> None:
-        width, height = self.axis.pixel_spacing_mm(self.turn.geometry)
         window = self.shot.result.window
         grey = self.scan.slice(n) if window is None else normalise(self.scan.slice(n), window)
-        plot.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=height / width)
-        if self.axis is not SliceAxis.AXIAL:  # y is up the body there
-            plot.invert_yaxis()
+        show_slice(plot, grey, axis=self.axis, geometry=self.turn.geometry)
         number = f"{self.shot.result.axis} slice {self.turn.to_source_slice(self.axis, n)}"
         plot.set_title(f"{number}: {words}" if words else number, fontsize=12 if words else 9)
-        plot.set_axis_off()
 
 
 def _explain(figure: Figure, shot: Shot) -> None:
@@ -118,13 +115,6 @@ def _explain(figure: Figure, shot: Shot) -> None:
         Line2D([], [], color=TRUTH, label="truth (generated scan)"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=11)
-
-
-def _numbers(truth: np.ndarray, mask: np.ndarray, axis: SliceAxis) -> list[int]:
-    """Choose slices at equal distances from one end of truth and result to the other."""
-    union = SliceStack(truth | mask, axis)
-    shown = [n for n in range(union.count) if union.slice(n).any()]
-    return np.linspace(shown[0], shown[-1], ROWS * COLUMNS).round().astype(int).tolist()
 
 
 def main(
