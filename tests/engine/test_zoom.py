@@ -70,6 +70,13 @@ def test_a_further_click_leaves_the_window_where_it_is():
     assert choose_view(TRACKER, [first, far], zoom=True).width > view.width
 
 
+def test_a_further_click_on_the_first_slice_leaves_the_window_where_it_is():
+    # The fake model finds the disk from a click on it, and nothing from one beside it.
+    first = clicked(0, (150, 60))
+    beside = clicked(0, (150, 60), (150, 84), negative=[(130, 60)])
+    assert choose_view(TRACKER, [beside], zoom=True) == choose_view(TRACKER, [first], zoom=True)
+
+
 def test_what_is_painted_later_leaves_the_window_where_it_is():
     first, later = painted(3, SMALL_DISK), replace(painted(0, np.roll(SMALL_DISK, 4, axis=1)), drawn=1)
     assert choose_view(TRACKER, [later, first], zoom=True) == choose_view(TRACKER, [first], zoom=True)

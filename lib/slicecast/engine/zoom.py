@@ -140,17 +140,18 @@ def _points_box(points_xy: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating] | None:
-    """Return the object's box (4,) on its clicked slice, from the scale that suits it best."""
-    # Every window is asked about the same clicks, or their answers could not be compared.
-    positive = seed.labels == 1
-    seed = replace(seed, points_xy=seed.points_xy[positive], labels=seed.labels[positive])
-    clicks = _points_box(seed.points_xy)
-    centre = tuple((clicks[:2] + clicks[2:]) / 2)
+    """Return the object's box (4,) on its clicked slice, from the scale that suits its first click best.
+
+    From the first alone, so that a correction leaves the window where it is, with all that was found in it. (With every
+    click of the slice looked at: structures of the sample scans after five clicks 0.64, with the first alone 0.78.)
+    """
+    first = np.flatnonzero(seed.labels == 1)[:1]
+    seed = replace(seed, points_xy=seed.points_xy[first], labels=seed.labels[first])
+    centre = tuple(seed.points_xy[0])
     whole = whole_view(tracker.frames)
     sides = [whole.width * share for share in CLICK_SCALES[1:] if whole.width * share >= MIN_CLICKED_SIDE_PX]
     spacing = tracker.frames.spacing_xy_mm[0]
     views = [whole, *(centred_view(tracker.frames, centre, side * spacing) for side in sides)]
-    views = [v for v in views if v is whole or v.contains(seed.points_xy)]
     size = tracker.predictor.image_size
     words = [to_model_prompt(seed, view, size=size) for view in views]
 
