@@ -73,7 +73,7 @@ def test_a_further_click_leaves_the_window_where_it_is():
 def test_a_further_click_on_the_first_slice_leaves_the_window_where_it_is():
     # The fake model finds the disk from a click on it, and nothing from one beside it.
     first = clicked(0, (150, 60))
-    beside = clicked(0, (150, 60), (150, 84), negative=[(130, 60)])
+    beside = clicked(0, (150, 60), (150, 76), negative=[(130, 60)])
     assert choose_view(TRACKER, [beside], zoom=True) == choose_view(TRACKER, [first], zoom=True)
 
 
