@@ -1,6 +1,7 @@
 """What OHIF, Slicer and programs see of the server."""
 
 import json
+import re
 import threading
 import time
 
@@ -298,6 +299,15 @@ def test_the_landing_page_needs_no_network(client):
     assert "sam2_slice" in page and "kidney" in page and "of 2 images" in page
     assert "https://" not in page and "src=" not in page
     assert client.get("/favicon.ico").status_code == 200
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_pages_of_the_api_need_no_network(client, page):
+    answer = client.get(page)
+    files = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert answer.status_code == 200 and len(files) >= 2 and "https://" not in answer.text
+    assert "https:" not in answer.headers["content-security-policy"]
+    assert {client.get(file).status_code for file in files} == {200}
 
 
 def test_no_other_web_page_may_read_answers(client):

@@ -15,6 +15,7 @@ import anyio
 from fastapi import APIRouter, Body, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from monailabel import app as stock
 from monailabel.config import settings
 from monailabel.endpoints import (
@@ -58,6 +59,8 @@ logger = logging.getLogger(__name__)
 
 own = APIRouter()
 
+DOCS_FILES = "/docs/files"
+
 SESSIONS_FOLDER = "sessions"
 """In the app's folder: what annotators said; see `slicecast.service.sessions`."""
 
@@ -100,7 +103,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = app_instance().service
         app.state.desk = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
-        with app.state.service.idle.running():
+        with app.state.service.idle.running(), app_instance().scout.running():
             yield
 
 
@@ -113,7 +116,13 @@ def _desk(app: FastAPI) -> Desk:
 
 def create_app() -> FastAPI:
     """Build the application."""
-    app = FastAPI(title="Slicecast", version=slicecast.__version__, lifespan=lifespan, exception_handlers=HANDLERS)
+    app = FastAPIOffline(  # FastAPI with the scripts of /docs from this server, because a hospital may be offline
+        title="Slicecast",
+        version=slicecast.__version__,
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,
+        static_url=DOCS_FILES,
+    )
     app.state.service = None
     app.state.metrics = Metrics.of(lambda: app.state.service)
     app.add_middleware(NoteCaller)
