@@ -139,10 +139,10 @@ def _with_attributes(content: bytes, changes: dict[str, Any], syntax: str | None
         if value is None:
             if word in data:
                 delattr(data, word)
-        elif isinstance(value, int):
+        elif isinstance(value, int) and word != "SpecificCharacterSet":
             data.add_new(word, "US", value)
         else:
-            data.add_new(word, "UT", value)
+            data.add_new(word, "UT", str(value))
     data.save_as(stream, write_like_original=True)
     written = stream.getvalue()
     return written if syntax is None else _with_syntax(written, str(data.file_meta.TransferSyntaxUID), syntax)

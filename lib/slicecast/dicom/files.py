@@ -146,6 +146,7 @@ def _header(path: Path) -> Dataset | None:
         return None
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=[*SERIES_TAGS, *INSTANCE_TAGS])
+        header.to_json_dict()  # pydicom looks at values only now; one damaged file must not spoil every list
     except DAMAGED as error:
         logger.warning("%s is not listed: it cannot be read as DICOM (%s)", path.name, error)
         return None

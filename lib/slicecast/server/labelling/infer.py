@@ -20,6 +20,7 @@ from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 
 from slicecast.server.labelling.off_loop import json_object
+from slicecast.server.labelling.seg import DICOM, require_image_of_studies, seg_answer
 from slicecast.server.names import require_plain_text
 from slicecast.server.settings import server_settings
 from slicecast.server.uploads import received
@@ -35,17 +36,18 @@ FIXED_KEYS = ("image", "model", "session", "label_file", "description")
 
 
 class Output(StrEnum):
-    """What the answer holds: the mask, the params, or both."""
+    """What the answer holds: the mask, the params, both, or the mask as DICOM SEG."""
 
     image = "image"
     json = "json"
     all = "all"
+    dicom_seg = "dicom_seg"
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The mask, the params, or both, as `output` asks",
-        "content": {"multipart/form-data": {}, "application/json": {}, "application/octet-stream": {}},
+        "description": "The mask, the params, both, or a DICOM SEG, as `output` asks",
+        "content": {"multipart/form-data": {}, "application/json": {}, "application/octet-stream": {}, DICOM: {}},
     },
     404: {"description": "There is no such model, image or upload session"},
     422: {"description": "The prompts or options cannot be used; the detail says why"},
@@ -73,13 +75,15 @@ def infer_router(queue: QueueSettings) -> APIRouter:
     ) -> Response:
         require_plain_text(model, "model")
         require_id(image)
+        if output is Output.dicom_seg:
+            require_image_of_studies(image, sent_along=file is not None or bool(session_id))
         request = {**checked_params(params), "model": model, "image": image}
         name = current_caller().named(request.get("client_id"))
         work = partial(_infer, request, session_id=session_id, file=file, label=label)
 
         def queued(cancelled: Callable[[], bool]) -> Response:
             with app_instance().service.queue.job(name, cancelled=cancelled):
-                return answer(work, output)
+                return answer(work, output, as_seg=partial(_as_seg, image=image, user=name))
 
         return await while_wanted(http, queued, limiter=limiter)
 
@@ -122,10 +126,23 @@ def require_id(image: str) -> None:
         raise HTTPException(422, detail=detail)
 
 
-def answer(work: Callable[[], dict[str, Any]], output: Output | None) -> Response:
-    """Do the work, and send its params, its mask, or both as multipart/form-data; the mask's file is then removed."""
+def answer(
+    work: Callable[[], dict[str, Any]],
+    output: Output | None,
+    *,
+    as_seg: Callable[[dict[str, Any]], Response] | None = None,
+) -> Response:
+    """Do the work, and send its params, its mask, or both as multipart/form-data; the mask's file is then removed.
+
+    `as_seg` makes the answer of what is asked for as DICOM SEG.
+    """
     result = work()
     params = result["params"]
+    if output is Output.dicom_seg and as_seg is not None and result["file"]:
+        try:
+            return as_seg(result)
+        finally:
+            _remove(result["file"])
     if output is Output.json or not result["file"]:
         _remove(result["file"])
         return JSONResponse(params)
@@ -159,6 +176,10 @@ def _infer(
             request["image"] = session.image
         result: dict[str, Any] = app.infer(request)
     return result
+
+
+def _as_seg(result: dict[str, Any], *, image: str, user: str) -> Response:
+    return seg_answer(result, image, app_instance().datastore().catalogue, user=user)
 
 
 def _remove(file: str | None) -> None:

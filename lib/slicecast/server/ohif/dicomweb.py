@@ -4,6 +4,8 @@ So OHIF needs no DICOM server. It is answered where its configuration looks for 
 other client at `/dicom-web`. Where `--studies` is a DICOM server itself, none of these routes match.
 """
 
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -21,9 +23,12 @@ from slicecast.dicom import frames, query
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.rendered import render
 from slicecast.dicom.series import Series
-from slicecast.errors import InputError, TooLarge
+from slicecast.errors import InputError, SlicecastError, TooLarge, VolumeError
 from slicecast.server.ohif import multipart
 from slicecast.server.settings import server_settings
+from slicecast.volume.dicom_headers import DAMAGED
+
+logger = logging.getLogger(__name__)
 
 PREFIXES = ("/dicom-web", "/proxy/dicom/qido", "/proxy/dicom/wado", "/proxy/dicom/stow", "/proxy/dicom")
 """The first is for people; OHIF's configuration names the others."""
@@ -39,6 +44,21 @@ class FolderRoute(APIRoute):
         if settings.MONAI_LABEL_STUDIES.startswith(("http://", "https://")):
             return Match.NONE, {}
         return super().matches(scope)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Refuse files that are damaged with a sentence; pydicom notices only when a value is looked at."""
+        handler = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except SlicecastError:
+                raise
+            except DAMAGED as error:
+                logger.warning("An instance cannot be sent: it is damaged", exc_info=True)
+                raise VolumeError("This instance is damaged and cannot be sent. Export its file again.") from error
+
+        return answer
 
 
 def _catalogue() -> Catalogue:
