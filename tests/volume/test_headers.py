@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from builders import phantom
 
 from slicecast.errors import VolumeError
 from slicecast.volume import Geometry, Volume, read_volume, write_volume
@@ -99,3 +100,29 @@ def test_nifti_headers_that_lie(tmp_path, place, form, value):
     file.write_bytes(content)
     with pytest.raises(VolumeError, match="Export it again"):
         read_volume(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("NDims = 3", "NDims = -1"),  # ends the process in ITK
+        ("NDims = 3", "NDims = 99999999999"),
+        ("NDims = 3", "NDims = 3\nNDims = -1"),
+        ("DimSize = 24 20 16", "DimSize = 24 20"),
+        ("DimSize = 24 20 16", "DimSize = 24 20 -16"),
+        ("ElementType = MET_SHORT", "ElementType = MET_STRING"),
+        ("ElementSpacing = 1 1 1", "ElementSpacing = 1 1 1 1"),
+        ("ElementSpacing = 1 1 1", "ElementSpacing = 1 nan 1"),
+        ("NDims = 3", ""),
+        ("NDims = 3", "NDims = 3\nElementNumberOfChannels = -1"),
+        ("NDims = 3", "NDims = 3\nComment = " + "x" * 5000),
+    ],
+)
+def test_a_damaged_meta_image_is_refused_before_itk_sees_it(tmp_path, line, other):
+    path = write_volume(tmp_path / "a.mha", phantom().volume, compress=False)
+    assert read_volume(path).geometry.size_ijk == (24, 20, 16)
+    content = path.read_bytes()
+    assert line.encode() in content
+    path.write_bytes(content.replace(line.encode(), other.encode()).replace(b"\n\n", b"\n"))
+    with pytest.raises(VolumeError, match="damaged"):
+        read_volume(path)
