@@ -13,8 +13,8 @@ from pathlib import Path
 
 from slicecast.errors import ResourceError
 
-START_LIMIT_S = 90.0
-"""A server that has not answered by then never will; about ten seconds are normal."""
+START_LIMIT_S = 300.0
+"""A server that has not answered by then never will; about ten seconds are normal, minutes on a busy machine."""
 STOP_LIMIT_S = 10.0
 
 
