@@ -24,7 +24,10 @@ LABELS = ("liver", "spleen", "kidney_left")
 TRUTH_VALUES = {"liver": 1, "spleen": 2, "kidney_right": 3, "kidney_left": 4}
 """Of sample-data/dataset.json."""
 
-CHROMIUM_FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+CLINIC = "clinic.test"
+"""This machine, to the browser: a name that is not `localhost`, as that of a server on a network."""
+CHROMIUM_FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox",
+                  f"--host-resolver-rules=MAP {CLINIC} 127.0.0.1"]  # fmt: skip
 """Draw without a GPU; a container's root has no sandbox."""
 ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -110,9 +113,11 @@ def write_nifti_studies(folder: Path) -> Path:
     return folder
 
 
-def served_uids(url: str) -> dict[str, str]:
+def served_uids(url: str, *, token: str = "") -> dict[str, str]:
     """Ask a labelling server, as OHIF does, for the StudyInstanceUID of each patient."""
-    with urllib.request.urlopen(f"{url}/proxy/dicom/qido/studies", timeout=60) as answer:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{url}/proxy/dicom/qido/studies", headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found = json.load(answer)
     return {study["00100020"]["Value"][0]: study["0020000D"]["Value"][0] for study in found}
 

@@ -8,6 +8,8 @@ import pytest
 from clinic import CHROMIUM_FLAGS, PICTURES, find_chromium, find_orthanc, running_orthanc, write_dicom_studies
 
 INSTALL = "; `make test-browser` installs it where it may"
+HARMLESS = "getRegistrations"
+"""OHIF looks for service workers, which a browser has on encrypted or local pages only; it goes on without."""
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +36,7 @@ def page(browser, request) -> Iterator[Any]:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"{request.node.name}-end.png")
     context.close()
-    assert errors == []
+    assert [error for error in errors if HARMLESS not in error] == []
 
 
 @pytest.fixture(scope="session")

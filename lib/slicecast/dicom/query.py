@@ -51,6 +51,7 @@ def instances_of(series: Iterable[Series], root: str) -> Iterator[Dataset]:
         for uid in one.sop_uids:
             data = _copy(one.summary, (*_STUDY, *_SERIES))
             data.update(_copy(one.read(uid, pixels=False), _INSTANCE))
+            data.SOPInstanceUID = uid
             data.RetrieveURL = f"{root}/studies/{data.StudyInstanceUID}/series/{one.uid}/instances/{uid}"
             yield data
 
