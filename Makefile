@@ -15,7 +15,7 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install run demo results bench test fuzz test-slow test-gpu test-data test-browser lint lock
+.PHONY: help install run demo results simulate bench test fuzz test-slow test-gpu test-data test-browser lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: install ## prove the whole way headless: server, clicks, labels, Dice; wri
 
 results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/accuracy.md
 	$(BIN)/python benchmarks/results.py $(ARGS)
+
+simulate: install ## simulate campaigns: which slice, which volume next (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/active-learning.md
+	$(BIN)/python benchmarks/simulation.py $(ARGS)
 
 bench: install ## measure seconds and memory of clicks, against MONAI Label's own task too (ARGS=--quick); about a quarter of an hour
 	$(BIN)/python benchmarks/cost.py

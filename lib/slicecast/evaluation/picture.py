@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ FORMATS = (".png", ".pdf", ".svg")
 def draw_cases(evaluation: Evaluation, file: Path, *, title: str = "") -> Path:
     """Draw slices of the best, the median and the worst case by Dice; return `file`."""
     chosen = best_median_worst(evaluation.results)
-    figure = _figure(2 * COLUMNS, 2.3 * len(chosen) + 0.5)
+    figure = new_figure(2 * COLUMNS, 2.3 * len(chosen) + 0.5)
     rows = figure.subplots(len(chosen), COLUMNS, squeeze=False)
     for axes, (word, result) in zip(rows, chosen.items(), strict=True):
         if result.snapshot is not None:
@@ -31,7 +32,7 @@ def draw_cases(evaluation: Evaluation, file: Path, *, title: str = "") -> Path:
     handles = [Line2D([], [], color=colour, label=words) for colour, words in lines]
     figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def best_median_worst(results: Sequence[CaseResult]) -> dict[str, CaseResult]:
@@ -47,7 +48,7 @@ def best_median_worst(results: Sequence[CaseResult]) -> dict[str, CaseResult]:
 
 def draw_clicks(curves: Mapping[str, Sequence[dict[str, Any]]], file: Path) -> Path:
     """Draw mean Dice with its interval against the number of clicks, a line for each name; return `file`."""
-    figure = _figure(7, 4)
+    figure = new_figure(7, 4)
     plot = figure.subplots()
     for name, steps in curves.items():
         clicks = list(range(1, len(steps) + 1))
@@ -58,19 +59,22 @@ def draw_clicks(curves: Mapping[str, Sequence[dict[str, Any]]], file: Path) -> P
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.grid(alpha=0.3)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, file: Path) -> Path:
+def save_figure(figure: Figure, file: Path) -> Path:
+    """Write a figure, whole or not at all; the same drawing gives the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".part-{file.name}")
-    figure.savefig(part, dpi=90)
+    with rc_context({"svg.hashsalt": "slicecast"}):
+        figure.savefig(part, dpi=90, metadata={"Date": None} if file.suffix == ".svg" else None)
     return part.replace(file)
 
 
