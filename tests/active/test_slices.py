@@ -123,6 +123,14 @@ def test_small_errors_end_it_only_where_qualities_are_calibrated(name):
     assert suggest(name, seen(fine)).slice is not None
 
 
+@pytest.mark.parametrize("name", ["worst", "value"])
+def test_slices_that_show_the_object_come_first_and_a_lost_object_keeps_it_from_being_good_enough(name):
+    bad, fine, area = [0.9, 0.6, 0.9, 0.2], [0.97, 0.97, 0.97, 0.2], [9, 9, 9, 0]
+    assert suggest(name, seen(bad, area=area, calibrated=True)).slice in (0, 1, 2)
+    lost = suggest(name, seen(fine, area=area, calibrated=True))
+    assert lost.slice == 3 and "lost there" in lost.reason
+
+
 def test_a_gain_below_the_cost_of_a_look_ends_it():
     evidence = seen([0.85, 0.99, 0.99], calibrated=True)
     assert suggest("value", evidence).slice is None
@@ -189,10 +197,10 @@ def test_evidence_of_different_lengths_is_refused():
     [
         ({"agreement": [np.nan, 0.3, np.nan]}, "agree only to Dice 0.30"),
         ({"area": [10, 5, 10]}, "the area changes by 50%"),
-        ({"area": [10, 0, 10]}, "may have been lost"),
+        ({"area": [10, 0, 0]}, "may have been lost"),
         ({}, "least accurate"),
     ],
 )
 def test_the_reason_names_what_is_striking(given, cause):
-    evidence = seen([0.9, 0.1, 0.9], annotated=[0], **given)
+    evidence = seen([0.9, 0.1, 0.9], annotated=[0, 2], **given)
     assert cause in suggest("worst", evidence).reason and cause in suggest("value", evidence).reason

@@ -5,6 +5,7 @@ reasons name none, since a caller may count slices otherwise.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -95,14 +96,7 @@ def _strided(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
 
 def _worst(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     """Take the slice of the lowest quality."""
-    wrong = evidence.wrong
-    if not evidence.free.any():
-        return _enough("worst", "every slice is annotated")
-    if enough := _good_enough("worst", evidence, policy):
-        return enough
-    number = _largest(wrong, evidence.free)
-    why = f"its quality is lowest here ({1 - wrong[number]:.2f}): {_cause(evidence, number)}"
-    return SliceChoice(number, why, float(wrong[number]), "worst")
+    return _where_seen_first("worst", evidence, lambda part: part.wrong, policy, least=policy.enough)
 
 
 def _disagree(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
@@ -123,19 +117,39 @@ def _disagree(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
 
 def _value(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     """Take the slice whose correction is worth most to itself and to those it would become nearest to."""
+    return _where_seen_first("value", evidence, lambda part: values(part, policy), policy, least=policy.look_cost)
+
+
+def _where_seen_first(
+    name: str, evidence: SliceEvidence, worth: Callable[[SliceEvidence], Floats], policy: SlicePolicy, *, least: float
+) -> SliceChoice:
+    """Take the slice of the largest worth among those that show the object; if those are good enough, of all.
+
+    Where the object is not seen the expected error is large and a correction changes few voxels: asking there first
+    measured worse (docs/decisions/0021-slices-and-calibration.md). Only calibrated qualities can be good enough.
+    """
     if not evidence.free.any():
-        return _enough("value", "every slice is annotated")
-    if enough := _good_enough("value", evidence, policy):
-        return enough
-    worth = values(evidence, policy)
-    number = _largest(worth, evidence.free)
-    gain = float(worth[number])
-    if evidence.calibrated and gain < policy.look_cost:
-        return _enough("value", f"the best correction would put right {gain:.2f} slices, less than a look costs")
-    own, why = 1 - evidence.wrong[number], _cause(evidence, number)
-    return SliceChoice(
-        number, f"puts right most, {gain:.2f} slices; its own quality is {own:.2f}: {why}", gain, "value"
+        return _enough(name, "every slice is annotated")
+    shown = replace(evidence, quality=np.where(evidence.area_px > 0, evidence.quality, np.nan))
+    for part in (shown, evidence):
+        gains = worth(part)
+        number = _largest(gains, part.free)
+        good = evidence.calibrated and (part.wrong.max() < policy.enough or gains[number] < least)
+        if part.free[number] and not good:
+            return _chosen(name, part, gains, number)
+    most, gain = evidence.wrong.max(), worth(evidence)[evidence.free].max()
+    return _enough(
+        name, f"no slice's expected error is above {most:.2f}, no correction is worth over {gain:.2f} slices"
     )
+
+
+def _chosen(name: str, evidence: SliceEvidence, worth: Floats, number: int) -> SliceChoice:
+    quality, gain = 1 - evidence.wrong[number], float(worth[number])
+    if name == "worst":
+        why = f"its quality is lowest ({quality:.2f})"
+    else:
+        why = f"a correction is worth most here, {gain:.2f} slices; its quality is {quality:.2f}"
+    return SliceChoice(number, f"{why}: {_cause(evidence, number)}", gain, name)
 
 
 def _extent_first(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
@@ -182,13 +196,6 @@ def _cause(evidence: SliceEvidence, number: int) -> str:
     if jump > JUMP_SHARE:
         return f"the area changes by {jump:.0%} next to it"
     return "the model expects the outline to be least accurate there"
-
-
-def _good_enough(name: str, evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice | None:
-    most = float(evidence.wrong.max(initial=0.0))
-    if not evidence.calibrated or most >= policy.enough:
-        return None
-    return _enough(name, f"on no slice more than {most:.2f} is expected to be wrong")
 
 
 def _enough(name: str, why: str) -> SliceChoice:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from slicecast.active.slices import STRATEGIES
 from slicecast.errors import ConfigError
 from slicecast.prompts.words import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
 from slicecast.service.picture import draw_result
@@ -30,6 +31,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Axis = Annotated[str, typer.Option(help="Slice axis: auto, axial, coronal or sagittal.")]
 Range = Annotated[str, typer.Option("--range", metavar="A:B", help="Only these slices; B is not included.")]
 Window = Annotated[str, typer.Option(help="auto, a CT preset's name, or LOW:HIGH.")]
+SliceStrategy = Annotated[
+    str, typer.Option(metavar="NAME", help=f"Which slice to suggest next: {', '.join(STRATEGIES)}; empty: configured.")
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was found and how long it took.")]
 Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result: .png, .pdf or .svg.")]
 
@@ -48,6 +52,7 @@ def segment(
     axis: Axis = "auto",
     slices: Range = "",
     window: Window = "auto",
+    slice_strategy: SliceStrategy = "",
     json_file: Json = None,
     picture: Picture = None,
 ) -> None:
@@ -65,7 +70,9 @@ def segment(
     prompts = prompts_from_words(
         points=point or (), negatives=negative or (), boxes=box or (), masks=mask or (), absent=absent or ()
     )
-    request = SegmentRequest(image, prompts, axis=axis, range=_range(slices), window=window)
+    request = SegmentRequest(
+        image, prompts, axis=axis, range=_range(slices), window=window, slice_strategy=slice_strategy
+    )
     result = _with_progress(SegmentService(model=model or None, device=device), request)
     write_mask(output, result.mask, result.geometry)
     if json_file is not None:
@@ -87,7 +94,9 @@ def describe(result: SegmentResult) -> dict[str, Any]:
         "axis": result.axis,
         "window": None if result.window is None else [result.window.name, result.window.low, result.window.high],
         "confidence": {str(c.slice): round(c.value, 4) for c in result.confidence},
+        "calibrated": result.calibrated,
         "next_slice": None if result.next_slice is None else asdict(result.next_slice),
+        "good_enough": result.good_enough,
         "slices_walked": result.slices_walked,
         "slices_encoded": result.slices_encoded,
         "slices": slice_counts(result),
@@ -120,6 +129,8 @@ def _say(result: SegmentResult, output: Path) -> None:
     if result.next_slice is not None:
         hint = result.next_slice
         typer.echo(f"annotate next: {hint.axis} slice {hint.slice}; {hint.reason}")
+    elif result.good_enough:
+        typer.echo(f"annotate next: no slice; {result.good_enough}")
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{output} ({result.seconds['total']:.1f} s, {result.slices_walked} slices)")

@@ -99,7 +99,7 @@ def evidence_of(
 ) -> SliceEvidence:
     """Return what a slice strategy goes by.
 
-    The raw confidence of a slice without the object says nothing (docs/decisions/0020-calibration.md), so such a
+    The raw confidence of a slice without the object says nothing (docs/decisions/0021-slices-and-calibration.md), so such a
     slice is no candidate until labels were submitted.
     """
     quality, agreement = np.full(len(areas), np.nan), np.full(len(areas), np.nan)

@@ -31,6 +31,7 @@ def segment(
     range: tuple[int, int] | None = None,
     window: str = "auto",
     options: EngineOptions | None = None,
+    slice_strategy: str = "",
     service: SegmentService | None = None,
 ) -> SegmentResult:
     """Segment one or several objects of an image.
@@ -49,6 +50,8 @@ def segment(
         range: half-open, slices along the axis to stay within.
         window: window's name, ``low:high`` or ``auto``.
         options: settings of the engine.
+        slice_strategy: which slice is suggested next: ``mid``, ``strided``, ``worst``, ``disagree``, ``value`` or
+            ``extent``. Default: that of ``configs/engine.yaml``.
         service: keeps model, images and encoded slices between calls. Default: a new one, with the default
             model; pass your own when you ask more than once.
 
@@ -56,7 +59,9 @@ def segment(
         SlicecastError: see :meth:`SegmentService.segment`.
     """
     prompts = collect_prompts(points=points, negative=negative, boxes=boxes, masks=masks, absent=absent)
-    request = SegmentRequest(Path(image), prompts, axis, range, window, options=options or EngineOptions())
+    request = SegmentRequest(
+        Path(image), prompts, axis, range, window, options=options or EngineOptions(), slice_strategy=slice_strategy
+    )
     return (service or SegmentService()).segment(request)
 
 

@@ -199,12 +199,14 @@ class Sessions:
         on_slice: OnSlice | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        slice_strategy: str = "",
     ) -> Propagated:
         """Carry out what was said; only what changed since earlier requests is computed.
 
         Args:
             on_slice: told of every slice as soon as it is known, nearest to the prompted ones first.
             cancelled: asked before each step; what was done by then comes back as a partial result.
+            slice_strategy: which slice is suggested next; empty for the server's own.
 
         Raises:
             PromptError: nothing was said yet to start from.
@@ -214,7 +216,7 @@ class Sessions:
         if prompts is None:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
         self._check_model(header.model)
-        request = request_of(header, prompts)
+        request = replace(request_of(header, prompts), slice_strategy=slice_strategy)
         fast = request.options.settle_slices > 0
         result = self._service.segment(
             request,

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import SimpleITK as sitk
 from builders import phantom
 from labelserver import read_mask
 
+from slicecast.active.slices import STRATEGIES
 from slicecast.errors import QueueFull
 from slicecast.server.app import create_app
+from slicecast.server.sessions.models import SliceStrategyName
 from slicecast.volume import read_volume
 from slicecast.volume.rle import decode_rle, encode_rle
 
@@ -343,3 +346,15 @@ def test_a_session_belongs_to_whom_the_campaign_page_knows(client):
     assert (opened.json()["owner"], other.json()["owner"]) == ("ann", "bob")
     for answer in (opened, other):
         client.delete(answer.headers["location"])
+
+
+def test_the_strategies_of_the_wire_are_those_there_are():
+    assert set(get_args(SliceStrategyName)) == set(STRATEGIES)
+
+
+def test_a_propagation_names_the_strategy_of_the_next_slice(client, session):
+    say(client, session, CLICK)
+    with client.stream("POST", f"{session}/propagate?slice_strategy=extent") as answer:
+        summary = json.loads(list(answer.iter_lines())[-1])
+    assert summary["next_slice"]["strategy"] == "extent" and summary["next_slice"]["question"] == "present"
+    assert client.post(f"{session}/propagate?slice_strategy=no").status_code == 422

@@ -8,6 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from slicecast.active.slice_evidence import Question
+
+SliceStrategyName = Literal["mid", "strided", "worst", "disagree", "value", "extent"]
+"""The names of `active/slices`; empty is the server's own."""
+
 MAX_PROMPTS = 10_000
 MAX_MASKS = 256
 """Painted slices of one request."""
@@ -174,7 +179,9 @@ class NextView(BaseModel):
     slice: int
     axis: str
     reason: str
-    score: float | None
+    score: float | None = Field(description="The strategy's own measure; larger is more worth a look")
+    strategy: str
+    question: Question = Field(description="present: only say whether the structure is there; absent is a prompt")
 
 
 class ObjectView(BaseModel):
@@ -195,6 +202,8 @@ class SummaryEvent(BaseModel):
     reused: int = Field(description="Answers known from before")
     stopped: list[StoppedView]
     next_slice: NextView | None
+    good_enough: str = Field(description="Why no slice is worth a look; empty where one is")
+    calibrated: bool = Field(description="The confidence was fitted to submitted labels")
     objects: dict[str, ObjectView]
     seconds: dict[str, float]
     warnings: list[str]
@@ -209,9 +218,3 @@ class ErrorEvent(BaseModel):
 
 
 Event = SliceEvent | ProgressEvent | SummaryEvent | ErrorEvent
-
-
-class Problem(BaseModel):
-    """What was wrong, and the remedy."""
-
-    detail: str

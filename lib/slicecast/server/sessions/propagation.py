@@ -16,7 +16,9 @@ PROGRESS_S = 0.25
 """Shortest time between two lines of progress."""
 
 
-def propagation(desk: Desk, session_id: str, *, user: str) -> Callable[[Put, threading.Event], BaseModel]:
+def propagation(
+    desk: Desk, session_id: str, *, user: str, slice_strategy: str = ""
+) -> Callable[[Put, threading.Event], BaseModel]:
     """Return the work of one propagation; it returns the summary.
 
     Raises (the work):
@@ -28,7 +30,11 @@ def propagation(desk: Desk, session_id: str, *, user: str) -> Callable[[Put, thr
     def work(put: Put, gone: threading.Event) -> BaseModel:
         with desk.run(session_id, user, gone=gone.is_set) as cancelled:
             done = desk.sessions.propagate(
-                session_id, on_slice=_slices(put), progress=_progress(put), cancelled=cancelled
+                session_id,
+                on_slice=_slices(put),
+                progress=_progress(put),
+                cancelled=cancelled,
+                slice_strategy=slice_strategy,
             )
         slices = desk.metrics.session_slices
         slices.labels("recomputed").inc(done.result.slices_recomputed)

@@ -8,23 +8,24 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.prompts import MaskPrompt
+from slicecast.server.problems import problems
 from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf, may_use
 from slicecast.server.sessions.models import (
     Event,
     Name,
     OpenSession,
-    Problem,
     PromptList,
     SessionList,
     SessionView,
     Slices,
+    SliceStrategyName,
     Stopping,
 )
 from slicecast.server.sessions.propagation import propagation
@@ -52,14 +53,9 @@ WHY = {
 }
 
 
-def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Describe errors for OpenAPI."""
-    return {code: {"model": Problem, "description": WHY[code]} for code in codes}
-
-
-KNOWN = problems(403, 404, 410, 422)
-EDIT = problems(403, 404, 409, 410, 413, 422)
-WORK = problems(403, 404, 409, 410, 422, 499, 503)
+KNOWN = problems(WHY, 403, 404, 410, 422)
+EDIT = problems(WHY, 403, 404, 409, 410, 413, 422)
+WORK = problems(WHY, 403, 404, 409, 410, 422, 499, 503)
 
 
 class Lines(StreamingResponse):
@@ -74,7 +70,7 @@ class Volume(Response):
     media_type = "application/octet-stream"
 
 
-@router.post("", status_code=201, summary="Open a session on an image", responses=problems(404, 413, 422, 429))
+@router.post("", status_code=201, summary="Open a session on an image", responses=problems(WHY, 404, 413, 422, 429))
 def open_session(asked: OpenSession, http: Request, response: Response, desk: DeskOf, caller: CallerOf) -> SessionView:
     """Open a session; it stays open, over restarts too, until it is closed."""
     owner = caller.named(asked.client_id)
@@ -191,12 +187,19 @@ def release(session_id: SessionOf, slices: Slices, desk: DeskOf, expected_revisi
     response_class=Lines,
     responses={**WORK, 200: {"model": Event, "description": "One event a line, the summary last"}},
 )
-async def propagate(session_id: SessionOf, http: Request, desk: DeskOf, caller: CallerOf) -> StreamingResponse:
+async def propagate(
+    session_id: SessionOf,
+    http: Request,
+    desk: DeskOf,
+    caller: CallerOf,
+    slice_strategy: SliceStrategyName | None = None,
+) -> StreamingResponse:
     """Stream one line for each structure on each slice, nearest to the prompts first, then a summary.
 
     Only what the last edits changed is computed. Break the connection, or call cancel, to stop; what is done is kept.
     """
-    return await stream_lines(http, propagation(desk, session_id, user=caller.named()), limiter=desk.limiter)
+    work = propagation(desk, session_id, user=caller.named(), slice_strategy=slice_strategy or "")
+    return await stream_lines(http, work, limiter=desk.limiter)
 
 
 @router.post("/{session_id}/cancel", summary="Stop a propagation", status_code=202, responses=KNOWN)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -133,9 +134,9 @@ def summary_event(done: Propagated) -> SummaryEvent:
         recomputed=result.slices_recomputed,
         reused=result.slices_reused,
         stopped=[StoppedView(object=s.object, slice=s.slice, reason=s.reason) for s in result.stopped],
-        next_slice=None
-        if hint is None
-        else NextView(slice=hint.slice, axis=hint.axis, reason=hint.reason, score=_finite(hint.score)),
+        next_slice=None if hint is None else NextView(**{**asdict(hint), "score": _finite(hint.score)}),
+        good_enough=result.good_enough,
+        calibrated=result.calibrated,
         objects=_objects(result),
         seconds={name: round(value, 4) for name, value in result.seconds.items()},
         warnings=list(result.warnings),
