@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 import slicecast
 from slicecast.monai import app as behaviour
+from slicecast.monai.selection.ahead import AheadScoring, ahead_strategies
 from slicecast.monai.selection.scoring import ConfidenceScoring
 from slicecast.monai.selection.strategies import strategies
 from slicecast.monai.tasks.infer import segment_tasks
@@ -51,9 +52,10 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         return segment_tasks(self.service, labels=self.config.labels)
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Register random, first and confidence."""
-        return strategies()
+        """Register random, first and confidence, and those of configs/active.yaml."""
+        known = strategies()
+        return {**known, **ahead_strategies(self.scout, known, own=self.config.strategy)}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """Register the score behind the strategy confidence."""
-        return {"confidence": ConfidenceScoring()}
+        """Register the score behind the strategy confidence, and those that are made in the background."""
+        return {"confidence": ConfidenceScoring(), "ahead": AheadScoring(self.scout)}

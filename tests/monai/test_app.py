@@ -7,7 +7,7 @@ from slicecast.monai.app import DEFAULT_LABELS, AppConfig, asked_strategy
 
 
 def test_defaults():
-    expected = AppConfig(labels=DEFAULT_LABELS, model=None, device="auto", follow_links=False, strategy="random")
+    expected = AppConfig(labels=DEFAULT_LABELS, model=None, device="auto", follow_links=False, strategy="strat_random")
     assert AppConfig.from_conf(None) == expected
 
 

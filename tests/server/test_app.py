@@ -14,6 +14,7 @@ from requests_toolbelt.multipart import decoder
 
 from slicecast.errors import ConfigError
 from slicecast.server.app import create_app
+from slicecast.server.problems import Problem
 from slicecast.volume import Geometry, read_volume
 
 
@@ -35,7 +36,8 @@ def test_info_is_what_both_clients_need(client):
         "sam2_single": ("deepgrow", 3),
         "sam2_slice": ("deepgrow", 2),
     }
-    assert set(info["strategies"]) == {"random", "first", "confidence"} and set(info["scoring"]) == {"confidence"}
+    assert {"random", "first", "confidence", "strat_random", "coverage", "auto"} <= set(info["strategies"])
+    assert set(info["scoring"]) == {"confidence", "ahead"}
     assert "config" not in info  # Slicer would ask to upgrade the server
 
 
@@ -185,7 +187,7 @@ def test_an_uploaded_mask_is_a_prompt(client, studies, tmp_path):
     assert list(parts(response)[0]["objects"]) == ["liver"]
 
 
-@pytest.mark.parametrize("strategy", ["random", "first", "confidence"])
+@pytest.mark.parametrize("strategy", ["random", "first", "confidence", "strat_random", "auto"])
 def test_next_sample(client, strategy):
     sample = client.post(f"/activelearning/{strategy}", json={"client_id": "anna"}).json()
     assert sample["id"] in ("first", "second") and sample["reason"] and sample["path"].endswith(".nii.gz")
@@ -318,6 +320,27 @@ def test_no_other_web_page_may_read_answers(client):
 def test_the_api_is_described(client):
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/infer/{model}", "/info/", "/healthz", "/activelearning/{strategy}", "/datastore/label"} <= set(paths)
+
+
+def test_every_error_is_described_with_the_body_that_it_has(client):
+    described = client.get("/openapi.json").json()
+    operations = [(path, way, op) for path, ways in described["paths"].items() for way, op in ways.items()]
+    bodies = {
+        (path, way, code): answer.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref")
+        for path, way, operation in operations
+        for code, answer in operation["responses"].items()
+        if code >= "400"
+    }
+    assert len(bodies) > 200 and set(bodies.values()) == {"#/components/schemas/Problem"}
+    silent = {path for path, _, op in operations if not {"422", "403"} & set(op["responses"])}
+    assert silent == {"/healthz", "/metrics"}
+
+
+def test_the_body_of_an_error_is_as_described(client):
+    for answer in (client.get("/datastore/image"), client.get("/datastore/image", params={"image": "nobody"})):
+        problem = Problem.model_validate(answer.json(), extra="forbid")
+        assert answer.status_code in (404, 422) and problem.detail
+        assert (problem.errors is not None) == (answer.status_code == 422)
 
 
 def test_a_long_infer_blocks_nobody(client, monkeypatch):

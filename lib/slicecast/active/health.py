@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from slicecast.active.features import VolumeFeatures
 from slicecast.active.space import Points, neighbour_distance, to_points
 
-DUPLICATE = 0.1
+DUPLICATE = 0.06
 """Two volumes nearer than this share of the usual distance show the same."""
 
 OUTLIER_DEVIATIONS = 6.0

@@ -17,7 +17,7 @@ from slicecast.active.health import doubts, say
 from slicecast.active.scored import SCORED, Wish, scored_order
 from slicecast.errors import ConfigError
 
-__all__ = ["SCORED", "Choice", "VolumeFeatures", "is_strategy", "rank", "strategy_names"]
+__all__ = ["SCORED", "Choice", "VolumeFeatures", "is_strategy", "needs_scores", "rank", "strategy_names"]
 
 UNIFORM_SHARE = 0.2
 """Share of places that `auto` gives to chance: they keep an unbiased sample."""
@@ -78,6 +78,11 @@ def rank(
 def is_strategy(name: str) -> bool:
     """Tell whether there is a strategy of that name."""
     return name in PLAIN or Wish.parse(name) is not None
+
+
+def needs_scores(name: str) -> bool:
+    """Tell whether a strategy asks for scores of volumes."""
+    return name not in ("random", "strat_random", "coverage")
 
 
 def strategy_names() -> tuple[str, ...]:

@@ -68,6 +68,14 @@ def agreements(state: State, *, against: Iterable[str] = (Task.SECOND,)) -> list
     ]
 
 
+def seconds(state: State) -> dict[str, float]:
+    """Return how long the first annotation took, of each case that was timed."""
+    readings = {case.name: case.reading(Task.ANNOTATE) for case in _ordinary(state)}
+    return {
+        name: reading.active_s for name, reading in readings.items() if reading is not None and reading.active_s > 0
+    }
+
+
 def learning_curve(state: State) -> list[tuple[int, float, float]]:
     """Return (cases so far, Dice of the model's first answer with what was submitted, minutes so far)."""
     found = []

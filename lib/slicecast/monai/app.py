@@ -21,10 +21,14 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.active.calibration import Calibration
+from slicecast.active.settings import active_settings
+from slicecast.campaign.settings import FOLDER
+from slicecast.campaign.summary import seconds
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.monai.campaign.desk import CampaignDesk, Leased, open_desk
 from slicecast.monai.door import http_errors
+from slicecast.monai.selection.ahead import SCORES, StudyCases, open_scout
 from slicecast.monai.selection.scoring import ScoringQueue, record_result
 from slicecast.monai.store.images import FoundImage, find_image
 from slicecast.monai.store.pacs import open_pacs
@@ -34,6 +38,7 @@ from slicecast.monai.tasks.answer import SIGNS
 from slicecast.monai.tasks.carry import Carrier
 from slicecast.monai.tasks.preannotation import preannotation
 from slicecast.monai.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
+from slicecast.service.scout import Scout
 from slicecast.service.segment import SegmentService
 
 logger = logging.getLogger(__name__)
@@ -59,7 +64,8 @@ class AppConfig:
         model: name in `configs/models.yaml`; None for the default.
         device: auto, cpu, cuda, cuda:1, mps.
         follow_links: list links in the studies that lead out of them.
-        strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`).
+        strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`). Default: the
+            one of `configs/active.yaml`.
         insecure: answer other machines although nobody logs in (see `slicecast.server.security.gate`).
         preannotate: a submitted label starts pre-annotations of other images (see `slicecast.monai.tasks.carry`).
     """
@@ -68,7 +74,7 @@ class AppConfig:
     model: str | None = None
     device: str = "auto"
     follow_links: bool = False
-    strategy: str = RANDOM
+    strategy: str = ""
     insecure: bool = False
     preannotate: bool = True
 
@@ -87,7 +93,7 @@ class AppConfig:
             model=given.get("model") or None,
             device=given.get("device") or "auto",
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
-            strategy=given.get("strategy") or RANDOM,
+            strategy=given.get("strategy") or active_settings().strategy,
             insecure=_switch("insecure", given.get("insecure", "false")),
             preannotate=_switch("preannotate", given.get("preannotate", "true")),
         )
@@ -107,8 +113,17 @@ class AppBehaviour(MONAILabelApp):
     @cached_property
     def desk(self) -> CampaignDesk:
         """The campaign: beside the studies where they are a folder that may be written to, else beside the app."""
-        local = not self.studies.startswith(("http://", "https://")) and not settings.MONAI_LABEL_DATASTORE_READ_ONLY
-        return open_desk(Path(self.studies) if local else self._cache, datastore=self.datastore)
+        return open_desk(Path(self.studies) if self._local else self._cache, datastore=self.datastore)
+
+    @cached_property
+    def scout(self) -> Scout:
+        """What looks at the images while nobody works; those on a DICOM server it would have to fetch first."""
+        return open_scout(
+            self.service,
+            StudyCases(self.datastore, labels=self.config.labels, seconds=lambda: seconds(self.desk.campaign.state())),
+            folder=(Path(self.studies) if self._local else self._cache) / FOLDER / SCORES,
+            local=self._local,
+        )
 
     def init_datastore(self) -> Datastore:
         """Open the studies: a folder safely, a server as MONAI Label does."""
@@ -203,6 +218,7 @@ class AppBehaviour(MONAILabelApp):
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Let a submitted label start pre-annotations of other images; a DICOM server would have to send them all."""
+        self.scout.wake()
         if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
             self._carrier.submit(image_id)
         return {}
@@ -218,6 +234,12 @@ class AppBehaviour(MONAILabelApp):
         for name in [method] if method else list(self._scoring_methods):
             self._scoring_queue.submit(name)
         return {}
+
+    @property
+    def _local(self) -> bool:
+        """Whether the studies are a folder that may be written to."""
+        remote = self.studies.startswith(("http://", "https://"))
+        return not remote and not settings.MONAI_LABEL_DATASTORE_READ_ONLY
 
     @property
     def _cache(self) -> Path:

@@ -125,13 +125,27 @@ class IdleEncoder:
                     return
 
     def _quiet(self) -> bool:
-        steps = self._queue.steps.stats()
-        return not self._queue.jobs.stats().working and not steps.working and not sum(steps.waiting.values())
+        return is_quiet(self._queue)
 
     def _wait_until_quiet(self) -> None:
-        while not self._quiet():
-            if self._stop.wait(self._quiet_s):
-                raise Cancelled("Stopped, as asked.")
+        wait_until_quiet(self._queue, self._stop, every_s=self._quiet_s)
+
+
+def is_quiet(queue: DeviceQueue) -> bool:
+    """Tell whether nobody works or waits."""
+    steps = queue.steps.stats()
+    return not queue.jobs.stats().working and not steps.working and not sum(steps.waiting.values())
+
+
+def wait_until_quiet(queue: DeviceQueue, stop: threading.Event, *, every_s: float = QUIET_S) -> None:
+    """Return once nobody works or waits.
+
+    Raises:
+        Cancelled: it was told to stop.
+    """
+    while not is_quiet(queue):
+        if stop.wait(every_s):
+            raise Cancelled("Stopped, as asked.")
 
 
 def rest_of(frames: Frames, tracks: Mapping[str, Track]) -> list[Place]:

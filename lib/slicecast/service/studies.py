@@ -84,7 +84,7 @@ class Studies:
         Raises:
             VolumeError: it cannot be used.
         """
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         with self._guard:
             if stamp in self._held:
                 self._held.move_to_end(stamp)
@@ -114,7 +114,7 @@ def open_study(volume: Volume) -> Study:
     return Study(canonical.with_array(array), reorientation, digest.hexdigest(), constant)
 
 
-def _stamp(path: Path) -> tuple:
+def stamp_of(path: Path) -> tuple:
     """Name a file's state: another size or time of change means another content."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     states = [(f.name, s.st_mtime_ns, s.st_size) for f in files if f.exists() for s in [f.stat()]]

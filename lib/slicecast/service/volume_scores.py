@@ -118,7 +118,7 @@ class VolumeScorer:
         Raises:
             Cancelled: it is not wanted any more.
         """
-        tracker = self._tracker(study, choose_axis(study.volume.geometry))
+        tracker = self.tracker(study, choose_axis(study.volume.geometry))
         count = tracker.frames.count
         numbers = sorted({int((n + 0.5) * count / LOOKS) for n in range(LOOKS)})
         view = whole_view(tracker.frames)
@@ -139,7 +139,7 @@ class VolumeScorer:
         sizes = {key: int(mask.sum()) for key, mask in truth.items() if mask.any()}
         kept = sorted(sizes, key=lambda key: (sizes[key], key))[:MAX_STRUCTURES]
         axis = choose_axis(study.volume.geometry)
-        tracker, extent = self._tracker(study, axis), extent_of(study, axis)
+        tracker, extent = self.tracker(study, axis), extent_of(study, axis)
         margin = self._options.zoom_margin
         pages = {k: learn_pages(tracker, _slices(truth[k], axis), extent, margin=margin) for k in kept}
         return Support(name, pages, {key: truth[key] for key in kept}, study, self.embed(study))
@@ -153,7 +153,7 @@ class VolumeScorer:
             Cancelled: it is not wanted any more.
         """
         axis = choose_axis(support.study.volume.geometry)
-        tracker, extent = self._tracker(study, axis), extent_of(study, axis)
+        tracker, extent = self.tracker(study, axis), extent_of(study, axis)
         found = {name: recall(tracker, pages, extent) for name, pages in support.pages.items()}
         return {name: {r.slice: r.box_xyxy for r in seen} for name, seen in found.items()}
 
@@ -167,8 +167,8 @@ class VolumeScorer:
         axes = self._axes(study, support)
         rng = np.random.default_rng(_seed(self._seed, study.digest))
         boxes = self.prompt(study, support)
-        across = self._tracker(study, axes[1]) if axes[1] != axes[0] else None
-        views = look_from_all_sides(self._tracker(study, axes[0]), across, boxes, axes=axes, rng=rng)
+        across = self.tracker(study, axes[1]) if axes[1] != axes[0] else None
+        views = look_from_all_sides(self.tracker(study, axes[0]), across, boxes, axes=axes, rng=rng)
         shape = study.volume.array.shape
         masks = {name: own["jittered"].mask(shape) for name, own in views.items()}
         scores = {name: _of_views(own, shape) for name, own in views.items()}
@@ -183,8 +183,8 @@ class VolumeScorer:
         if not mask.any():
             return 1.0
         margin = self._options.zoom_margin
-        pages = learn_pages(self._tracker(study, axis), _slices(mask, axis), extent_of(study, axis), margin=margin)
-        back = recall(self._tracker(support.study, axis), pages, extent_of(support.study, axis))
+        pages = learn_pages(self.tracker(study, axis), _slices(mask, axis), extent_of(study, axis), margin=margin)
+        back = recall(self.tracker(support.study, axis), pages, extent_of(support.study, axis))
         truth = SliceStack(support.truth[name], axis)
         return cycle_error([r.mask for r in back], [truth.slice(r.slice) for r in back])
 
@@ -195,7 +195,8 @@ class VolumeScorer:
         others = [axis for axis in SliceAxis if axis != first and geometry.size_ijk[axis] > 1]
         return first, max(others, key=lambda axis: geometry.spacing_mm[axis], default=first)
 
-    def _tracker(self, study: Study, axis: SliceAxis) -> Tracker:
+    def tracker(self, study: Study, axis: SliceAxis) -> Tracker:
+        """Return the surroundings of one propagation through a volume."""
         frames = study.frames(axis, study.window("auto"))
         return Tracker(self._predictor, frames, self._cache, self._options, cancelled=self._cancelled)
 
