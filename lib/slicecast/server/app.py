@@ -47,6 +47,7 @@ from slicecast.server.ohif.dicomweb import dicomweb_router
 from slicecast.server.ohif.proxy import proxy_lifespan
 from slicecast.server.ohif.proxy import router as proxy_router
 from slicecast.server.ohif.viewer import router as ohif_router
+from slicecast.server.problems import COMMON, as_json
 from slicecast.server.security.callers import NoteCaller
 from slicecast.server.security.login_routes import router as login_router
 from slicecast.server.security.secure import secure
@@ -90,7 +91,7 @@ def favicon() -> FileResponse:
     return FileResponse(Path(stock.static_dir) / "favicon.ico")
 
 
-@own.post("/scoring/{method}", tags=["Scoring"])
+@own.post("/scoring/{method}", tags=["Scoring"], responses=COMMON)
 def run_scoring(method: str, params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
     """Run a scoring method in this process, where MONAI Label would start another."""
     return app_instance().scoring({**(params or {}), "method": method})
@@ -123,6 +124,8 @@ def create_app() -> FastAPI:
         exception_handlers=HANDLERS,
         static_url=DOCS_FILES,
     )
+    describe = app.openapi
+    app.openapi = lambda: as_json(describe())  # type: ignore[method-assign] # FastAPI's way
     app.state.service = None
     app.state.metrics = Metrics.of(lambda: app.state.service)
     app.add_middleware(NoteCaller)
@@ -131,10 +134,10 @@ def create_app() -> FastAPI:
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
     app.include_router(login_router)
-    app.include_router(sessions_router)
+    app.include_router(sessions_router, responses=COMMON)
     mount_campaign(app)
     for router in _stock_routers():
-        app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
+        app.include_router(router, prefix=settings.MONAI_LABEL_API_STR, responses=COMMON)
     return app
 
 

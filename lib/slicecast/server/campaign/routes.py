@@ -18,6 +18,7 @@ from monailabel.interfaces.utils.app import app_instance
 from slicecast.campaign.state import Status
 from slicecast.errors import SlicecastError
 from slicecast.server.campaign import view
+from slicecast.server.problems import COMMON, problems
 from slicecast.service.caller import current_caller
 from slicecast.service.status import http_status
 from slicecast.service.strip import draw_strip
@@ -27,13 +28,15 @@ PAGES = Path(__file__).parent / "pages"
 OURS = "slicecast"
 """Value of the header X-Requested-With."""
 
+CONFLICT = problems({409: "Somebody else holds the case, or it is not in a state for this"})
+
 router = APIRouter(prefix="/campaign", tags=["Campaign"])
 
 
 def mount_campaign(app: FastAPI) -> None:
     """Add the page, its buttons and its files."""
     app.mount("/campaign/assets", StaticFiles(directory=PAGES / "assets"), name="campaign-assets")
-    app.include_router(router)
+    app.include_router(router, responses=COMMON | CONFLICT)
 
 
 @router.get("/", include_in_schema=False, response_class=HTMLResponse)

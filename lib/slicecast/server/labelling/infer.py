@@ -22,6 +22,7 @@ from requests_toolbelt import MultipartEncoder
 from slicecast.server.labelling.off_loop import json_object
 from slicecast.server.labelling.seg import DICOM, require_image_of_studies, seg_answer
 from slicecast.server.names import require_plain_text
+from slicecast.server.problems import Described, problems
 from slicecast.server.settings import server_settings
 from slicecast.server.uploads import received
 from slicecast.server.watch import while_wanted
@@ -44,15 +45,19 @@ class Output(StrEnum):
     dicom_seg = "dicom_seg"
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
+RESPONSES: Described = {
     200: {
         "description": "The mask, the params, both, or a DICOM SEG, as `output` asks",
         "content": {"multipart/form-data": {}, "application/json": {}, "application/octet-stream": {}, DICOM: {}},
     },
-    404: {"description": "There is no such model, image or upload session"},
-    422: {"description": "The prompts or options cannot be used; the detail says why"},
-    499: {"description": "The client went away; nobody reads this"},
-    503: {"description": "The queue is full, or the weights are missing; `Retry-After` says when to come back"},
+    **problems(
+        {
+            404: "There is no such model, image or upload session",
+            422: "The prompts or options cannot be used; the detail says why",
+            499: "The client went away; nobody reads this",
+            503: "The queue is full, or the weights are missing; `Retry-After` says when to come back",
+        }
+    ),
 }
 
 

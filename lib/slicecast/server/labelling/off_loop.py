@@ -47,7 +47,6 @@ def off_loop(
                 methods=kept,
                 tags=route.tags,
                 summary=route.summary,
-                responses=route.responses,
                 include_in_schema=route.include_in_schema,
                 deprecated=route.deprecated,
             )

@@ -20,6 +20,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
 from slicecast.errors import TooLarge
+from slicecast.server.problems import problems
 from slicecast.server.settings import ProxySettings
 from slicecast.service.status import RETRY_AFTER_S
 
@@ -65,14 +66,16 @@ async def proxy_lifespan(app: FastAPI, limits: ProxySettings) -> AsyncIterator[N
         yield
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    404: {"description": "The studies are no DICOM server"},
-    413: {"description": "The request is larger than is passed on"},
-    422: {"description": "The path leads out of the DICOM server's"},
-    502: {"description": "The DICOM server cannot be reached, or refused our credentials"},
-    503: {"description": "All connections to it are in use"},
-    504: {"description": "It did not answer in time"},
-}
+RESPONSES = problems(
+    {
+        404: "The studies are no DICOM server",
+        413: "The request is larger than is passed on",
+        422: "The path leads out of the DICOM server's",
+        502: "The DICOM server cannot be reached, or refused our credentials",
+        503: "All connections to it are in use",
+        504: "It did not answer in time",
+    }
+)
 
 
 @router.get("/dicom/{path:path}", summary="Ask the DICOM server", responses=RESPONSES, response_class=Response)

@@ -11,11 +11,22 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
+from slicecast.server.problems import problems
 from slicecast.server.security.access import is_this_machine
 from slicecast.server.security.gate import COOKIE, Access, sent
 from slicecast.server.security.logins import Identity
 
-router = APIRouter(tags=["Auth"])
+router = APIRouter(
+    tags=["Auth"],
+    responses=problems(
+        {
+            401: "The name, token or password is wrong, or nobody is logged in",
+            403: "The page that you came from may not do this",
+            422: "The request cannot be used; the detail says why",
+            429: "Too many wrong logins; wait as long as `Retry-After` says",
+        }
+    ),
+)
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Slicecast: log in</title>
