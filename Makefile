@@ -15,7 +15,7 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install run demo results simulate bench test fuzz test-slow test-gpu test-data test-browser lint lock
+.PHONY: help install run demo results simulate bench test fuzz test-slow test-gpu test-data test-browser pictures lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ test-data: install ## the tests on real volumes (SLICECAST_DATA=folder)
 test-browser: install ## OHIF in Chromium, with a PACS and without; installs both where it may, keeps pictures in build/browser/
 	tests/browser/install.sh
 	$(PYTEST) -m browser -rs $(ARGS)
+
+pictures: install ## renew the pictures of docs/clients/ with the model of today; needs what test-browser needs
+	tests/browser/install.sh
+	$(PYTEST) -m browser tests/browser/test_ohif.py -k dicom
+	$(BIN)/python docs/images/viewers.py
 
 lint: install ## style and types
 	$(BIN)/ruff check .

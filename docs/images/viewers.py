@@ -1,4 +1,4 @@
-"""Make the pictures of docs/clients/: `make test-browser && python docs/images/viewers.py`.
+"""Make the pictures of docs/clients/ from what the browser tests left: `make pictures` runs both.
 
 Those of OHIF are the browser tests' own screenshots, with fewer colours; the one for Slicer is drawn from an answer.
 Everything in them is generated.
