@@ -8,6 +8,8 @@ import pytest
 from clinic import CHROMIUM_FLAGS, PICTURES, find_chromium, find_orthanc, running_orthanc, write_dicom_studies
 
 INSTALL = "; `make test-browser` installs it where it may"
+PATIENCE_MS = 180_000
+"""Chromium draws without a GPU, on whatever cores are left."""
 HARMLESS = "getRegistrations"
 """OHIF looks for service workers, which a browser has on encrypted or local pages only; it goes on without."""
 
@@ -29,6 +31,7 @@ def browser() -> Iterator[Any]:
 def page(browser, request) -> Iterator[Any]:
     """A page whose script errors fail the test; its last state is kept as a picture."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
