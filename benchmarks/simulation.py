@@ -38,9 +38,9 @@ NOISY = Robot("noisy")
 ANY = CaseFiles("", Path(), Path(), (), "")
 """Stands for a case where only settings matter."""
 
-SLICES = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "raw:worst", "random", "oracle_worst")
+SLICES = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "random", "oracle_worst")
 FEWER = ("value", "strided", "worst", "raw:value", "oracle_worst")
-VOLUMES = ("random", "strat_random", "coverage", "disagree", "auto", "oracle")
+VOLUMES = ("random", "strat_random", "coverage", "auto", "oracle")
 BUDGETS = (0, 1, 2, 3, 5, 8, 12, 20)
 
 
@@ -68,8 +68,8 @@ class Size:
     joint_queries: int
 
 
-FULL = Size(0, 10, 8, 40, 20, 10, 16, 16, 10)
-QUICK = Size(16, 6, 6, 24, 10, 5, 10, 10, 6)
+FULL = Size(0, 10, 8, 40, 15, 10, 10, 16, 10)
+QUICK = Size(16, 6, 6, 24, 10, 5, 8, 10, 6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ def test_the_page_names_circumstances_targets_and_nulls(reports):
     text = page_text([Part(name, report, said, f"{name}.svg") for name, report in reports.items()], ["lost set"])
     assert "make simulate" in text and "lost set" in text and "not fine-tuned" in text
     assert "`value` minus `strided`" in text and "reached**" in text
+    assert "every slice painted" in text
     assert all(f"]({name}.svg)" in text for name in reports)
 
 

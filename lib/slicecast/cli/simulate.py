@@ -25,7 +25,7 @@ from slicecast.simulation.slices import SliceTask
 from slicecast.simulation.tables import tables_of
 from slicecast.simulation.volumes import DEFAULTS as VOLUMES
 from slicecast.simulation.volumes import VolumePlan
-from slicecast.simulation.work import FAKE, Crew, Setup, Task, carry_out
+from slicecast.simulation.work import Crew, Setup, Task, carry_out
 
 app = typer.Typer(add_completion=False)
 
@@ -96,7 +96,7 @@ def simulate(
     """
     if experiment not in EXPERIMENTS:
         raise ConfigError(f"There is no experiment {experiment!r}. Use one of: {', '.join(EXPERIMENTS)}.")
-    setup = Setup(model if model == FAKE else choose_model(model or None).name, device)
+    setup = Setup(choose_model(model or None).name, device)
     crew = Crew(jobs, ray)
     values, hand = parse_values(label) if label else (), Robot(robot, seed)  # type: ignore[arg-type]
 
@@ -116,7 +116,7 @@ def simulate(
         if experiment == "joint":
             report = simulate_joint(split, plan, _names(slice_strategies, ()), setup, work)
         else:
-            report = simulate_volumes(split, replace(plan, labelling=Labelling()), setup, work)
+            report = simulate_volumes(split, replace(plan, labelling=Labelling(robot=hand)), setup, work)
     _hand_over(report, json_file, plot)
 
 

@@ -50,7 +50,12 @@ def simulate_slices(
 
 
 def simulate_volumes(split: Split, plan: VolumePlan, setup: Setup, work: Work) -> dict[str, Any]:
-    """Run E1."""
+    """Run E1.
+
+    Raises:
+        ConfigError: the pool is smaller than the largest budget.
+    """
+    plan.check(len(split.pool))
     pool = learn(split.pool, split.test, plan.labelling, work)
     campaigns = run_campaigns(pool, plan, work)
     summary = summarise_volumes(pool, plan, campaigns, [files.group for files in split.test])
@@ -64,8 +69,9 @@ def simulate_joint(split: Split, plan: VolumePlan, slices: Sequence[str], setup:
         plan: its labelling says robot and corrections.
 
     Raises:
-        ConfigError: the oracle of volumes was asked for, which knows no effort.
+        ConfigError: the pool is smaller than the largest budget, or the oracle was asked for, which knows no effort.
     """
+    plan.check(len(split.pool))
     if ORACLE in plan.strategies:
         raise ConfigError(f"The joint experiment has no strategy '{ORACLE}'. Leave it out.")
     runs = {}

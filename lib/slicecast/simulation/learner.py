@@ -37,7 +37,7 @@ class Labelling:
     """How a volume's label came about.
 
     Args:
-        strategy: slice strategy of the robot's session; none: the truth itself.
+        strategy: slice strategy of the robot's session; none: the robot paints every slice, without the model.
         corrections: slices put right after the first.
     """
 
@@ -49,11 +49,19 @@ class Labelling:
     def label(self, case: Case, service: SegmentService) -> tuple[Mask, list[int]]:
         """Return the label, bool [k, j, i] as stored, and what it took: looks, clicks, boxes, masks."""
         if not self.strategy:
-            return case.truth, [0, 0, 0, 0]
+            return self._paint(case)
         return play_label(Bench(case, service, self.robot, self.strokes), self.strategy, self.corrections)
+
+    def _paint(self, case: Case) -> tuple[Mask, list[int]]:
+        label = np.zeros_like(case.truth)
+        stack, truth, shown = case.slices(label), case.slices(case.truth), np.flatnonzero(case.areas).tolist()
+        for number in shown:
+            stack.slice(number)[...] = self.robot.paint(truth.slice(number), case.files.id, number)  # a view
+        return label, [len(shown), 0, 0, len(shown)]
 
 
 TRUTH = Labelling()
+"""What the perfect robot paints."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ def _section(part: Part) -> Iterator[str]:
     if part.experiment == "volumes":
         yield _selected(part.report["summary"])
     settings = part.report["settings"]
-    yield f"Robot: {settings['robot']}, {settings['strokes']}. Took {part.said['seconds'] / 60:.1f} minutes."
+    how = f", {settings['strokes']}" if part.experiment != "volumes" else ", every slice painted"
+    yield f"Robot: {settings['robot']}{how}. Took {part.said['seconds'] / 60:.1f} minutes."
 
 
 def _confidence(said: Mapping[str, Any]) -> str:
@@ -141,6 +142,11 @@ def _of_slices(part: Part) -> Iterator[str]:
 def _of_volumes(part: Part) -> Iterator[str]:
     summary = part.report["summary"]
     headroom, auto = summary["headroom"], summary["strategies"].get("auto")
+    budgets, own = summary["budgets"], summary["strategies"][summary["reference"]]["dice"]
+    first = int(budgets[0] == 0)
+    said = [f"{own[n]['value']:.3f} from {budgets[n]}" for n in (first, len(budgets) - 1)]
+    most = f"{summary['every_label']['value']:.3f} from all {summary['pool']}"
+    yield f"{part.title}: what labels are worth to this learner, `{summary['reference']}`: Dice {', '.join(said)}, {most}."
     if headroom is not None and headroom["low"] <= 0:
         yield f"{part.title}: no headroom. Even the oracle is not surely better than chance ({differs(headroom, 4)})."
     if auto is not None and auto["against_reference"] is not None:
@@ -178,9 +184,9 @@ that the answer shows; `oracle_worst` knows the truth, so it is no proposal.""",
     "volumes": """The model that learns from labelled volumes is **not fine-tuned**. It is the product's automatic
 prompt, training-free: of all labelled volumes the one that looks most like the test volume (by its embedding) is
 put into memory, what it calls up is boxed, and the boxes are one request. More labels help only because the nearest
-gets nearer; a network that is trained on them may prefer other volumes. Labels are the truth. `oracle` takes the
-volume that helps the test volumes most, one after the other. Scores are taken of a random sub-pool, from the
-nearest labelled volume.""",
+gets nearer; a network that is trained on them may prefer other volumes. The robot paints every slice of a label.
+`oracle` takes the volume that helps the test volumes most, one after the other. Scores are taken of a random
+sub-pool, from the nearest labelled volume.""",
     "joint": """A volume costs what the robot does to it: the first slice, then those that the slice strategy names,
 until it finds them good enough or the budget is used up. What is submitted, faults included, is the label. The
 robot's hand is the same in all campaigns; seeds differ in the volumes. Seconds: look at a slice 1, click 2, paint

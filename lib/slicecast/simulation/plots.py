@@ -83,6 +83,9 @@ def _line(plot: Axes, x: Sequence[float], means: Means, name: str, place: int, *
 
 def _differences(plot: Axes, against: Mapping[str, Mapping[str, Any]], title: str, margin: float | None = None) -> None:
     """Draw paired differences with their intervals, one a row."""
+    if not against:
+        plot.set_axis_off()
+        return
     for row, mean in enumerate(against.values()):
         plot.plot([mean["low"], mean["high"]], [row, row], color="#0b6e99", linewidth=2)
         plot.plot([mean["value"]], [row], "o", color="#0b6e99")

@@ -81,7 +81,7 @@ def _slices(report: Report) -> list[Table]:
             "Fewer slices and seconds are better, a larger area is."
         ],
     )
-    return [curves, against]
+    return [curves, against] if against.rows else [curves]
 
 
 def _slice_row(name: str, own: Mapping[str, Any], shown: Sequence[int]) -> list[str]:

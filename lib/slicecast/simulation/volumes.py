@@ -63,6 +63,13 @@ class VolumePlan:
         if self.budgets[-1] == 0 or self.seeds < 1 or self.subpool < 1:
             raise ConfigError("Give a budget above 0, and at least one seed and one volume to score.")
 
+    def check(self, volumes: int) -> None:
+        """Raise ConfigError where a pool of so many volumes does not hold the budget."""
+        if self.budgets[-1] > volumes:
+            raise ConfigError(
+                f"The pool has {volumes} volumes, fewer than the budget {self.budgets[-1]}. Give smaller --budgets."
+            )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
@@ -122,10 +129,7 @@ def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[Campaign]:
     Raises:
         ConfigError: the pool is smaller than the largest budget.
     """
-    if plan.budgets[-1] > len(pool.cases):
-        raise ConfigError(
-            f"The pool has {len(pool.cases)} volumes, fewer than the budget {plan.budgets[-1]}. Give smaller --budgets."
-        )
+    plan.check(len(pool.cases))
     running = [Campaign(name, seed) for name in plan.strategies for seed in range(plan.seeds)]
     for budget in plan.budgets:
         drawn = [_subpool(pool, plan, campaign) for campaign in running]
