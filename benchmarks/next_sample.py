@@ -3,7 +3,8 @@
     python benchmarks/next_sample.py --cases 10000 --asks 200
 
 Prints p50, p95 and the worst of each way. The target is a p95 under 200 ms with 10,000 cases. Every image is the same
-small volume under another name; a tenth of them is labelled, half of the events are those of earlier work.
+small volume under another name; a tenth of them is labelled, half of the events are those of earlier work. The orders
+of strat_random and auto are made in the background while the server is asked.
 """
 
 import argparse
@@ -84,12 +85,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--asks", type=int, default=200)
+    parser.add_argument("--strategies", default="random,confidence,strat_random,auto", help="asked over HTTP")
     options = parser.parse_args()
     names = [f"case_{number:05d}" for number in range(options.cases)]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         found = {"campaign alone": alone(names, options.asks, place)}
-        for strategy in ("random", "confidence"):
+        for strategy in options.strategies.split(","):
             found[f"HTTP, {strategy}"] = over_http(names, options.asks, place, strategy)
     for name, numbers in found.items():
         print(name, json.dumps(numbers))

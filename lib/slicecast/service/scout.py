@@ -32,8 +32,8 @@ from slicecast.service.volume_scores import Support, VolumeScorer
 
 logger = logging.getLogger(__name__)
 
-PUBLISH_S = 5.0
-"""How often the orders are made anew during a round."""
+PUBLISH_S, PUBLISH_TIMES = 5.0, 20.0
+"""The orders are made anew during a round after so long, or so many times what it took, whichever is more."""
 
 SUPPORTS = 3
 """Labelled cases kept as memory; the volumes come in the order of theirs."""
@@ -102,7 +102,7 @@ class Scout:
         self._standings: dict[str, Standing] = {}
         self._wanted: set[str] = set()
         self._wake, self._stop, self._rested = threading.Event(), threading.Event(), threading.Event()
-        self._published_s = 0.0
+        self._publish_at_s = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -261,11 +261,12 @@ class Scout:
         return sorted(found, key=lambda pair: (pair[1], pair[0]))
 
     def _publish_now_and_then(self, labelled: Sequence[str], waiting: Sequence[str]) -> None:
-        if time.monotonic() - self._published_s > PUBLISH_S:
+        if time.monotonic() > self._publish_at_s:
             self._publish(labelled, waiting)
 
     def _publish(self, labelled: Sequence[str], waiting: Sequence[str]) -> None:
         """Make the orders anew from all that is known."""
+        start = time.monotonic()
         done, left = self._features(labelled), self._features(waiting)
         scored = sum(bool(v.scores) for v in left)
         progress = min(1.0, len(labelled) / max(1, self._settings.budget or len(labelled) + len(waiting)))
@@ -273,7 +274,8 @@ class Scout:
             rng = np.random.default_rng([self._settings.seed, len(labelled)])
             choices = rank(strategy, left, done, rng=rng, progress=progress)
             self._standings[strategy] = Standing(choices, sum(v.embedding is not None for v in left), scored)
-        self._published_s = time.monotonic()
+        now = time.monotonic()
+        self._publish_at_s = now + max(PUBLISH_S, PUBLISH_TIMES * (now - start))
 
     def _features(self, names: Sequence[str]) -> list[VolumeFeatures]:
         known = {name: entry[1] for name, entry in self._known.items()}

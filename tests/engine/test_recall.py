@@ -1,0 +1,61 @@
+"""An annotated slice of one volume finds the object in another, with a predictor without weights."""
+
+import numpy as np
+import pytest
+from builders import ball, scan
+
+from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.fake import FakePredictor
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.recall import MOST_TIMES, box_of, boxed, drawn, learn_pages, recall
+from slicecast.engine.tracker import Tracker
+from slicecast.service.studies import open_study
+from slicecast.volume import SliceAxis
+
+EXTENT = np.array([[0.0, 0.0, 0.0], [23.0, 19.0, 15.0]])
+
+
+def tracker(truth, *, zoom=False):
+    study = open_study(scan(truth))
+    frames = study.frames(SliceAxis.AXIAL, study.window("auto"))
+    return Tracker(FakePredictor(zoom=zoom), frames, EmbeddingCache(1 << 24), EngineOptions())
+
+
+def pages(truth, slices=(6, 8), *, zoom=False):
+    return learn_pages(tracker(truth, zoom=zoom), [(n, truth[n]) for n in slices], EXTENT, margin=2.0)
+
+
+@pytest.mark.parametrize("zoom", [False, True])
+def test_the_object_is_found_at_the_same_place(zoom):
+    here, there = ball(), ball(centre_ijk=(13, 10, 8))
+    found = recall(tracker(there, zoom=zoom), pages(here, zoom=zoom), EXTENT)
+    assert [r.slice for r in found] == [6, 8]
+    for r in found:
+        assert r.likely and r.mask.any()
+        overlap = 2 * (r.mask & there[r.slice]).sum() / (r.mask.sum() + there[r.slice].sum())
+        assert overlap > 0.7
+        assert np.array_equal(r.box_xyxy, box_of(r.mask))
+
+
+def test_where_nothing_is_found_the_box_lies_where_the_page_has_it():
+    found = recall(tracker(np.zeros((16, 20, 24), bool)), pages(ball()), EXTENT)
+    for r, page in zip(found, pages(ball()), strict=True):
+        assert not r.likely
+        assert r.box_xyxy == pytest.approx(box_of(page.mask), abs=1.0)
+
+
+def test_places_are_shares_of_the_body():
+    half = np.array([[0.0, 0.0, 0.0], [11.5, 9.5, 7.5]])
+    found = recall(tracker(np.zeros((16, 20, 24), bool)), pages(ball()), half)
+    assert [r.slice for r in found] == [3, 4]
+
+
+def test_a_mask_of_another_size_is_not_likely():
+    small = ball(radius=1.0)
+    found = recall(tracker(ball(radius=8.0)), pages(small, (8,)), EXTENT)[0]
+    assert found.mask.sum() > MOST_TIMES * small[8].sum() and not found.likely
+
+
+def test_prompts_of_boxes_and_masks():
+    mask = ball()[8]
+    assert drawn(8, mask).mask is mask and boxed(8, box_of(mask)).box_xyxy.tolist() == [7, 5, 17, 15]
