@@ -196,6 +196,16 @@ class FairQueue:
             raise QueueFull(f"The server is busy: {waiting} requests are waiting. Try again in a few seconds.")
 
 
+@contextmanager
+def _working_on(job: Job) -> Iterator[Job]:
+    """Make a job the one whose steps this thread takes."""
+    before = _current.set(job)
+    try:
+        yield job
+    finally:
+        _current.reset(before)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceQueue:
     """The work of one device.
@@ -231,22 +241,14 @@ class DeviceQueue:
             Cancelled: it was cancelled while it waited.
         """
         job = Job(user, priority, cancelled)
-        with self.jobs.turn(job):
-            before = _current.set(job)
-            try:
-                yield job
-            finally:
-                _current.reset(before)
+        with self.jobs.turn(job), _working_on(job):
+            yield job
 
     @contextmanager
     def background(self, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Job]:
         """Let every step of this thread wait for all others; takes no place among the requests."""
-        job = Job("", Priority.BACKGROUND, cancelled)
-        before = _current.set(job)
-        try:
+        with _working_on(Job("", Priority.BACKGROUND, cancelled)) as job:
             yield job
-        finally:
-            _current.reset(before)
 
     @contextmanager
     def step(self, *, walking: bool = False) -> Iterator[None]:
