@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from builders import KINDS, ORIENTATIONS, Phantom, ball, dice, grid, phantom, scan, stored_as
 
+from slicecast.active.calibration import Pair, Signs, calibrate
+from slicecast.active.slices import STRATEGIES
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.errors import Cancelled, ConfigError, PromptError, UnknownModel, VolumeError
@@ -52,6 +54,35 @@ def store(tmp_path):
 @pytest.fixture
 def ball_file(store):
     return store(scan(ball()))
+
+
+def learnt(model):
+    """A calibration from slices that are the better, the nearer they are to a prompt."""
+    plain = Signs(0.5, True, 0.8, 0.9, 1.0, 1.0, 0.8)
+    pairs = [Pair(f"v{n % 5}", replace(plain, distance=1.0 + n % 9), 0.95 - 0.1 * (n % 9)) for n in range(90)]
+    return calibrate(pairs, model=model)
+
+
+def test_what_was_learnt_from_this_models_answers_sets_the_confidence(service, ball_file):
+    raw = service.segment(SegmentRequest(ball_file, clicked()))
+    service.calibration = learnt("another")
+    assert not service.segment(SegmentRequest(ball_file, clicked())).calibrated
+    service.calibration = learnt(service.predictor.fingerprint)
+    result = service.segment(SegmentRequest(ball_file, clicked()))
+    assert result.calibrated and not raw.calibrated and (result.mask == raw.mask).all()
+    far = {c.slice: c.value for c in result.confidence if c.signs is not None and c.signs.seen}
+    assert far[CENTRE[2] + 1] > far[CENTRE[2] + 3] > far[max(far)]
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_a_request_chooses_the_strategy_of_the_next_slice(name, service, ball_file):
+    hint = service.segment(SegmentRequest(ball_file, clicked(), slice_strategy=name)).next_slice
+    assert hint.strategy == {"disagree": "strided"}.get(name, name) and hint.slice != CENTRE[2]
+
+
+def test_an_unknown_strategy_is_refused_before_any_work(ball_file):
+    with pytest.raises(ConfigError, match="no slice strategy 'best'"):
+        SegmentRequest(ball_file, clicked(), slice_strategy="best")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -140,7 +140,8 @@ class CampaignDesk:
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=request.get("client_id"))
-        keys = ("mean_confidence", "confidence", "axis", "next_slice", "objects", "label_info", SIGNS)
+        shown = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough", "objects")
+        keys = (*shown, "label_info", SIGNS)
         answer = {key: params.get(key) for key in keys}
         made = {"image": image, "when_s": self.campaign.now_s(), "task": request.get("model"), "model_hash": model}
         self.drafts.keep(case, who, mask, {**answer, **made})
