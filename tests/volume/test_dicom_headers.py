@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 from dicoms import compress, write_enhanced, write_slices
-from pydicom.uid import RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from slicecast.errors import VolumeError
-from slicecast.volume.dicom_headers import read_header
+from slicecast.volume.dicom_headers import read_header, require_small_unpacked
 
 FRAMES = np.arange(2 * 6 * 5, dtype=np.uint16).reshape(2, 6, 5)
 STACK = [(0.0, 0.0, 0.0), (0.0, 0.0, 2.0)]
@@ -64,3 +64,14 @@ def test_other_files(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"no DICOM at all")
     with pytest.raises(VolumeError, match="not a readable DICOM image"):
         read_header(tmp_path / "a.dcm")
+
+
+def test_a_deflated_file_that_unpacks_without_end(file):
+    """A megabyte of it holds a gigabyte."""
+    plain = read_header(file)
+    data = pydicom.dcmread(file)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(file)
+    assert read_header(file).positions_mm.tolist() == plain.positions_mm.tolist()
+    with file.open("rb") as stream, pytest.raises(VolumeError, match="unpacks to more than 100 bytes"):
+        require_small_unpacked(stream, most=100)

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from slicecast.dicom.series import NO_IMAGES
 from slicecast.dicom.uids import is_uid
-from slicecast.volume.dicom_headers import DAMAGED
+from slicecast.volume.dicom_headers import DAMAGED, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,8 @@ def _header(path: Path) -> Dataset | None:
     if not is_dicom(path):
         return None
     try:
+        with path.open("rb") as stream:
+            require_small_unpacked(stream)
         header = dcmread(path, stop_before_pixels=True, specific_tags=[*SERIES_TAGS, *INSTANCE_TAGS])
         header.to_json_dict()  # pydicom looks at values only now; one damaged file must not spoil every list
     except DAMAGED as error:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom import dcmread
@@ -17,8 +17,10 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from slicecast.errors import VolumeError
+from slicecast.errors import VolumeError, VolumeTooLarge
 
 DAMAGED = (
     *(InvalidDicomError, OSError, ValueError, LookupError, AttributeError, EOFError, NotImplementedError),
@@ -28,12 +30,16 @@ DAMAGED = (
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 
+MAX_UNPACKED_BYTES = 1 << 30
+"""A deflated file that unpacks to more is not read."""
 _DEFERRED_BYTES = 4096
 """Longer values are skipped: only their length is of interest."""
 _UNDEFINED = 0xFFFFFFFF
 _PIXELS = 0x7FE00010
 _MAGIC_PLACE, _MAGIC = 128, b"DICM"
 _MAX_DEPTH = 12
+_META_GROUP = 0x0002
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,25 @@ def is_dicom(path: Path) -> bool:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
+def require_small_unpacked(stream: BinaryIO, *, most: int = MAX_UNPACKED_BYTES) -> None:
+    """Check that a deflated file unpacks to `most` bytes or less; pydicom unpacks it at once, without a limit.
+
+    Raises:
+        VolumeTooLarge: it does.
+    """
+    stream.seek(_MAGIC_PLACE + len(_MAGIC))
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != _META_GROUP)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        unpacker, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while chunk := unpacker.unconsumed_tail or stream.read(_CHUNK_BYTES):
+            found += len(unpacker.decompress(chunk, _CHUNK_BYTES))
+            if found > most:
+                raise VolumeTooLarge(f"A deflated DICOM file unpacks to more than {most} bytes. Save it without.")
+            if unpacker.eof:
+                break
+    stream.seek(0)
+
+
 def read_header(path: Path) -> Header | None:
     """Read what a file says about its slices; None where it holds none.
 
@@ -102,6 +127,8 @@ def read_header(path: Path) -> Header | None:
         VolumeError: the file is damaged, cut off, or claims more than it can hold.
     """
     try:
+        with path.open("rb") as stream:
+            require_small_unpacked(stream)
         data = dcmread(path, defer_size=_DEFERRED_BYTES)
         _require_whole(data, path)
         return _header(data, path) if data.get("Rows") and _PIXELS in data else None

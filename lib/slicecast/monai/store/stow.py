@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import SegmentationStorage
 
@@ -20,6 +19,7 @@ from slicecast.dicom.uids import is_uid
 from slicecast.errors import SlicecastError
 from slicecast.monai.store.versions import write_atomically
 from slicecast.volume import read_volume, write_mask
+from slicecast.volume.dicom_headers import DAMAGED, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +106,10 @@ class Store:
 
 def _parse(content: bytes) -> Dataset | None:
     try:
+        require_small_unpacked(BytesIO(content))
         data = dcmread(BytesIO(content))
         uids = (data.SOPInstanceUID, data.SOPClassUID, data.StudyInstanceUID, data.SeriesInstanceUID)
-    except (InvalidDicomError, AttributeError, OSError, ValueError, KeyError, EOFError, NotImplementedError):
+    except DAMAGED:
         return None
     return data if all(is_uid(str(uid)) for uid in uids) else None
 
