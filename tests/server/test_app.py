@@ -85,7 +85,9 @@ def test_the_params_of_an_answer(client, tmp_path):
         (sitk.GetArrayFromImage(read_mask(content, tmp_path)) == 2).sum()
     )
     assert all(0 <= entry["value"] <= 1 for entry in params["confidence"])
-    assert {"slice", "axis", "reason", "score"} == set(params["next_slice"] or {"slice", "axis", "reason", "score"})
+    hint = params["next_slice"]
+    assert hint is None or {"slice", "axis", "reason", "score", "strategy", "question"} == hint.keys()
+    assert "signs" not in params and params["confidence_kind"] == "raw"
     assert params["latencies"]["total"] >= params["latencies"]["infer"] > 0
     assert isinstance(params["warnings"], list)
 
