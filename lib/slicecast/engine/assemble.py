@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from slicecast.engine.evidence import GreyEvidence
 from slicecast.engine.frames import OUTSIDE_LOGIT, View, paste, resample
@@ -71,7 +72,8 @@ def track_logits(tracker: Tracker, track: Track, number: int) -> NDArray[np.floa
 def _weighed(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
     """Return a tracked answer's logits with the evidence of the nearest prompted slice; a prompted one's as they are.
 
-    The network's mask has a quarter of its input's resolution; the evidence has all of it.
+    The network's mask has a quarter of its input's resolution; the evidence has all of it. So it draws the outline,
+    up to a cell of the network's mask away from it.
     """
     if answer.prompted or not track.evidence:
         return answer.logits
@@ -79,7 +81,10 @@ def _weighed(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -
     if learnt is None:
         return answer.logits
     image = tracker.look(number, track.view)
-    return resample(answer.logits, (image.shape[0], image.shape[1])) + learnt.map(image)
+    logits = resample(answer.logits, (image.shape[0], image.shape[1]))
+    near = ndimage.binary_dilation(logits > 0, iterations=round(image.shape[0] / answer.logits.shape[0]))
+    evidence = learnt.map(image)
+    return logits + np.where(near, evidence, np.minimum(evidence, 0))
 
 
 def _tidy(

@@ -159,12 +159,17 @@ class Sam2Predictor:
         return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
 
     def _weigh(self, step: Step, batch: list[TrackJob]) -> Step:
-        """Add each job's evidence to its mask, unless the object is said to be absent."""
+        """Add each job's evidence to its mask, unless the object is said to be absent.
+
+        Favourable evidence counts inside the network's own mask only: it keeps pixels and takes pixels away, but what
+        merely looks like the object is not added, or the mask leaks into its surroundings from slice to slice.
+        """
         if all(job.evidence is None for job in batch):
             return step
         silent = np.zeros((self.image_size, self.image_size), dtype=np.float32)
         stacked = np.stack([silent if job.evidence is None else job.evidence for job in batch])
         evidence = F.avg_pool2d(torch.from_numpy(stacked)[:, None].to(self.device), 4)
+        evidence = torch.where(step.logits > 0, evidence, evidence.clamp(max=0))
         present = step.object_score[:, :, None, None] > 0
         return replace(step, logits=torch.where(present, step.logits + evidence, step.logits))
 
