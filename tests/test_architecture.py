@@ -177,7 +177,8 @@ def test_every_package_used_is_a_direct_dependency():
     optional = {Requirement(line).name for lines in extras.values() for line in lines}
     used = {name.split(".")[0] for _, node in nodes() for name in imported(node)} - optional
     distributions = importlib.metadata.packages_distributions()
-    offered = [{canonicalize_name(d) for d in distributions[name]} for name in used - sys.stdlib_module_names - {"slicecast"}]
+    foreign = used - sys.stdlib_module_names - {"slicecast"}
+    offered = [{canonicalize_name(d) for d in distributions[name]} for name in foreign]
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     stated = {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
     assert [names for names in offered if not names & stated] == []  # several share a name such as `google`
