@@ -146,7 +146,11 @@ def _of_volumes(part: Part) -> Iterator[str]:
     first = int(budgets[0] == 0)
     said = [f"{own[n]['value']:.3f} from {budgets[n]}" for n in (first, len(budgets) - 1)]
     most = f"{summary['every_label']['value']:.3f} from all {summary['pool']}"
-    yield f"{part.title}: what labels are worth to this learner, `{summary['reference']}`: Dice {', '.join(said)}, {most}."
+    yield (
+        f"{part.title}: what labels are worth to this learner, `{summary['reference']}`: Dice {', '.join(said)}, "
+        f"{most}."
+    )
+
     if headroom is not None and headroom["low"] <= 0:
         yield f"{part.title}: no headroom. Even the oracle is not surely better than chance ({differs(headroom, 4)})."
     if auto is not None and auto["against_reference"] is not None:
@@ -179,8 +183,9 @@ PROTOCOLS = {
     "slices": """The weights are frozen. The robot puts the object's largest slice right, the strategy names a
 slice, the robot puts that right, and so on; each time the product answers from all that was said. `raw:` strategies
 use the model's own confidence, the others what labels of *other* volumes taught about it (of the pool, or of the
-other patients). A strategy that finds the volume good enough is followed by `strided`. `random` takes any slice
-that the answer shows; `oracle_worst` knows the truth, so it is no proposal.""",
+other patients). A strategy that finds the volume good enough is followed by `strided`. A slice of which only its
+presence was asked (`extent`) counts as annotated, and takes one click. `random` takes any slice that the answer
+shows; `oracle_worst` knows the truth, so it is no proposal.""",
     "volumes": """The model that learns from labelled volumes is **not fine-tuned**. It is the product's automatic
 prompt, training-free: of all labelled volumes the one that looks most like the test volume (by its embedding) is
 put into memory, what it calls up is boxed, and the boxes are one request. More labels help only because the nearest

@@ -47,6 +47,8 @@ def tables_of(report: Report) -> list[Table]:
 
 def differs(mean: Mapping[str, Any], digits: int = 3) -> str:
     """Write a paired difference with what its interval says."""
+    if mean["low"] == mean["high"] == 0:
+        return "the same in every case"
     said = "higher" if mean["low"] > 0 else "lower" if mean["high"] < 0 else "undecided"
     return f"{mean['value']:+.{digits}f} ({mean['low']:+.{digits}f} to {mean['high']:+.{digits}f}), {said}"
 
