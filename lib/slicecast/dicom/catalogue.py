@@ -103,4 +103,7 @@ class Catalogue:
         known = self.dicom_series().get(image_id)
         if known is not None:
             return known
-        return next((series for series in self.volume_series() if image_id in (series.image_id, series.uid)), None)
+        volumes = self.volumes()
+        if image_id in volumes:  # by its name, without a look at all the others
+            return next(iter(self._files.series({image_id: volumes[image_id]})), None)
+        return next((series for series in self.volume_series() if series.uid == image_id), None)

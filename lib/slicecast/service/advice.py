@@ -99,8 +99,8 @@ def evidence_of(
 ) -> SliceEvidence:
     """Return what a slice strategy goes by.
 
-    The raw confidence of a slice without the object says nothing (docs/decisions/0021-slices-and-calibration.md), so such a
-    slice is no candidate until labels were submitted.
+    The raw confidence of a slice without the object says nothing (docs/decisions/0021-slices-and-calibration.md), so
+    such a slice is no candidate until labels were submitted.
     """
     quality, agreement = np.full(len(areas), np.nan), np.full(len(areas), np.nan)
     annotated, absent = np.zeros(len(areas), dtype=bool), np.zeros(len(areas), dtype=bool)

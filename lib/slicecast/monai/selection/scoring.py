@@ -14,6 +14,8 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
+from slicecast.monai.selection.candidates import Candidates
+
 logger = logging.getLogger(__name__)
 
 SCORE = "confidence"
@@ -44,9 +46,10 @@ class ConfidenceScoring(ScoringMethod):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, float]:
         """Write the scores that have changed into the images' info; return all of them."""
         scores: dict[str, float] = {}
-        for image_id in datastore.get_unlabeled_images():
-            info = datastore.get_image_info(image_id)
-            score = confidence_of(info, datastore.get_label_info(image_id, DefaultLabelTag.ORIGINAL.value))
+        seen = Candidates(datastore, datastore.get_unlabeled_images())
+        for image_id in seen.get_unlabeled_images():
+            info = seen.get_image_info(image_id)
+            score = confidence_of(info, seen.get_label_info(image_id, DefaultLabelTag.ORIGINAL.value))
             if score is None:
                 continue
             scores[image_id] = score

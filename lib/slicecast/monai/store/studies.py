@@ -8,7 +8,7 @@ in which a viewer shows them (see `slicecast.dicom.convert`).
 import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -183,13 +183,8 @@ class StudiesDatastore(SafeDatastore):
         record = self._datastore.objects.get(image_id)
         return record is not None and record.image.ext == SERIES_EXTENSION
 
-    def _volume_files(self) -> dict[str, Path]:
-        folder = Path(self._datastore.image_path())
-        return {
-            name: folder / self._filename(name, record.image.ext)
-            for name, record in self._objects().items()
-            if record.image.ext != SERIES_EXTENSION
-        }
+    def _volume_files(self) -> Mapping[str, Path]:
+        return _VolumeFiles(self)
 
     def _volume_of(self, series: Series) -> Path:
         """Write a series as one file, for clients that want that; on the same grid, so that indices agree."""
@@ -231,6 +226,25 @@ class StudiesDatastore(SafeDatastore):
             return name in series and series[name].image_id is not None
         extension = self._datastore.objects[name].image.ext
         return (Path(self._datastore.image_path()) / self._filename(name, extension)).exists()
+
+
+class _VolumeFiles(Mapping[str, Path]):
+    """The files of a store's volumes by image id, as they are when asked: one costs no look at the others."""
+
+    def __init__(self, store: "StudiesDatastore") -> None:
+        self._store = store
+
+    def __getitem__(self, image_id: str) -> Path:
+        extension = self._store._datastore.objects[image_id].image.ext
+        if extension == SERIES_EXTENSION:
+            raise KeyError(image_id)
+        return Path(self._store._datastore.image_path()) / self._store._filename(image_id, extension)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, record in self._store._objects().items() if record.image.ext != SERIES_EXTENSION)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def series_names(summary: Dataset) -> dict[str, str]:
