@@ -2,11 +2,14 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import DefaultLabelTag
+
+from slicecast.errors import UnknownImage
 
 
 def label_file(folder: Path, content: bytes, extension: str = ".nii.gz") -> str:
@@ -146,8 +149,32 @@ def test_many_threads(store, studies, tmp_path):
     assert set(on_disk["objects"]["second"]["labels"]) == {f"tag {number}" for number in range(4)}
 
 
+def wait_for_note(studies, image, key):
+    """Wait until a note about an image is in the index on disk."""
+    index = studies / "datastore_v2.json"
+    deadline = time.monotonic() + 60
+    while key not in json.loads(index.read_text())["objects"][image]["image"]["info"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_notes_about_images_are_written_soon_and_together(store, studies):
+    for number in range(20):
+        store.update_image_info("first", {"shown": number})
+    store.update_image_info("second", {"late": True})
+    wait_for_note(studies, "second", "late")
+    on_disk = json.loads((studies / "datastore_v2.json").read_text())
+    assert on_disk["objects"]["first"]["image"]["info"]["shown"] == 19
+
+
+def test_a_note_about_no_image_is_refused(store):
+    with pytest.raises(UnknownImage, match="no image 'third'"):
+        store.update_image_info("third", {})
+
+
 def test_an_index_replaced_by_another_process_is_read(open_store, studies):
     store, other = open_store(), open_store()
     other.update_image_info("first", {"note": "from elsewhere"})
+    wait_for_note(studies, "first", "note")
     store._on_moved(type("Event", (), {"dest_path": str(studies / "datastore_v2.json")}))
     assert store.get_image_info("first")["note"] == "from elsewhere"

@@ -31,6 +31,9 @@ from slicecast.monai.store.versions import FOLDER, keep_version, place_file, wri
 
 logger = logging.getLogger(__name__)
 
+WRITE_WITHIN_S = 1.0
+"""Notes about images are written together; labels are written at once."""
+
 NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
 """An id or tag is one file name, not a path."""
 
@@ -75,6 +78,7 @@ class SafeDatastore(LocalDatastore):
         **options: Any,
     ) -> None:
         self._guard = threading.RLock()
+        self._write_later: threading.Timer | None = None
         self._follow_links = follow_links
         self._clock = clock
         _set_aside_if_damaged(Path(datastore_path) / "datastore_v2.json", clock)
@@ -145,8 +149,28 @@ class SafeDatastore(LocalDatastore):
         file = Path(self._datastore.image_path()) / self._filename(image_id, record.image.ext)
         return {**copy.deepcopy(record.image.info), "path": str(file)}
 
+    @locked
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something of an image, such as when it was shown; the index follows within a second.
+
+        Written at once, each note would cost a whole index: a quarter of a second with ten thousand images.
+        """
+        record = self._datastore.objects.get(image_id)
+        if record is None:
+            raise UnknownImage(f"There is no image '{image_id}'. Ask for the list of images again.")
+        record.image.info.update(info)
+        if self._write_later is None:
+            # Not a daemon: a server that ends in good order waits for it.
+            self._write_later = threading.Timer(WRITE_WITHIN_S, self._write_notes)
+            self._write_later.start()
+
+    @locked
+    def _write_notes(self) -> None:
+        self._write_later = None
+        if Path(self._datastore_path).is_dir():  # else the studies were taken away, and the notes with them
+            self._update_datastore_file()
+
     remove_image = locked(LocalDatastore.remove_image)
-    update_image_info = locked(LocalDatastore.update_image_info)
     update_label_info = locked(LocalDatastore.update_label_info)
     refresh = locked(LocalDatastore.refresh)
     list_images = locked(LocalDatastore.list_images)
