@@ -9,8 +9,6 @@ import pytest
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from slicecast.errors import UnknownImage
-
 
 def label_file(folder: Path, content: bytes, extension: str = ".nii.gz") -> str:
     file = folder / f"upload{extension}"
@@ -168,8 +166,9 @@ def test_notes_about_images_are_written_soon_and_together(store, studies):
 
 
 def test_a_note_about_no_image_is_refused(store):
-    with pytest.raises(UnknownImage, match="no image 'third'"):
+    with pytest.raises(HTTPException, match="no image 'third'") as caught:
         store.update_image_info("third", {})
+    assert caught.value.status_code == 404
 
 
 def test_an_index_replaced_by_another_process_is_read(open_store, studies):
