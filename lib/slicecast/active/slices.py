@@ -18,7 +18,7 @@ __all__ = ["DEFAULT", "STRATEGIES", "SliceChoice", "SliceEvidence", "SlicePolicy
 
 SliceStrategy = Callable[[SliceEvidence, SlicePolicy], SliceChoice]
 
-DEFAULT = "value"
+DEFAULT = "strided"
 
 ALIKE, JUMP_SHARE = 0.8, 0.4
 """Passes below this Dice, and neighbours' areas beyond this change, are named as what is striking."""
