@@ -204,6 +204,6 @@ NOTES = """## Reading the numbers
 * Differences are paired: same cases, same seeds. Intervals of campaigns draw seeds and test cases independently.
 * A robot is more consistent than any person, also the noisy one: its outlines wander by one or two pixels, its clicks
   slip by about one, and 7 % of them have the wrong sign.
-* Painting takes nearly all of the annotator's time, so to halve or double it stretches the axis of *Both together* and leaves
-  its order alone.
+* Painting takes nearly all of the annotator's time, so to halve or double it stretches the axis of *Both
+  together* and leaves its order alone.
 * The bundled model is small and zero-shot on all real scans; with better weights other strategies may win."""
