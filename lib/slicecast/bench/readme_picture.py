@@ -118,8 +118,8 @@ def _explain(figure: Figure, shot: Shot) -> None:
 
 
 def main(
-    case: Annotated[str, typer.Option(help="A case of the sample data.")] = "mr_brain_b",
-    structure: Annotated[str, typer.Option(help="One of its structures.")] = "cerebellum",
+    case: Annotated[str, typer.Option(help="A case of the sample data.")] = "ct_abdomen_a",
+    structure: Annotated[str, typer.Option(help="One of its structures.")] = "kidney_left",
     model: Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")] = "",
     output: Annotated[Path, typer.Option(help="The picture.")] = REPOSITORY / "docs" / "images" / "overview.png",
 ) -> None:
