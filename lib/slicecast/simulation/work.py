@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import joblib
 import torch
+from joblib import Parallel, delayed
 
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import SlicePredictor
@@ -130,12 +130,15 @@ def _one(job: Job) -> tuple[int, Any]:
     number, task, setup = job
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    logging.getLogger("slicecast").setLevel(logging.ERROR)
+    ours = logging.getLogger("slicecast")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
     try:
         service = SegmentService(predictor=_predictor(setup), settings=QUIET)
         return number, json.loads(json.dumps(task.run(service)))
     finally:
         torch.set_num_threads(threads)
+        ours.setLevel(level)
 
 
 @cache
@@ -153,8 +156,8 @@ def _work_off(jobs: Sequence[Job], crew: Crew) -> Iterator[tuple[int, Any]]:
     if crew.ray:
         yield from _with_ray(jobs, crew)
         return
-    parallel = joblib.Parallel(n_jobs=crew.jobs, return_as="generator_unordered", batch_size=1)
-    yield from parallel(joblib.delayed(_one)(job) for job in jobs)
+    parallel = Parallel(n_jobs=crew.jobs, return_as="generator_unordered", batch_size=1)
+    yield from parallel(delayed(_one)(job) for job in jobs)
 
 
 def _with_ray(jobs: Sequence[Job], crew: Crew) -> Iterator[tuple[int, Any]]:
