@@ -116,6 +116,7 @@ class IdleEncoder:
             for place in wish.places:
                 if self._wishes and not self._quiet():
                     self._wishes.appendleft(lambda: wish)
+                    self._wait_until_quiet()  # or two wishes take turns without a pause, while somebody waits
                     return
                 if tracker.key(*place) not in self._cache:
                     self._wait_until_quiet()
