@@ -26,17 +26,17 @@ run: install ## start the labelling server (STUDIES=folder PORT=8000 HOST=127.0.
 	$(BIN)/slicecast serve --studies "$(STUDIES)" --host "$(HOST)" --port "$(PORT)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 demo: install ## prove the whole way headless: server, clicks, labels, Dice; writes build/demo/
-	$(BIN)/python -m slicecast.bench.demo $(ARGS)
+	$(BIN)/python -m slicecast.demo.demo $(ARGS)
 
 results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/accuracy.md
-	$(BIN)/python benchmarks/results.py $(ARGS)
+	$(BIN)/python -m slicecast_lab.benchmarks.results $(ARGS)
 
 simulate: install ## simulate campaigns: which slice, which volume next (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/active-learning.md
-	$(BIN)/python benchmarks/simulation.py $(ARGS)
+	$(BIN)/python -m slicecast_lab.benchmarks.simulation $(ARGS)
 
 bench: install ## measure seconds and memory of clicks, against MONAI Label's own task too (ARGS=--quick); about a quarter of an hour
-	$(BIN)/python benchmarks/cost.py
-	$(BIN)/python benchmarks/interaction.py $(ARGS)
+	$(BIN)/python -m slicecast_lab.benchmarks.cost
+	$(BIN)/python -m slicecast_lab.benchmarks.interaction $(ARGS)
 
 test: install ## every test that needs no network, GPU, browser or outside data
 	$(PYTEST) $(ARGS)

@@ -13,9 +13,9 @@ import pydicom
 import SimpleITK as sitk
 from labelserver import ROOT, copy_app
 
-from slicecast.bench.sample_data import DICOM_CASE, write_dicom_series
-from slicecast.bench.server_process import free_port, running_server, serving
+from slicecast.demo.server_process import free_port, running_server, serving
 from slicecast.volume import Geometry, read_volume
+from slicecast_lab.generated.sample_data import DICOM_CASE, write_dicom_series
 
 SAMPLES = ROOT / "sample-data"
 PICTURES = ROOT / "build" / "browser"

@@ -11,7 +11,7 @@ import yaml
 
 from slicecast import config, errors
 from slicecast.cli import main
-from slicecast.service.status import http_status
+from slicecast.inference.status import http_status
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

@@ -16,16 +16,16 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 import slicecast
-from slicecast.monai import app as behaviour
-from slicecast.monai.selection.ahead import AheadScoring, ahead_strategies
-from slicecast.monai.selection.scoring import ConfidenceScoring
-from slicecast.monai.selection.strategies import strategies
-from slicecast.monai.tasks.infer import segment_tasks
+from slicecast.inference.limits import request_limits
+from slicecast.inference.queue import DeviceQueue
+from slicecast.inference.segment import SegmentService
+from slicecast.inference.studies import Studies
+from slicecast.labelling import app as behaviour
+from slicecast.labelling.selection.ahead import AheadScoring, ahead_strategies
+from slicecast.labelling.selection.scoring import ConfidenceScoring
+from slicecast.labelling.selection.strategies import strategies
+from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
-from slicecast.service.limits import request_limits
-from slicecast.service.queue import DeviceQueue
-from slicecast.service.segment import SegmentService
-from slicecast.service.studies import Studies
 from slicecast.volume import read_volume
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from slicecast.inference.picture import draw_result
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
-from slicecast.service.picture import draw_result
-from slicecast.service.segment import SegmentRequest, SegmentService
 from slicecast.volume import read_volume
 
 HERE = Path(__file__).resolve().parent

@@ -9,9 +9,9 @@ import typing
 if typing.TYPE_CHECKING:
     from slicecast.engine.options import EngineOptions
     from slicecast.errors import SlicecastError
+    from slicecast.inference.api import segment
+    from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
     from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
-    from slicecast.service.api import segment
-    from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
     from slicecast.volume import Geometry, Volume, read_volume, write_mask
 
 __version__ = "0.1.0"
@@ -40,8 +40,8 @@ _HOMES = {
     "slicecast.engine.options": ("EngineOptions",),
     "slicecast.errors": ("SlicecastError",),
     "slicecast.prompts": ("Absent", "Box", "MaskPrompt", "ObjectPrompts", "Point", "PromptSet"),
-    "slicecast.service.api": ("segment",),
-    "slicecast.service.segment": ("SegmentRequest", "SegmentResult", "SegmentService"),
+    "slicecast.inference.api": ("segment",),
+    "slicecast.inference.segment": ("SegmentRequest", "SegmentResult", "SegmentService"),
     "slicecast.volume": ("Geometry", "Volume", "read_volume", "write_mask"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

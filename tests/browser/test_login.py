@@ -8,9 +8,9 @@ from clinic import CLINIC, LABELS, PICTURES, Place, dice, inside, served_uids, t
 from labelserver import copy_app
 from viewer import WAIT_MS, Viewer
 
-from slicecast.bench.sample_data import DICOM_CASE
-from slicecast.bench.server_process import serving
-from slicecast.service.users import Users
+from slicecast.demo.server_process import serving
+from slicecast.server.users import Users
+from slicecast_lab.generated.sample_data import DICOM_CASE
 
 pytestmark = pytest.mark.browser
 

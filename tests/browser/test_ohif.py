@@ -23,7 +23,7 @@ from clinic import (
 from labelserver import read_mask
 from viewer import Viewer
 
-from slicecast.bench.sample_data import DICOM_CASE
+from slicecast_lab.generated.sample_data import DICOM_CASE
 
 pytestmark = pytest.mark.browser
 

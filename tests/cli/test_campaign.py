@@ -9,9 +9,9 @@ from labelserver import write_studies
 from typer.testing import CliRunner
 
 from slicecast.cli.main import app
-from slicecast.monai.campaign.desk import open_desk
-from slicecast.monai.store.studies import StudiesDatastore
-from slicecast.service.caller import Caller, calling
+from slicecast.inference.caller import Caller, calling
+from slicecast.labelling.campaign.desk import open_desk
+from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import Volume, write_volume
 
 

@@ -5,10 +5,10 @@ from builders import ball, scan
 from typer.testing import CliRunner
 
 from slicecast.cli.main import app
+from slicecast.inference.segment import SegmentService
+from slicecast.inference.session_state import Said
+from slicecast.inference.sessions import Sessions
 from slicecast.prompts import Point
-from slicecast.service.segment import SegmentService
-from slicecast.service.session_state import Said
-from slicecast.service.sessions import Sessions
 from slicecast.volume import read_volume, write_volume
 
 

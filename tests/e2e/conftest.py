@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from labelserver import copy_app, write_studies
 
-from slicecast.bench.server_process import RunningServer, serving
+from slicecast.demo.server_process import RunningServer, serving
 
 
 @pytest.fixture(autouse=True)

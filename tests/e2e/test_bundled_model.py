@@ -2,12 +2,12 @@
 
 import pytest
 
-from slicecast.evaluation.promote import FLOOR_CASES, PROMPTS, dice_by_prompt, sample_cases
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.weights import load_state_dict
-from slicecast.training.batches import BatchSpec
-from slicecast.training.validate import make_validator
+from slicecast_lab.evaluation.promote import FLOOR_CASES, PROMPTS, dice_by_prompt, sample_cases
+from slicecast_lab.generated.batches import BatchSpec
+from slicecast_lab.training.validate import make_validator
 
 
 @pytest.fixture(scope="module")

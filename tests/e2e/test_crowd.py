@@ -18,10 +18,10 @@ import yaml
 from labelserver import copy_app
 from prometheus_client.parser import text_string_to_metric_families
 
-from slicecast.bench.crowd import ANSWER_LIMIT_S as WAIT_S
-from slicecast.bench.crowd import SessionClient, centre, write_pipes
-from slicecast.bench.server_process import serving
 from slicecast.config import project_dir
+from slicecast.demo.server_process import serving
+from slicecast_lab.bench.crowd import ANSWER_LIMIT_S as WAIT_S
+from slicecast_lab.bench.crowd import SessionClient, centre, write_pipes
 
 SLICES = 120
 SOAK_S = float(os.environ.get("SOAK_S", "60"))

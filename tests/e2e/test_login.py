@@ -9,8 +9,8 @@ from labelserver import copy_app, write_studies
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
-from slicecast.bench.server_process import serving
-from slicecast.service.users import Users
+from slicecast.demo.server_process import serving
+from slicecast.server.users import Users
 
 # MONAI Label's client never closes its sockets
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

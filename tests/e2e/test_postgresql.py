@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from slicecast.bench.server_process import free_port
 from slicecast.campaign.campaign import Campaign
 from slicecast.campaign.choose import Choice, Rules
 from slicecast.campaign.events import Draft, Kind
 from slicecast.campaign.store import EventStore
+from slicecast.demo.server_process import free_port
 
 pytestmark = pytest.mark.slow
 

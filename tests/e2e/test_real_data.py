@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from slicecast.config import data_dir
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
-from slicecast.service.segment import SegmentRequest, SegmentService
 from slicecast.volume import Reorientation, read_volume
 
 pytestmark = pytest.mark.data

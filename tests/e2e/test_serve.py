@@ -18,7 +18,7 @@ from labelserver import write_studies
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
-from slicecast.bench.server_process import free_port, running_server
+from slicecast.demo.server_process import free_port, running_server
 
 # MONAI Label's client never closes its sockets
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

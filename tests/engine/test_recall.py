@@ -9,7 +9,7 @@ from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.recall import MOST_TIMES, box_of, boxed, drawn, learn_pages, recall
 from slicecast.engine.tracker import Tracker
-from slicecast.service.studies import open_study
+from slicecast.inference.studies import open_study
 from slicecast.volume import SliceAxis
 
 EXTENT = np.array([[0.0, 0.0, 0.0], [23.0, 19.0, 15.0]])

@@ -7,6 +7,7 @@ need torch, which takes seconds to import; the help line is read from the source
 
 import ast
 import importlib
+import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import slicecast
-from slicecast.errors import Cancelled, InputError, NotFound, SlicecastError
+from slicecast.errors import Cancelled, ConfigError, InputError, NotFound, SlicecastError
 
 EXIT_OK, EXIT_RESOURCE, EXIT_INPUT, EXIT_CANCELLED = 0, 1, 2, 130
 
@@ -33,20 +34,56 @@ slicecast segment scan.nii.gz -o spleen.nii.gz --point spleen=120,96,40
 slicecast serve --studies sample-data/studies"""
 
 
+PACKAGES = ("slicecast", "slicecast_lab")
+"""Where commands are looked for, in their folder `cli`; the laboratory may be absent."""
+
+LAB = "lab"
+"""The group of the laboratory's commands, which also go by their names alone."""
+
+LAB_HELP = "Measure the product and train its bundled model; also without `lab`."
+
+
 @cache
 def command_files() -> dict[str, Path]:
     """Return the file of each command by the command's name, sorted."""
-    files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
-    return {file.stem.replace("_", "-"): file for file in files if file != Path(__file__)}
+    return dict(sorted({**lab_command_files(), **_files_of(PACKAGES[0])}.items()))
+
+
+@cache
+def lab_command_files() -> dict[str, Path]:
+    """Return the file of each command of the laboratory; empty where it is not installed."""
+    return _files_of(PACKAGES[1])
+
+
+def _files_of(package: str) -> dict[str, Path]:
+    spec = importlib.util.find_spec(package)
+    folders = [Path(folder) / "cli" for folder in (spec and spec.submodule_search_locations) or ()]
+    files = sorted(file for folder in folders for file in folder.glob("[a-z]*.py") if file != Path(__file__))
+    return {file.stem.replace("_", "-"): file for file in files}
 
 
 def load_command(name: str) -> Any:
-    """Import a command and return it as the click command or group that Typer makes of it."""
-    module = importlib.import_module(f"slicecast.cli.{command_files()[name].stem}")
+    """Import a command and return it as the click command or group that Typer makes of it.
+
+    Raises:
+        ConfigError: a package that it needs is not installed.
+    """
+    file = command_files()[name]
+    try:
+        module = importlib.import_module(f"{file.parent.parent.name}.cli.{file.stem}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(_missing(name, error)) from error
     command = typer.main.get_command(module.app)
     command.name = name
     command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION_OPTIONS]
     return command
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> str:
+    return (
+        f"'slicecast {name}' needs the package {error.name}, which is not installed. "
+        "Install the laboratory: pip install 'slicecast[lab]'."
+    )
 
 
 class _Unloaded(TyperCommand):
@@ -56,15 +93,33 @@ class _Unloaded(TyperCommand):
         return load_command(str(self.name)).make_context(info_name, args, parent=parent, **extra)
 
 
-class _Commands(TyperGroup):
-    """The root: lists commands without importing them, and says errors in one sentence."""
+class _Group(TyperGroup):
+    """Lists commands without importing them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(command_files())
+        return list(self._files())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        file = command_files().get(cmd_name)
+        file = self._files().get(cmd_name)
         return file and _Unloaded(cmd_name, help=_first_docstring_line(file))
+
+    def _files(self) -> dict[str, Path]:
+        return lab_command_files()
+
+
+class _Commands(_Group):
+    """The root: also knows the laboratory as a group, and says errors in one sentence."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted([*self._files(), *([LAB] if lab_command_files() else [])])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name == LAB and lab_command_files():
+            return _Group(name=LAB, no_args_is_help=True, help=LAB_HELP)
+        return super().get_command(ctx, cmd_name)
+
+    def _files(self) -> dict[str, Path]:
+        return command_files()
 
     def invoke(self, ctx: Any) -> Any:
         try:

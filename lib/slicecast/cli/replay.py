@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from slicecast.errors import InputError
-from slicecast.service.replay import SessionLog, read_log, replay, stored_log, write_log
-from slicecast.service.segment import SegmentService
+from slicecast.inference.replay import SessionLog, read_log, replay, stored_log, write_log
+from slicecast.inference.segment import SegmentService
 from slicecast.volume import write_mask
 
 app = typer.Typer(add_completion=False)

@@ -11,10 +11,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from slicecast.active.slices import STRATEGIES
 from slicecast.errors import ConfigError
+from slicecast.inference.picture import draw_result
+from slicecast.inference.results import slice_counts, voxel_counts
+from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.prompts.words import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
-from slicecast.service.picture import draw_result
-from slicecast.service.results import slice_counts, voxel_counts
-from slicecast.service.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.volume import read_volume, write_mask
 
 app = typer.Typer(add_completion=False)

@@ -12,8 +12,8 @@ import typer
 from slicecast.config import users_file
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
-from slicecast.service.auth import auth_settings
-from slicecast.service.users import Users
+from slicecast.server.auth import auth_settings
+from slicecast.server.users import Users
 
 app = typer.Typer(add_completion=False)
 

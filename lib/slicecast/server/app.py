@@ -32,17 +32,18 @@ from monailabel.interfaces.utils.app import app_instance
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import slicecast
+from slicecast.inference.sessions import Sessions
 from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.errors import HANDLERS
-from slicecast.server.labelling.automatic import router as automatic_router
-from slicecast.server.labelling.checks import check_model, check_names, check_session, check_train
-from slicecast.server.labelling.dataset import router as dataset_router
-from slicecast.server.labelling.infer import SPARE_THREADS, infer_router
-from slicecast.server.labelling.labels import router as labels_router
-from slicecast.server.labelling.off_loop import off_loop
 from slicecast.server.landing import landing_page
 from slicecast.server.logs import router as logs_router
 from slicecast.server.metrics import CountRequests, Metrics
+from slicecast.server.monai.automatic import router as automatic_router
+from slicecast.server.monai.checks import check_model, check_names, check_session, check_train
+from slicecast.server.monai.dataset import router as dataset_router
+from slicecast.server.monai.infer import SPARE_THREADS, infer_router
+from slicecast.server.monai.labels import router as labels_router
+from slicecast.server.monai.off_loop import off_loop
 from slicecast.server.ohif.dicomweb import dicomweb_router
 from slicecast.server.ohif.proxy import proxy_lifespan
 from slicecast.server.ohif.proxy import router as proxy_router
@@ -54,7 +55,6 @@ from slicecast.server.security.secure import secure
 from slicecast.server.sessions.desk import Desk
 from slicecast.server.sessions.routes import router as sessions_router
 from slicecast.server.settings import server_settings
-from slicecast.service.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ own = APIRouter()
 DOCS_FILES = "/docs/files"
 
 SESSIONS_FOLDER = "sessions"
-"""In the app's folder: what annotators said; see `slicecast.service.sessions`."""
+"""In the app's folder: what annotators said; see `slicecast.inference.sessions`."""
 
 
 @own.get("/healthz", tags=["Others"])

@@ -15,7 +15,7 @@ from monailabel.interfaces.exception import (
 from starlette.exceptions import HTTPException
 
 from slicecast.errors import SlicecastError
-from slicecast.service.status import http_headers, http_status
+from slicecast.inference.status import http_headers, http_status
 
 
 async def answer_slicecast_error(request: Request, error: SlicecastError) -> JSONResponse:

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from slicecast.service.queue import FairQueue
-from slicecast.service.segment import SegmentService
+from slicecast.inference.queue import FairQueue
+from slicecast.inference.segment import SegmentService
 
 BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 

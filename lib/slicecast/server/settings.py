@@ -5,9 +5,9 @@ from functools import cache
 from typing import Any
 
 from slicecast.config import build, read_config
-from slicecast.service.auth import AuthSettings
-from slicecast.service.limits import RequestLimits, require_positive
-from slicecast.service.queue import QueueSettings
+from slicecast.inference.limits import RequestLimits, require_positive
+from slicecast.inference.queue import QueueSettings
+from slicecast.server.auth import AuthSettings
 
 FILE = "server.yaml"
 

@@ -4,11 +4,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from slicecast.training.batches import Batch
 from slicecast.training.losses import Loss, LossWeights, walk_loss
 from slicecast.training.walk import BOX, CLICK, MASK, Group, Plan, Prediction, walk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """N clips with their lanes as one table.
+
+    Args:
+        number: of the batch within the run.
+        images: (N * T, S, S) uint8.
+        frames: (L * N, T) int64, rows of `images` in each lane's walking order; L lanes a clip.
+        masks: (L * N, T, S, S) bool.
+    """
+
+    number: int
+    images: Tensor
+    frames: Tensor
+    masks: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from slicecast.server.security.access import PUBLIC, host_name, is_own_host, is_this_machine, needed
-from slicecast.service.users import Role
+from slicecast.server.users import Role
 
 
 @pytest.mark.parametrize(

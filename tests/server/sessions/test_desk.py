@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from monailabel.endpoints.user.auth import User
 
+from slicecast.inference.caller import Caller, calling
 from slicecast.server.sessions.desk import may_use, the_caller
-from slicecast.service.caller import Caller, calling
 
 ANNS = SimpleNamespace(owner="ann")
 

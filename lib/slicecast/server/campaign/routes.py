@@ -17,11 +17,11 @@ from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.campaign.state import Status
 from slicecast.errors import SlicecastError
+from slicecast.inference.caller import current_caller
+from slicecast.inference.status import http_status
+from slicecast.inference.strip import draw_strip
 from slicecast.server.campaign import view
 from slicecast.server.problems import COMMON, problems
-from slicecast.service.caller import current_caller
-from slicecast.service.status import http_status
-from slicecast.service.strip import draw_strip
 from slicecast.volume import read_volume
 
 PAGES = Path(__file__).parent / "pages"

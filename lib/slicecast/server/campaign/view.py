@@ -11,7 +11,7 @@ from slicecast.campaign.plots import draw_calibration, draw_learning_curve, draw
 from slicecast.campaign.state import Case, State, Status, Task
 from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
 from slicecast.errors import UnknownImage
-from slicecast.service.caller import Caller, current_caller
+from slicecast.inference.caller import Caller, current_caller
 
 ROWS = 25
 """Cases on one page."""

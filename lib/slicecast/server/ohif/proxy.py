@@ -20,9 +20,9 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
 from slicecast.errors import TooLarge
+from slicecast.inference.status import RETRY_AFTER_S
 from slicecast.server.problems import problems
 from slicecast.server.settings import ProxySettings
-from slicecast.service.status import RETRY_AFTER_S
 
 logger = logging.getLogger(__name__)
 

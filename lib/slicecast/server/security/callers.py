@@ -1,4 +1,4 @@
-"""Notes who asks, for the queue, sessions and the campaign: see `slicecast.service.caller`.
+"""Notes who asks, for the queue, sessions and the campaign: see `slicecast.inference.caller`.
 
 Where logins are on, whoever checks them puts `user` and `roles` into the request's state (an outer middleware) and
 they count before anything a client says of itself.
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from slicecast.service.caller import MAX_LENGTH, Caller, calling
+from slicecast.inference.caller import MAX_LENGTH, Caller, calling
 
 COOKIE = "slicecast_user"
 """Set by the page `/campaign/`; OHIF, from the same server, sends it with every request."""

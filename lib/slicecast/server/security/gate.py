@@ -18,11 +18,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slicecast.errors import SlicecastError
+from slicecast.server.auth import AuthSettings
 from slicecast.server.security.access import READ, is_address, is_own_host, is_this_machine, needed
 from slicecast.server.security.logins import Identity, Logins, Throttle
 from slicecast.server.security.oidc import Provider
-from slicecast.service.auth import AuthSettings
-from slicecast.service.users import Account, Role, Users
+from slicecast.server.users import Account, Role, Users
 
 COOKIE = "slicecast_login"
 IDENTITY = "slicecast.identity"

@@ -15,9 +15,9 @@ import jwt
 from jwt import PyJWK
 
 from slicecast.errors import ResourceError
+from slicecast.server.auth import AuthSettings
 from slicecast.server.security.logins import Identity
-from slicecast.service.auth import AuthSettings
-from slicecast.service.users import Role
+from slicecast.server.users import Role
 
 logger = logging.getLogger(__name__)
 

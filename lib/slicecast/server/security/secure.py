@@ -10,13 +10,13 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import get_current_user
 
 from slicecast.config import users_file
+from slicecast.server.auth import AuthSettings
 from slicecast.server.security.body import LimitBody
 from slicecast.server.security.gate import Access, Gate, current_user
 from slicecast.server.security.headers import SecurityHeaders
 from slicecast.server.security.strict import StrictJson
 from slicecast.server.settings import ServerSettings
-from slicecast.service.auth import AuthSettings
-from slicecast.service.users import Users
+from slicecast.server.users import Users
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ from monailabel.endpoints.user.auth import RBAC, User
 
 from slicecast.engine.said import Grid
 from slicecast.errors import TooMany
+from slicecast.inference.caller import Caller, current_caller
+from slicecast.inference.segment import SegmentService
+from slicecast.inference.session_state import SessionState
+from slicecast.inference.sessions import Sessions
 from slicecast.server.metrics import Metrics
 from slicecast.server.sessions.runs import Runs
 from slicecast.server.settings import SessionSettings
-from slicecast.service.caller import Caller, current_caller
-from slicecast.service.segment import SegmentService
-from slicecast.service.session_state import SessionState
-from slicecast.service.sessions import Sessions
-from slicecast.service.users import Role
+from slicecast.server.users import Role
 from slicecast.volume import SliceAxis
 
 

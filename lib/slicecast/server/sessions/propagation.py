@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
+from slicecast.inference.results import SliceUpdate
 from slicecast.server.sessions.desk import Desk
 from slicecast.server.sessions.models import ProgressEvent
 from slicecast.server.sessions.stream import Put
 from slicecast.server.sessions.views import slice_event, summary_event
-from slicecast.service.results import SliceUpdate
 
 PROGRESS_S = 0.25
 """Shortest time between two lines of progress."""

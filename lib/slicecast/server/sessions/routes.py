@@ -14,6 +14,7 @@ from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 
+from slicecast.inference.session_state import Propagated, Said, SessionState
 from slicecast.prompts import MaskPrompt
 from slicecast.server.problems import problems
 from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf, may_use
@@ -33,7 +34,6 @@ from slicecast.server.sessions.stream import NDJSON, stream_lines
 from slicecast.server.sessions.views import said, session_view
 from slicecast.server.uploads import received
 from slicecast.server.watch import while_wanted
-from slicecast.service.session_state import Propagated, Said, SessionState
 from slicecast.volume import read_volume, write_mask
 
 router = APIRouter(prefix="/slicecast/sessions", tags=["Sessions"])

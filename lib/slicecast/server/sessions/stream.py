@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from slicecast.errors import SlicecastError
+from slicecast.inference.status import http_status
 from slicecast.server.sessions.models import ErrorEvent
 from slicecast.server.watch import watch
-from slicecast.service.status import http_status
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,8 @@ from slicecast.engine.packed import PackedMask
 from slicecast.engine.said import Grid
 from slicecast.engine.session import Painted, Prompt
 from slicecast.errors import PromptError
+from slicecast.inference.results import SegmentResult, SliceUpdate
+from slicecast.inference.session_state import Propagated, Said, SessionState
 from slicecast.prompts import Absent, Box, Point
 from slicecast.server.sessions.models import (
     MAX_MASKS,
@@ -28,8 +30,6 @@ from slicecast.server.sessions.models import (
     StoppedView,
     SummaryEvent,
 )
-from slicecast.service.results import SegmentResult, SliceUpdate
-from slicecast.service.session_state import Propagated, Said, SessionState
 from slicecast.volume.rle import decode_rle, encode_rle
 
 

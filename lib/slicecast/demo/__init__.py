@@ -1,0 +1,1 @@
+"""`make demo`: the product proved headless on the sample data."""

@@ -1,0 +1,163 @@
+"""The whole way, headless: start the server, annotate the sample data through MONAI Label's client, look at the result.
+
+`python -m slicecast.demo.demo` prints a table, writes `build/demo/overview.png` and `results.json`, and exits with
+a status other than 0 when anything failed: the server, an answer, a stored label, the count of labelled images, or
+masks that are not worth having.
+"""
+
+import json
+import logging
+import shutil
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from monailabel.client import MONAILabelClient
+
+from slicecast.demo.annotator import Annotator, Case, ObjectRecord
+from slicecast.demo.overview import draw_overview
+from slicecast.demo.server_process import RunningServer, serving
+from slicecast.errors import ConfigError, SlicecastError
+from slicecast.volume import read_volume
+
+logger = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+MEAN_DICE_AT_LEAST = 0.3
+"""Below this the masks are noise: something is broken, whatever the model."""
+
+Done = list[tuple[Case, list[ObjectRecord]]]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleData:
+    """A folder with `studies/`, `truth/` and `dataset.json`."""
+
+    folder: Path
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The structures by value."""
+        return {value: name for name, value in self._described()["labels"].items() if value != 0}
+
+    def case(self, image_id: str) -> Case:
+        """Read an image and its truth."""
+        volume = read_volume(self.folder / "studies" / f"{image_id}.nii.gz")
+        truth = read_volume(self.folder / "truth" / f"{image_id}.nii.gz")
+        return Case(image_id, volume, truth.array, self.names)
+
+    def _described(self) -> dict[str, Any]:
+        file = self.folder / "dataset.json"
+        if not file.is_file():
+            command = "python -m slicecast_lab.generated.sample_data"
+            raise ConfigError(f"There is no {file}. Make the sample data: {command}.")
+        return json.loads(file.read_text(encoding="utf-8"))
+
+
+def run_demo(data: SampleData, *, output: Path, clicks: int, model: str = "") -> list[str]:
+    """Annotate a copy of the data through a real server; print, write, and return what went wrong."""
+    output.mkdir(parents=True, exist_ok=True)
+    options = ["--labels", ",".join(data.names.values()), *(["--model", model] if model else [])]
+    with tempfile.TemporaryDirectory(prefix="slicecast-demo-") as name:
+        work = Path(name)
+        studies = Path(shutil.copytree(data.folder / "studies", work / "studies"))
+        app = shutil.copytree(
+            REPOSITORY / "apps" / "sam2", work / "app", ignore=shutil.ignore_patterns("logs", "model", "cache")
+        )
+        with serving(studies, app=Path(app), log=output / "server.log", options=options) as server:
+            typer.echo(f"server at {server.url} after {server.start_s:.1f} s")
+            done, problems = _annotate(server, data, work, clicks)
+        problems += _labels_missing_on_disk(studies)
+    _report(done, output)
+    return problems + _too_bad(done)
+
+
+def _annotate(server: RunningServer, data: SampleData, work: Path, clicks: int) -> tuple[Done, list[str]]:
+    client = MONAILabelClient(server.url, tmpdir=str(work), client_id="demo")
+    info = client.info()
+    typer.echo(
+        f"{info['name']} {info['version']}: models {', '.join(info['models'])}; labels {', '.join(info['labels'])}"
+    )
+    done = Annotator(client, work, most_clicks=clicks).work(data.case)
+    status = client.info()["datastore"]
+    wanted = {"total": status["total"], "completed": status["total"]}
+    wrong = {key: status[key] for key in wanted} != wanted or status["total"] != len(done)
+    return done, [f"the server counts {status}, but {len(done)} images were submitted"] if wrong else []
+
+
+def _labels_missing_on_disk(studies: Path) -> list[str]:
+    missing = [
+        image.name for image in studies.glob("*.nii.gz") if not (studies / "labels" / "final" / image.name).is_file()
+    ]
+    return [f"no label was stored for {', '.join(missing)}"] if missing else []
+
+
+def _too_bad(done: Done) -> list[str]:
+    scores = [record.final_dice for _, records in done for record in records]
+    if not scores:
+        return ["nothing was annotated"]
+    mean = statistics.mean(scores)
+    return [f"the mean Dice {mean:.2f} is below {MEAN_DICE_AT_LEAST}"] if mean < MEAN_DICE_AT_LEAST else []
+
+
+def _report(done: Done, output: Path) -> None:
+    records = [record for _, records in done for record in records]
+    if not records:
+        return
+    typer.echo(_row("case", "structure", "clicks", "Dice after 1", "Dice", "s/click"))
+    for record in records:
+        seconds = f"{statistics.mean(record.seconds):.2f}"
+        first, last = f"{record.dice[0]:.3f}", f"{record.final_dice:.3f}"
+        typer.echo(_row(record.case, record.name, str(len(record.clicks)), first, last, seconds))
+    means = [statistics.mean(record.dice[place] for record in records) for place in (0, -1)]
+    clicks = sum(len(record.clicks) for record in records)
+    pace = statistics.mean(second for record in records for second in record.seconds)
+    typer.echo(
+        _row("all", f"{len(records)} structures", str(clicks), f"{means[0]:.3f}", f"{means[1]:.3f}", f"{pace:.2f}")
+    )
+    (output / "results.json").write_text(json.dumps([_as_json(record) for record in records], indent=1) + "\n")
+    typer.echo(f"picture: {draw_overview(done, output / 'overview.png')}")
+
+
+def _row(case: str, name: str, clicks: str, first: str, last: str, seconds: str) -> str:
+    return f"{case:<16} {name:<20} {clicks:>6} {first:>13} {last:>7} {seconds:>8}"
+
+
+def _as_json(record: ObjectRecord) -> dict[str, Any]:
+    return {
+        "case": record.case,
+        "structure": record.name,
+        "clicks": [[*click.index, click.positive] for click in record.clicks],
+        "dice": [round(value, 4) for value in record.dice],
+        "seconds": [round(value, 3) for value in record.seconds],
+    }
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with studies/, truth/ and dataset.json.")] = REPOSITORY
+    / "sample-data",
+    output: Annotated[Path, typer.Option(help="Folder for the picture and the numbers.")] = Path("build/demo"),
+    clicks: Annotated[int, typer.Option(min=1, help="At most so many clicks on a structure.")] = 5,
+    model: Annotated[str, typer.Option(help="A name of `slicecast models list`.")] = "",
+) -> None:
+    """Annotate the sample data through a real server, and prove that it worked."""
+    try:
+        problems = run_demo(SampleData(data), output=output, clicks=clicks, model=model)
+    except (SlicecastError, OSError) as error:
+        problems = [str(error)]
+    except Exception as error:  # the outermost boundary: MONAI Label's client raises its own, with the text in `msg`
+        logger.debug("the demo failed", exc_info=True)
+        problems = [f"{type(error).__name__}: {getattr(error, 'msg', error)}"]
+    for problem in problems:
+        typer.echo(f"FAILED: {problem}", err=True)
+    if problems:
+        sys.exit(1)
+    typer.echo("everything worked")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,99 @@
+"""The Python way in: one call from an image and some clicks to a mask."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from slicecast.engine.options import EngineOptions
+from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+
+UNNAMED = "object"
+"""Name of the only object when none is given."""
+
+Kind = TypeVar("Kind")
+IJK = tuple[int, int, int]
+Named = Mapping[str, Iterable[Kind]] | Iterable[Kind]
+"""Things by object name; without names they all belong to one object."""
+
+
+def segment(
+    image: str | Path,
+    *,
+    points: Named[IJK] | None = None,
+    negative: Named[IJK] | None = None,
+    boxes: Named[tuple[IJK, IJK]] | None = None,
+    masks: Named[np.ndarray | MaskPrompt] | None = None,
+    absent: Named[int] | None = None,
+    axis: str = "auto",
+    range: tuple[int, int] | None = None,
+    window: str = "auto",
+    options: EngineOptions | None = None,
+    slice_strategy: str = "",
+    service: SegmentService | None = None,
+) -> SegmentResult:
+    """Segment one or several objects of an image.
+
+    Each kind of prompt is a list, or a mapping from object names to lists. Indices are those of the stored
+    image, from 0.
+
+    Args:
+        image: file or DICOM folder.
+        points: voxels (i, j, k) on the object.
+        negative: voxels (i, j, k) beside it.
+        boxes: pairs of opposite corners (i, j, k), both included.
+        masks: painted slices, bool [k, j, i] on the image's grid.
+        absent: slices that do not show the object.
+        axis: ``auto``, ``axial``, ``coronal`` or ``sagittal``.
+        range: half-open, slices along the axis to stay within.
+        window: window's name, ``low:high`` or ``auto``.
+        options: settings of the engine.
+        slice_strategy: which slice is suggested next: ``mid``, ``strided``, ``worst``, ``disagree``, ``value`` or
+            ``extent``. Default: that of ``configs/engine.yaml``.
+        service: keeps model, images and encoded slices between calls. Default: a new one, with the default
+            model; pass your own when you ask more than once.
+
+    Raises:
+        SlicecastError: see :meth:`SegmentService.segment`.
+    """
+    prompts = collect_prompts(points=points, negative=negative, boxes=boxes, masks=masks, absent=absent)
+    request = SegmentRequest(
+        Path(image), prompts, axis, range, window, options=options or EngineOptions(), slice_strategy=slice_strategy
+    )
+    return (service or SegmentService()).segment(request)
+
+
+def collect_prompts(
+    *,
+    points: Named[IJK] | None = None,
+    negative: Named[IJK] | None = None,
+    boxes: Named[tuple[IJK, IJK]] | None = None,
+    masks: Named[np.ndarray | MaskPrompt] | None = None,
+    absent: Named[int] | None = None,
+) -> PromptSet:
+    """Gather prompts by object, in the order in which the names first appear.
+
+    Raises:
+        PromptError: there is nothing to start from, or a prompt is not what it should be.
+    """
+    found: dict[str, dict[str, list[Any]]] = {}
+
+    def add(field: str, given: Named | None, make: Callable[[Any], Any]) -> None:
+        for name, entries in _by_name(given).items():
+            found.setdefault(name, {}).setdefault(field, []).extend(map(make, entries))
+
+    add("points", points, Point)
+    add("points", negative, lambda ijk: Point(ijk, positive=False))
+    add("boxes", boxes, lambda corners: Box(*corners))
+    add("masks", masks, lambda mask: mask if isinstance(mask, MaskPrompt) else MaskPrompt(mask))
+    add("absent", absent, Absent)
+    fields = {name: {field: tuple(entries) for field, entries in kinds.items()} for name, kinds in found.items()}
+    return PromptSet(tuple(ObjectPrompts(name, **kinds) for name, kinds in fields.items()))
+
+
+def _by_name(given: Named | None) -> Mapping[str, Iterable]:
+    if given is None:
+        return {}
+    return given if isinstance(given, Mapping) else {UNNAMED: given}

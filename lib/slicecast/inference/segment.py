@@ -1,0 +1,224 @@
+"""Segment an image from prompts: what the command line, the app and the server call."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from slicecast.active.calibration import UNCALIBRATED
+from slicecast.config import home_dir
+from slicecast.engine.assemble import Track
+from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.frames import whole_view
+from slicecast.engine.memo import AnswerMemo
+from slicecast.engine.ports import SlicePredictor
+from slicecast.engine.propagate import segment
+from slicecast.engine.tracker import Progress, Tracker
+from slicecast.errors import OutOfMemory
+from slicecast.inference.advice import advise
+from slicecast.inference.idle import IdleEncoder, Wish, rest_of
+from slicecast.inference.outcome import Clock, teller, to_result, to_stored
+from slicecast.inference.queue import DeviceQueue
+from slicecast.inference.relief import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor
+from slicecast.inference.request import MAX_OBJECTS, SegmentRequest, place
+from slicecast.inference.results import NextSlice, OnSlice, SegmentResult, SliceConfidence
+from slicecast.inference.settings import MB, EngineSettings, engine_settings
+from slicecast.inference.studies import Studies
+from slicecast.inference.turns import SharedPredictor, Work
+from slicecast.models.sam2 import load_predictor
+from slicecast.models.weights import choose_model
+from slicecast.volume import choose_axis
+
+__all__ = ["MAX_OBJECTS", "NextSlice", "SegmentRequest", "SegmentResult", "SegmentService", "SliceConfidence"]
+
+EMBEDDINGS = "embeddings"
+"""Folder of encoded slices among the caches."""
+
+
+class SegmentService:
+    """Segments images; safe to share between threads, and without memory of earlier requests but caches.
+
+    Args:
+        model: name in the registry. Default: see ``slicecast.models.weights``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+        predictor: use this one instead of loading a model.
+        embedding_bytes: budget of encoded slices. Default: that of the settings.
+        settings: what is kept. Default: `configs/engine.yaml`.
+        fallback: makes the predictor for what the device has no memory for. Default: the same model on the CPU.
+        queue: orders the work of all users.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        device: str = "auto",
+        predictor: SlicePredictor | None = None,
+        embedding_bytes: int | None = None,
+        settings: EngineSettings | None = None,
+        fallback: Callable[[], SlicePredictor] | None = None,
+        queue: DeviceQueue | None = None,
+    ) -> None:
+        self._model = model
+        self._device = device
+        self.queue = queue or DeviceQueue()
+        self._guard = threading.Lock()
+        self._given = predictor is not None
+        self._predictor = None if predictor is None else SharedPredictor(predictor, self.queue)
+        self.studies = Studies()
+        self.settings = settings or engine_settings()
+        self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
+        self.memo = AnswerMemo(self.settings.answer_mb * MB)
+        self.idle = IdleEncoder(self.queue, self.cache, enabled=self.settings.idle_encode)
+        self.calibration = UNCALIBRATED  # what submitted labels taught; replaced as a whole, by whoever has them
+        self._fallback = fallback
+        self._last_resort: SharedPredictor | None = None
+
+    @property
+    def predictor(self) -> SharedPredictor:
+        """Return the model, loaded at first use.
+
+        Raises:
+            ResourceError: weights or device are missing.
+        """
+        with self._guard:
+            if self._predictor is None:
+                spec = choose_model(self._model)
+                loaded = load_predictor(spec, device=self._device, compiled=self.settings.compile)
+                self._predictor = SharedPredictor(loaded, self.queue)
+            if self.cache.tier is None and self.settings.disk_mb:
+                self.cache.tier = self._predictor.disk_tier(home_dir() / EMBEDDINGS, self.settings.disk_mb * MB)
+            return self._predictor
+
+    @property
+    def work(self) -> Work:
+        """What the model has done so far; nothing while it is not loaded."""
+        return Work() if self._predictor is None else self._predictor.work
+
+    @property
+    def model_name(self) -> str:
+        """Return the model's name in the registry, or the fingerprint of a predictor that was given.
+
+        Raises:
+            ResourceError: no model's weights are on this machine.
+        """
+        if self._given:
+            return self.predictor.fingerprint
+        return choose_model(self._model).name
+
+    def segment(
+        self,
+        request: SegmentRequest,
+        *,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        on_slice: OnSlice | None = None,
+        keep_partial: bool = False,
+        earlier: Mapping[str, Track] | None = None,
+        on_tracks: Callable[[Mapping[str, Track]], None] | None = None,
+    ) -> SegmentResult:
+        """Carry out a request.
+
+        Args:
+            progress: told after each batch of slices.
+            cancelled: asked before each step.
+            on_slice: told of every slice as soon as it is known, nearest to the prompted ones first.
+            keep_partial: a cancelled request answers with what was done, instead of raising.
+            earlier: tracks of an earlier result, for ``settle_slices``.
+            on_tracks: given this result's tracks.
+
+        Raises:
+            VolumeError: the image cannot be used.
+            PromptError: the prompts do not fit it.
+            ConfigError: unknown axis, window or model.
+            ResourceError: weights or device are missing.
+            Cancelled: the user stopped it, and wants no partial result.
+        """
+        work = _Work(request, progress, cancelled, on_slice, keep_partial, earlier, on_tracks)
+        try:
+            return self._carry_out(work, self.predictor)
+        except OutOfMemory:
+            other = self._other_device()
+            if other is None:
+                raise
+            result = self._carry_out(work, other)
+            return replace(result, warnings=(*result.warnings, ON_THE_CPU))
+
+    def prepare(self, image: Path, *, axis: str = "auto", window: str = "auto") -> None:
+        """Open an image that will be asked for next, and encode it, while nobody waits.
+
+        Only where ``idle.running()``: otherwise nothing happens. A model that zooms looks at the whole slice first.
+        """
+
+        def wish() -> Wish:
+            study = self.studies.open(image)
+            frames = study.frames(choose_axis(study.volume.geometry, axis), study.window(window))
+            view = whole_view(frames)
+            middle = sorted(range(frames.count), key=lambda n: abs(n - frames.count // 2))
+            return Wish(str(image), self.predictor, frames, [(n, view) for n in middle])
+
+        self.idle.wish(wish)
+
+    def release(self) -> None:
+        """Give back the memory of what was kept between requests."""
+        self.cache.clear()
+        self.memo.clear()
+        self.predictor.release()
+
+    def _carry_out(self, work: "_Work", predictor: SharedPredictor) -> SegmentResult:
+        request, clock = work.request, Clock()
+        study = self.studies.open(Path(request.image))
+        axis = choose_axis(study.volume.geometry, request.axis)
+        window = study.window(request.window)
+        prompts, limits = place(request, study.reorientation, axis)
+        clock.lap("read")
+        careful = CarefulPredictor(predictor, self.release)
+        tracker = Tracker(
+            careful,
+            study.frames(axis, window),
+            self.cache,
+            request.options,
+            work.progress or (lambda done, what: None),
+            work.cancelled or (lambda: False),
+            self.memo,
+            teller(work.on_slice, study, axis, prompts, clock),
+            work.keep_partial,
+        )
+        found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only, earlier=work.earlier)
+        if work.on_tracks is not None:
+            work.on_tracks(found.tracks)
+        if not request.slices_only and not found.partial:
+            wish = Wish(str(request.image), predictor, tracker.frames, rest_of(tracker.frames, found.tracks))
+            self.idle.wish(lambda: wish)
+        clock.lap("propagate")
+        mask = to_stored(found, study, axis)
+        strategy = request.slice_strategy or self.settings.slice_strategy
+        learnt = self.calibration.of_model(predictor.fingerprint)
+        advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=learnt)
+        clock.lap("post")
+        result = to_result(request, study, axis, window, found, advice, mask, clock.seconds(encode=tracker.encode_s))
+        return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if careful.relieved else result
+
+    def _other_device(self) -> SharedPredictor | None:
+        """Return the predictor for what the device has no memory for; None where there is no other."""
+        with self._guard:
+            if self._last_resort is None and self._predictor is not None:
+                make = self._fallback
+                if make is None and not self._given and not self._predictor.on_cpu:
+                    make = partial(load_predictor, choose_model(self._model), device="cpu")
+                self._last_resort = None if make is None else SharedPredictor(make(), self.queue, place="/fallback")
+            return self._last_resort
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One request, and whom to tell; see :meth:`SegmentService.segment`."""
+
+    request: SegmentRequest
+    progress: Progress | None
+    cancelled: Callable[[], bool] | None
+    on_slice: OnSlice | None
+    keep_partial: bool
+    earlier: Mapping[str, Track] | None
+    on_tracks: Callable[[Mapping[str, Track]], None] | None

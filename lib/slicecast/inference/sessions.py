@@ -1,0 +1,320 @@
+"""Sessions: what annotators said about images, kept on the disk, and the masks that follow from it.
+
+Every call reads the log, adds to it or carries it out; nothing of a session lives in memory but what can be computed
+again. A call returns once its record is on the disk.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from slicecast.engine.assemble import Track
+from slicecast.engine.lru import Lru
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.packed import PackedMask
+from slicecast.engine.said import Grid, items_of, painted, prompt_set
+from slicecast.engine.session import Accept, Edit, Item, Record, Redo, Reset, Session, Undo
+from slicecast.engine.tracker import Progress
+from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
+from slicecast.inference.results import OnSlice
+from slicecast.inference.segment import SegmentService
+from slicecast.inference.session_codec import decode_record, encode_record
+from slicecast.inference.session_state import Given, Propagated, SessionState, check_said, grid_of, request_of, state_of
+from slicecast.inference.session_store import SessionHeader, SessionStore
+from slicecast.inference.studies import Study
+from slicecast.prompts import MaskPrompt, PromptSet, to_slice_prompts
+from slicecast.volume import SliceAxis, choose_axis
+
+TRACK_BYTES = 1 << 28
+"""Of the results kept for sessions that may settle early (``settle_slices``)."""
+
+Items = list[tuple[str, Item]]
+"""Prompts of objects, as a log keeps them."""
+
+
+class Sessions:
+    """The sessions of one service; safe between threads.
+
+    Args:
+        service: carries them out.
+        folder: where they are kept.
+        clock: the time now, UTC.
+        new_id: a new session's id.
+    """
+
+    def __init__(
+        self,
+        service: SegmentService,
+        folder: Path,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        self._service = service
+        self._store = SessionStore(folder)
+        self._clock = clock
+        self._new_id = new_id
+        self._locks = _Locks()
+        self._tracks: Lru[Mapping[str, Track]] = Lru(TRACK_BYTES)
+
+    def open(
+        self,
+        image: Path,
+        *,
+        image_id: str,
+        axis: str = "auto",
+        window: str = "auto",
+        model: str | None = None,
+        options: EngineOptions | None = None,
+        owner: str = "",
+    ) -> SessionState:
+        """Open a session on an image.
+
+        Raises:
+            VolumeError: the image cannot be used.
+            ConfigError: unknown axis or window.
+            Conflict: this service runs another model.
+        """
+        study = self._service.studies.open(image)
+        study.window(window)
+        now = self._clock()
+        header = SessionHeader(
+            id=self._new_id(),
+            image_id=image_id,
+            image=image,
+            model=self._check_model(model),
+            axis=choose_axis(study.volume.geometry, axis).name.lower(),
+            window=window,
+            options=asdict(options or EngineOptions()),
+            owner=owner,
+            created_at=now,
+            used_at=now,
+        )
+        self._store.create(header)
+        return state_of(header, Session())
+
+    def state(self, session_id: str) -> SessionState:
+        """Return a session as it stands.
+
+        Raises:
+            UnknownSession: there is none of that id.
+            SessionClosed: it has ended.
+        """
+        return state_of(*self._read(session_id))
+
+    def list(self) -> tuple[SessionState, ...]:
+        """Return the sessions that are open, oldest first."""
+        return tuple(state_of(header, self._session(header.id)) for header in self._store.open_headers())
+
+    def close(self, session_id: str) -> None:
+        """End a session; its log is kept for replay."""
+        with self._locks.of(session_id):
+            self._read(session_id)
+            self._store.close(session_id, self._clock())
+        self._tracks.drop(session_id)
+
+    def add(self, session_id: str, prompts: Given, *, expected_revision: int | None = None) -> SessionState:
+        """Add prompts, in one edit.
+
+        Raises:
+            PromptError: they do not fit the image, or contradict what was said.
+            Conflict: the session is not at the expected revision.
+        """
+        return self._edit(session_id, lambda s, h: s.adding(self._items(h, prompts)), expected_revision)
+
+    def replace(self, session_id: str, prompts: Given, *, expected_revision: int | None = None) -> SessionState:
+        """Make these the prompts that count, in one edit; what was said already keeps its id and its place."""
+        return self._edit(session_id, lambda s, h: s.replacing(self._items(h, prompts)), expected_revision)
+
+    def remove(self, session_id: str, prompt_id: str, *, expected_revision: int | None = None) -> SessionState:
+        """Remove one prompt.
+
+        Raises:
+            NotFound: no prompt of that id counts now.
+        """
+        return self._edit(session_id, lambda s, h: s.removing(prompt_id), expected_revision)
+
+    def undo(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
+        """Take back the last edit that counts.
+
+        Raises:
+            Conflict: there is none.
+        """
+        return self._edit(session_id, lambda s, h: Undo(), expected_revision)
+
+    def redo(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
+        """Bring back the edit that was taken back last.
+
+        Raises:
+            Conflict: there is none.
+        """
+        return self._edit(session_id, lambda s, h: Redo(), expected_revision)
+
+    def reset(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
+        """Let nothing that was said count any more; an edit like any other."""
+        return self._edit(session_id, lambda s, h: Edit((Reset(),)), expected_revision)
+
+    def accept(
+        self, session_id: str, object: str, slices: Iterable[int], *, expected_revision: int | None = None
+    ) -> SessionState:
+        """Lock slices of an object as the session's result shows them now; nothing overwrites them.
+
+        Raises:
+            NotFound: the session has no such object.
+            PromptError: there are no such slices.
+        """
+        done = self.propagate(session_id)
+        header, _ = self._read(session_id)
+        if object not in done.result.labels:
+            raise NotFound(f"There is no object '{object}' in this session's result, so it cannot be accepted.")
+        mask, grid = done.result.mask == done.result.labels[object], self._grid(header)
+        count = grid.shape_kji[grid.along]
+        numbers = sorted(set(slices))
+        for number in numbers:
+            if not 0 <= number < count:
+                raise PromptError(f"There is no slice {number} to accept; slices run from 0 to {count - 1}.")
+        locked = Edit(tuple(Accept(object, n, PackedMask.of(grid.slice(mask, n))) for n in numbers))
+        expected = done.revision if expected_revision is None else expected_revision
+        return self._edit(session_id, lambda s, h: locked, expected)
+
+    def release(
+        self, session_id: str, object: str, slices: Iterable[int], *, expected_revision: int | None = None
+    ) -> SessionState:
+        """Unlock slices of an object.
+
+        Raises:
+            NotFound: one of them is not accepted.
+        """
+        return self._edit(session_id, lambda s, h: s.releasing(object, slices), expected_revision)
+
+    def propagate(
+        self,
+        session_id: str,
+        *,
+        on_slice: OnSlice | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        slice_strategy: str = "",
+    ) -> Propagated:
+        """Carry out what was said; only what changed since earlier requests is computed.
+
+        Args:
+            on_slice: told of every slice as soon as it is known, nearest to the prompted ones first.
+            cancelled: asked before each step; what was done by then comes back as a partial result.
+            slice_strategy: which slice is suggested next; empty for the server's own.
+
+        Raises:
+            PromptError: nothing was said yet to start from.
+        """
+        header, session = self._read(session_id)
+        prompts = prompt_set(session.content, self._grid(header))
+        if prompts is None:
+            raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
+        self._check_model(header.model)
+        request = replace(request_of(header, prompts), slice_strategy=slice_strategy)
+        fast = request.options.settle_slices > 0
+        result = self._service.segment(
+            request,
+            progress=progress,
+            cancelled=cancelled,
+            on_slice=on_slice,
+            keep_partial=True,
+            earlier=self._tracks.find([session_id]).get(session_id) if fast else None,
+            on_tracks=(lambda tracks: self._keep(session_id, tracks)) if fast else None,
+        )
+        self._store.touch(session_id, self._clock())
+        return Propagated(session.revision, result)
+
+    def _keep(self, session_id: str, tracks: Mapping[str, Track]) -> None:
+        """Keep a result's tracks for the next run of a session that may settle early."""
+        size = sum(a.logits.nbytes for track in tracks.values() for walk in track.walks for a in walk.answers.values())
+        self._tracks.drop(session_id)
+        self._tracks.keep(session_id, tracks, nbytes=size)
+
+    def _edit(
+        self, session_id: str, make: Callable[[Session, SessionHeader], Record], expected: int | None
+    ) -> SessionState:
+        """Add a record that leads to a state which can be carried out."""
+        with self._locks.of(session_id):
+            header, session = self._read(session_id)
+            if expected is not None and expected != session.revision:
+                raise Conflict(
+                    f"The session is at revision {session.revision}, not {expected}: it was changed meanwhile. "
+                    "Read its state and try again."
+                )
+            record = make(session, header)
+            if isinstance(record, Edit) and not record.changes:
+                return state_of(header, session)
+            changed = session.then(record)
+            self._check(changed, header)
+            now = self._clock()
+            self._store.append(session_id, encode_record(record), number=session.revision, at=now)
+        return state_of(replace(header, used_at=now), changed)
+
+    def _check(self, session: Session, header: SessionHeader) -> None:
+        """Raise PromptError where the content does not fit the image or contradicts itself."""
+        study = self._study(header)
+        prompts = prompt_set(session.content, self._grid(header))
+        if prompts is not None:
+            to_slice_prompts(prompts, study.reorientation, SliceAxis[header.axis.upper()])
+
+    def _read(self, session_id: str) -> tuple[SessionHeader, Session]:
+        header = self._store.header(session_id)
+        if header.closed_at is not None:
+            raise SessionClosed(f"Session '{session_id}' was closed on {header.closed_at:%Y-%m-%d}. Open a new one.")
+        return header, self._session(session_id)
+
+    def _session(self, session_id: str) -> Session:
+        return Session.replay(map(decode_record, self._store.records(session_id)))
+
+    def _study(self, header: SessionHeader) -> Study:
+        return self._service.studies.open(header.image)
+
+    def _grid(self, header: SessionHeader) -> Grid:
+        return grid_of(self._study(header).reorientation, header.axis)
+
+    def _items(self, header: SessionHeader, given: Given) -> Items:
+        grid = self._grid(header)
+        if isinstance(given, PromptSet):
+            given.check(self._study(header).reorientation.source)
+            return items_of(given, grid)
+        items = [(s.object, painted(s.item, grid) if isinstance(s.item, MaskPrompt) else s.item) for s in given]
+        check_said(items, grid)
+        return items
+
+    def _check_model(self, name: str | None) -> str:
+        running = self._service.model_name
+        if name not in (None, running):
+            raise Conflict(
+                f"The session asks for the model '{name}'; this service runs '{running}'. Start it with that."
+            )
+        return running
+
+
+class _Locks:
+    """One lock a session, for as long as somebody holds it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._users: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Hold the lock of one session."""
+        with self._guard:
+            lock = self._locks.setdefault(name, threading.Lock())
+            self._users[name] += 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                self._users[name] -= 1
+                if not self._users[name]:
+                    del self._users[name], self._locks[name]

@@ -1,0 +1,311 @@
+"""What a MONAI Label app of ours does differently from `MONAILabelApp`.
+
+An app's main.py imports this module, not the class: MONAI Label would take the first class it finds there.
+
+Settings come as `--conf KEY VALUE`; see `AppConfig`.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from slicecast.active.calibration import Calibration
+from slicecast.active.settings import active_settings
+from slicecast.campaign.settings import FOLDER
+from slicecast.campaign.summary import seconds
+from slicecast.config import refuse_unknown_keys
+from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
+from slicecast.inference.segment import SegmentService
+from slicecast.labelling.campaign.desk import CampaignDesk, Leased, open_desk
+from slicecast.labelling.door import http_errors
+from slicecast.labelling.scoring.scout import Scout
+from slicecast.labelling.selection.ahead import SCORES, StudyCases, open_scout
+from slicecast.labelling.selection.scoring import ScoringQueue, record_result
+from slicecast.labelling.store.images import FoundImage, find_image
+from slicecast.labelling.store.pacs import open_pacs
+from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
+from slicecast.labelling.store.upload_sessions import SafeSessions
+from slicecast.labelling.tasks.answer import SIGNS
+from slicecast.labelling.tasks.carry import Carrier
+from slicecast.labelling.tasks.preannotation import preannotation
+from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
+
+logger = logging.getLogger(__name__)
+
+RANDOM = "random"
+"""The strategy that is chosen where nobody chooses."""
+DEFAULT_LABELS = ("object",)
+"""Offered when no label is configured: without any, OHIF has nothing to click for."""
+STOCK_KEYS = ("server_mode",)
+"""Settings that MONAI Label itself passes."""
+
+
+STUDY_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Files of the studies' folder that are images, and formats of labels; MONAI Label would list pictures and XML too."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig:
+    """The app's settings.
+
+    Args:
+        labels: names of the structures, in the order of the menus.
+        model: name in `configs/models.yaml`; None for the default.
+        device: auto, cpu, cuda, cuda:1, mps.
+        follow_links: list links in the studies that lead out of them.
+        strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`). Default: the
+            one of `configs/active.yaml`.
+        insecure: answer other machines although nobody logs in (see `slicecast.server.security.gate`).
+        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.labelling.tasks.carry`).
+    """
+
+    labels: tuple[str, ...] = DEFAULT_LABELS
+    model: str | None = None
+    device: str = "auto"
+    follow_links: bool = False
+    strategy: str = ""
+    insecure: bool = False
+    preannotate: bool = True
+
+    @classmethod
+    def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
+        """Read `--conf` pairs, which are text.
+
+        Raises:
+            ConfigError: a key is unknown, or a value impossible.
+        """
+        given = {key: str(value).strip() for key, value in (conf or {}).items()}
+        own = [field.name for field in fields(cls)]
+        refuse_unknown_keys(given, [*own, *STOCK_KEYS], where="--conf")
+        return cls(
+            labels=_labels(given.get("labels", "")),
+            model=given.get("model") or None,
+            device=given.get("device") or "auto",
+            follow_links=_switch("follow_links", given.get("follow_links", "false")),
+            strategy=given.get("strategy") or active_settings().strategy,
+            insecure=_switch("insecure", given.get("insecure", "false")),
+            preannotate=_switch("preannotate", given.get("preannotate", "true")),
+        )
+
+
+class AppBehaviour(MONAILabelApp):
+    """The base of our apps; set `self.config` before the constructor runs.
+
+    Errors leave as HTTP answers with text. Images are named by id, never by path. Scoring runs in a thread of this
+    process instead of a new process. Nothing is downloaded, and nothing written outside the studies and the app.
+    """
+
+    config: AppConfig
+    service: SegmentService
+    _strategies: dict[str, Strategy]
+
+    @cached_property
+    def desk(self) -> CampaignDesk:
+        """The campaign: beside the studies where they are a folder that may be written to, else beside the app."""
+        return open_desk(Path(self.studies) if self._local else self._cache, datastore=self.datastore)
+
+    @cached_property
+    def scout(self) -> Scout:
+        """What looks at the images while nobody works; those on a DICOM server it would have to fetch first."""
+        return open_scout(
+            self.service,
+            StudyCases(self.datastore, labels=self.config.labels, seconds=lambda: seconds(self.desk.campaign.state())),
+            folder=(Path(self.studies) if self._local else self._cache) / FOLDER / SCORES,
+            local=self._local,
+        )
+
+    def init_datastore(self) -> Datastore:
+        """Open the studies: a folder safely, a server as MONAI Label does."""
+        if self.studies.startswith(("http://", "https://")):
+            settings.MONAI_LABEL_DICOMWEB_CACHE_PATH = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or str(self._cache)
+            if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
+                return super().init_datastore()
+            return open_pacs(self.studies, Path(settings.MONAI_LABEL_DICOMWEB_CACHE_PATH))
+        return StudiesDatastore(
+            self.studies,
+            follow_links=self.config.follow_links,
+            extensions=[f"*{ending}" for ending in STUDY_ENDINGS],
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Describe the app; the background is among the labels, because Slicer offers no points for another."""
+        return {**super().info(), "labels": [*self.config.labels, BACKGROUND]}
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Answer an infer request; with `save_label` true, keep the mask under `label_tag` too."""
+        with http_errors():
+            store = datastore or self.datastore()
+            task = self._task(request.get("model"))
+            image = find_image(request, store, sessions=self._sessions_folder())
+            file, params = task({**copy.deepcopy(dict(request)), "image": str(image.path)})
+            if task.dimension == 3 and image.id is not None:
+                when_s, confidence = time.time(), params.get("mean_confidence")
+                record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
+                model = self.service.predictor.fingerprint
+                self.desk.remember(image.id, Path(file), request=request, params=params, model=model)
+            params.pop(SIGNS, None)
+            label = self._saved(store, image, file=file, request=request, params=params)
+        return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
+
+    def image_path(self, image_id: str) -> Path:
+        """Find the file or DICOM folder of an image of the studies.
+
+        Raises:
+            UnknownImage: there is none of that id.
+            InputError: it is a path.
+        """
+        found = find_image({"image": image_id}, self.datastore())
+        if found.id is None:
+            raise InputError(f"The image '{image_id}' is a path. Give the id of an image of the studies.")
+        return found.path
+
+    def preannotation(self, image_id: str) -> dict[str, Any]:
+        """Answer with an image's pre-annotation as `infer` does; without one with an empty mask.
+
+        Raises:
+            UnknownImage: there is no image of that id.
+        """
+        geometry = self.service.studies.open(self.image_path(image_id)).reorientation.source
+        return preannotation(self.datastore(), image_id, geometry=geometry, labels=self.config.labels)
+
+    def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Refuse: this app has no pathology model."""
+        with http_errors():
+            raise UnknownModel("This app has no model for whole-slide images. Use one of the models of /info/.")
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the next image; the answer's `chosen_by` names the strategy."""
+        with http_errors():
+            name = asked_strategy(request, own=self.config.strategy)
+            _known(name, self._strategies, "strategy")
+            sample = super().next_sample({**request, "strategy": name})
+            return {**sample, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
+
+    def own_strategy(self) -> Strategy:
+        """Return the campaign's own strategy, which leases nothing."""
+        strategy = self._strategies[self.config.strategy]
+        return strategy.chooser if isinstance(strategy, Leased) else strategy
+
+    def on_init_complete(self) -> None:
+        """Let every strategy lease what it chooses; refuse to start with one that does not exist.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        name = self.config.strategy
+        if self._strategies and name not in self._strategies:
+            raise ConfigError(f"--conf strategy is '{name}'. Choose one of {', '.join(self._strategies)}.")
+        self._strategies = {known: Leased(chooser, known, self.desk) for known, chooser in self._strategies.items()}
+        self.desk.recover()
+        self.desk.teach(self._learn)
+        super().on_init_complete()
+
+    def _learn(self, calibration: Calibration) -> None:
+        self.service.calibration = calibration
+
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
+        """Let a submitted label start pre-annotations of other images; a DICOM server would have to send them all."""
+        self.scout.wake()
+        if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
+            self._carrier.submit(image_id)
+        return {}
+
+    def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a scoring method now."""
+        with http_errors():
+            _known(request.get("method"), self._scoring_methods, "scoring method")
+            return super().scoring(request, datastore)
+
+    def async_scoring(self, method: str | None, params: Any = None) -> dict[str, Any]:
+        """Queue scoring methods in this process; MONAI Label would start a new one for every next sample."""
+        for name in [method] if method else list(self._scoring_methods):
+            self._scoring_queue.submit(name)
+        return {}
+
+    @property
+    def _local(self) -> bool:
+        """Whether the studies are a folder that may be written to."""
+        remote = self.studies.startswith(("http://", "https://"))
+        return not remote and not settings.MONAI_LABEL_DATASTORE_READ_ONLY
+
+    @property
+    def _cache(self) -> Path:
+        """Where uploads and downloads lie; MONAI Label would put them into the user's home."""
+        return Path(self.app_dir) / "cache"
+
+    @cached_property
+    def _scoring_queue(self) -> ScoringQueue:
+        return ScoringQueue(lambda name: self.scoring({"method": name}))
+
+    @cached_property
+    def _carrier(self) -> Carrier:
+        return Carrier(self.service, self.datastore(), self.config.labels)
+
+    def _download_dcmqi_tools(self) -> None:
+        """Download nothing: a hospital's server has no way out."""
+
+    def _load_sessions(self, load: bool = False) -> SafeSessions | None:
+        if not load:
+            return None
+        folder = settings.MONAI_LABEL_SESSION_PATH or str(self._cache / "sessions")
+        return SafeSessions(folder, settings.MONAI_LABEL_SESSION_EXPIRY)
+
+    def _sessions_folder(self) -> Path | None:
+        sessions = self.sessions()
+        return Path(sessions.store_path) if sessions is not None else None
+
+    def _task(self, model: Any) -> InferTask:
+        return _known(model, self._infers, "model", error=UnknownModel)
+
+    @staticmethod
+    def _saved(store: Datastore, image: FoundImage, *, file: str, request: Mapping[str, Any], params: Any) -> str:
+        if not (request.get("save_label") and image.id is not None):
+            return file
+        tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
+        return store.save_label(image.id, file, tag, {"model": request["model"], "params": params})
+
+
+def asked_strategy(request: Mapping[str, Any], *, own: str) -> str:
+    """Return the name of the strategy that a client means.
+
+    OHIF asks for `random` whatever its menu shows, and sends no `client_id`; from it, `random` means the server's own.
+    """
+    name = request.get("strategy") or RANDOM
+    return own if name == RANDOM and not request.get("client_id") else str(name)
+
+
+def _known(name: Any, known: Mapping[str, Any], what: str, *, error: type[NotFound] = NotFound) -> Any:
+    if name not in known:
+        raise error(f"There is no {what} '{name}'. Known: {', '.join(known) or 'none'}.")
+    return known[name]
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"--conf labels '{text}' names a label twice. Give each once.")
+    if len(names) > MAX_LABELS:
+        raise ConfigError(f"--conf labels names {len(names)} labels; a mask numbers at most {MAX_LABELS}. Name fewer.")
+    for name in RESERVED & set(names):
+        raise ConfigError(f"--conf labels: '{name}' cannot be a label, because requests use that word. Rename it.")
+    return tuple(names) or DEFAULT_LABELS
+
+
+def _switch(key: str, text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ConfigError(f"--conf {key} is '{text}'; write true or false.")
+    return words[text.lower()]

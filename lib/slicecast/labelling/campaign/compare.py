@@ -1,0 +1,70 @@
+"""How alike two labels of one image are, slice by slice and as a whole."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slicecast.errors import GeometryError
+from slicecast.volume import Reorientation, SliceAxis, SliceStack, Volume, canonicalise, read_volume
+from slicecast.volume.metrics import NSD_TOLERANCE_MM, dice, surface
+
+
+def compare_labels(found: Path, truth: Path, *, tolerance_mm: float = NSD_TOLERANCE_MM) -> dict[str, Any]:
+    """Compare two label files of the same image; returns JSON values.
+
+    Keys: dice (mean over the values, of everything where the two name them differently), by_value, nsd and hd95_mm
+    (of everything), tolerance_mm.
+
+    Raises:
+        GeometryError: they lie on different grids.
+        VolumeError: a file cannot be read.
+    """
+    first, second, _ = _on_one_grid(found, truth)
+    values = sorted(set(np.unique(first.array)) | set(np.unique(second.array)) - {0})
+    by_value = {str(int(v)): round(dice(first.array == v, second.array == v), 4) for v in values if v}
+    distances = surface(
+        first.array > 0, second.array > 0, spacing_kji=first.geometry.spacing_mm[::-1], tolerance=tolerance_mm
+    )
+    whole = dice(first.array > 0, second.array > 0)
+    return {
+        "dice": round(float(np.mean(list(by_value.values()))) if by_value else whole, 4),
+        "by_value": by_value,
+        "nsd": round(distances.nsd, 4),
+        "hd95_mm": None if distances.hd95 is None else round(distances.hd95, 3),
+        "tolerance_mm": tolerance_mm,
+    }
+
+
+def slice_truths(found: Path, truth: Path, *, signs: Mapping[str, Sequence[float]], axis: str) -> list[list[float]]:
+    """Append to each slice's signs the IoU that it turned out to have; 1 where both labels are empty.
+
+    Args:
+        signs: a row (`active/calibration`) by slice number, counted as stored along the axis, as in JSON.
+        axis: axial, coronal or sagittal.
+
+    Raises:
+        GeometryError: the labels lie on different grids.
+    """
+    first, second, turn = _on_one_grid(found, truth)
+    along = SliceAxis[axis.upper()]
+    stacks = [SliceStack(part.array, along) for part in (first, second)]
+    rows = []
+    for number in range(stacks[0].count):
+        row = signs.get(str(turn.to_source_slice(along, number)))
+        if row is not None:
+            mine, other = (stack.slice(number) > 0 for stack in stacks)
+            shared = dice(mine, other)
+            rows.append([*row, round(shared / (2 - shared), 4)])
+    return rows
+
+
+def _on_one_grid(first: Path, second: Path) -> tuple[Volume, Volume, Reorientation]:
+    """Read both in canonical orientation, whatever order each is stored in; and how the first one is stored."""
+    (one, turn), (other, _) = canonicalise(read_volume(first)), canonicalise(read_volume(second))
+    different = one.geometry.differences(other.geometry)
+    if different:
+        why = "; ".join(different)
+        raise GeometryError(f"{first.name} and {second.name} lie on different grids ({why}). Use the image's grid.")
+    return one, other, turn

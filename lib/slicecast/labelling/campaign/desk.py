@@ -1,0 +1,300 @@
+"""The campaign behind MONAI Label's contract: Next Sample leases, a click is a sign of life, a saved label an event.
+
+Who somebody is, in this order: the login; what the request says (`client_id`, else cookie or header); the holder of
+the case's lease, if it was taken from the same address; the address. What a nameless client holds yields to a named
+one at the same address.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from slicecast.active.calibration import Calibration
+from slicecast.campaign.campaign import Campaign
+from slicecast.campaign.choose import Choice
+from slicecast.campaign.gold import find_truth, keep_truth
+from slicecast.campaign.settings import FOLDER, campaign_settings
+from slicecast.campaign.state import Status, Task
+from slicecast.campaign.store import EventStore
+from slicecast.campaign.summary import calibration
+from slicecast.errors import SlicecastError
+from slicecast.inference.caller import current_caller
+from slicecast.labelling.campaign.compare import compare_labels, slice_truths
+from slicecast.labelling.campaign.drafts import Drafts
+from slicecast.labelling.campaign.prompt_log import prompts_of
+from slicecast.labelling.selection.candidates import Candidates
+from slicecast.labelling.store.datastore import SafeDatastore
+from slicecast.labelling.store.studies import dicom_names
+from slicecast.labelling.store.versions import FOLDER as VERSIONS
+from slicecast.labelling.tasks.answer import SIGNS
+
+logger = logging.getLogger(__name__)
+
+FINAL = DefaultLabelTag.FINAL.value
+
+NOBODY = "nobody"
+"""Who a call from inside the server is by."""
+
+
+class CampaignDesk:
+    """What the app and the web page do with a campaign.
+
+    Args:
+        campaign: who may do what.
+        datastore: the images and labels.
+        folder: of drafts and gold truths.
+    """
+
+    def __init__(self, campaign: Campaign, *, datastore: Callable[[], Datastore], folder: Path) -> None:
+        self.campaign = campaign
+        self.drafts = Drafts(folder / "drafts")
+        self._datastore = datastore
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compare")
+        self._pupil: Callable[[Calibration], None] = lambda calibration: None
+
+    def who(self, case: str | None = None, *, client_id: object = None) -> str:
+        """Name whoever is asking, as the module's text says."""
+        caller = current_caller()
+        named = caller.called(client_id)
+        if named is not None:
+            return named
+        lease = self.campaign.state().case(case).lease if case else None
+        if lease is not None and lease.address == caller.address and lease.live(self.campaign.now_s()):
+            return lease.who
+        return caller.address or NOBODY
+
+    def adopt(self, case: str, who: str) -> None:
+        """Hand back what a nameless client at the same address holds: it is the same machine, and most likely they."""
+        lease, address = self.campaign.state().case(case).lease, current_caller().address
+        if lease is not None and who != lease.who == lease.address == address:
+            self.campaign.release(case, lease.who)
+
+    def case_of(self, image: str) -> str:
+        """Return an image's case; a client may name an image by the UID of its DICOM series too."""
+        named = getattr(self._datastore(), "image_id", None)
+        return str(named(image)) if named else image
+
+    def sync(self) -> list[str]:
+        """Make every image a case, open those again whose final label was removed; return the images, sorted."""
+        store = self._datastore()
+        images, labelled = store.list_images(), set(store.get_labeled_images())
+        self.campaign.add({image: image in labelled for image in images})
+        if isinstance(store, SafeDatastore):  # another's list of labels may be hours old
+            self.campaign.reopen(set(images) - labelled)
+        return sorted(images)
+
+    def recover(self) -> list[str]:
+        """Record labels that were saved while nobody was looking, or just before a crash; return their cases."""
+        self.sync()
+        state, found = self.campaign.state(), []
+        for image in self._datastore().get_labeled_images():
+            case = state.case(image)
+            if case.status in (Status.OPEN, Status.REJECTED) and case.reading(Task.ANNOTATE) is None and not case.gold:
+                self.campaign.submitted(
+                    image, "server", {"tag": FINAL, "found": True, **self._fingerprint(image, FINAL)}
+                )
+                found.append(image)
+        return found
+
+    def next_sample(self, strategy: Strategy, name: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Lease the next case to whoever asks; None when nothing is left for them."""
+        images, store = self.sync(), self._datastore()
+        answers: dict[str, dict[str, Any]] = {}
+
+        def ranking(names: Sequence[str]) -> list[Choice]:
+            answer = strategy(request, Candidates(store, names))
+            if not answer:
+                return []
+            answers[answer["id"]] = dict(answer)
+            return [Choice(answer["id"], str(answer.get("reason", "")), _score(answer))]
+
+        who = self.who(client_id=request.get("client_id"))
+        address = current_caller().address
+        choice = self.campaign.next_case(who, available=images, ranking=ranking, strategy=name, address=address)
+        if choice is None:
+            return None
+        lease = {"holder": who, "seconds": self.campaign.rules.lease_s}
+        return {**answers.get(choice.case, {}), "id": choice.case, "reason": choice.reason, "lease": lease}
+
+    def queue(self, strategy: Strategy) -> list[Choice]:
+        """Return the open cases in the order of a strategy that can rank; else by name, without a reason."""
+        store = self._datastore()
+        present = set(store.list_images())
+        cases = self.campaign.state().cases.values()
+        names = sorted(c.name for c in cases if c.status is Status.OPEN and not c.gold and c.name in present)
+        rank = getattr(strategy, "rank", None)
+        return list(rank(names, Candidates(store, names))) if rank else [Choice(name, "") for name in names]
+
+    def remember(
+        self, image: str, mask: Path, *, request: Mapping[str, Any], params: Mapping[str, Any], model: str
+    ) -> None:
+        """Keep a model's answer as a draft, and record that it was given."""
+        self.sync()
+        case = self.case_of(image)
+        who = self.who(case, client_id=request.get("client_id"))
+        shown = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough", "objects")
+        keys = (*shown, "label_info", SIGNS)
+        answer = {key: params.get(key) for key in keys}
+        made = {"image": image, "when_s": self.campaign.now_s(), "task": request.get("model"), "model_hash": model}
+        self.drafts.keep(case, who, mask, {**answer, **made})
+        said = {"model": request.get("model"), "model_hash": model, "prompts": prompts_of(request)}
+        told = {key: answer[key] for key in ("mean_confidence", "axis", "next_slice")}
+        self.campaign.predicted(case, who, {**said, **told})
+
+    def save(
+        self, image: str, file: Path, *, tag: str, info: Mapping[str, Any], client_id: object = None
+    ) -> dict[str, str]:
+        """Save a label and record it; a second or a gold reading goes under a tag of its own.
+
+        Raises:
+            Conflict: somebody else holds the case; the label was not saved.
+        """
+        store = self._datastore()
+        if tag != FINAL:
+            return {"image": image, "label": store.save_label(image, str(file), tag, dict(info))}
+        self.sync()
+        case = self.case_of(image)
+        who = self.who(case, client_id=client_id or info.get("client_id"))
+        self.adopt(case, who)
+        task = self.campaign.task_of(case, who)
+        own_tag = FINAL if task is Task.ANNOTATE else f"{task}-{_plain(who)}"
+        label = store.save_label(image, str(file), own_tag, {**info, "user": who})
+        said = {key: info[key] for key in ("active_s", "model", "label_info") if info.get(key) is not None}
+        draft = self.drafts.find(case, who)
+        if draft is not None:
+            said = {"model": draft.record.get("task"), "model_hash": draft.record.get("model_hash"), **said}
+        data = {"tag": own_tag, **self._fingerprint(case, own_tag), **said}
+        self.campaign.submitted(case, who, data, task=task)
+        self._thread.submit(self._compare_all, case, who, task, own_tag)
+        return {"image": image, "label": label}
+
+    def submit_draft(self, case: str, who: str) -> dict[str, str]:
+        """Save a person's last result as their label.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: somebody else holds the case.
+        """
+        draft = self.drafts.require(case, who)
+        info = {"model": draft.record.get("task"), "label_info": draft.record.get("label_info") or []}
+        return self.save(draft.record["image"], draft.file, tag=FINAL, info=info, client_id=who)
+
+    def add_gold(self, case: str, truth: Path, who: str) -> None:
+        """Make a case a hidden gold one, with the label that is its truth.
+
+        Raises:
+            NotFound: there is no such case or file.
+        """
+        self.sync()
+        self.campaign.require(case)
+        self.campaign.add_gold(case, who, truth_sha256=keep_truth(self._folder, case, truth))
+
+    def final_label(self, case: str) -> Path | None:
+        """Return the file of a case's final label, or None."""
+        file = self._datastore().get_label_uri(case, FINAL)
+        return Path(file) if file else None
+
+    def study_uid(self, case: str) -> str | None:
+        """Return the DICOM study an image belongs to, or None."""
+        store = self._datastore()
+        names = dicom_names(store, case) or store.get_image_info(case)
+        uid = names.get("StudyInstanceUID")
+        return str(uid) if uid else None
+
+    def teach(self, pupil: Callable[[Calibration], None]) -> None:
+        """Tell somebody in the background what submitted labels say of the confidence, now and after each label."""
+        self._pupil = pupil
+        self._thread.submit(self._teach)
+
+    def wait(self) -> None:
+        """Return once all comparisons queued so far are done."""
+        self._thread.submit(lambda: None).result()
+
+    def _compare_all(self, case: str, who: str, task: Task, tag: str) -> None:
+        try:
+            label = Path(self._datastore().get_label_uri(case, tag))
+            self._compare_draft(case, who, label)
+            other = {Task.SECOND: self.final_label(case), Task.GOLD: find_truth(self._folder, case)}.get(task)
+            if other is not None:
+                self.campaign.compared(case, {"against": str(task), "who": who, **compare_labels(label, other)})
+        except SlicecastError as error:
+            logger.warning("The label of '%s' by %s was saved but could not be compared: %s", case, who, error)
+        except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
+            logger.exception("The label of '%s' by %s was saved but could not be compared", case, who)
+
+    def _compare_draft(self, case: str, who: str, label: Path) -> None:
+        """Compare with the model's first answer: the last one, submitted as it is, would be compared with itself."""
+        draft = self.drafts.first(case, who)
+        if draft is None:
+            return
+        signs, axis = draft.record.get(SIGNS) or {}, draft.record.get("axis")
+        truths = slice_truths(draft.file, label, signs=signs, axis=axis) if signs and axis else []
+        found = {"against": "draft", "who": who, **compare_labels(draft.file, label), "signs": truths}
+        found["model_hash"] = draft.record.get("model_hash")
+        self.campaign.compared(case, found)
+        self.drafts.forget_first(case, who)
+        self._teach()
+
+    def _teach(self) -> None:
+        self._pupil(calibration(self.campaign.state()))
+
+    def _fingerprint(self, case: str, tag: str) -> dict[str, Any]:
+        file = Path(self._datastore().get_label_uri(case, tag))
+        kept = list((file.parent.parent / VERSIONS / tag / case).glob("*.json"))
+        return {"sha256": _sha256(file), "version": len(kept) + 1}
+
+
+def open_desk(place: Path, *, datastore: Callable[[], Datastore]) -> CampaignDesk:
+    """Open the campaign that lies in `place`, or begin it.
+
+    Raises:
+        ConfigError: a setting of `configs/campaign.yaml` cannot be used.
+        ResourceError: the database cannot be opened.
+    """
+    settings, folder = campaign_settings(), place / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    campaign = Campaign(EventStore(settings.url(folder)), rules=settings.rules)
+    return CampaignDesk(campaign, datastore=datastore, folder=folder)
+
+
+class Leased(Strategy):
+    """A strategy whose answers are leased to whoever asked.
+
+    Args:
+        strategy: chooses.
+        name: of it.
+        desk: leases.
+    """
+
+    def __init__(self, strategy: Strategy, name: str, desk: CampaignDesk) -> None:
+        super().__init__(strategy.description)
+        self.chooser = strategy
+        self._name = name
+        self._desk = desk
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose a case and lease it; None when nothing is left."""
+        return self._desk.next_sample(self.chooser, self._name, request)
+
+
+def _score(answer: Mapping[str, Any]) -> float | None:
+    value = answer.get("confidence", answer.get("weight"))
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _plain(who: str) -> str:
+    """Make a tag's part of a name; different names stay different."""
+    return f"{re.sub(r'[^A-Za-z0-9]+', '-', who)[:40].strip('-')}-{hashlib.sha256(who.encode()).hexdigest()[:6]}"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

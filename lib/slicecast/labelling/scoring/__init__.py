@@ -1,0 +1,1 @@
+"""Scores volumes in the background, from a labelled case as the model's memory."""

@@ -1,0 +1,236 @@
+"""What the model makes of a volume that nobody has labelled: what it looks like, and how unsure it is of it.
+
+The automatic prompt comes from a labelled case, the support: three of its slices are the model's memory, and what they
+call up in the other volume is boxed (`slicecast.engine.recall`). Five passes start from those boxes
+(`slicecast.labelling.scoring.views`); their scores are worked out by `slicecast.active.uncertainty`.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.active.uncertainty import (
+    MARGIN_VOXELS,
+    bald_roi,
+    cycle_error,
+    disagreement,
+    entropy_roi,
+    object_entropy,
+)
+from slicecast.engine.confidence import slice_confidence
+from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.frames import whole_view
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.recall import Extent, Page, learn_pages, recall
+from slicecast.engine.tracker import Tracker
+from slicecast.inference.studies import Study
+from slicecast.inference.turns import SharedPredictor
+from slicecast.labelling.scoring.views import Boxes, View, look_from_all_sides, object_scores, region
+from slicecast.prompts.transfer import find_body
+from slicecast.volume import SliceAxis, SliceStack, choose_axis
+
+LOOKS = 8
+"""Slices of which a volume's looks are the mean."""
+
+PAGES = (0.25, 0.5, 0.75)
+"""Where along an object its support slices lie."""
+
+MAX_STRUCTURES = 4
+"""Structures that are scored; the smallest ones are, because they are lost first."""
+
+CACHE_BYTES = 1 << 27
+"""Of encoded slices: a volume is not looked at again."""
+
+QUICK = EngineOptions(zoom_rounds=0)
+"""Windows do not grow: a second walk costs twice, and the views are only compared with each other."""
+
+VERSION = 1
+"""Part of the name of what is kept; changes with the meaning of the scores."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Support:
+    """A labelled case as the model remembers it.
+
+    Args:
+        name: of the case.
+        pages: remembered slices of each structure.
+        truth: its label, bool [k, j, i] canonical, by structure.
+        study: its scan.
+        embedding: what it looks like.
+    """
+
+    name: str
+    pages: Mapping[str, list[Page]]
+    truth: Mapping[str, NDArray[np.bool_]]
+    study: Study
+    embedding: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VolumeScores:
+    """How unsure the model is of a volume.
+
+    Args:
+        scores: by name, the mean over the structures.
+        by_structure: the same of each structure.
+        support: the labelled case that the prompt came from.
+        seconds: that it took.
+        masks: what the jittered view found, bool [k, j, i] canonical, by structure.
+    """
+
+    scores: Mapping[str, float]
+    by_structure: Mapping[str, Mapping[str, float]]
+    support: str
+    seconds: float
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+class VolumeScorer:
+    """Looks at volumes; keeps nothing but a few encoded slices. For one thread.
+
+    Args:
+        predictor: the model; every call of it is a step in its queue.
+        options: of the engine. Default: QUICK.
+        cancelled: asked before each batch.
+        seed: of the chance that moves boxes.
+    """
+
+    def __init__(
+        self,
+        predictor: SharedPredictor,
+        *,
+        options: EngineOptions | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        seed: int = 0,
+    ) -> None:
+        self._predictor, self._options, self._cancelled = predictor, options or QUICK, cancelled
+        self._cache = EmbeddingCache(CACHE_BYTES)
+        self._seed = seed
+
+    def embed(self, study: Study) -> NDArray[np.float32] | None:
+        """Return what a volume looks like, (D,); None where the model cannot say.
+
+        Raises:
+            Cancelled: it is not wanted any more.
+        """
+        tracker = self.tracker(study, choose_axis(study.volume.geometry))
+        count = tracker.frames.count
+        numbers = sorted({int((n + 0.5) * count / LOOKS) for n in range(LOOKS)})
+        view = whole_view(tracker.frames)
+        pooled = self._predictor.pool(tracker.embed([(number, view) for number in numbers]))
+        return None if pooled is None else pooled.mean(axis=0)
+
+    def learn(self, name: str, study: Study, label: NDArray[np.integer], values: Mapping[str, int]) -> Support:
+        """Remember a labelled case.
+
+        Args:
+            label: whole numbers [k, j, i], canonical, on the scan's grid.
+            values: name of each structure to its number; 0 for everything that is labelled.
+
+        Raises:
+            Cancelled: it is not wanted any more.
+        """
+        truth = {key: label == value if value else label > 0 for key, value in values.items()}
+        sizes = {key: int(mask.sum()) for key, mask in truth.items() if mask.any()}
+        kept = sorted(sizes, key=lambda key: (sizes[key], key))[:MAX_STRUCTURES]
+        axis = choose_axis(study.volume.geometry)
+        tracker, extent = self.tracker(study, axis), extent_of(study, axis)
+        margin = self._options.zoom_margin
+        pages = {k: learn_pages(tracker, _slices(truth[k], axis), extent, margin=margin) for k in kept}
+        return Support(name, pages, {key: truth[key] for key in kept}, study, self.embed(study))
+
+    def prompt(self, study: Study, support: Support) -> dict[str, Boxes]:
+        """Return boxes of each structure of the support, by slice number.
+
+        Where the model finds nothing of a likely size, the box is put where the support has it.
+
+        Raises:
+            Cancelled: it is not wanted any more.
+        """
+        axis = choose_axis(support.study.volume.geometry)
+        tracker, extent = self.tracker(study, axis), extent_of(study, axis)
+        found = {name: recall(tracker, pages, extent) for name, pages in support.pages.items()}
+        return {name: {r.slice: r.box_xyxy for r in seen} for name, seen in found.items()}
+
+    def score(self, study: Study, support: Support) -> VolumeScores:
+        """Say how unsure the model is of a volume.
+
+        Raises:
+            Cancelled: it is not wanted any more.
+        """
+        start = time.perf_counter()
+        axes = self._axes(study, support)
+        rng = np.random.default_rng(_seed(self._seed, study.digest))
+        boxes = self.prompt(study, support)
+        across = self.tracker(study, axes[1]) if axes[1] != axes[0] else None
+        views = look_from_all_sides(self.tracker(study, axes[0]), across, boxes, axes=axes, rng=rng)
+        shape = study.volume.array.shape
+        masks = {name: own["jittered"].mask(shape) for name, own in views.items()}
+        scores = {name: _of_views(own, shape) for name, own in views.items()}
+        for name, own in scores.items():
+            own["cycle"] = self._cycle(study, support, name, masks[name])
+        mean = {key: float(np.mean([own[key] for own in scores.values()])) for key in next(iter(scores.values()))}
+        return VolumeScores(mean, scores, support.name, time.perf_counter() - start, masks)
+
+    def _cycle(self, study: Study, support: Support, name: str, mask: NDArray[np.bool_]) -> float:
+        """Carry what was found back to the support, and compare with its truth."""
+        axis = choose_axis(support.study.volume.geometry)
+        if not mask.any():
+            return 1.0
+        margin = self._options.zoom_margin
+        pages = learn_pages(self.tracker(study, axis), _slices(mask, axis), extent_of(study, axis), margin=margin)
+        back = recall(self.tracker(support.study, axis), pages, extent_of(support.study, axis))
+        truth = SliceStack(support.truth[name], axis)
+        return cycle_error([r.mask for r in back], [truth.slice(r.slice) for r in back])
+
+    def _axes(self, study: Study, support: Support) -> tuple[SliceAxis, SliceAxis]:
+        """Return the support's slice axis, and the one of the others with the thicker slices."""
+        first = choose_axis(support.study.volume.geometry)
+        geometry = study.volume.geometry
+        others = [axis for axis in SliceAxis if axis != first and geometry.size_ijk[axis] > 1]
+        return first, max(others, key=lambda axis: geometry.spacing_mm[axis], default=first)
+
+    def tracker(self, study: Study, axis: SliceAxis) -> Tracker:
+        """Return the surroundings of one propagation through a volume."""
+        frames = study.frames(axis, study.window("auto"))
+        return Tracker(self._predictor, frames, self._cache, self._options, cancelled=self._cancelled)
+
+
+def extent_of(study: Study, axis: SliceAxis) -> Extent:
+    """Return where the body lies in a volume's slices."""
+    body, geometry = find_body(study.volume), study.volume.geometry
+    corners = np.stack([geometry.world_to_index(body.low_mm), geometry.world_to_index(body.high_mm)])
+    order = [*axis.in_plane, int(axis)]
+    return np.sort(corners, axis=0)[:, order]
+
+
+def _slices(mask: NDArray[np.bool_], axis: SliceAxis) -> list[tuple[int, NDArray[np.bool_]]]:
+    """Return a few slices that show an object, with their masks."""
+    stack = SliceStack(mask, axis)
+    shown = np.flatnonzero(mask.any(axis=tuple(n for n in range(3) if n != 2 - axis)))
+    numbers = sorted({int(shown[round(share * (len(shown) - 1))]) for share in PAGES})
+    return [(number, np.ascontiguousarray(stack.slice(number))) for number in numbers]
+
+
+def _of_views(views: Mapping[str, View], shape: tuple[int, ...]) -> dict[str, float]:
+    """Work out the scores of one structure."""
+    masks = [view.mask(shape) for view in views.values()]
+    part = region(masks, margin=MARGIN_VOXELS)
+    probabilities = np.stack([view.probability(shape)[part] for view in views.values()])
+    sure = [slice_confidence(a) for a in views["jittered"].track.answers.values() if not a.prompted]
+    return {
+        "disagree": disagreement([mask[part] for mask in masks]),
+        "entropy_roi": entropy_roi(probabilities),
+        "bald_roi": bald_roi(probabilities),
+        "object_entropy": object_entropy(object_scores(views)),
+        "confidence": float(np.mean(sure)) if sure else 0.0,
+    }
+
+
+def _seed(seed: int, digest: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{digest}".encode(), digest_size=8).digest(), "big")

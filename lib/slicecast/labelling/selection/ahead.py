@@ -1,0 +1,170 @@
+"""Strategies whose orders are made ahead, in the background, and what the scout has to know of the studies.
+
+Next Sample takes the first candidate of an order that lies ready. Where none does yet it chooses by chance and says so.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from numpy.typing import NDArray
+
+from slicecast.active.settings import active_settings
+from slicecast.active.volumes import is_strategy
+from slicecast.campaign.choose import Choice
+from slicecast.errors import GeometryError
+from slicecast.inference.segment import SegmentService
+from slicecast.inference.studies import Study
+from slicecast.labelling.scoring.scout import Scout, Standing
+from slicecast.labelling.store.label_info import true_label_info
+from slicecast.labelling.tasks.request import number_labels
+from slicecast.volume import read_volume
+
+FINAL = DefaultLabelTag.FINAL.value
+
+ABOUT = {
+    "strat_random": "Random within groups of images that look alike",
+    "coverage": "Images that stand for most others first",
+    "disagree": "Images on which several passes of the model differ most",
+    "cycle": "Images from which the model finds back to a labelled one worst",
+    "entropy_roi": "Images with the most uncertain outlines",
+    "bald_roi": "Images whose outlines differ most between passes",
+    "auto": "Typical images first, then the model's doubts with one random pick in five",
+}
+
+SCORES = "scores"
+"""In the campaign's folder: what the scout found out."""
+
+
+class StudyCases:
+    """The studies as the scout sees them.
+
+    Args:
+        datastore: the images and labels.
+        labels: the app's, whose numbers an unnamed label has.
+        seconds: how long labelling took, of the cases that were timed.
+    """
+
+    def __init__(
+        self, datastore: Callable[[], Datastore], *, labels: Sequence[str], seconds: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._datastore, self._labels, self._seconds = datastore, tuple(labels), seconds
+
+    def labelled(self) -> Sequence[str]:
+        """Return the names of the images with a final label."""
+        return list(self._datastore().get_labeled_images())
+
+    def waiting(self) -> Sequence[str]:
+        """Return the names of the images without one."""
+        return list(self._datastore().get_unlabeled_images())
+
+    def image(self, name: str) -> Path:
+        """Return an image's file or folder."""
+        return Path(self._datastore().get_image_uri(name))
+
+    def label(self, name: str, study: Study) -> tuple[NDArray[np.integer], Mapping[str, int]]:
+        """Return a label in canonical orientation, and the number of each structure.
+
+        Raises:
+            VolumeError: it cannot be read.
+            GeometryError: it is not on its image's grid.
+        """
+        label = read_volume(self._datastore().get_label_uri(name, FINAL))
+        if study.reorientation.source.differences(label.geometry):
+            raise GeometryError(f"The label of '{name}' is not on its image's grid. Submit one that is.")
+        present = [int(value) for value in np.unique(label.array) if value]
+        return study.reorientation.to_canonical_array(label.array), self._values(name, present)
+
+    def _values(self, name: str, present: Sequence[int]) -> dict[str, int]:
+        told = true_label_info((self._datastore().get_label_info(name, FINAL) or {}).get("label_info"), present)
+        named = {entry["name"]: entry["idx"] for entry in told} or number_labels(self._labels, self._labels)
+        known = {key: value for key, value in named.items() if value in present}
+        return known or {f"label {value}": value for value in present}
+
+    def seconds(self) -> Mapping[str, float]:
+        """Return how long labelling took, of the cases that were timed."""
+        return self._seconds()
+
+
+class Ahead(Strategy):
+    """A strategy whose order is made in the background.
+
+    Args:
+        name: of the strategy, one of `slicecast.active.volumes`.
+        scout: makes the order.
+        otherwise: chooses while there is none.
+    """
+
+    def __init__(self, name: str, scout: Scout, *, otherwise: Strategy) -> None:
+        super().__init__(ABOUT.get(name, f"Images ordered by {name.replace('_', ' ')}"))
+        self._name, self._scout, self._otherwise = name, scout, otherwise
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose an image; None when all are labelled."""
+        standing = self._scout.standing(self._name)
+        left = set(datastore.get_unlabeled_images())
+        first = next((c for c in standing.choices if c.name in left), None) if standing else None
+        if first is None or standing is None:
+            chosen = self._otherwise(request, datastore)
+            return chosen and {**chosen, "reason": f"no order by {self._name} is ready yet: {chosen['reason']}"}
+        score = {} if first.score is None else {"score": first.score}
+        return {"id": first.name, **score, "reason": f"{first.reason} ({_seen(standing)})"}
+
+    def rank(self, names: Sequence[str], datastore: Datastore) -> list[Choice]:
+        """Order cases for the queue; those that the order does not hold come last."""
+        standing = self._scout.standing(self._name)
+        left = set(names)
+        known = [Choice(c.name, c.reason, c.score) for c in standing.choices if c.name in left] if standing else []
+        listed = {choice.case for choice in known}
+        return known + [Choice(name, "not in the order yet") for name in names if name not in listed]
+
+
+class AheadScoring(ScoringMethod):
+    """Writes what the scout knows into the images' info; nothing is computed in the call.
+
+    Args:
+        scout: looks in the background. A request that names a `strategy` lets it look for that one from now on.
+    """
+
+    def __init__(self, scout: Scout) -> None:
+        super().__init__("Scores of the images without a label, made in the background: disagree, cycle, entropy")
+        self._scout = scout
+        self._written: dict[str, Mapping[str, float]] = {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Write the scores that have changed; return all of them."""
+        strategy = request.get("strategy")
+        if isinstance(strategy, str) and is_strategy(strategy):
+            self._scout.standing(strategy)
+        left = set(datastore.get_unlabeled_images())
+        scores = {n: known.scores for n, known in self._scout.known().items() if known.scores and n in left}
+        for name, own in scores.items():
+            if self._written.get(name) is not own:
+                datastore.update_image_info(name, {"scores": dict(own)})
+                self._written[name] = own
+        return {name: dict(own) for name, own in scores.items()}
+
+
+def open_scout(service: SegmentService, cases: StudyCases, *, folder: Path, local: bool) -> Scout:
+    """Return what looks at the studies in the background, with the settings of `configs/active.yaml`.
+
+    Args:
+        local: the studies are a folder; others are not looked at.
+    """
+    chosen = active_settings()
+    return Scout(service, cases, settings=replace(chosen, background=chosen.background and local), folder=folder)
+
+
+def ahead_strategies(scout: Scout, known: Mapping[str, Strategy], *, own: str) -> dict[str, Strategy]:
+    """Return the strategies of `configs/active.yaml` and the campaign's own that are not known yet, by name."""
+    names = [name for name in dict.fromkeys((*active_settings().offered, own)) if name not in known]
+    return {name: Ahead(name, scout, otherwise=known["random"]) for name in names if is_strategy(name)}
+
+
+def _seen(standing: Standing) -> str:
+    return f"{standing.looked_at} of {len(standing.choices)} without a label were looked at, {standing.scored} scored"

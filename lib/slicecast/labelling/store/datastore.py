@@ -1,0 +1,245 @@
+"""MONAI Label's folder of images and labels, made safe: for threads, against crashes, and against foreign paths.
+
+What differs from `LocalDatastore`:
+* a saved label never destroys the one before it: that goes to `labels/versions/`;
+* labels and the index `datastore_v2.json` are replaced whole, so a crash leaves the old or the new one;
+* an index that cannot be read is put aside and rebuilt from the files;
+* ids and tags that would lead out of the folder are refused, links that do are not listed, nor are macOS' `._*`;
+* every method holds one lock, because the server works in threads and the folder's watcher is one too.
+"""
+
+import copy
+import filecmp
+import functools
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, LocalDatastore
+
+from slicecast.errors import Conflict, InputError, NotFound, UnknownImage
+from slicecast.labelling.door import http_errors
+from slicecast.labelling.store.label_info import with_true_label_info
+from slicecast.labelling.store.versions import FOLDER, keep_version, place_file, write_atomically
+
+logger = logging.getLogger(__name__)
+
+WRITE_WITHIN_S = 1.0
+"""Notes about images are written together; labels are written at once."""
+
+NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
+"""An id or tag is one file name, not a path."""
+
+
+def safe_name(name: str, what: str) -> str:
+    """Return `name` if it is a plain file name.
+
+    Raises:
+        InputError: it is empty, a path, hidden, or has control characters.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name.startswith("."):
+        raise InputError(f"The {what} {name!r} is not a plain name. Use one without slashes, not starting with a dot.")
+    return name
+
+
+def locked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method of the store hold the store's lock, and answer our own errors over HTTP."""
+
+    @functools.wraps(method)
+    def guarded(self: "SafeDatastore", *args: Any, **named: Any) -> Any:
+        with self._guard, http_errors():
+            return method(self, *args, **named)
+
+    return guarded
+
+
+class SafeDatastore(LocalDatastore):
+    """A `LocalDatastore` that loses nothing; see the module's text.
+
+    Args:
+        datastore_path: the studies.
+        follow_links: list links that lead out of the studies' folder.
+        clock: the time, for the names of versions.
+    """
+
+    def __init__(
+        self,
+        datastore_path: str,
+        *,
+        follow_links: bool = False,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        **options: Any,
+    ) -> None:
+        self._guard = threading.RLock()
+        self._write_later: threading.Timer | None = None
+        self._follow_links = follow_links
+        self._clock = clock
+        _set_aside_if_damaged(Path(datastore_path) / "datastore_v2.json", clock)
+        super().__init__(datastore_path, **options)
+        if options.get("auto_reload"):
+            self._handler.on_moved = self._on_moved
+
+    @locked
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Save a label; the one it replaces is kept as a version."""
+        record = self._datastore.objects.get(image_id)
+        if record is None:
+            raise UnknownImage(f"There is no image '{image_id}' to label. Ask for the list of images again.")
+        tag = _safe_tag(label_tag)
+        folder = Path(self._datastore.label_path(tag))
+        _, extension = self._to_id(Path(label_filename).name)
+        with FileLock(self._lock_file):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._keep(image_id, tag)
+            target = folder / self._filename(image_id, extension)
+            place_file(Path(label_filename), target)
+            self._remove_other_extension(image_id, tag, target)
+            told = with_true_label_info(label_info or {}, target)
+            info = {**told, "ts": int(self._clock().timestamp()), "name": target.name}
+            record.labels[tag] = DataModel(info=info, ext=extension)
+            self._update_datastore_file(lock=False)
+        return image_id
+
+    @locked
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label; it is kept as a version."""
+        tag = _safe_tag(label_tag)
+        self._keep(label_id, tag)
+        super().remove_label(label_id, tag)
+        self.refresh()
+
+    @locked
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Add an image; sent twice it is stored once. Another image of the same id would make its labels wrong."""
+        name = safe_name(image_id or self._to_id(Path(image_filename).name)[0], "image id")
+        present = self.get_image_uri(name)
+        if not present:
+            self._refuse_hidden(name, image_filename)
+            return super().add_image(name, image_filename, image_info)
+        if filecmp.cmp(present, image_filename, shallow=False):
+            return name
+        raise Conflict(f"There is already another image '{name}'. Choose another id, or remove that image first.")
+
+    def _refuse_hidden(self, name: str, image_filename: str) -> None:
+        """Refuse to write where something lies that is not listed: a link would lead the writing elsewhere."""
+        target = Path(self._datastore.image_path()) / self._filename(name, self._to_id(Path(image_filename).name)[1])
+        if target.is_symlink() or target.exists():
+            raise Conflict(f"The studies hold '{target.name}', which is not listed as an image. Choose another id.")
+
+    @locked
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """Pack the labelled images; there must be some."""
+        if not self.get_labeled_images():
+            raise NotFound("No image has a final label yet, so there is nothing to pack. Submit a label first.")
+        return super().get_dataset_archive(limit_cases)
+
+    @locked
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Return what is known of an image; cheap, because strategies ask it of every image."""
+        record = self._datastore.objects.get(image_id)
+        if record is None:
+            return {}
+        file = Path(self._datastore.image_path()) / self._filename(image_id, record.image.ext)
+        return {**copy.deepcopy(record.image.info), "path": str(file)}
+
+    @locked
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something of an image, such as when it was shown; the index follows within a second.
+
+        Written at once, each note would cost a whole index: a quarter of a second with ten thousand images.
+        """
+        record = self._datastore.objects.get(image_id)
+        if record is None:
+            raise UnknownImage(f"There is no image '{image_id}'. Ask for the list of images again.")
+        record.image.info.update(info)
+        if self._write_later is None:
+            # Not a daemon: a server that ends in good order waits for it.
+            self._write_later = threading.Timer(WRITE_WITHIN_S, self._write_notes)
+            self._write_later.start()
+
+    @locked
+    def _write_notes(self) -> None:
+        self._write_later = None
+        if Path(self._datastore_path).is_dir():  # else the studies were taken away, and the notes with them
+            self._update_datastore_file()
+
+    remove_image = locked(LocalDatastore.remove_image)
+    update_label_info = locked(LocalDatastore.update_label_info)
+    refresh = locked(LocalDatastore.refresh)
+    list_images = locked(LocalDatastore.list_images)
+    get_labeled_images = locked(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = locked(LocalDatastore.get_unlabeled_images)
+    datalist = locked(LocalDatastore.datalist)
+    status = locked(LocalDatastore.status)
+    json = locked(LocalDatastore.json)
+    _init_from_datastore_file = locked(LocalDatastore._init_from_datastore_file)
+
+    @locked
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        # On one line: with an indent Python's own encoder does it, which takes a second for ten thousand images.
+        content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), default=str)
+        if lock:
+            with FileLock(self._lock_file):
+                self._replace_index(content)
+        else:
+            self._replace_index(content)
+
+    def _replace_index(self, content: str) -> None:
+        write_atomically(Path(self._datastore_config_path), content.encode())
+        self._config_ts = Path(self._datastore_config_path).stat().st_mtime
+
+    def _on_moved(self, event: Any) -> None:
+        """Another process has replaced the index; our own writing is told apart by the time stamp."""
+        if event.dest_path == self._datastore_config_path:
+            self._init_from_datastore_file()
+
+    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
+        files = super()._list_files(path, patterns)
+        return {name: file for name, file in files.items() if self._is_ours(Path(path) / file)}
+
+    def _is_ours(self, file: Path) -> bool:
+        if file.name.startswith("."):
+            return False
+        if self._follow_links or file.resolve().parent == file.parent.resolve():
+            return True
+        logger.warning("%s leads to another folder and is not listed; start with --conf follow_links true", file)
+        return False
+
+    def _keep(self, image_id: str, tag: str) -> None:
+        label = self._datastore.label(image_id, tag)
+        if label is not None:
+            labels = Path(self._datastore.label_path(None))
+            current = labels / tag / self._filename(image_id, label.ext)
+            folder = labels / FOLDER / tag / image_id
+            keep_version(current, folder, extension=label.ext, info=label.info, now=self._clock())
+
+    def _remove_other_extension(self, image_id: str, tag: str, target: Path) -> None:
+        previous = self._datastore.label(image_id, tag)
+        if previous is not None and self._filename(image_id, previous.ext) != target.name:
+            target.with_name(self._filename(image_id, previous.ext)).unlink(missing_ok=True)
+
+
+def _safe_tag(tag: str) -> str:
+    plain = str(tag.value) if isinstance(tag, Enum) else tag
+    if safe_name(plain, "label tag") == FOLDER:
+        raise InputError(f"'{FOLDER}' holds earlier labels and cannot be a label tag. Choose another tag.")
+    return plain
+
+
+def _set_aside_if_damaged(index: Path, clock: Callable[[], datetime]) -> None:
+    """Move away an index that is no JSON (a server was killed while writing it), to be rebuilt from the files."""
+    if not index.is_file():
+        return
+    try:
+        json.loads(index.read_bytes())
+    except ValueError:
+        aside = index.with_name(f"{index.name}.damaged-{clock().strftime('%Y%m%dT%H%M%SZ')}")
+        index.replace(aside)
+        logger.warning("%s was damaged; it is now %s, and the list is rebuilt from the files", index, aside.name)

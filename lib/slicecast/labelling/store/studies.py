@@ -1,0 +1,258 @@
+"""The studies folder as MONAI Label sees it: files of one volume each, and DICOM series.
+
+A DICOM series is an image whose id is its SeriesInstanceUID, which is how OHIF names images. A volume's file keeps its
+name as id, and answers to the UID of the series as which it is served too; under that name its slices are in the order
+in which a viewer shows them (see `slicecast.dicom.convert`).
+"""
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import DataModel, ImageLabelModel
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from pydicom.dataset import Dataset
+
+from slicecast.dicom.catalogue import Catalogue
+from slicecast.dicom.labels import seg_of_label
+from slicecast.dicom.series import Series
+from slicecast.errors import InputError
+from slicecast.labelling.door import http_errors
+from slicecast.labelling.store.datastore import SafeDatastore, locked
+from slicecast.labelling.store.outbox import Outbox, Parcel
+from slicecast.labelling.store.stow import Outcome, Store
+from slicecast.labelling.store.versions import write_atomically
+from slicecast.volume import read_volume, write_volume
+from slicecast.volume.io import names_only
+from slicecast.volume.reorient import onto_grid
+
+logger = logging.getLogger(__name__)
+
+WORK = ".slicecast"
+"""Folder in the studies for what is derived from them; it may be deleted while the server is stopped."""
+SEGMENTATIONS = "segmentations"
+"""Folder in the studies for labels as DICOM SEG."""
+SERIES_EXTENSION = ""
+"""In MONAI Label's index, of an image that is a DICOM series and hence no file of its own."""
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+){2,}")
+
+
+class StudiesDatastore(SafeDatastore):
+    """A `SafeDatastore` that lists DICOM series too, and knows every image as DICOM: see `catalogue`."""
+
+    def __init__(self, datastore_path: str, *, follow_links: bool = False, **options: Any) -> None:
+        root = Path(datastore_path)
+        self._work = root / WORK
+        self.catalogue = Catalogue(
+            root, self._volume_files, self._work, skip=(root / "labels",), follow_links=follow_links
+        )
+        super().__init__(datastore_path, follow_links=follow_links, **options)
+        self.outbox = Outbox(self._work / "outbox", self._write_seg)
+        self._store = Store(root / SEGMENTATIONS, self._known_series, self._save_stored)
+        if self.outbox.waiting():
+            self.outbox.start()
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Save a label on its image's own grid; a final one becomes a DICOM SEG beside it, in the background."""
+        own = self.image_id(image_id)
+        with tempfile.TemporaryDirectory() as folder, http_errors():
+            file = self._on_own_grid(image_id, own, Path(label_filename), Path(folder))
+            job = None
+            if label_tag == DefaultLabelTag.FINAL and own in self._objects() and "dicom_seg" not in (label_info or {}):
+                job = self.outbox.put(file, {"image_id": own, "info": label_info or {}})
+            try:
+                saved = super().save_label(own, str(file), label_tag, label_info)
+            except BaseException:
+                if job is not None:  # the client hears of the failure, so nothing may arrive anywhere
+                    self.outbox.discard(job)
+                raise
+        if job is not None:
+            self.outbox.start()
+        return saved
+
+    def store_instances(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
+        """Take DICOM SEG objects in; each becomes the final label of the image that it is about."""
+        outcome = self._store.take(parts, study=study)
+        self.catalogue.dicom_series(now=True)
+        return outcome
+
+    @locked
+    def image_id(self, name: str) -> str:
+        """Return the id of an image that is named by its id or by the UID of its series."""
+        if name in self._datastore.objects or not _UID.fullmatch(name):
+            return name
+        series = self.catalogue.of_image(name)
+        return series.image_id or name if series else name
+
+    def scan_path(self, name: str) -> str:
+        """Return where an image's voxels are, in the order that the name implies; "" where there is none."""
+        own = self.image_id(name)
+        known = own in self._objects()
+        if known and own == name and not self._is_series(own):
+            return super().get_image_uri(name)
+        series = self.catalogue.of_image(name) if known else None
+        return str(series.scan_path()) if series else ""
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Return an image's file; that of a DICOM series is written first."""
+        own = self.image_id(image_id)
+        if not self._is_series(own):
+            return super().get_image_uri(own)
+        series = self.catalogue.of_image(own)
+        return str(self._volume_of(series)) if series else ""
+
+    @locked
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Return what is known of an image."""
+        info = super().get_image_info(self.image_id(image_id))
+        if self._is_series(self.image_id(image_id)):
+            info.pop("path", None)
+        return info
+
+    @locked
+    def list_images(self) -> list[str]:
+        """Return the ids of all images there are now."""
+        present = {uid for uid, series in self.catalogue.dicom_series().items() if series.image_id}
+        if present != {name for name in self._objects() if self._is_series(name)}:
+            self.refresh()
+        return super().list_images()
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Return the pairs of image and final label."""
+        tag = DefaultLabelTag.FINAL.value
+        return [
+            {"image": self.get_image_uri(name), "label": self.get_label_uri(name, tag)}
+            for name in self.get_labeled_images()
+        ]
+
+    @locked
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image; a DICOM series stays, because its files are the only ones."""
+        if self._is_series(self.image_id(image_id)):
+            raise InputError(f"The DICOM series {image_id} stays. Move its files out of the studies.")
+        super().remove_image(image_id)
+
+    def dicom_names(self, image_id: str) -> dict[str, str]:
+        """Return an image's UIDs and the like, with which OHIF opens it; nothing where it has none."""
+        series = self.catalogue.of_image(image_id)
+        return series_names(series.summary) if series else {}
+
+    def _on_own_grid(self, name: str, own: str, label: Path, folder: Path) -> Path:
+        """Turn a label that was made under a series' UID to the order in which the image's file stores its slices."""
+        if name == own or self._is_series(own):
+            return label
+        grid = read_volume(super().get_image_uri(own)).geometry
+        with names_only(label, "the label"):
+            volume = read_volume(label)
+        if not grid.differences(volume.geometry):
+            return label
+        return write_volume(folder / "label.nrrd", onto_grid(volume, grid))
+
+    def _known_series(self, uid: str) -> Series | None:
+        return self.catalogue.of_image(uid) if uid else None
+
+    def _save_stored(self, series_uid: str, file: Path, record: dict[str, object]) -> None:
+        self.save_label(series_uid, str(file), DefaultLabelTag.FINAL.value, record)
+
+    def _write_seg(self, parcel: Parcel) -> None:
+        """Write a label as DICOM SEG; what can never become one is given up, for the label itself is safe."""
+        series = self.catalogue.of_image(parcel.facts["image_id"])
+        if series is None:
+            return
+        try:
+            data = seg_of_label(parcel.label, series, parcel.facts["info"])
+        except InputError as error:
+            logger.warning("The label of %s cannot be DICOM SEG: %s", series.image_id, error)
+            return
+        folder = self._work.parent / SEGMENTATIONS
+        folder.mkdir(exist_ok=True)
+        stream = BytesIO()
+        data.save_as(stream, write_like_original=False)
+        write_atomically(folder / f"{data.SOPInstanceUID}.dcm", stream.getvalue())
+        self.catalogue.dicom_series(now=True)
+
+    def _objects(self) -> dict[str, Any]:
+        return dict(self._datastore.objects)
+
+    def _is_series(self, image_id: str) -> bool:
+        record = self._datastore.objects.get(image_id)
+        return record is not None and record.image.ext == SERIES_EXTENSION
+
+    def _volume_files(self) -> Mapping[str, Path]:
+        return _VolumeFiles(self)
+
+    def _volume_of(self, series: Series) -> Path:
+        """Write a series as one file, for clients that want that; on the same grid, so that indices agree."""
+        target = self._work / "volumes" / f"{series.uid}.nrrd"
+        source = series.scan_path()
+        newest = max((path.stat().st_mtime_ns for path in source.iterdir()), default=0)
+        if not target.is_file() or target.stat().st_mtime_ns < newest:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(target, read_volume(source), compress=False)
+        return target
+
+    def _add_non_existing_images(self) -> int:
+        added = super()._add_non_existing_images()
+        for uid, series in self.catalogue.dicom_series().items():
+            if series.image_id and uid not in self._datastore.objects:
+                info = {"ts": int(self._clock().timestamp()), "name": uid, **series_names(series.summary)}
+                self._datastore.objects[uid] = ImageLabelModel(image=DataModel(info=info, ext=SERIES_EXTENSION))
+                added += 1
+        return added
+
+    def _remove_non_existing(self) -> int:
+        self._init_from_datastore_file()
+        series = self.catalogue.dicom_series()
+        gone = [name for name in self._objects() if not self._image_exists(name, series)]
+        for name in gone:
+            del self._datastore.objects[name]
+        lost = [
+            (record, tag)
+            for name, record in self._objects().items()
+            for tag, label in list(record.labels.items())
+            if not (Path(self._datastore.label_path(tag)) / self._filename(name, label.ext)).exists()
+        ]
+        for record, tag in lost:
+            del record.labels[tag]
+        return len(gone) + len(lost)
+
+    def _image_exists(self, name: str, series: dict[str, Series]) -> bool:
+        if self._is_series(name):
+            return name in series and series[name].image_id is not None
+        extension = self._datastore.objects[name].image.ext
+        return (Path(self._datastore.image_path()) / self._filename(name, extension)).exists()
+
+
+class _VolumeFiles(Mapping[str, Path]):
+    """The files of a store's volumes by image id, as they are when asked: one costs no look at the others."""
+
+    def __init__(self, store: "StudiesDatastore") -> None:
+        self._store = store
+
+    def __getitem__(self, image_id: str) -> Path:
+        extension = self._store._datastore.objects[image_id].image.ext
+        if extension == SERIES_EXTENSION:
+            raise KeyError(image_id)
+        return Path(self._store._datastore.image_path()) / self._store._filename(image_id, extension)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, record in self._store._objects().items() if record.image.ext != SERIES_EXTENSION)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def series_names(summary: Dataset) -> dict[str, str]:
+    """Return what OHIF and the user want to know of a series."""
+    words = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
+    return {word: str(summary.get(word, "")) for word in words}
+
+
+def dicom_names(store: Datastore, image_id: str) -> dict[str, str]:
+    """Return an image's UIDs and the like, with which OHIF opens it; nothing where it has none."""
+    return store.dicom_names(image_id) if isinstance(store, StudiesDatastore) else {}

@@ -1,0 +1,125 @@
+"""The answer to an infer request: a mask file on the source's grid, and what clients read beside it.
+
+A mask holds only values that the client can name. `label_names` lists the objects that have voxels, by value,
+because Slicer pairs its names with the values present, in order.
+"""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slicecast.inference.results import SegmentResult, slice_counts, voxel_counts
+from slicecast.labelling.tasks.request import InferRequest
+from slicecast.labelling.tasks.wire import EXTENSIONS
+from slicecast.volume import write_mask
+
+SIGNS = "signs"
+"""What each slice that was not prompted was judged by, by slice number: kept to learn from, not sent to clients."""
+
+DEFAULT_EXTENSION = ".nrrd"
+"""What is sent when neither the client nor the image's own name says otherwise; OHIF reads only this."""
+
+
+def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -> tuple[str, dict[str, Any]]:
+    """Write the mask to a temporary file, which MONAI Label deletes once sent; return its path and the params."""
+    start = time.perf_counter()
+    mask = renumber(result.mask, result.labels, request.values)
+    path = _temporary_file(request.extension or _own_extension(image))
+    write_mask(path, mask, result.geometry, compress=request.compress)
+    seconds = {**result.seconds, "write": time.perf_counter() - start}
+    return str(path), answer_params(result, mask, values=request.values, seconds=seconds)
+
+
+def answer_params(
+    result: SegmentResult, mask: np.ndarray, *, values: Mapping[str, int], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Collect what goes beside the mask, as JSON values.
+
+    Keys: label_names (name -> value, objects with voxels), label_info (the same as a list), objects (value, voxels
+    and ml of each), confidence (per slice, counted as stored along `axis`), confidence_kind (raw or calibrated),
+    mean_confidence, axis, window, next_slice (slice, axis, reason, score, strategy, question), good_enough (why there
+    is none), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds, warnings; and SIGNS.
+    """
+    voxels = voxel_counts(mask, least=max(values.values()) + 1)
+    ml = result.geometry.voxel_volume_ml
+    by_value = sorted(values.items(), key=lambda item: item[1])
+    present = {name: value for name, value in by_value if voxels[value]}
+    return {
+        "label_names": present,
+        "label_info": [{"name": name, "idx": value} for name, value in present.items()],
+        "objects": {
+            name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
+            for name, value in by_value
+        },
+        "confidence": [{"slice": int(c.slice), "value": _rounded(c.value)} for c in result.confidence],
+        "confidence_kind": "calibrated" if result.calibrated else "raw",
+        SIGNS: {str(int(c.slice)): c.signs.to_row() for c in result.confidence if c.signs is not None},
+        "mean_confidence": mean_confidence(result),
+        "axis": result.axis,
+        "window": result.window.name if result.window else None,
+        "next_slice": _next_slice(result),
+        "good_enough": result.good_enough,
+        "slices": slice_counts(result),
+        "latencies": _latencies(seconds),
+        "warnings": list(result.warnings),
+    }
+
+
+def renumber(mask: np.ndarray, labels: Mapping[str, int], values: Mapping[str, int]) -> np.ndarray:
+    """Give each object of a uint8 mask [k, j, i] the number that the client expects for its name."""
+    table = np.zeros(256, dtype=np.uint8)
+    for name, label in labels.items():
+        table[label] = values[name]
+    return table[mask]
+
+
+def mean_confidence(result: SegmentResult) -> float | None:
+    """Average the confidence over the slices; None when there is none."""
+    known = [c.value for c in result.confidence if math.isfinite(c.value)]
+    return round(sum(known) / len(known), 4) if known else None
+
+
+def _next_slice(result: SegmentResult) -> dict[str, Any] | None:
+    suggestion = result.next_slice
+    if suggestion is None:
+        return None
+    return {
+        "slice": int(suggestion.slice),
+        "axis": str(suggestion.axis),
+        "reason": suggestion.reason,
+        "score": _rounded(suggestion.score),
+        "strategy": suggestion.strategy,
+        "question": suggestion.question,
+    }
+
+
+def _latencies(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Name the steps as MONAI Label's clients know them (pre, infer, post, write, total), beside our own names."""
+    total = seconds.get("total", 0.0) + seconds["write"]
+    stock = {
+        "pre": seconds.get("read", 0.0),
+        "infer": seconds.get("encode", 0.0) + seconds.get("propagate", 0.0),
+        "post": seconds.get("post", 0.0),
+    }
+    return {name: round(float(value), 4) for name, value in {**seconds, **stock, "total": total}.items()}
+
+
+def _rounded(value: float) -> float | None:
+    """JSON has no NaN, and a browser refuses it."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def _own_extension(image: Path) -> str:
+    return next((ext for ext in EXTENSIONS if image.name.lower().endswith(ext)), DEFAULT_EXTENSION)
+
+
+def _temporary_file(extension: str) -> Path:
+    handle, path = tempfile.mkstemp(prefix="slicecast-", suffix=extension)
+    os.close(handle)
+    return Path(path)

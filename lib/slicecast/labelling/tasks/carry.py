@@ -1,0 +1,137 @@
+"""Pre-annotations of images without a label, made in the background from images that have one.
+
+After a label is submitted, the images that come next get a mask under the tag `original`: each structure's place is
+taken over from the submitted label (`slicecast.prompts.transfer`), and the model segments from there. Slicer loads it
+with Next Sample, and the strategy `confidence` reads how sure the model was.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from slicecast.errors import GeometryError, SlicecastError
+from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.studies import Study
+from slicecast.labelling.store.label_info import true_label_info
+from slicecast.labelling.tasks.answer import write_answer
+from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
+from slicecast.labelling.tasks.wire import IJK
+from slicecast.prompts.transfer import Body, Landmark, find_body, landmarks, transfer
+from slicecast.volume import read_volume
+
+logger = logging.getLogger(__name__)
+
+AHEAD = 8
+"""Images that get a pre-annotation after a submitted label; the others do after the next ones."""
+MODEL = "sam2"
+"""The model that is named as the maker."""
+
+
+class Carrier:
+    """Makes pre-annotations in one background thread that gives way to every user.
+
+    Args:
+        service: shared with the users.
+        store: the studies.
+        labels: the app's, whose numbers the masks have.
+    """
+
+    def __init__(self, service: SegmentService, store: Datastore, labels: Sequence[str]) -> None:
+        self._service = service
+        self._store = store
+        self._labels = tuple(labels)
+        self._submitted: queue.SimpleQueue[str | Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="carry", daemon=True).start()
+
+    def submit(self, image_id: str) -> None:
+        """Say that an image has a new final label."""
+        self._submitted.put(image_id)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return once everything submitted so far is done; False when that takes too long."""
+        done = threading.Event()
+        self._submitted.put(done.set)
+        return done.wait(timeout_s)
+
+    def carry(self, known_id: str, image_ids: Sequence[str]) -> list[str]:
+        """Give images a pre-annotation from the final label of another; return those that got one.
+
+        Raises:
+            SlicecastError: the label or an image cannot be used.
+        """
+        study, label, values = self._labelled(known_id)
+        body, known = find_body(study.volume), landmarks(study.volume, label, values)
+        return [name for name in image_ids if self._is_open(name) and self._make(name, body, known, known_id)]
+
+    def _make(self, image_id: str, body: Body, known: Mapping[str, Landmark], known_id: str) -> bool:
+        path = Path(self._store.get_image_uri(image_id))
+        study = self._service.studies.open(path)
+        places = transfer(known, study.volume) if find_body(study.volume).resembles(body) else {}
+        if not places:
+            logger.info("'%s' gets no pre-annotation: it does not resemble '%s'", image_id, known_id)
+            return False
+        points = {name: _as_stored(study, ijk) for name, ijk in places.items()}
+        request = InferRequest(
+            objects=tuple(Clicks(name, (ijk,)) for name, ijk in points.items()),
+            values=number_labels(points, self._labels),
+            extension=".nii.gz",
+            compress=True,
+        )
+        with self._service.queue.background():
+            result = self._service.segment(SegmentRequest(path, request.prompts(study.reorientation.source.size_ijk)))
+        file, params = write_answer(result, request, image=path)
+        try:
+            if self._is_open(image_id) and params["label_names"]:
+                self._save(image_id, file, {**params, "carried_from": known_id, "points": points})
+        finally:
+            Path(file).unlink(missing_ok=True)
+        return bool(params["label_names"])
+
+    def _save(self, image_id: str, file: str, params: Mapping[str, Any]) -> None:
+        info = {"model": MODEL, "params": dict(params)}
+        self._store.save_label(image_id, file, DefaultLabelTag.ORIGINAL.value, info)
+        logger.info("'%s' has a pre-annotation, carried over from '%s'", image_id, params["carried_from"])
+
+    def _labelled(self, image_id: str) -> tuple[Study, np.ndarray, dict[str, int]]:
+        """Return an image, its final label in canonical orientation, and the names of its values."""
+        tag = DefaultLabelTag.FINAL.value
+        label = read_volume(self._store.get_label_uri(image_id, tag))
+        study = self._service.studies.open(Path(self._store.get_image_uri(image_id)))
+        if study.reorientation.source.differences(label.geometry):
+            raise GeometryError(f"The label of '{image_id}' is not on its image's grid. Submit one that is.")
+        present = [int(value) for value in np.unique(label.array) if value]
+        told = true_label_info((self._store.get_label_info(image_id, tag) or {}).get("label_info"), present)
+        names = {entry["name"]: entry["idx"] for entry in told} or number_labels(self._labels, self._labels)
+        return study, study.reorientation.to_canonical_array(label.array), names
+
+    def _is_open(self, image_id: str) -> bool:
+        """Tell whether an image has neither a label nor a pre-annotation."""
+        tags = (DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value)
+        return not any(self._store.get_label_uri(image_id, tag) for tag in tags)
+
+    def _work(self) -> None:
+        while True:
+            task = self._submitted.get()
+            if callable(task):
+                task()
+                continue
+            try:
+                waiting = [name for name in sorted(self._store.get_unlabeled_images()) if self._is_open(name)]
+                self.carry(task, waiting[:AHEAD])
+            except SlicecastError as error:
+                logger.info("The label of '%s' starts no pre-annotation: %s", task, error)
+            except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
+                logger.exception("Pre-annotation from '%s' failed", task)
+
+
+def _as_stored(study: Study, ijk: IJK) -> IJK:
+    """Turn a canonical voxel index into one of the file."""
+    place_mm = study.volume.geometry.index_to_world(ijk)
+    i, j, k = (int(n) for n in study.reorientation.source.world_to_index(place_mm).round())
+    return i, j, k

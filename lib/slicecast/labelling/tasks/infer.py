@@ -1,0 +1,136 @@
+"""The tasks that MONAI Label lists as models: several labels, one label, one slice."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from slicecast.active.slices import STRATEGIES
+from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.labelling.door import http_errors
+from slicecast.labelling.tasks.answer import write_answer
+from slicecast.labelling.tasks.masks import uploaded_mask, uploaded_masks, with_label_file
+from slicecast.labelling.tasks.request import (
+    BACKGROUND,
+    BACKGROUND_VALUE,
+    InferRequest,
+    Style,
+    number_labels,
+    parse_request,
+)
+from slicecast.volume import Geometry, Reorientation, SliceAxis, window_names
+
+AXES = ("auto", "axial", "coronal", "sagittal")
+
+
+class SegmentTask(InferTask):
+    """One way to ask the service for a mask.
+
+    Only the task for several labels declares them, with their numbers in the mask: Slicer then sends a list of points
+    for each, and OHIF reads the mask by those numbers. The others hold one object, whatever it is called; their list
+    is empty, never null, because OHIF iterates over it.
+
+    Args:
+        service: shared by all tasks and users; every request is complete in itself.
+        type: deepedit (one list of points per label) or deepgrow (foreground and background).
+        dimension: 3, the whole volume; 2, only the slice that was clicked.
+        labels: the app's labels, whose keys a request may hold.
+    """
+
+    def __init__(
+        self, service: SegmentService, *, type: InferType, dimension: int, description: str, labels: Sequence[str] = ()
+    ) -> None:
+        super().__init__(
+            type=type,
+            labels=declared_labels(labels) if labels else [],
+            dimension=dimension,
+            description=description,
+            config=client_options(dimension, service.settings.slice_strategy),
+        )
+        self._service = service
+        self._style: Style = "several" if type == InferType.DEEPEDIT else "single"
+        self._app_labels = tuple(labels)
+
+    def is_valid(self) -> bool:
+        """Weights are looked for at the first request, not at start."""
+        return True
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answer one request with a mask file and its params.
+
+        Raises:
+            HTTPException: the request cannot be carried out; the detail says what was wrong and the remedy.
+        """
+        with http_errors():
+            parsed = self._parse(request)
+            image = Path(request["image"])
+            result = self._service.segment(self._segment_request(parsed, image))
+            return write_answer(result, parsed, image=image)
+
+    def _parse(self, request: Mapping[str, Any]) -> InferRequest:
+        wire = with_label_file(request)
+        parsed = parse_request(wire, style=self._style, labels=self._app_labels)
+        if self.dimension == 2:
+            return parsed.on_slice()
+        file, name = wire.get("label_file"), parsed.objects[0].name
+        masks = uploaded_masks(file, self._app_labels) if self._style == "several" else uploaded_mask(file, name)
+        return replace(parsed, slice=None).with_masks(masks, labels=self._app_labels)
+
+    def _segment_request(self, parsed: InferRequest, image: Path) -> SegmentRequest:
+        geometry = self._service.studies.open(image).reorientation.source
+        flat = self.dimension == 2
+        return SegmentRequest(
+            image=image,
+            prompts=parsed.prompts(geometry.size_ijk),
+            axis=stored_k_axis(geometry) if flat else parsed.axis,
+            range=parsed.range,
+            window=parsed.window,
+            slices_only=flat,
+            slice_strategy=parsed.slice_strategy,
+        )
+
+
+def segment_tasks(service: SegmentService, *, labels: Sequence[str] = ()) -> dict[str, InferTask]:
+    """Return the app's models by name."""
+    return {
+        "sam2": SegmentTask(
+            service,
+            type=InferType.DEEPEDIT,
+            dimension=3,
+            labels=labels,
+            description="Several structures from clicks on any slices, through the whole volume",
+        ),
+        "sam2_single": SegmentTask(
+            service,
+            type=InferType.DEEPGROW,
+            dimension=3,
+            description="One structure from clicks on any slices, through the whole volume",
+        ),
+        "sam2_slice": SegmentTask(
+            service,
+            type=InferType.DEEPGROW,
+            dimension=2,
+            description="One structure on the clicked slice only",
+        ),
+    }
+
+
+def declared_labels(labels: Sequence[str]) -> dict[str, int]:
+    """Return the numbers of the labels in a mask, and one for the background that no mask holds."""
+    return {**number_labels(labels, labels), BACKGROUND: BACKGROUND_VALUE}
+
+
+def client_options(dimension: int, slice_strategy: str) -> dict[str, Any]:
+    """Return the options that clients show; a list is a choice of words, because Slicer knows no other."""
+    window = {"window": list(window_names())}
+    if dimension == 2:
+        return window
+    strategies = [slice_strategy, *(name for name in STRATEGIES if name != slice_strategy)]
+    return {"axis": list(AXES), "range": "", **window, "slice_strategy": strategies}
+
+
+def stored_k_axis(geometry: Geometry) -> str:
+    """Name the anatomical axis along which the file's k counts: a 2D client's slice is always one k."""
+    return SliceAxis(Reorientation.of(geometry).permutation.index(2)).name.lower()

@@ -1,0 +1,228 @@
+"""What OHIF, 3D Slicer and MONAI Label's own client put into `params`, turned once into typed values.
+
+Voxel indices are (i, j, k) of the stored volume, as every client sends them. Whatever a client leaves over from
+an earlier request (OHIF keeps one object per model and mutates it) is ignored unless it is a prompt of this one.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from slicecast.errors import PromptError
+from slicecast.labelling.tasks.roi import roi_box
+from slicecast.labelling.tasks.wire import (
+    IJK,
+    looks_like_points,
+    read_absent,
+    read_extension,
+    read_flag,
+    read_name,
+    read_points,
+    read_range,
+    read_roi,
+    read_slice,
+    read_word,
+)
+from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.model import MAX_POINTS
+
+Style = Literal["several", "single"]
+"""several: one list of points per label (deepedit); single: foreground and background (deepgrow)."""
+
+DEFAULT_NAME = "object"
+"""Name of the object when the client does not say one (OHIF never does for a deepgrow model)."""
+BACKGROUND = "background"
+"""Negative points: Slicer's and OHIF's key, and OHIF's pseudo-label that all labels share."""
+MAX_LABELS = 254
+"""The answer is uint8, because OHIF reads nothing else, and 255 is BACKGROUND_VALUE."""
+BACKGROUND_VALUE = 255
+"""The number that the models declare for the background, which no mask holds. Left without a number, OHIF would give it
+its place among the labels visited, and take another label's voxels for it."""
+
+_PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt absent"
+_OPTION_KEYS = "axis range window device model logging reset_state description strategy slice_strategy"
+_ANSWER_KEYS = (
+    "output result_extension result_dtype result_compress result_write_to_file restore_label_idx "
+    "save_label label_tag label_names label_info"
+)
+_SENDER_KEYS = "image image_id client_id user session session_id label_file"
+RESERVED = frozenset(" ".join((_PROMPT_KEYS, _OPTION_KEYS, _ANSWER_KEYS, _SENDER_KEYS)).split())
+"""Keys that mean something else and are therefore never the name of a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clicks:
+    """The points of one object, each an (i, j, k)."""
+
+    name: str
+    foreground: tuple[IJK, ...]
+    background: tuple[IJK, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One infer request, before it meets the volume.
+
+    Args:
+        objects: what was clicked, only objects with something to start from.
+        values: the number of each object in the answer's mask; may skip numbers (see `number_labels`).
+        roi: the numbers as sent; `roi_box` knows both orders in use.
+        slice: the k of the slice a 2D client works on.
+        masks: painted slices by object, which `with_masks` adds.
+        absent: slices that do not show an object, by its name.
+        slice_strategy: which slice is suggested next; empty for the server's own.
+    """
+
+    objects: tuple[Clicks, ...]
+    values: Mapping[str, int]
+    roi: tuple[int, ...] | None = None
+    slice: int | None = None
+    axis: str = "auto"
+    range: tuple[int, int] | None = None
+    window: str = "auto"
+    extension: str | None = None
+    compress: bool = False
+    masks: Mapping[str, MaskPrompt] = field(default_factory=dict)
+    absent: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    slice_strategy: str = ""
+
+    def with_masks(self, masks: Mapping[str, MaskPrompt], *, labels: Sequence[str] = ()) -> "InferRequest":
+        """Add painted objects, numbered as `number_labels` does."""
+        clicked = tuple(c for c in self.objects if c.foreground or c.name in masks or not masks)
+        background = self.objects[0].background
+        names = {c.name for c in clicked}
+        added = tuple(Clicks(name, (), background) for name in masks if name not in names)
+        objects = (*clicked, *added)
+        return replace(self, objects=objects, values=number_labels([c.name for c in objects], labels), masks=masks)
+
+    def prompts(self, size_ijk: IJK) -> PromptSet:
+        """Return the prompts for a volume of `size_ijk` voxels; a ROI becomes every object's box.
+
+        Raises:
+            PromptError: nothing to start from, or not on this volume.
+        """
+        if self.roi and len(self.objects) > 1:
+            raise PromptError(f"A region of interest is one object's, but {len(self.objects)} were clicked. Remove it.")
+        if self.slice is not None and self.slice >= size_ijk[2]:
+            raise PromptError(f"There is no slice {self.slice}; k runs from 0 to {size_ijk[2] - 1} in this volume.")
+        points = [ijk for clicks in self.objects for ijk in clicks.foreground]
+        box = roi_box(self.roi, size_ijk, points=points, slice=self.slice) if self.roi else None
+        return PromptSet(tuple(self._object(clicks, box) for clicks in self.objects))
+
+    def _object(self, clicks: Clicks, box: Box | None) -> ObjectPrompts:
+        points = [Point(ijk) for ijk in clicks.foreground] + [Point(ijk, positive=False) for ijk in clicks.background]
+        mask = self.masks.get(clicks.name)
+        return ObjectPrompts(
+            clicks.name,
+            points=tuple(points),
+            boxes=(box,) if box else (),
+            masks=(mask,) if mask else (),
+            absent=tuple(Absent(number) for number in self.absent.get(clicks.name, ())),
+        )
+
+    def on_slice(self) -> "InferRequest":
+        """Keep only what lies on the slice in question, as a 2D client means it (Slicer at slice 0 sends all).
+
+        Raises:
+            PromptError: all clicks on the object lie on other slices.
+        """
+        positive = [ijk for clicks in self.objects for ijk in clicks.foreground]
+        negative = [ijk for clicks in self.objects for ijk in clicks.background]
+        k = self.slice if self.slice is not None else _last_k(positive or negative, self.roi)
+        if positive and k not in {ijk[2] for ijk in positive}:
+            others = ", ".join(map(str, sorted({ijk[2] for ijk in positive})[:5]))
+            raise PromptError(f"No click lies on slice {k}, but on {others}. Click on the slice that is shown.")
+        objects = tuple(Clicks(c.name, _with_k(c.foreground, k), _with_k(c.background, k)) for c in self.objects)
+        return replace(self, objects=objects, slice=k, axis="auto", range=None, absent={})
+
+
+def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str] = ()) -> InferRequest:
+    """Read a request of either client.
+
+    In the style "several" every list of points is an object named by its key, and numbered as the model declares.
+    A client that knows one object only sends foreground and background there too. In the style "single" the one
+    object is 1.
+
+    Raises:
+        PromptError: a list of points is malformed, there are too many, or the object is called background.
+        ConfigError: another key has an impossible value.
+    """
+    named = _clicked(wire, style=style, labels=labels)
+    background = read_points(wire.get(BACKGROUND), BACKGROUND)
+    _refuse_too_many(named, background)
+    chosen = [label for label, points in named.items() if points] or list(named)[-1:]
+    return InferRequest(
+        objects=tuple(Clicks(label, named[label], background) for label in chosen),
+        values=number_labels(chosen, labels if style == "several" else ()),
+        roi=read_roi(wire.get("roi")),
+        slice=read_slice(wire.get("slice")),
+        axis=read_word(wire.get("axis"), "axis", default="auto"),
+        range=read_range(wire.get("range")),
+        window=read_word(wire.get("window"), "window", default="auto"),
+        absent=read_absent(wire.get("absent"), chosen),
+        slice_strategy=read_word(wire.get("slice_strategy"), "slice_strategy", default=""),
+        extension=read_extension(wire.get("result_extension")),
+        compress=read_flag(wire.get("result_compress")),
+    )
+
+
+def number_labels(names: Iterable[str], labels: Sequence[str]) -> dict[str, int]:
+    """Give each name its number in a mask: its place among the app's labels, or the next one after them.
+
+    Raises:
+        PromptError: the numbers do not suffice.
+    """
+    declared = {label: place for place, label in enumerate(labels, start=1)}
+    following = itertools.count(len(labels) + 1)
+    values = {name: declared.get(name) or next(following) for name in names}
+    if max(values.values(), default=0) > MAX_LABELS:
+        raise PromptError(
+            f"One answer numbers at most {MAX_LABELS} labels, those of the server included. Ask for fewer."
+        )
+    return values
+
+
+def _clicked(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str]) -> dict[str, tuple[IJK, ...]]:
+    """Collect the positive points by label, in the order sent; at least one label, maybe without points."""
+    single = read_points(wire.get("foreground"), "foreground")
+    named = _named_points(wire, labels) if style == "several" else {}
+    if single or not any(named.values()):
+        name = _object_name(wire.get("label"))
+        named[name] = tuple(dict.fromkeys((*single, *named.pop(name, ()))))
+    return named
+
+
+def _object_name(label: Any) -> str:
+    name = read_name(label, default=DEFAULT_NAME)
+    if name == BACKGROUND:
+        raise PromptError("'background' is where a structure is not. Choose the structure, then click where it is not.")
+    return name
+
+
+def _named_points(wire: Mapping[str, Any], labels: Sequence[str]) -> dict[str, tuple[IJK, ...]]:
+    """Read the lists of points by label: labels of the app, and any other key that holds points."""
+    return {
+        key: read_points(value, key)
+        for key, value in wire.items()
+        if key not in RESERVED and (key in labels or looks_like_points(value))
+    }
+
+
+def _refuse_too_many(named: Mapping[str, Sequence[IJK]], background: Sequence[IJK]) -> None:
+    points = sum(map(len, named.values())) + len(background)
+    if points > MAX_POINTS:
+        raise PromptError(f"{points} points were sent; at most {MAX_POINTS} are accepted. Remove some.")
+    if len(named) > MAX_LABELS:
+        raise PromptError(f"{len(named)} labels were sent; one answer holds at most {MAX_LABELS}. Ask for fewer.")
+
+
+def _last_k(points: Sequence[IJK], roi: Sequence[int] | None) -> int | None:
+    """Find the slice of a 2D request that does not name it: the last click's, as OHIF means it."""
+    if points:
+        return points[-1][2]
+    return (roi[4] + roi[5]) // 2 if roi and len(roi) == 6 else None
+
+
+def _with_k(points: Iterable[IJK], k: int | None) -> tuple[IJK, ...]:
+    return tuple(ijk for ijk in points if ijk[2] == k)

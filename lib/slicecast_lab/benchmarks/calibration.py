@@ -1,0 +1,179 @@
+"""What the confidence of slices is worth, and what calibrating it with submitted labels makes of it.
+
+    python -m slicecast_lab.benchmarks.calibration  # 20 hippocampus cases of the pool; writes the page
+    python -m slicecast_lab.benchmarks.calibration --cases 40 --json build/results/calibration.json
+
+Every case is prompted once, on the object's largest slice: painted, or with one click in its depth. Each slice that
+was answered and not prompted gives a pair: what was said of it, and its true IoU (1 where both masks are empty).
+Every case is judged by what the other cases taught. The test cases are never looked at.
+"""
+
+import argparse
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from slicecast.active.calibration import Pair, left_out, rank_correlation, reliability
+from slicecast.config import data_dir, project_dir
+from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.models.weights import choose_model
+from slicecast.volume.metrics import dice
+from slicecast_lab.evaluation.cases import Case, find_cases, pick_slice, read_case
+from slicecast_lab.evaluation.prompts import play
+from slicecast_lab.evaluation.settings import Settings, parse_prompt
+
+ROOT = project_dir("docs").parent
+PROMPTS = {"mask": "largest slice painted", "clicks:1": "one click on the largest slice"}
+RESAMPLES = 2000
+
+Floats = NDArray[np.float64]
+
+
+HEAD = """# What the confidence of a slice is worth
+
+Written by `slicecast_lab.benchmarks.calibration` on {date}: {cases} cases of the hippocampus pool (labels united),
+weights `{model}` {sha256}. Pairs are slices that were answered and not prompted; their truth is the IoU with the
+label, 1 where both are empty. Every case is judged by a fit to the other cases. Brackets: 95% interval over cases.
+ECE: ten bins of equal mass. AURC: mean error of the surest slices; lower is better. What follows from it:
+[decision 21](../decisions/0021-slices-and-calibration.md).
+"""
+"""The page's beginning."""
+
+
+class Kept:
+    """A service whose last answer is kept."""
+
+    def __init__(self, service: SegmentService) -> None:
+        self._service = service
+        self.last: SegmentResult | None = None
+
+    def segment(self, request: SegmentRequest) -> SegmentResult:
+        """Carry out a request."""
+        self.last = self._service.segment(request)
+        return self.last
+
+
+def pairs_of(case: Case, service: Kept, prompt: str) -> list[Pair]:
+    """Prompt a case once; pair what was said of each slice with its truth."""
+    name, clicks = parse_prompt(prompt)
+    play(case, service, Settings(prompt=name, clicks=clicks), pick_slice(case, "largest"))
+    result = service.last
+    found, truth = case.slices(result.mask == 1), case.slices(case.truth)
+    pairs = []
+    for entry in result.confidence:
+        if entry.signs is not None:
+            number = case.stored_slice(entry.slice)
+            shared = dice(found.slice(number), truth.slice(number))
+            pairs.append(Pair(case.files.id, entry.signs, shared / (2 - shared)))
+    return pairs
+
+
+def left_out_isotonic(pairs: Sequence[Pair]) -> Floats:
+    """Return qualities by a rising curve of the raw confidence alone, each case by the others."""
+    raw, iou = np.array([p.signs.raw for p in pairs]), np.array([p.iou for p in pairs])
+    names, said = np.array([p.volume for p in pairs]), np.zeros(len(pairs))
+    for name in sorted(set(names.tolist())):
+        own = names == name
+        curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(raw[~own], iou[~own])
+        said[own] = curve.predict(raw[own])
+    return said
+
+
+WAYS: dict[str, Callable[[Sequence[Pair]], Floats]] = {
+    "raw": lambda pairs: np.array([p.signs.raw for p in pairs]),
+    "isotonic of raw": left_out_isotonic,
+    "ridge of five signs": lambda pairs: left_out(pairs, curve=False),
+    "ridge, then isotonic": lambda pairs: left_out(pairs, curve=True),
+}
+"""Ways to make a number of what is known of a slice, by name."""
+
+
+def measure(pairs: Sequence[Pair], said: Floats) -> dict[str, Any]:
+    """Return the three numbers, the rank correlation's interval over cases, and that within cases."""
+    iou, names = np.array([p.iou for p in pairs]), np.array([p.volume for p in pairs])
+    places = {name: np.flatnonzero(names == name) for name in sorted(set(names.tolist()))}
+    rng = np.random.default_rng(0)
+    drawn = [np.concatenate([list(places.values())[n] for n in rng.integers(0, len(places), len(places))])
+             for _ in range(RESAMPLES)]  # fmt: skip
+    low, high = np.percentile([rank_correlation(said[d], iou[d]) for d in drawn], [2.5, 97.5])
+    found = reliability(said, iou)
+    return {
+        "spearman": found.spearman,
+        "interval": [float(low), float(high)],
+        "within": float(np.mean([rank_correlation(said[p], iou[p]) for p in places.values()])),
+        "ece": found.ece,
+        "aurc": found.aurc,
+        "bins": found.bins,
+    }
+
+
+def gather(cases: int) -> dict[str, Any]:
+    """Measure all prompts."""
+    service = Kept(SegmentService(model="sam2_nano"))
+    files = find_cases(data_dir() / "hippocampus", (), split="pool", limit=cases)
+    found: dict[str, Any] = {}
+    for prompt in PROMPTS:
+        pairs = [pair for file in files for pair in pairs_of(read_case(file), service, prompt)]
+        seen = np.array([p.signs.seen for p in pairs])
+        only = [p for p in pairs if p.signs.seen]
+        found[prompt] = {
+            "slices": len(pairs),
+            "seen": int(seen.sum()),
+            "mean_iou": float(np.mean([p.iou for p in pairs])),
+            "raw_where_seen": measure(only, WAYS["raw"](only)),
+            "ways": {name: measure(pairs, way(pairs)) for name, way in WAYS.items()},
+        }
+    spec = choose_model("sam2_nano")
+    made = {"cases": len(files), "model": spec.name, "sha256": spec.sha256, "date": str(datetime.date.today())}
+    return {**made, "prompts": found}
+
+
+def section(found: dict[str, Any]) -> str:
+    """Return the page."""
+    lines = HEAD.format(**{**found, "sha256": found["sha256"][:12]}).splitlines()
+    for prompt, words in PROMPTS.items():
+        part = found["prompts"][prompt]
+        lines += [
+            "",
+            f"## {words.capitalize()}",
+            "",
+            f"{part['slices']} slices, mean IoU {part['mean_iou']:.3f}; the model saw the object on {part['seen']}.",
+            "",
+            "| confidence | Spearman | within a case | ECE | AURC |",
+            "|---|---|---|---|---|",
+            *(_row(name, entry) for name, entry in part["ways"].items()),
+            _row(f"raw, only the {part['seen']} slices where it saw the object", part["raw_where_seen"]),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, entry: dict[str, Any]) -> str:
+    low, high = entry["interval"]
+    rank = f"{entry['spearman']:.2f} [{low:.2f}, {high:.2f}]"
+    return f"| {name} | {rank} | {entry['within']:.2f} | {entry['ece']:.3f} | {entry['aurc']:.3f} |"
+
+
+def main() -> None:
+    """Measure and write."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--cases", type=int, default=20)
+    words.add_argument("--json", type=Path, default=ROOT / "build" / "results" / "calibration.json")
+    words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "calibration.md")
+    given = words.parse_args()
+    torch.set_num_threads(1)
+    found = gather(given.cases)
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps(found, indent=1))
+    given.page.write_text(section(found), encoding="utf-8")
+    print(section(found))
+
+
+if __name__ == "__main__":
+    main()

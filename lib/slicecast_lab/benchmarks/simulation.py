@@ -1,0 +1,192 @@
+"""Simulate campaigns with the default model and write the active-learning page.
+
+    python -m slicecast_lab.benchmarks.simulation  # all test cases (make simulate); about 20 minutes on two quiet cores
+    python -m slicecast_lab.benchmarks.simulation --quick  # fewer cases and seeds; about 8 minutes
+
+Sets come from SLICECAST_DATA (default ../shared/data); those that are absent are left out, and the page says so. What
+is done is kept in build/simulation/: a run that was stopped goes on where it ended. `--render` writes the page again.
+"""
+
+import argparse
+import datetime
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from slicecast.config import data_dir, project_dir
+from slicecast.models.weights import choose_model
+from slicecast_lab.evaluation.cases import CaseFiles, find_cases
+from slicecast_lab.evaluation.provenance import provenance
+from slicecast_lab.evaluation.report import write_json
+from slicecast_lab.simulation.cases import find_split
+from slicecast_lab.simulation.experiments import simulate_joint, simulate_slices, simulate_volumes
+from slicecast_lab.simulation.learner import Labelling
+from slicecast_lab.simulation.page import Part, write_page
+from slicecast_lab.simulation.plots import draw_report
+from slicecast_lab.simulation.robot import Robot
+from slicecast_lab.simulation.slices import SliceTask
+from slicecast_lab.simulation.volumes import VolumePlan, Work
+from slicecast_lab.simulation.work import Crew, Setup, Task, carry_out
+
+ROOT = project_dir("docs").parent
+NOISY = Robot("noisy")
+ANY = CaseFiles("", Path(), Path(), (), "")
+"""Stands for a case where only settings matter."""
+
+SLICES = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "random", "oracle_worst")
+FEWER = ("value", "strided", "worst", "raw:value", "oracle_worst")
+VOLUMES = ("random", "strat_random", "coverage", "auto", "oracle")
+BUDGETS = (0, 1, 2, 3, 5, 8, 12, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is simulated.
+
+    Args:
+        cases: test cases of E2; 0 for all.
+        teachers: pool cases that teach how far confidence can be trusted.
+        corrections: slices put right after the first.
+        pool, queries: volumes of E1 to label, and to measure on.
+        seeds: campaigns of each strategy.
+        joint_pool, joint_queries: the same of E3.
+    """
+
+    cases: int
+    teachers: int
+    corrections: int
+    pool: int
+    queries: int
+    seeds: int
+    subpool: int
+    joint_pool: int
+    joint_queries: int
+
+
+FULL = Size(0, 10, 8, 40, 15, 10, 10, 16, 10)
+QUICK = Size(16, 6, 6, 24, 10, 5, 8, 10, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One section of the page."""
+
+    key: str
+    title: str
+    folder: str
+    simulate: Callable[[Path, Size, Setup, Work], dict[str, Any]]
+
+
+def hippocampus_slices(folder: Path, size: Size, setup: Setup, work: Work) -> dict[str, Any]:
+    """E2 on the test split; the pool teaches."""
+    split = find_split(folder, (1, 2), pool=size.teachers, test=size.cases)
+    return simulate_slices(split.test, split.pool, SliceTask(ANY, SLICES, size.corrections), setup, work)
+
+
+def hippocampus_clicks(folder: Path, size: Size, setup: Setup, work: Work) -> dict[str, Any]:
+    """E2 with a noisy robot that clicks; fewer cases, because each click is a request."""
+    split = find_split(folder, (1, 2), pool=size.teachers // 2, test=(size.cases or 50) // 4)
+    like = SliceTask(ANY, FEWER, size.corrections // 2, NOISY, "clicks")
+    return simulate_slices(split.test, split.pool, like, setup, work)
+
+
+def acdc_slices(values: tuple[int, ...]) -> Callable[[Path, Size, Setup, Work], dict[str, Any]]:
+    """E2 on a heart chamber; the other patients teach."""
+
+    def simulate(folder: Path, size: Size, setup: Setup, work: Work) -> dict[str, Any]:
+        found = find_cases(folder, values, limit=size.cases)
+        cases = [replace(case, group=case.id.split("_")[0]) for case in found]
+        return simulate_slices(cases, cases, SliceTask(ANY, SLICES, min(size.corrections, 6)), setup, work)
+
+    return simulate
+
+
+def hippocampus_volumes(folder: Path, size: Size, setup: Setup, work: Work) -> dict[str, Any]:
+    """E1."""
+    split = find_split(folder, (1, 2), pool=size.pool, test=size.queries)
+    return simulate_volumes(split, VolumePlan(VOLUMES, BUDGETS, size.seeds, size.subpool), setup, work)
+
+
+def hippocampus_joint(folder: Path, size: Size, setup: Setup, work: Work) -> dict[str, Any]:
+    """E3 with a noisy robot."""
+    split = find_split(folder, (1, 2), pool=size.joint_pool, test=size.joint_queries)
+    labelling = Labelling("", size.corrections // 2, NOISY)
+    plan = VolumePlan(("random", "strat_random", "coverage"), (1, 2, 3, 5, 8), size.seeds, size.subpool, labelling)
+    return simulate_joint(split, plan, ("strided", "value"), setup, work)
+
+
+RUNS = (
+    Run("slices-hippocampus", "Hippocampus, painted slices", "hippocampus", hippocampus_slices),
+    Run("slices-acdc-lv", "ACDC left ventricle, painted slices", "acdc", acdc_slices((3,))),
+    Run("volumes-hippocampus", "Hippocampus", "hippocampus", hippocampus_volumes),
+    Run("joint-hippocampus", "Hippocampus, a noisy robot", "hippocampus", hippocampus_joint),
+    Run("slices-acdc-rv", "ACDC right ventricle, painted slices", "acdc", acdc_slices((1,))),
+    Run("slices-clicks", "Hippocampus, clicks of a noisy robot", "hippocampus", hippocampus_clicks),
+)
+"""The most telling first, so that a run that is stopped early is worth the most."""
+
+
+def measure(run: Run, asked: argparse.Namespace, command: str) -> None:
+    """Carry out one run; write its report and under what circumstances it came about."""
+    spec = choose_model()
+    setup, crew = Setup(spec.name, "cpu"), Crew(asked.jobs, asked.ray)
+    started = time.monotonic()
+
+    def work(tasks: Sequence[Task]) -> list[Any]:
+        return carry_out(tasks, setup, crew, store=asked.build / "done.jsonl", progress=tell)
+
+    def tell(done: int, total: int, name: str) -> None:
+        print(f"{run.key}: {done} of {total} {name}", flush=True)
+
+    report = run.simulate(data_dir() / run.folder, QUICK if asked.quick else FULL, setup, work)
+    now = datetime.datetime.now(datetime.UTC)
+    said = provenance(spec, command, device=setup.device, now=now)
+    said["seconds"] = round(time.monotonic() - started)
+    write_json(report, asked.build / f"{run.key}.json")
+    write_json(said, asked.build / f"{run.key}.circumstances.json")
+
+
+def render(asked: argparse.Namespace) -> None:
+    """Write the page and its pictures from what was measured."""
+    parts, absent = [], []
+    for run in RUNS:
+        file = asked.build / f"{run.key}.json"
+        if not file.is_file():
+            absent.append(run.title)
+            continue
+        report = json.loads(file.read_text(encoding="utf-8"))
+        said = json.loads(file.with_suffix(".circumstances.json").read_text(encoding="utf-8"))
+        picture = asked.page.parent / f"active-learning-{run.key}.svg"
+        parts.append(Part(run.title, report, said, draw_report(report, picture).name))
+    if not parts:
+        sys.exit(f"Nothing was measured: no set in {data_dir()}. Set SLICECAST_DATA to the folder that holds them.")
+    write_page(parts, absent, asked.page)
+    print(asked.page)
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    words.add_argument("--quick", action="store_true", help="fewer cases and seeds")
+    words.add_argument("--only", action="append", default=[], choices=[run.key for run in RUNS], help="repeatable")
+    words.add_argument("--jobs", type=int, default=-1, help="processes side by side; -1 for one a core")
+    words.add_argument("--ray", default="", metavar="ADDRESS", help="spread over Ray: auto, or a cluster's address")
+    words.add_argument("--render", action="store_true", help="measure nothing, write the page again")
+    words.add_argument("--build", type=Path, default=ROOT / "build" / "simulation", help="folder for what is measured")
+    words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "active-learning.md")
+    asked = words.parse_args()
+    if not asked.render:
+        command = shlex.join(["python", "-m", "slicecast_lab.benchmarks.simulation", *sys.argv[1:]])
+        for run in RUNS:
+            if (not asked.only or run.key in asked.only) and (data_dir() / run.folder).is_dir():
+                measure(run, asked, command)
+                render(asked)
+    render(asked)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Cases of known truth: folders of scans and their labels (see `layouts`), read one case at a time."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.errors import ConfigError, GeometryError
+from slicecast.volume import (
+    Reorientation,
+    SliceAxis,
+    SliceStack,
+    Volume,
+    choose_axis,
+    read_volume,
+)
+from slicecast_lab.evaluation.layouts import scans_and_labels
+from slicecast_lab.evaluation.settings import SliceRule
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFiles:
+    """Where a case is.
+
+    Args:
+        id: name in reports.
+        image: file of the scan.
+        label: file of the truth, on the same grid.
+        values: label values that together are the object; none for every value other than 0.
+        group: cases of one group (one patient) are drawn together by the bootstrap.
+    """
+
+    id: str
+    image: Path
+    label: Path
+    values: tuple[int, ...]
+    group: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """A case, read.
+
+    Args:
+        files: where it came from.
+        volume: the scan as stored.
+        truth: bool [k, j, i], as stored.
+        turn: between stored and canonical grid.
+        axis: along which the product slices it.
+    """
+
+    files: CaseFiles
+    volume: Volume
+    truth: NDArray[np.bool_]
+    turn: Reorientation
+    axis: SliceAxis
+
+    def slices(self, stored: NDArray) -> SliceStack:
+        """See a stored array [k, j, i] as canonical slices."""
+        return SliceStack(self.turn.to_canonical_array(stored), self.axis)
+
+    def stored_slice(self, number: int) -> int:
+        """Return the stored number of a canonical slice, or the other way round."""
+        return self.turn.to_source_slice(self.axis, number)
+
+    @property
+    def areas(self) -> NDArray[np.int64]:
+        """The object's voxels on each canonical slice."""
+        stack = self.slices(self.truth)
+        return np.array([np.count_nonzero(stack.slice(n)) for n in range(stack.count)])
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """First and last canonical slice that show the object."""
+        shown = np.flatnonzero(self.areas)
+        return int(shown[0]), int(shown[-1])
+
+
+def find_cases(folder: Path, values: Sequence[int], *, split: str = "", limit: int = 0) -> list[CaseFiles]:
+    """List the cases of a folder by name.
+
+    Args:
+        values: label values that together are the object; none for every value other than 0.
+        split: a list of `split.json`; empty for all.
+        limit: at most so many; 0 for all.
+
+    Raises:
+        ConfigError: the folder has not the expected layout, no such split, or no case.
+    """
+    images, labels = scans_and_labels(folder)
+    names = _split(folder, split) if split else sorted(images)
+    missing = [name for name in names if name not in images or name not in labels]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} cases of {folder} have no image or no label of that name, the first is {missing[0]!r}. "
+            "Give files in images/ and labels/ the same names."
+        )
+    if not names:
+        raise ConfigError(f"{folder} holds no case. Put scans in images/ and their masks in labels/.")
+    chosen = names[: limit or None]
+    return [CaseFiles(name, images[name], labels[name], tuple(values), name) for name in chosen]
+
+
+def read_case(files: CaseFiles) -> Case:
+    """Read a case.
+
+    Raises:
+        VolumeError: a file cannot be used.
+        GeometryError: image and label lie on different grids.
+        ConfigError: the label does not show the object.
+    """
+    volume, label = read_volume(files.image), read_volume(files.label)
+    differences = volume.geometry.differences(label.geometry)
+    if differences:
+        raise GeometryError(f"Image and label of {files.id} lie on different grids: {'; '.join(differences)}.")
+    truth = np.isin(label.array, files.values) if files.values else label.array != 0
+    if not truth.any():
+        wanted = f"label {', '.join(map(str, files.values))}" if files.values else "any label"
+        raise ConfigError(f"{files.id} does not show {wanted}.")
+    turn = Reorientation.of(volume.geometry)
+    return Case(files, volume, truth, turn, choose_axis(turn.geometry))
+
+
+def pick_slice(case: Case, rule: SliceRule) -> int:
+    """Return the canonical slice that is prompted: the object's largest, or the one at half or a quarter of its extent.
+
+    Where the object has a gap there, the nearest slice that shows it.
+
+    Raises:
+        ConfigError: no such rule.
+    """
+    areas, (first, last) = case.areas, case.extent
+    if rule == "largest":
+        return int(areas.argmax())
+    places = {"centre": 2, "quarter": 4}
+    if rule not in places:
+        raise ConfigError(f"There is no slice rule {rule!r}. Use one of {', '.join(get_args(SliceRule))}.")
+    wanted = first + (last - first) // places[rule]
+    shown = np.flatnonzero(areas)
+    return int(shown[np.abs(shown - wanted).argmin()])
+
+
+def _split(folder: Path, name: str) -> list[str]:
+    file = folder / "split.json"
+    if not file.is_file():
+        raise ConfigError(f"{folder} has no split.json. Leave --split out to use all cases.")
+    splits = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(splits, dict) or name not in splits:
+        raise ConfigError(f"{file} has no split {name!r}. It has: {', '.join(splits)}.")
+    return sorted(map(str, splits[name]))

@@ -1,0 +1,157 @@
+"""Play the annotator: every interaction is a full request to the service, its answer decides the next.
+
+Clicks: the first lies deepest inside the object on its slice, each further one deepest inside the largest error of
+the product's own answer on that slice. A pixel is clicked once only: where the model does not follow a click, the next
+one goes to the deepest error beside it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.inference.segment import SegmentRequest, SegmentResult
+from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.mapping import slice_to_source_ijk
+from slicecast.prompts.simulate import box_from_mask, next_click
+from slicecast.volume.metrics import dice
+from slicecast_lab.evaluation.cases import Case
+from slicecast_lab.evaluation.settings import Settings
+
+NAME = "object"
+
+Choice = Literal["suggested", "worst", "even"]
+"""Who says which slice is painted next: the product, the truth, or a rule."""
+
+CHOICES: tuple[Choice, ...] = ("suggested", "worst", "even")
+
+
+class Segments(Protocol):
+    """What is measured: something that answers requests as `SegmentService` does."""
+
+    def segment(self, request: SegmentRequest) -> SegmentResult:
+        """Carry out a request."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interaction:
+    """One request and its answer.
+
+    Args:
+        prompts: all prompts so far.
+        mask: bool [k, j, i], as stored.
+        dice: over the volume.
+        seconds: from the request to the mask.
+        next_slice: the slice that the product suggests, as stored; or None.
+    """
+
+    prompts: ObjectPrompts
+    mask: NDArray[np.bool_]
+    dice: float
+    seconds: float
+    next_slice: int | None
+
+
+def play(case: Case, service: Segments, settings: Settings, number: int) -> list[Interaction]:
+    """Prompt canonical slice `number`; return one interaction, or one for each click.
+
+    Fewer than asked for when no error is left on the slice.
+
+    Raises:
+        PromptError: the object cannot be prompted so, such as a box around a single voxel.
+    """
+    if settings.prompt == "clicks":
+        return list(_clicks(case, service, settings.clicks, number))
+    given = _mask(case, [number]) if settings.prompt == "mask" else _box(case, number)
+    return [_ask(case, service, given)]
+
+
+def correct(case: Case, service: Segments, start: Interaction, choice: Choice, *, times: int) -> list[Interaction]:
+    """Paint further slices with their true mask, chosen one after the other; fewer when none is left to choose."""
+    first = _prompted(case, start.prompts)
+    done: list[int] = []
+    answers = [start]
+    for _ in range(times):
+        number = _choose(case, choice, answers[-1], annotated=[*first, *done])
+        if number is None:
+            break
+        done.append(number)
+        answers.append(_ask(case, service, _with_painted(case, start.prompts, done)))
+    return answers[1:]
+
+
+def _ask(case: Case, service: Segments, prompts: ObjectPrompts) -> Interaction:
+    result = service.segment(SegmentRequest(case.files.image, PromptSet((prompts,))))
+    mask = result.mask == 1
+    hint = None if result.next_slice is None else result.next_slice.slice
+    return Interaction(prompts, mask, dice(mask, case.truth), result.seconds["total"], hint)
+
+
+def _mask(case: Case, numbers: Sequence[int]) -> ObjectPrompts:
+    painted = MaskPrompt(case.truth, slices=tuple(case.stored_slice(n) for n in numbers))
+    return ObjectPrompts(NAME, masks=(painted,))
+
+
+def _box(case: Case, number: int) -> ObjectPrompts:
+    corners = box_from_mask(case.slices(case.truth).slice(number)).reshape(2, 2).astype(int)
+    low, high = slice_to_source_ijk(case.turn, case.axis, n=number, xy=corners).tolist()
+    return ObjectPrompts(NAME, boxes=(Box(tuple(low), tuple(high)),))
+
+
+def _clicks(case: Case, service: Segments, times: int, number: int) -> Iterator[Interaction]:
+    truth = case.slices(case.truth).slice(number)
+    spacing = case.axis.pixel_spacing_mm(case.turn.geometry)
+    found, clicked = np.zeros_like(truth), np.zeros_like(truth)
+    points: tuple[Point, ...] = ()
+    for _ in range(times):
+        click = next_click(truth, np.where(clicked, truth, found), spacing=spacing)
+        if click is None:
+            return
+        x, y = click.index
+        clicked[y, x] = True
+        ijk = slice_to_source_ijk(case.turn, case.axis, n=number, xy=np.array([[x, y]]))[0].tolist()
+        points = (*points, Point(tuple(ijk), click.positive))
+        answer = _ask(case, service, ObjectPrompts(NAME, points=points))
+        found = case.slices(answer.mask).slice(number)
+        yield answer
+
+
+def _prompted(case: Case, prompts: ObjectPrompts) -> list[int]:
+    """Return the canonical slices that hold a prompt."""
+    voxels = [p.ijk for p in prompts.points] + [b.low_ijk for b in prompts.boxes]
+    numbers = {int(case.axis.to_slice(case.turn.to_canonical_ijk(ijk))[0]) for ijk in voxels}
+    painted = {case.stored_slice(n) for mask in prompts.masks for n in mask.slices or ()}
+    return sorted(numbers | painted)
+
+
+def _with_painted(case: Case, start: ObjectPrompts, numbers: Sequence[int]) -> ObjectPrompts:
+    """Add true masks of slices; where the object is absent, the empty slice says so."""
+    own = [case.stored_slice(n) for mask in start.masks for n in mask.slices or ()]
+    painted = _mask(case, [*own, *numbers]).masks
+    return ObjectPrompts(NAME, points=start.points, boxes=start.boxes, masks=painted)
+
+
+def _choose(case: Case, choice: Choice, answer: Interaction, *, annotated: Sequence[int]) -> int | None:
+    if choice == "suggested":
+        wanted = None if answer.next_slice is None else case.stored_slice(answer.next_slice)
+        return None if wanted in annotated else wanted
+    return _worst(case, answer.mask, annotated) if choice == "worst" else _even(case, annotated)
+
+
+def _worst(case: Case, mask: NDArray[np.bool_], annotated: Sequence[int]) -> int | None:
+    """Return the slice with the most wrong voxels that is not yet annotated."""
+    errors = case.slices(mask != case.truth)
+    wrong = np.array([np.count_nonzero(errors.slice(n)) for n in range(errors.count)])
+    wrong[list(annotated)] = 0
+    return int(wrong.argmax()) if wrong.any() else None
+
+
+def _even(case: Case, annotated: Sequence[int]) -> int | None:
+    """Return the middle of the widest gap that is left in the true extent; the first of equals."""
+    first, last = case.extent
+    borders = [first - 1, *sorted(n for n in annotated if first <= n <= last), last + 1]
+    low, high = max(pairwise(borders), key=lambda gap: gap[1] - gap[0])
+    return (low + high) // 2 if high - low > 1 else None

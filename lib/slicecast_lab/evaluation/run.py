@@ -1,0 +1,180 @@
+"""Evaluate a model on cases: play the annotator on each, score the answers, compare with baselines."""
+
+import logging
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.errors import ConfigError, InputError
+from slicecast.prompts import ObjectPrompts
+from slicecast.volume.metrics import Surface, dice, surface
+from slicecast_lab.evaluation.baselines import run_baseline
+from slicecast_lab.evaluation.cases import Case, CaseFiles, pick_slice, read_case
+from slicecast_lab.evaluation.mistakes import mistake_shares
+from slicecast_lab.evaluation.monailabel import MonaiLabelProcess, segment_case
+from slicecast_lab.evaluation.prompts import CHOICES, Interaction, Segments, correct, play
+from slicecast_lab.evaluation.settings import Settings
+from slicecast_lab.evaluation.snapshot import Snapshot, take_snapshot
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+"""Called with the cases done, their number, and the name of the one that begins."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaseResult:
+    """How one case went; its final answer is the one after the last click, before corrections.
+
+    Args:
+        slice: that was prompted, counted as stored along `axis`.
+        dice: over the volume, after each interaction; clicks that no error asked for repeat the last value.
+        clicks_used: interactions that took place.
+        dice_elsewhere: Dice of the final answer without the prompted slice.
+        surface: distances of the final answer.
+        seconds: of each interaction.
+        corrections: Dice before and after each further painted slice, by who chose the slice.
+        correction_seconds: of each such interaction.
+        baselines: Dice by method.
+        mistakes: share of the final answer's wrong voxels, by kind.
+    """
+
+    files: CaseFiles
+    axis: str
+    slice: int
+    dice: tuple[float, ...]
+    clicks_used: int
+    dice_elsewhere: float
+    surface: Surface
+    seconds: tuple[float, ...]
+    corrections: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    correction_seconds: tuple[float, ...] = ()
+    baselines: dict[str, float] = field(default_factory=dict)
+    mistakes: dict[str, float] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+
+    @property
+    def final_dice(self) -> float:
+        """Dice of the final answer."""
+        return self.dice[-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """All cases of one evaluation.
+
+    Args:
+        skipped: why, by case.
+        peak_rss_mib: most memory that the process has had.
+    """
+
+    settings: Settings
+    results: tuple[CaseResult, ...]
+    skipped: dict[str, str]
+    peak_rss_mib: float
+
+
+def evaluate(
+    cases: Sequence[CaseFiles],
+    service: Segments,
+    settings: Settings,
+    *,
+    monailabel: MonaiLabelProcess | None = None,
+    progress: Progress = lambda done, total, name: None,
+) -> Evaluation:
+    """Evaluate all cases; one that cannot be read or prompted is skipped and listed with the reason.
+
+    Args:
+        monailabel: for the baseline of that name.
+
+    Raises:
+        ConfigError: that baseline without its process.
+        ResourceError: weights or device are missing.
+    """
+    if "monailabel" in settings.baselines and monailabel is None:
+        raise ConfigError("The baseline monailabel needs its process. Pass monailabel=MonaiLabelProcess(...).")
+    results, skipped = [], {}
+    for done, files in enumerate(cases):
+        progress(done, len(cases), files.id)
+        try:
+            results.append(evaluate_case(read_case(files), service, settings, monailabel=monailabel))
+        except InputError as error:
+            logger.warning("%s is skipped: %s", files.id, error)
+            skipped[files.id] = str(error)
+    progress(len(cases), len(cases), "")
+    return Evaluation(settings, tuple(results), skipped, peak_rss_mib())
+
+
+def evaluate_case(
+    case: Case, service: Segments, settings: Settings, *, monailabel: MonaiLabelProcess | None = None
+) -> CaseResult:
+    """Evaluate one case.
+
+    Raises:
+        PromptError: it cannot be prompted in the way asked for.
+    """
+    number = pick_slice(case, settings.slice)
+    answers = play(case, service, settings, number)
+    last = answers[-1]
+    corrections = {who: correct(case, service, last, who, times=settings.corrections) for who in CHOICES}
+    wanted = settings.clicks if settings.prompt == "clicks" else 1
+    return CaseResult(
+        files=case.files,
+        axis=case.axis.name.lower(),
+        slice=case.stored_slice(number),
+        dice=_prolonged([answer.dice for answer in answers], wanted),
+        clicks_used=len(answers),
+        dice_elsewhere=_dice_elsewhere(case, last.mask, number),
+        surface=surface(last.mask, case.truth, spacing_kji=_spacing(case, settings)),
+        seconds=tuple(answer.seconds for answer in answers),
+        corrections=_by_choice(last, corrections, settings.corrections),
+        correction_seconds=tuple(a.seconds for further in corrections.values() for a in further),
+        baselines=_baselines(case, settings, number, last.prompts, monailabel),
+        mistakes=mistake_shares(case, last.mask, number),
+        snapshot=take_snapshot(case, last.mask, number),
+    )
+
+
+def _baselines(
+    case: Case, settings: Settings, number: int, prompts: ObjectPrompts, monailabel: MonaiLabelProcess | None
+) -> dict[str, float]:
+    """Return the Dice of each baseline."""
+    scores = {}
+    for name in settings.baselines:
+        if name == "monailabel" and monailabel is not None:
+            mask = segment_case(monailabel, case, prompts).mask
+        else:
+            mask = run_baseline(name, case, number)
+        scores[name] = dice(mask, case.truth)
+    return {str(name): value for name, value in scores.items()}
+
+
+def peak_rss_mib() -> float:
+    """Return the most memory this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def _prolonged(values: Sequence[float], count: int) -> tuple[float, ...]:
+    """Repeat the last value: who is content stops clicking."""
+    return (*values, *[values[-1]] * (count - len(values)))
+
+
+def _by_choice(start: Interaction, further: dict, times: int) -> dict[str, tuple[float, ...]]:
+    if not times:
+        return {}
+    return {who: _prolonged([start.dice, *(a.dice for a in answers)], times + 1) for who, answers in further.items()}
+
+
+def _spacing(case: Case, settings: Settings) -> tuple[float, ...]:
+    return (1.0, 1.0, 1.0) if settings.unit == "voxel" else case.volume.geometry.spacing_mm[::-1]
+
+
+def _dice_elsewhere(case: Case, mask: NDArray[np.bool_], number: int) -> float:
+    elsewhere = np.ones(mask.shape, dtype=bool)
+    case.slices(elsewhere).slice(number)[...] = False  # a view: it writes through to the stored array
+    return dice(mask & elsewhere, case.truth & elsewhere)

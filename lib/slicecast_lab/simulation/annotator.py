@@ -1,0 +1,168 @@
+"""What the robot has said about a case so far, and the product's answer to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.active.calibration import Signs
+from slicecast.inference.results import NextSlice
+from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.prompts import Absent, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.mapping import slice_to_source_ijk
+from slicecast.volume.metrics import dice
+from slicecast_lab.evaluation.cases import Case
+from slicecast_lab.simulation.effort import Actions
+from slicecast_lab.simulation.robot import Robot
+
+NAME = "object"
+
+STROKES = ("mask", "clicks")
+"""How the robot puts a slice right: it paints it whole, or clicks."""
+
+GOOD_SLICE = 0.9
+"""Dice of a slice at which the robot stops clicking."""
+
+MAX_CLICKS = 5
+"""On one slice."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """Everything said about one object, on canonical slices.
+
+    Args:
+        painted: masks (H, W) by slice.
+        points: (x, y, positive) in the order clicked, by slice; slices in the order clicked on first.
+        absent: slices that do not show it.
+    """
+
+    painted: Mapping[int, Mask] = field(default_factory=dict)
+    points: Mapping[int, tuple[tuple[int, int, bool], ...]] = field(default_factory=dict)
+    absent: frozenset[int] = frozenset()
+
+    @property
+    def slices(self) -> set[int]:
+        """The slices that something was said about."""
+        return {*self.painted, *self.points, *self.absent}
+
+    def painting(self, number: int, mask: Mask) -> "Said":
+        """Return it with a painted slice."""
+        return replace(self, painted={**self.painted, number: mask})
+
+    def clicking(self, number: int, x: int, y: int, positive: bool) -> "Said":
+        """Return it with a click more."""
+        return replace(self, points={**self.points, number: (*self.points.get(number, ()), (x, y, positive))})
+
+    def without(self, number: int) -> "Said":
+        """Return it with a slice that does not show the object."""
+        return replace(self, absent=self.absent | {number})
+
+    def prompts(self, case: Case) -> ObjectPrompts:
+        """Return it as a client sends it: in stored voxels."""
+        drawn = np.zeros_like(case.truth)
+        stack = case.slices(drawn)
+        for number, mask in self.painted.items():
+            stack.slice(number)[...] = mask  # a view: it writes through to the stored array
+        masks = (MaskPrompt(drawn, slices=tuple(map(case.stored_slice, self.painted))),) if self.painted else ()
+        points = tuple(_point(case, n, *click) for n, clicks in self.points.items() for click in clicks)
+        absent = tuple(Absent(case.stored_slice(n)) for n in sorted(self.absent))
+        return ObjectPrompts(NAME, points=points, masks=masks, absent=absent)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The product's answer.
+
+    Args:
+        mask: bool [k, j, i], as stored.
+        next_slice: what it suggests.
+        signs: what each slice that was not prompted is judged by, by canonical number.
+    """
+
+    mask: Mask
+    next_slice: NextSlice | None
+    signs: Mapping[int, Signs]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A case on the robot's desk.
+
+    Args:
+        strokes: one of STROKES.
+    """
+
+    case: Case
+    service: SegmentService
+    robot: Robot
+    strokes: str = "mask"
+
+    def ask(self, said: Said, strategy: str = "") -> Answer:
+        """Send all that was said; one whole request, as a client would."""
+        prompts = PromptSet((said.prompts(self.case),))
+        result = self.service.segment(SegmentRequest(self.case.files.image, prompts, slice_strategy=strategy))
+        signs = {self.case.stored_slice(c.slice): c.signs for c in result.confidence if c.signs is not None}
+        return Answer(result.mask == 1, result.next_slice, signs)
+
+    def dice(self, answer: Answer) -> float:
+        """Return the Dice of an answer over the volume."""
+        return dice(answer.mask, self.case.truth)
+
+    def iou(self, answer: Answer, number: int) -> float:
+        """Return the IoU of an answer on a canonical slice; 1 where neither shows the object."""
+        found, truth = self.case.slices(answer.mask).slice(number), self._truth(number)
+        union = np.count_nonzero(found | truth)
+        return np.count_nonzero(found & truth) / union if union else 1.0
+
+    def correct(
+        self, said: Said, number: int, answer: Answer | None, *, only_present: bool = False
+    ) -> tuple[Said, Actions]:
+        """Put a slice right, or only say whether it shows the object; return all that is said, and what it took."""
+        truth = self._truth(number)
+        if not truth.any():
+            return said.without(number), Actions(looks=1, clicks=1)
+        if only_present:
+            return self._clicks(said, number, None, times=1)
+        if self.strokes == "mask":
+            painted = self.robot.paint(truth, self.case.files.id, number)
+            return said.painting(number, painted), Actions(looks=1, masks=1)
+        after, done = self._clicks(said, number, answer, times=MAX_CLICKS)
+        if number in after.slices or answer is None:
+            return after, done
+        accepted = self.case.slices(answer.mask).slice(number).copy()
+        return after.painting(number, accepted), done + Actions(clicks=1)
+
+    def _clicks(self, said: Said, number: int, answer: Answer | None, *, times: int) -> tuple[Said, Actions]:
+        """Click until the slice is good, looking at the answer after each click."""
+        truth, clicked = self._truth(number), np.zeros_like(self._truth(number))
+        done = Actions(looks=1)
+        for count in range(times):
+            found = clicked & False if answer is None else self.case.slices(answer.mask).slice(number)
+            if answer is not None and dice(found, truth) >= GOOD_SLICE:
+                break
+            spacing = self.case.axis.pixel_spacing_mm(self.case.turn.geometry)
+            seen = np.where(clicked, truth, found)
+            click = self.robot.click(truth, seen, self.case.files.id, number, count, spacing=spacing)
+            if click is None:
+                break
+            x, y = click.index
+            done += Actions(clicks=1)
+            if clicked[y, x]:
+                break  # a slip onto an earlier click: the annotator leaves it
+            clicked[y, x] = True
+            said = said.clicking(number, x, y, click.positive)
+            if count + 1 < times:
+                answer = self.ask(said)
+        return said, done
+
+    def _truth(self, number: int) -> Mask:
+        return self.case.slices(self.case.truth).slice(number)
+
+
+def _point(case: Case, number: int, x: int, y: int, positive: bool) -> Point:
+    ijk = slice_to_source_ijk(case.turn, case.axis, n=number, xy=np.array([[x, y]]))[0].tolist()
+    return Point(tuple(ijk), positive)

@@ -1,0 +1,189 @@
+"""Tasks around the model that "learns" from labelled volumes without training: labels are its memory.
+
+A volume is segmented from the label of the labelled volume that looks most like it, whose slices are conditioning
+memory (as FATE-SAM does). No weight changes: answers get better with more labels because the nearest gets nearer.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from slicecast.errors import ConfigError
+from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.studies import Study
+from slicecast.labelling.scoring.views import Boxes
+from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer
+from slicecast.prompts import Box, ObjectPrompts, PromptSet
+from slicecast.prompts.mapping import slice_to_source_ijk
+from slicecast.volume import choose_axis
+from slicecast.volume.metrics import dice
+from slicecast_lab.evaluation.cases import Case, CaseFiles, read_case
+from slicecast_lab.simulation.annotator import NAME, Bench, Mask
+from slicecast_lab.simulation.cases import content_of
+from slicecast_lab.simulation.course import play_label
+from slicecast_lab.simulation.robot import PERFECT, Robot
+
+DIGITS = 5
+
+read_once = lru_cache(maxsize=256)(read_case)
+"""Cases are read once a process; they are small, or few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """How a volume's label came about.
+
+    Args:
+        strategy: slice strategy of the robot's session; none: the robot paints every slice, without the model.
+        corrections: slices put right after the first.
+    """
+
+    strategy: str = ""
+    corrections: int = 0
+    robot: Robot = PERFECT
+    strokes: str = "mask"
+
+    def label(self, case: Case, service: SegmentService) -> tuple[Mask, list[int]]:
+        """Return the label, bool [k, j, i] as stored, and what it took: looks, clicks, boxes, masks."""
+        if not self.strategy:
+            return self._paint(case)
+        return play_label(Bench(case, service, self.robot, self.strokes), self.strategy, self.corrections)
+
+    def _paint(self, case: Case) -> tuple[Mask, list[int]]:
+        label = np.zeros_like(case.truth)
+        stack, truth, shown = case.slices(label), case.slices(case.truth), np.flatnonzero(case.areas).tolist()
+        for number in shown:
+            stack.slice(number)[...] = self.robot.paint(truth.slice(number), case.files.id, number)  # a view
+        return label, [len(shown), 0, 0, len(shown)]
+
+
+TRUTH = Labelling()
+"""What the perfect robot paints."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedTask:
+    """What a volume looks like to the model, as a vector."""
+
+    files: CaseFiles
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return f"{self.files.id}, what it looks like"
+
+    @property
+    def key(self) -> tuple:
+        """All that the result depends on."""
+        return "embed", content_of(self.files)
+
+    def run(self, service: SegmentService) -> list[float]:
+        """Return the embedding.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+        vector = VolumeScorer(service.predictor).embed(service.studies.open(self.files.image))
+        if vector is None:
+            raise ConfigError("This model cannot say what a volume looks like. Use a SAM 2 model.")
+        return [round(float(value), DIGITS) for value in vector]
+
+
+@dataclass(frozen=True, slots=True)
+class SupportTask:
+    """One volume is labelled; how well is each of the queries segmented from that label alone?"""
+
+    support: CaseFiles
+    queries: tuple[CaseFiles, ...]
+    labelling: Labelling = TRUTH
+
+    @property
+    def name(self) -> str:
+        """The labelled case's name."""
+        return f"{self.support.id} as memory"
+
+    @property
+    def key(self) -> tuple:
+        """All that the result depends on."""
+        return "support", content_of(self.support), tuple(map(content_of, self.queries)), self.labelling
+
+    def run(self, service: SegmentService) -> dict[str, Any]:
+        """Label it, and segment each query from it."""
+        case = read_once(self.support)
+        label, actions = self.labelling.label(case, service)
+        scorer = VolumeScorer(service.predictor)
+        support = _remember(scorer, service, self.support, label)
+        return {
+            "actions": actions,
+            "label_dice": round(dice(label, case.truth), DIGITS),
+            "query_dice": [round(_dice_from(scorer, service, support, query), DIGITS) for query in self.queries],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """How much the model doubts a volume, given the labelled one that is nearest to it."""
+
+    files: CaseFiles
+    support: CaseFiles
+    labelling: Labelling = TRUTH
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return f"{self.files.id}, its scores"
+
+    @property
+    def key(self) -> tuple:
+        """All that the result depends on; the truth of the scored volume is not among it."""
+        image = content_of(self.files)[3]
+        return "score", self.files.id, image, content_of(self.support), self.labelling
+
+    def run(self, service: SegmentService) -> dict[str, float]:
+        """Return the scores by name."""
+        label, _ = self.labelling.label(read_once(self.support), service)
+        scorer = VolumeScorer(service.predictor)
+        support = _remember(scorer, service, self.support, label)
+        said = scorer.score(service.studies.open(self.files.image), support)
+        return {name: round(float(value), DIGITS) for name, value in said.scores.items()}
+
+
+def _remember(scorer: VolumeScorer, service: SegmentService, files: CaseFiles, label: Mask) -> Support:
+    study = service.studies.open(files.image)
+    canonical = study.reorientation.to_canonical_array(label.astype(np.uint8))
+    return scorer.learn(files.id, study, canonical, {NAME: 1})
+
+
+def _dice_from(scorer: VolumeScorer, service: SegmentService, support: Support, query: CaseFiles) -> float:
+    """Segment a query from the boxes that the support's memory calls up, as one request; 0 where it calls up none."""
+    study, truth = service.studies.open(query.image), read_once(query).truth
+    boxes = tuple(_boxes(study, support, scorer.prompt(study, support).get(NAME, {})))
+    if not boxes:
+        return dice(np.zeros_like(truth), truth)
+    prompts = PromptSet((ObjectPrompts(NAME, boxes=boxes),))
+    axis = choose_axis(support.study.volume.geometry).name.lower()
+    return dice(service.segment(SegmentRequest(query.image, prompts, axis=axis)).mask == 1, truth)
+
+
+def _boxes(study: Study, support: Support, found: Boxes) -> Iterator[Box]:
+    """Yield boxes as a client would send them; one of a single voxel is none."""
+    axis = choose_axis(support.study.volume.geometry)
+    for number, corners in sorted(found.items()):
+        xy = corners.reshape(2, 2).round().astype(int)
+        low, high = slice_to_source_ijk(study.reorientation, axis, n=number, xy=xy).tolist()
+        if low != high:
+            yield Box(tuple(low), tuple(high))
+
+
+def nearest(points: np.ndarray, labelled: Sequence[int], query: np.ndarray) -> int:
+    """Return the labelled volume that looks most like a query; the earlier labelled of equals.
+
+    Args:
+        points: (N, D) embeddings of the pool.
+        query: (D,).
+    """
+    far = np.linalg.norm(points[list(labelled)] - query, axis=1)
+    return labelled[int(far.argmin())]

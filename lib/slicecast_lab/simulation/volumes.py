@@ -1,0 +1,213 @@
+"""Experiments E1 and E3: which volume next.
+
+Every strategy starts without labels and is asked again at each budget; its choice is paid with the truth (E1) or with a
+robot's session (E3). All pairs (labelled volume, test volume) are segmented once, so campaigns are look-ups.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.active.chance import COLD_START
+from slicecast.active.scored import Wish
+from slicecast.active.volumes import VolumeFeatures, is_strategy, rank, strategy_names
+from slicecast.errors import ConfigError
+from slicecast_lab.evaluation.cases import CaseFiles
+from slicecast_lab.simulation.learner import EmbedTask, Labelling, ScoreTask, SupportTask, nearest
+from slicecast_lab.simulation.robot import generator
+from slicecast_lab.simulation.work import Task
+
+ORACLE = "oracle"
+"""Knows the truth: takes the volume whose label helps the test volumes most, one after the other."""
+
+DEFAULTS = ("random", "strat_random", "coverage", "disagree", "auto", ORACLE)
+
+Work = Callable[[Sequence[Task]], list[Any]]
+"""Carries out tasks; see `work.carry_out`."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    """What is simulated.
+
+    Args:
+        strategies: names of volume strategies, and ORACLE.
+        budgets: numbers of labelled volumes, ascending; at each the model is measured.
+        seeds: campaigns of each strategy.
+        subpool: volumes drawn at random that are scored each time.
+        labelling: how labels come about.
+
+    Raises:
+        ConfigError: an unknown strategy, or a value out of range.
+    """
+
+    strategies: tuple[str, ...] = DEFAULTS
+    budgets: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 12, 20)
+    seeds: int = 10
+    subpool: int = 24
+    labelling: Labelling = field(default_factory=Labelling)
+
+    def __post_init__(self) -> None:
+        for name in self.strategies:
+            if name != ORACLE and not is_strategy(name):
+                known = ", ".join([*strategy_names(), ORACLE])
+                raise ConfigError(f"There is no volume strategy '{name}'. Choose from: {known}.")
+        if not self.strategies or len(set(self.strategies)) != len(self.strategies):
+            raise ConfigError("Name each strategy once, and at least one.")
+        if any(b <= a for a, b in pairwise(self.budgets)) or not self.budgets or self.budgets[0] < 0:
+            raise ConfigError(f"The budgets {self.budgets} must ascend from 0 or more, such as 0,1,2,3,5,8.")
+        if self.budgets[-1] == 0 or self.seeds < 1 or self.subpool < 1:
+            raise ConfigError("Give a budget above 0, and at least one seed and one volume to score.")
+
+    def check(self, volumes: int) -> None:
+        """Raise ConfigError where a pool of so many volumes does not hold the budget."""
+        if self.budgets[-1] > volumes:
+            raise ConfigError(
+                f"The pool has {volumes} volumes, fewer than the budget {self.budgets[-1]}. Give smaller --budgets."
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The volumes, and what the model makes of each of them.
+
+    Args:
+        cases: that may be labelled.
+        points: (N, D) what they look like.
+        table: (N, Q) Dice of each query from each label.
+        nearness: (N, Q) distance of each query from each pool volume.
+        actions: that labelling each took: looks, clicks, boxes, masks.
+        label_dice: (N,) how good the labels are.
+    """
+
+    cases: Sequence[CaseFiles]
+    points: NDArray[np.float64]
+    table: NDArray[np.float64]
+    nearness: NDArray[np.float64]
+    actions: Sequence[Sequence[int]]
+    label_dice: Sequence[float]
+
+    def quality(self, labelled: Sequence[int]) -> NDArray[np.float64]:
+        """Return the Dice of each query from the labelled volume nearest to it, (Q,); 0 without labels."""
+        if not labelled:
+            return np.zeros(self.table.shape[1])
+        chosen = np.asarray(labelled)[self.nearness[list(labelled)].argmin(axis=0)]
+        return self.table[chosen, np.arange(self.table.shape[1])]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Campaign:
+    """One strategy with one seed: the volumes in the order labelled."""
+
+    strategy: str
+    seed: int
+    labelled: tuple[int, ...] = ()
+
+
+def learn(cases: Sequence[CaseFiles], queries: Sequence[CaseFiles], labelling: Labelling, work: Work) -> Pool:
+    """Look at every volume and segment every query from every label."""
+    vectors = np.array(work([EmbedTask(files) for files in (*cases, *queries)]), dtype=float)
+    points, wanted = vectors[: len(cases)], vectors[len(cases) :]
+    answers = work([SupportTask(files, tuple(queries), labelling) for files in cases])
+    return Pool(
+        cases=cases,
+        points=points,
+        table=np.array([answer["query_dice"] for answer in answers], dtype=float),
+        nearness=np.linalg.norm(points[:, None] - wanted[None], axis=-1),
+        actions=[answer["actions"] for answer in answers],
+        label_dice=[answer["label_dice"] for answer in answers],
+    )
+
+
+def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[Campaign]:
+    """Run all strategies with all seeds, one budget after the other, so that scores are computed side by side.
+
+    Raises:
+        ConfigError: the pool is smaller than the largest budget.
+    """
+    plan.check(len(pool.cases))
+    running = [Campaign(name, seed) for name in plan.strategies for seed in range(plan.seeds)]
+    for budget in plan.budgets:
+        drawn = [_subpool(pool, plan, campaign) for campaign in running]
+        scored = _scores(pool, plan, running, drawn, work)
+        running = [
+            _advance(pool, plan, campaign, among, scored, budget)
+            for campaign, among in zip(running, drawn, strict=True)
+        ]
+    return running
+
+
+def needs_scores(strategy: str, labels: int) -> bool:
+    """Tell whether a strategy asks for the model's doubts, with so many labels."""
+    return labels >= COLD_START if strategy == "auto" else labels > 0 and Wish.parse(strategy) is not None
+
+
+def _subpool(pool: Pool, plan: VolumePlan, campaign: Campaign) -> list[int]:
+    """Return the volumes to choose among: all that are left, or some of them where they must be scored."""
+    left = [n for n in range(len(pool.cases)) if n not in campaign.labelled]
+    steps = [high - low for low, high in pairwise((0, *plan.budgets))]
+    size = max(plan.subpool, *steps)
+    if not needs_scores(campaign.strategy, len(campaign.labelled)) or len(left) <= size:
+        return left
+    rng = generator("subpool", campaign.seed, len(campaign.labelled))
+    return sorted(rng.choice(left, size, replace=False).tolist())
+
+
+def _scores(
+    pool: Pool, plan: VolumePlan, running: Sequence[Campaign], drawn: Sequence[Sequence[int]], work: Work
+) -> dict[tuple[int, int], Mapping[str, float]]:
+    """Score what the campaigns choose among; those that agree on volume and supports share the work."""
+    wanted = {
+        (n, _support(pool, campaign, n)): None
+        for campaign, among in zip(running, drawn, strict=True)
+        if needs_scores(campaign.strategy, len(campaign.labelled)) and len(campaign.labelled) < plan.budgets[-1]
+        for n in among
+    }
+    tasks = [ScoreTask(pool.cases[n], pool.cases[support], plan.labelling) for n, support in wanted]
+    return dict(zip(wanted, work(tasks), strict=True))
+
+
+def _support(pool: Pool, campaign: Campaign, number: int) -> int:
+    return nearest(pool.points, campaign.labelled, pool.points[number])
+
+
+def _advance(
+    pool: Pool,
+    plan: VolumePlan,
+    campaign: Campaign,
+    among: Sequence[int],
+    scored: Mapping[tuple[int, int], Mapping[str, float]],
+    budget: int,
+) -> Campaign:
+    """Label volumes up to the budget."""
+    wanted = budget - len(campaign.labelled)
+    if wanted == 0:
+        return campaign
+    if campaign.strategy == ORACLE:
+        return Campaign(ORACLE, campaign.seed, _look_ahead(pool, campaign.labelled, wanted))
+    scores = {n: scored.get((n, _support(pool, campaign, n)), {}) if campaign.labelled else {} for n in among}
+    candidates = [VolumeFeatures(pool.cases[n].id, _vector(pool, n), scores=scores[n]) for n in among]
+    known = [VolumeFeatures(pool.cases[n].id, _vector(pool, n)) for n in campaign.labelled]
+    rng = generator("campaign", campaign.seed, len(campaign.labelled))
+    progress = len(campaign.labelled) / plan.budgets[-1]
+    order = rank(campaign.strategy, candidates, known, rng=rng, progress=progress)
+    number = {pool.cases[n].id: n for n in among}
+    chosen = tuple(number[choice.name] for choice in order[:wanted])
+    return Campaign(campaign.strategy, campaign.seed, (*campaign.labelled, *chosen))
+
+
+def _look_ahead(pool: Pool, labelled: Sequence[int], wanted: int) -> tuple[int, ...]:
+    chosen = tuple(labelled)
+    for _ in range(wanted):
+        left = [n for n in range(len(pool.cases)) if n not in chosen]
+        gains = [pool.quality([*chosen, n]).mean() for n in left]
+        chosen = (*chosen, left[int(np.argmax(gains))])
+    return chosen
+
+
+def _vector(pool: Pool, number: int) -> NDArray[np.float32]:
+    return pool.points[number].astype(np.float32)

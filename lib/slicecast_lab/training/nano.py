@@ -1,0 +1,176 @@
+"""Train the bundled model: reads `configs/training/nano.yaml`, wires generator, objective and loop, exports weights."""
+
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+import yaml
+from ignite.distributed.launcher import Parallel
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from slicecast.config import build, config_dir, refuse_unknown_keys
+from slicecast.errors import ConfigError, WeightsMissing
+from slicecast.models.sam2_build import build_sam2
+from slicecast.models.sam2_forward import prepare_for_training
+from slicecast.training.loop import LoopSettings, latest_checkpoint, train
+from slicecast.training.losses import LossWeights
+from slicecast.training.objective import ClipObjective, PromptMix
+from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches, stream
+from slicecast_lab.training.validate import Validator, make_validator
+
+LOG_FORMAT = "%(asctime)s %(name)s %(message)s"
+
+VALIDATION_SEED = 1_000_003
+"""Added to the run's seed, so that validation clips are never trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationSettings:
+    """The fixed clips that measure progress: how many batches of how many frames and which lengths."""
+
+    batches: int
+    frames: int
+    slices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NanoSettings:
+    """Everything that `configs/training/nano.yaml` says."""
+
+    architecture: str
+    seed: int
+    image_size: int
+    workers: int
+    threads: int
+    processes: int
+    loop: LoopSettings
+    clips: BatchSpec
+    validation: ValidationSettings
+    prompts: PromptMix
+    loss: LossWeights
+    initial: str | None = None
+
+
+def read_settings(path: Path) -> NanoSettings:
+    """Read a training file.
+
+    Raises:
+        ConfigError: it is missing, or has an unknown or missing setting.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read the training settings {path}: {error}.") from error
+    return settings_from(content, where=str(path))
+
+
+def settings_from(content: Mapping[str, Any], *, where: str) -> NanoSettings:
+    """Build the settings from a mapping in the form of the YAML."""
+    sections = {"loop": LoopSettings, "prompts": PromptMix, "loss": LossWeights, "validation": ValidationSettings}
+    refuse_unknown_keys(content, NanoSettings.__dataclass_fields__, where=where)
+    built: dict[str, Any] = {}
+    for name, cls in sections.items():
+        built[name] = build(cls, _tuples(content.get(name, {})), where=f"{where}: {name}")
+    clips = {"size_px": content.get("image_size"), **_tuples(content.get("clips", {}))}
+    built["clips"] = build(BatchSpec, clips, where=f"{where}: clips")
+    return build(NanoSettings, {**content, **built}, where=where)
+
+
+def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+
+
+def train_nano(settings: NanoSettings, folder: Path, *, show_progress: bool = False) -> nn.Module:
+    """Train, or go on training, in a folder; return the averaged model.
+
+    Raises:
+        StateError: the loss is no longer a finite number.
+    """
+    if settings.processes > 1 and idist.get_world_size() == 1:
+        # Ignite's own port is always the same: two runs on one machine would disturb each other.
+        with Parallel(backend="gloo", nproc_per_node=settings.processes, master_port=_free_port()) as parallel:
+            parallel.run(_train_rank, settings, folder, show_progress)
+    else:
+        _train_rank(idist.get_rank(), settings, folder, show_progress)
+    return averaged_model(settings, folder)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _train_rank(rank: int, settings: NanoSettings, folder: Path, show_progress: bool) -> None:
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    torch.set_num_threads(settings.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = fresh_model(settings)
+    batches = GeneratedBatches(settings.clips, seed=settings.seed)
+    ranks = idist.get_world_size()
+    train(
+        model,
+        ClipObjective(model, settings.prompts, settings.loss, seed=settings.seed),
+        lambda first, last: stream(batches, first=first, last=last, workers=settings.workers, rank=rank, ranks=ranks),
+        settings=settings.loop,
+        folder=folder,
+        seed=settings.seed,
+        validate=validator(settings) if settings.validation.batches and rank == 0 else None,
+        show_progress=show_progress,
+    )
+
+
+def averaged_model(settings: NanoSettings, folder: Path) -> nn.Module:
+    """Return the running mean of the weights at a run's last checkpoint, ready to predict.
+
+    Raises:
+        WeightsMissing: the run has no checkpoint yet.
+    """
+    file = latest_checkpoint(folder)
+    if file is None:
+        raise WeightsMissing(f"No checkpoint in {folder}. Train there first, or name another folder.")
+    model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size)
+    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["ema"])
+    return model
+
+
+def fresh_model(settings: NanoSettings) -> nn.Module:
+    """Return the network with the seed's initial weights, or those of the file `initial`, ready to train."""
+    torch.manual_seed(settings.seed)
+    model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size)
+    if settings.initial is not None:
+        model.load_state_dict({name: t.float() for name, t in _initial_tensors(Path(settings.initial)).items()})
+    return prepare_for_training(model).to(settings.loop.device)
+
+
+def _initial_tensors(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise WeightsMissing(f"No weights at {path} to start from. Correct `initial`, or remove it to start from none.")
+    return load_file(path)
+
+
+def validator(settings: NanoSettings) -> Validator:
+    """Generate the validation clips of the settings."""
+    spec = BatchSpec(
+        frames=settings.validation.frames,
+        slices=settings.validation.slices,
+        size_px=settings.image_size,
+        native_px=settings.clips.native_px,
+    )
+    return make_validator(spec, seed=settings.seed + VALIDATION_SEED, count=settings.validation.batches)
+
+
+def export_weights(model: nn.Module, path: Path, *, half: bool = True) -> None:
+    """Write the weights as safetensors, in float16 by default; replaces the file in one step."""
+    dtype = torch.float16 if half else torch.float32
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"format": "pt", "licence": "Apache-2.0"})
+    part.chmod(0o644)
+    part.replace(path)

@@ -1,0 +1,222 @@
+import threading
+import time
+
+import pytest
+
+from slicecast.errors import Cancelled, ConfigError, QueueFull
+from slicecast.inference.line import Priority
+from slicecast.inference.queue import DeviceQueue, FairQueue, Job, QueueSettings
+
+WAIT_S = 20.0
+"""Longer than any machine needs; a deadlock fails instead of hanging."""
+CLICK, WALK, BACK = Priority
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.001)
+
+
+def waiting(queue):
+    return sum(queue.stats().waiting.values())
+
+
+def queue_up(queue, work, arguments):
+    """Start threads that ask for a turn one after the other, while the queue's place is held."""
+    threads = []
+    for n, argument in enumerate(arguments):
+        thread = threading.Thread(target=work, args=(argument,), daemon=True)
+        thread.start()
+        threads.append(thread)
+        wait_until(lambda n=n: waiting(queue) == n + 1)
+    return threads
+
+
+def finish(threads):
+    for thread in threads:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+
+# The places
+
+
+def test_a_click_goes_before_a_propagation():
+    queue, order = FairQueue(), []
+
+    def work(job):
+        with queue.turn(job):
+            order.append(job.user)
+
+    with queue.turn(Job()):
+        threads = queue_up(queue, work, [Job("walk", WALK), Job("background", BACK), Job("click", CLICK)])
+    finish(threads)
+    assert order == ["click", "walk", "background"]
+
+
+def test_a_long_job_cannot_starve_another():
+    """A thread that gives its place back and takes it again comes after those who wait."""
+    queue, order = FairQueue(), []
+
+    def click(user):
+        with queue.turn(Job(user)):
+            order.append(user)
+
+    with queue.turn(Job("long")):
+        threads = queue_up(queue, click, ["click"])
+        order.append("step 1")
+    with queue.turn(Job("long")):
+        order.append("step 2")
+    finish(threads)
+    assert order == ["step 1", "click", "step 2"]
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_no_more_than_the_places_are_taken(places):
+    queue, inside, most = FairQueue(places), [], []
+
+    def work():
+        for _ in range(50):
+            with queue.turn(Job()):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.0001)
+                inside.pop()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    finish(threads)
+    assert max(most) == places and len(most) == 250 and queue.stats().working == 0
+
+
+def test_an_error_hands_the_place_on():
+    queue, order = FairQueue(), []
+
+    def work(user):
+        with queue.turn(Job(user)):
+            order.append(user)
+
+    with pytest.raises(RuntimeError), queue.turn(Job()):
+        threads = queue_up(queue, work, ["a", "b"])
+        raise RuntimeError
+    finish(threads)
+    assert order == ["a", "b"] and queue.stats().working == 0
+
+
+def test_a_full_queue_refuses():
+    queue = FairQueue(max_waiting=1)
+    with queue.turn(Job("a")):
+        threads = queue_up(queue, lambda user: queue.turn(Job(user)).__enter__(), ["b"])
+        with pytest.raises(QueueFull, match="busy: 1 requests are waiting"), queue.turn(Job("c")):
+            pass
+        assert queue.stats().refused == 1
+    finish(threads)
+
+
+def test_one_user_cannot_fill_the_queue():
+    queue = FairQueue(2, max_per_user=1)
+    with queue.turn(Job("a")):
+        with pytest.raises(QueueFull, match="1 of your requests"), queue.turn(Job("a")):
+            pass
+        with queue.turn(Job("b")):
+            pass
+    with queue.turn(Job("a")):
+        pass
+
+
+def test_a_cancelled_job_leaves_the_line():
+    queue, stop = FairQueue(), threading.Event()
+    errors = []
+
+    def work(job):
+        try:
+            with queue.turn(job):
+                pass
+        except Cancelled as error:
+            errors.append(str(error))
+
+    with queue.turn(Job("a")):
+        threads = queue_up(queue, work, [Job("b", cancelled=stop.is_set)])
+        stop.set()
+        finish(threads)
+        assert waiting(queue) == 0
+    assert errors == ["Stopped, as asked."] and queue.stats().working == 0
+    with queue.turn(Job("b")):
+        pass
+
+
+def test_a_job_cancelled_when_just_called_passes_its_place_on():
+    queue = FairQueue()
+    mine = threading.Event()
+    queue._take(Job("a"), CLICK)
+    queue._users["b"] += 1
+    queue._line.push(mine, user="b", priority=CLICK)
+    queue._give(Job("a"))
+    assert mine.is_set() and queue.stats().working == 1
+    queue._leave(mine, Job("b"))
+    assert queue.stats().working == 0 and not queue._users
+
+
+def test_the_counters():
+    now = [0.0]
+    queue = FairQueue(clock=lambda: now[0])
+
+    def work(priority):
+        with queue.turn(Job("b", priority)):
+            pass
+
+    with queue.turn(Job("a")):
+        threads = queue_up(queue, work, [WALK])
+        assert queue.stats().waiting == {CLICK: 0, WALK: 1, BACK: 0}
+        now[0] = 2.5
+    finish(threads)
+    stats = queue.stats()
+    assert stats.taken == {CLICK: 1, WALK: 1, BACK: 0} and stats.waited_s == {CLICK: 0.0, WALK: 2.5, BACK: 0.0}
+
+
+# The device
+
+
+def test_a_job_is_a_click_until_it_walks():
+    queue = DeviceQueue()
+    with queue.job("anna") as job:
+        with queue.step():
+            assert job.priority is CLICK
+        with queue.step(walking=True):
+            assert job.priority is WALK
+        with queue.step():
+            assert job.priority is WALK
+    assert queue.steps.stats().taken == {CLICK: 1, WALK: 2, BACK: 0}
+    assert queue.jobs.stats().taken[CLICK] == 1
+
+
+def test_background_work_takes_no_place_and_stays_in_the_background():
+    queue = DeviceQueue(QueueSettings(jobs=1))
+    with queue.job("anna"), queue.background(), queue.step(walking=True):
+        pass
+    assert queue.steps.stats().taken == {CLICK: 0, WALK: 0, BACK: 1}
+
+
+def test_work_outside_of_any_job_may_use_the_device():
+    queue = DeviceQueue()
+    with queue.step(walking=True), pytest.raises(RuntimeError):
+        raise RuntimeError
+    assert queue.steps.stats().working == 0
+
+
+def test_a_cancelled_job_gets_no_further_step():
+    queue, stop = DeviceQueue(), threading.Event()
+    with queue.job("anna", cancelled=stop.is_set):
+        with queue.step():
+            stop.set()
+        with pytest.raises(Cancelled), queue.step():
+            pass
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "many", True, None])
+def test_settings_that_cannot_be(value):
+    with pytest.raises(ConfigError, match="setting waiting is"):
+        QueueSettings(waiting=value)

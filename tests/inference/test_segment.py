@@ -1,0 +1,330 @@
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import KINDS, ORIENTATIONS, Phantom, ball, dice, grid, phantom, scan, stored_as
+
+from slicecast.active.calibration import Pair, Signs, calibrate
+from slicecast.active.slices import STRATEGIES
+from slicecast.engine.fake import FakePredictor
+from slicecast.engine.options import EngineOptions
+from slicecast.errors import Cancelled, ConfigError, PromptError, UnknownModel, VolumeError
+from slicecast.inference.segment import MAX_OBJECTS, SegmentRequest, SegmentService
+from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.volume import Reorientation, Volume, write_volume
+
+CENTRE = (12, 10, 8)
+"""Of the ball that `builders.ball` draws."""
+
+
+def clicked(*ijk, name="ball"):
+    return PromptSet((ObjectPrompts(name, points=tuple(Point(p) for p in ijk or (CENTRE,))),))
+
+
+def painted(mask, *numbers, name="ball", **given):
+    return PromptSet((ObjectPrompts(name, masks=(MaskPrompt(mask, slices=numbers or None),), **given),))
+
+
+def inside(truth):
+    """Return the voxel (i, j, k) nearest to a structure's middle."""
+    places = np.argwhere(truth)
+    nearest = np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()
+    return tuple(places[nearest][::-1].tolist())
+
+
+def service_of(**given):
+    return SegmentService(predictor=FakePredictor(), **given)
+
+
+@pytest.fixture
+def service():
+    return service_of()
+
+
+@pytest.fixture
+def store(tmp_path):
+    def save(volume, name="scan.nii.gz"):
+        write_volume(tmp_path / name, volume)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def ball_file(store):
+    return store(scan(ball()))
+
+
+def learnt(model):
+    """A calibration from slices that are the better, the nearer they are to a prompt."""
+    plain = Signs(0.5, True, 0.8, 0.9, 1.0, 1.0, 0.8)
+    pairs = [Pair(f"v{n % 5}", replace(plain, distance=1.0 + n % 9), 0.95 - 0.1 * (n % 9)) for n in range(90)]
+    return calibrate(pairs, model=model)
+
+
+def test_what_was_learnt_from_this_models_answers_sets_the_confidence(service, ball_file):
+    raw = service.segment(SegmentRequest(ball_file, clicked()))
+    service.calibration = learnt("another")
+    assert not service.segment(SegmentRequest(ball_file, clicked())).calibrated
+    service.calibration = learnt(service.predictor.fingerprint)
+    result = service.segment(SegmentRequest(ball_file, clicked()))
+    assert result.calibrated and not raw.calibrated and (result.mask == raw.mask).all()
+    far = {c.slice: c.value for c in result.confidence if c.signs is not None and c.signs.seen}
+    assert far[CENTRE[2] + 1] > far[CENTRE[2] + 3] > far[max(far)]
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_a_request_chooses_the_strategy_of_the_next_slice(name, service, ball_file):
+    hint = service.segment(SegmentRequest(ball_file, clicked(), slice_strategy=name)).next_slice
+    assert hint.strategy == {"disagree": "strided"}.get(name, name) and hint.slice != CENTRE[2]
+
+
+def test_an_unknown_strategy_is_refused_before_any_work(ball_file):
+    with pytest.raises(ConfigError, match="no slice strategy 'best'"):
+        SegmentRequest(ball_file, clicked(), slice_strategy="best")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("zoom", ["off", "on"])
+def test_one_click_finds_each_phantom(kind, zoom, store, service):
+    scene = phantom(kind)
+    request = SegmentRequest(store(scene.volume), clicked(inside(scene.truth)), options=EngineOptions(zoom=zoom))
+    result = service.segment(request)
+    assert result.mask.dtype == np.uint8 and result.mask.shape == scene.truth.shape
+    assert dice(result.mask == 1, scene.truth) > 0.7
+    assert not result.geometry.differences(scene.volume.geometry)
+
+
+def stored_scene(scene, orientation):
+    """Store a phantom in one of the 48 orientations; its truth, and the way from one grid to the other."""
+    volume = stored_as(scene.volume, *orientation)
+    way = Reorientation(scene.volume.geometry, *orientation)
+    return Phantom(volume, way.to_canonical_array(scene.truth)), way
+
+
+def test_all_48_orientations_give_the_same_mask(store):
+    """The same scan, the same prompts, the same patient: voxel for voxel, for a click, a box and a mask at once."""
+    scene, service = phantom("anisotropic"), SegmentService(predictor=FakePredictor(image_size=64))
+
+    def request(path, truth, place):
+        (k, j, i), only = np.argwhere(scene.truth).mean(axis=0).round().astype(int), np.zeros(truth.shape, bool)
+        for jj, ii in np.argwhere(scene.truth[2]):
+            only[place((ii, jj, 2))[::-1]] = True
+        objects = (
+            ObjectPrompts("clicked", points=(Point(place((i, j, k))), Point(place((4, 4, k)), positive=False))),
+            ObjectPrompts("boxed", boxes=(Box(place((9, 7, k + 1)), place((15, 13, k + 1))),)),
+            ObjectPrompts("painted", masks=(MaskPrompt(only),)),
+        )
+        return SegmentRequest(path, PromptSet(objects))
+
+    plain = service.segment(request(store(scene.volume), scene.truth, tuple))
+    assert set(np.unique(plain.mask)) == {0, 1, 2, 3}
+    for number, orientation in enumerate(ORIENTATIONS):
+        turned, way = stored_scene(scene, orientation)
+
+        def place(ijk, way=way):
+            return tuple(way.to_canonical_ijk(ijk).tolist())
+
+        result = service.segment(request(store(turned.volume, f"{number}.nii.gz"), turned.truth, place))
+        assert (way.to_source_array(result.mask) == plain.mask).all(), orientation
+        assert sorted(c.value for c in result.confidence) == sorted(c.value for c in plain.confidence)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::7])
+def test_slice_numbers_are_counted_as_stored(orientation, store, service):
+    scene = phantom("anisotropic")
+    turned, way = stored_scene(scene, orientation)
+    along = way.permutation.index(2)  # the stored axis that holds the thick slices
+    number = [int(way.to_canonical_ijk((0, 0, k))[along]) for k in range(8)]
+    only, limits = number[5], sorted((number[3], number[6]))
+    prompts = clicked(tuple(way.to_canonical_ijk(inside(scene.truth)).tolist()))
+    request = SegmentRequest(store(turned.volume), prompts, range=(limits[0], limits[1] + 1))
+    result = service.segment(request)
+    shown = np.flatnonzero(result.mask.any(axis=tuple(n for n in range(3) if n != 2 - along)))
+    assert {limits[0], limits[1], only} >= {shown.min(), shown.max()} and len(shown) <= 4
+    assert {c.slice for c in result.confidence} <= set(range(limits[0], limits[1] + 1))
+    assert result.next_slice.slice in {c.slice for c in result.confidence}
+    entry = replace(prompts.objects[0], absent=(Absent(only),))
+    emptied = service.segment(replace(request, prompts=PromptSet((entry,)))).mask
+    assert not np.take(emptied, only, axis=2 - along).any()
+
+
+def test_painted_slices_come_back_exactly(ball_file, service):
+    drawn = ball(radius=4.0)
+    drawn[6, 2, 3] = True
+    result = service.segment(SegmentRequest(ball_file, painted(drawn, 6, 9)))
+    assert all((result.mask[k] == drawn[k]).all() for k in (6, 9))
+
+
+def test_two_painted_objects_never_overwrite_each_other(store, service):
+    left, right = (ball(centre_ijk=(i, 10, 8), radius=4.0) for i in (6, 17))
+    objects = (painted(left, 7, 8, name="left").objects[0], painted(right, 8, 10, name="right").objects[0])
+    result = service.segment(SegmentRequest(store(scan(left | right)), PromptSet(objects)))
+    assert result.labels == {"left": 1, "right": 2}
+    assert (result.mask[7] == 1).tolist() == left[7].tolist() and (result.mask[10] == 2).tolist() == right[10].tolist()
+    assert (result.mask[8] == left[8] + 2 * right[8]).all()
+
+
+def test_an_absent_slice_is_empty_and_so_is_what_lies_behind(ball_file, service):
+    entry = replace(clicked().objects[0], absent=(Absent(10),))
+    result = service.segment(SegmentRequest(ball_file, PromptSet((entry,))))
+    assert result.mask[9].any() and not result.mask[10:].any()
+
+
+def test_a_box_through_several_slices_confines_the_object(ball_file, service):
+    box = Box((7, 5, 6), (17, 15, 10))
+    result = service.segment(SegmentRequest(ball_file, PromptSet((ObjectPrompts("ball", boxes=(box,)),))))
+    assert np.flatnonzero(result.mask.any(axis=(1, 2))).tolist() == [6, 7, 8, 9, 10]
+
+
+def test_only_the_prompted_slice_when_asked(ball_file, service):
+    result = service.segment(SegmentRequest(ball_file, clicked(), slices_only=True))
+    assert np.flatnonzero(result.mask.any(axis=(1, 2))).tolist() == [8]
+    assert result.next_slice is None and result.slices_walked == 1
+
+
+def test_the_answer_says_how_it_came_about(ball_file, service):
+    told = []
+    result = service.segment(SegmentRequest(ball_file, clicked()), progress=lambda done, what: told.append(done))
+    assert set(result.seconds) == {"read", "encode", "propagate", "post", "total"}
+    assert result.seconds["total"] == pytest.approx(sum(v for k, v in result.seconds.items() if k != "total"))
+    assert all(value >= 0 for value in result.seconds.values())
+    assert result.axis == "axial" and result.window is not None and result.warnings == ()
+    assert told[-1] == result.slices_walked
+    numbers = [c.slice for c in result.confidence]
+    assert numbers == sorted(numbers) and 8 in numbers and result.next_slice.axis == "axial"
+
+
+def test_a_removed_click_leaves_no_trace(ball_file, service):
+    more = clicked(CENTRE, (12, 10, 11), (3, 3, 5))
+    before = service.segment(SegmentRequest(ball_file, clicked()))
+    service.segment(SegmentRequest(ball_file, more))
+    after = service.segment(SegmentRequest(ball_file, clicked()))
+    fresh = service_of().segment(SegmentRequest(ball_file, clicked()))
+    for other in (after, fresh):
+        assert (other.mask == before.mask).all() and other.confidence == before.confidence
+    assert after.slices_encoded == 0
+
+
+def test_two_users_on_two_images_never_mix(store):
+    volumes = [scan(ball(centre_ijk=(i, 10, 8)), seed=n) for n, i in enumerate((9, 15))]
+    requests = [
+        SegmentRequest(store(v, f"{n}.nii.gz"), clicked((i, 10, 8)))
+        for n, (v, i) in enumerate(zip(volumes, (9, 15), strict=True))
+    ]
+    serial = [service_of().segment(r).mask for r in requests]
+    shared, found = service_of(embedding_bytes=30_000), [[], []]
+    threads = [
+        threading.Thread(target=lambda n=n: [found[n].append(shared.segment(requests[n]).mask) for _ in range(4)])
+        for n in (0, 1, 0, 1)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [len(masks) for masks in found] == [8, 8]
+    assert all((mask == serial[n]).all() for n in (0, 1) for mask in found[n])
+    assert shared.cache.stats().nbytes <= 30_000
+
+
+def test_cancelling_keeps_the_service_and_its_cache(ball_file, service):
+    asked = []
+
+    def cancelled():
+        asked.append(1)
+        return len(asked) > 5
+
+    with pytest.raises(Cancelled):
+        service.segment(SegmentRequest(ball_file, clicked()), cancelled=cancelled)
+    held = service.cache.stats().entries
+    result = service.segment(SegmentRequest(ball_file, clicked()))
+    assert held > 0 and result.slices_encoded < 13
+    assert (result.mask == service_of().segment(SegmentRequest(ball_file, clicked())).mask).all()
+
+
+@pytest.mark.parametrize("point", [(24, 0, 0), (0, 20, 0), (0, 0, 16), (-1, 0, 0)])
+def test_a_point_outside_the_volume_is_refused(point, ball_file, service):
+    with pytest.raises(PromptError, match="lies outside the volume of 24 x 20 x 16"):
+        service.segment(SegmentRequest(ball_file, clicked(point)))
+
+
+@pytest.mark.parametrize("limits", [(5, 5), (9, 4), (-1, 5), (0, 17)])
+def test_a_range_that_does_not_fit_is_refused(limits, ball_file, service):
+    with pytest.raises(PromptError, match=f"range {limits[0]}:{limits[1]} does not fit the 16 axial slices"):
+        service.segment(SegmentRequest(ball_file, clicked(), range=limits))
+
+
+def test_a_prompt_outside_the_range_is_named_by_its_stored_slice(ball_file, service):
+    with pytest.raises(PromptError, match="'ball' has a prompt on axial slice 8, outside the range"):
+        service.segment(SegmentRequest(ball_file, clicked(), range=(0, 8)))
+
+
+def test_a_prompt_outside_the_objects_own_box_is_refused(ball_file, service):
+    entry = ObjectPrompts("ball", boxes=(Box((7, 5, 6), (17, 15, 10)),), points=(Point((12, 10, 12)),))
+    with pytest.raises(PromptError, match="slice 12, outside the range or the 3D box"):
+        service.segment(SegmentRequest(ball_file, PromptSet((entry,))))
+
+
+def test_more_objects_than_labels_are_refused(ball_file, service):
+    many = tuple(clicked(name=f"part {n}").objects[0] for n in range(MAX_OBJECTS + 1))
+    with pytest.raises(PromptError, match="256 objects were given; one mask holds at most 255"):
+        service.segment(SegmentRequest(ball_file, PromptSet(many)))
+
+
+def test_a_mask_on_another_grid_is_refused(ball_file, service):
+    with pytest.raises(PromptError, match="another grid"):
+        service.segment(SegmentRequest(ball_file, painted(ball((24, 20, 15)))))
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"), [({"axis": "diagonal"}, "slice axis 'diagonal'"), ({"window": "sunny"}, "sunny")]
+)
+def test_an_unknown_axis_or_window_is_named(given, complaint, ball_file, service):
+    with pytest.raises(ConfigError, match=complaint):
+        service.segment(SegmentRequest(ball_file, clicked(), **given))
+
+
+def test_an_unknown_model_is_named(ball_file):
+    with pytest.raises(UnknownModel, match="sam99"):
+        SegmentService(model="sam99").segment(SegmentRequest(ball_file, clicked()))
+
+
+def test_what_is_no_volume_is_refused(tmp_path, service):
+    (tmp_path / "text.nii.gz").write_text("hello")
+    for name in ("missing.nii.gz", "text.nii.gz"):
+        with pytest.raises(VolumeError, match=name):
+            service.segment(SegmentRequest(tmp_path / name, clicked()))
+
+
+def test_a_constant_volume_is_answered_with_a_warning(store, service):
+    flat = Volume(np.full((16, 20, 24), 7, np.int16), grid())
+    result = service.segment(SegmentRequest(store(flat), clicked()))
+    assert any("same value" in warning for warning in result.warnings)
+
+
+def test_an_object_that_is_not_found_is_said_so(store, service):
+    """Two objects from the same click: every voxel goes to the first, and the second hears of it."""
+    volume = scan(ball(), noise=0.0)
+    objects = (clicked().objects[0], ObjectPrompts("ghost", points=(Point(CENTRE),)))
+    result = service.segment(SegmentRequest(store(volume), PromptSet(objects)))
+    assert any(warning.startswith("'ghost' was not found") for warning in result.warnings)
+
+
+def test_clicks_on_a_painted_slice_are_said_to_be_unused(ball_file, service):
+    painted = MaskPrompt(ball(), slices=(CENTRE[2],))
+    both = ObjectPrompts("ball", points=(Point(CENTRE),), masks=(painted,))
+    warnings = service.segment(SegmentRequest(ball_file, PromptSet((both,)))).warnings
+    assert any("painted slice of 'ball'" in warning for warning in warnings)
+
+
+def test_a_volume_of_one_slice_is_answered(store, service):
+    truth = ball((24, 20, 1), centre_ijk=(12, 10, 0), radius=5.0)
+    result = service.segment(SegmentRequest(store(scan(truth)), clicked((12, 10, 0))))
+    assert result.axis == "axial" and dice(result.mask == 1, truth) > 0.7 and result.slices_walked == 1
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_each_axis_can_be_walked(axis, ball_file, service):
+    result = service.segment(SegmentRequest(ball_file, clicked(), axis=axis))
+    assert result.axis == axis and dice(result.mask == 1, ball()) > 0.7

@@ -1,0 +1,104 @@
+"""The annotator that is played: where it prompts, what it corrects, and that every request stands alone."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from slicecast.inference.segment import SegmentRequest, SegmentResult
+from slicecast.volume.metrics import dice
+from slicecast_lab.evaluation.cases import pick_slice
+from slicecast_lab.evaluation.prompts import CHOICES, correct, play
+from slicecast_lab.evaluation.settings import Settings
+
+
+class Recorder:
+    """Passes requests on and keeps them."""
+
+    def __init__(self, service):
+        self.service, self.requests = service, []
+
+    def segment(self, request: SegmentRequest) -> SegmentResult:
+        self.requests.append(request)
+        return self.service.segment(request)
+
+
+@pytest.fixture
+def recorder(service) -> Recorder:
+    return Recorder(service)
+
+
+def test_a_mask_prompt_is_the_truth_of_its_slice(case, recorder):
+    number = pick_slice(case, "largest")
+    (answer,) = play(case, recorder, Settings(), number)
+    found, truth = case.slices(answer.mask), case.slices(case.truth)
+    assert np.array_equal(found.slice(number), truth.slice(number))
+    assert answer.dice == dice(answer.mask, case.truth) > 0.5 and answer.seconds > 0
+
+
+def test_a_box_prompt_is_tight_around_the_slice(case, recorder):
+    number = pick_slice(case, "largest")
+    play(case, recorder, Settings(prompt="box"), number)
+    (box,) = recorder.requests[0].prompts.objects[0].boxes
+    inside = case.truth & False
+    (i0, j0, k0), (i1, j1, k1) = box.low_ijk, box.high_ijk
+    inside[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1] = True
+    assert case.slices(inside).slice(number).any()
+    shown = case.slices(case.truth).slice(number)
+    drawn = case.slices(inside).slice(number)
+    assert (shown <= drawn).all()
+    assert all(np.array_equal(shown.any(axis=a), drawn.any(axis=a)) for a in (0, 1))
+
+
+def test_each_click_is_a_whole_request_at_the_deepest_error(case, recorder):
+    number = pick_slice(case, "largest")
+    answers = play(case, recorder, Settings(prompt="clicks", clicks=3), number)
+    points = [request.prompts.objects[0].points for request in recorder.requests]
+    assert [len(given) for given in points] == list(range(1, len(answers) + 1))
+    assert all(later[:-1] == earlier for earlier, later in pairwise(points))
+    assert len(set(points[-1])) == len(points[-1])
+    first = points[0][0]
+    assert first.positive and case.truth[first.ijk[::-1]]
+    assert {int(case.axis.to_slice(case.turn.to_canonical_ijk(p.ijk))[0]) for p in points[-1]} == {number}
+    for click, before in zip(points[-1][1:], answers, strict=False):
+        assert bool(case.truth[click.ijk[::-1]]) == click.positive != bool(before.mask[click.ijk[::-1]])
+
+
+def test_corrections_paint_one_more_true_slice_each_time(case, recorder):
+    number = pick_slice(case, "quarter")
+    (start,) = play(case, recorder, Settings(), number)
+    for choice in CHOICES:
+        before = len(recorder.requests)
+        answers = correct(case, recorder, start, choice, times=2)
+        assert len(recorder.requests) == before + len(answers)
+        for times, answer in enumerate(answers, start=1):
+            (mask,) = answer.prompts.masks
+            assert len(mask.slices) == times + 1
+            for stored in mask.slices:
+                n = case.stored_slice(stored)
+                assert np.array_equal(case.slices(answer.mask).slice(n), case.slices(case.truth).slice(n))
+
+
+def test_the_worst_slice_has_the_most_wrong_voxels(case, recorder):
+    number = pick_slice(case, "quarter")
+    (start,) = play(case, recorder, Settings(), number)
+    (answer, *_) = correct(case, recorder, start, "worst", times=1)
+    wrong = case.slices(start.mask != case.truth)
+    (chosen,) = {case.stored_slice(n) for n in answer.prompts.masks[0].slices} - {number}
+    assert wrong.slice(chosen).sum() == max(wrong.slice(n).sum() for n in range(wrong.count))
+
+
+def test_even_corrections_halve_the_widest_gap(case, recorder):
+    first, last = case.extent
+    (start,) = play(case, recorder, Settings(), first)
+    (answer, *_) = correct(case, recorder, start, "even", times=1)
+    (chosen,) = {case.stored_slice(n) for n in answer.prompts.masks[0].slices} - {first}
+    assert chosen == (first + last + 1) // 2
+
+
+def test_clicks_can_be_corrected_by_painted_slices(case, recorder):
+    number = pick_slice(case, "largest")
+    answers = play(case, recorder, Settings(prompt="clicks", clicks=2), number)
+    further = correct(case, recorder, answers[-1], "even", times=1)
+    prompts = further[-1].prompts
+    assert prompts.points == answers[-1].prompts.points and len(prompts.masks[0].slices) == 1

@@ -1,0 +1,45 @@
+"""Whole evaluations on phantoms."""
+
+from dataclasses import replace
+
+from slicecast_lab.evaluation.run import evaluate
+from slicecast_lab.evaluation.settings import Settings
+
+
+def test_every_case_is_measured_and_progress_is_told(cases, service):
+    told = []
+    done = evaluate(cases, service, Settings(), progress=lambda n, total, name: told.append((n, total, name)))
+    assert [result.files for result in done.results] == cases and not done.skipped
+    assert told == [(0, 3, "anisotropic"), (1, 3, "flipped"), (2, 3, "sphere"), (3, 3, "")]
+    for result in done.results:
+        assert result.dice_elsewhere < result.final_dice <= 1  # the painted slice is exact
+        assert 0 <= result.surface.nsd <= 1 and result.surface.hd95 is not None
+        assert len(result.dice) == len(result.seconds) == 1
+    assert done.peak_rss_mib > 10
+
+
+def test_clicks_corrections_and_baselines_are_recorded(cases, service):
+    settings = Settings(prompt="clicks", clicks=4, corrections=2, baselines=("copy", "copy-extent"))
+    for result in evaluate(cases, service, settings).results:
+        assert len(result.dice) == 4 and len(result.seconds) == result.clicks_used <= 4
+        assert result.corrections.keys() == {"suggested", "worst", "even"}
+        assert all(steps[0] == result.final_dice and len(steps) == 3 for steps in result.corrections.values())
+        assert result.baselines["copy-extent"] >= result.baselines["copy"]
+
+
+def test_voxels_are_a_unit(cases, service):
+    thick = [files for files in cases if files.id == "anisotropic"]
+    mm, voxels = (evaluate(thick, service, Settings(unit=unit)).results[0].surface for unit in ("mm", "voxel"))
+    assert mm != voxels
+
+
+def test_what_cannot_be_used_is_skipped_with_its_reason(cases, service):
+    wrong = replace(cases[0], id="wrong", values=(9,))
+    done = evaluate([wrong, cases[1]], service, Settings())
+    assert [result.files.id for result in done.results] == ["flipped"]
+    assert "does not show label 9" in done.skipped["wrong"]
+
+
+def test_results_repeat(cases, service):
+    first, second = (evaluate(cases[:1], service, Settings(prompt="clicks", clicks=2)) for _ in range(2))
+    assert first.results[0].dice == second.results[0].dice

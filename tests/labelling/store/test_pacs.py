@@ -1,0 +1,122 @@
+"""A DICOM server that comes and goes: labels count at once, and arrive once it is back."""
+
+import numpy as np
+import pytest
+from builders import phantom
+from pydicom.dataset import Dataset
+from requests import ConnectionError as Unreachable
+
+from slicecast.dicom.catalogue import Catalogue
+from slicecast.dicom.seg import referenced_series
+from slicecast.errors import ResourceError
+from slicecast.labelling.store.pacs import PacsDatastore, Remote
+from slicecast.volume import read_volume, write_mask, write_volume
+
+
+class Server:
+    """What of dicomweb-client's client is used, in this process; `up` says whether it answers."""
+
+    base_url = "http://pacs/dicom-web"
+
+    def __init__(self, series) -> None:
+        self.series, self.up, self.stored = series, True, []
+
+    def search_for_series(self, search_filters=None, limit=None, offset=0):
+        self._require_up()
+        found = list(self.stored) if (search_filters or {}).get("Modality") == "SEG" else [self.series.summary]
+        return [self._row(data) for data in found][offset:]
+
+    def retrieve_series(self, study, series):
+        self._require_up()
+        instances = [self.series.read(uid) for uid in self.series.sop_uids]
+        for data in instances:
+            data.preamble = bytes(128)  # as of what came over the network
+        return instances
+
+    def retrieve_series_metadata(self, study, series):
+        self._require_up()
+        return [seg.to_json_dict() for seg in self.stored if seg.SeriesInstanceUID == series]
+
+    def store_instances(self, instances):
+        self._require_up()
+        self.stored += instances
+
+    def _require_up(self) -> None:
+        if not self.up:
+            raise Unreachable("connection refused")
+
+    @staticmethod
+    def _row(data: Dataset):
+        row = Dataset()
+        for word in ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID"):
+            row[word] = data[word]
+        return row.to_json_dict()
+
+
+@pytest.fixture
+def server(tmp_path):
+    file = write_volume(tmp_path / "case.nii.gz", phantom().volume)
+    return Server(Catalogue(tmp_path, lambda: {"case": file}, tmp_path / "facts").volume_series()[0])
+
+
+@pytest.fixture
+def opened(server, tmp_path):
+    stores = []
+
+    def make(now=lambda: 0.0):
+        stores.append(PacsDatastore(Remote(server, {}, clock=now), tmp_path / "cache"))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.outbox.close()
+
+
+def submit(store, tmp_path, empty=False):
+    uid = store.list_images()[0]
+    volume = read_volume(store.scan_path(uid))
+    label = write_mask(tmp_path / "label.nrrd", (volume.array > 70) & (not empty), volume.geometry)
+    store.save_label(uid, str(label), "final", {"label_info": [{"name": "spleen", "idx": 1}]})
+    return uid
+
+
+def test_series_are_listed_and_fetched(server, opened):
+    store = opened()
+    (uid,) = store.list_images()
+    assert uid == server.series.uid and store.dicom_names(uid)["Modality"] == "MR"
+    assert np.array_equal(read_volume(store.scan_path(uid)).array, phantom().volume.array)
+    assert store.scan_path("1.2.3") == ""
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_label_waits_for_the_server(server, opened, tmp_path, empty):
+    store = opened()
+    store.scan_path(store.list_images()[0])
+    server.up = False
+    uid = submit(store, tmp_path, empty)
+    assert store.status()["completed"] == 1 and store.get_unlabeled_images() == []
+    assert store.outbox.deliver_all() == 1 and server.stored == []
+    store.outbox.close()
+    server.up = True
+    again = opened()
+    assert again.outbox.deliver_all() == 0
+    assert {referenced_series(seg) for seg in server.stored} == {uid}
+    assert bool(server.stored[0].pixel_array.any()) is not empty
+
+
+def test_a_label_made_elsewhere_counts(server, opened, tmp_path):
+    first = opened()
+    submit(first, tmp_path)
+    first.outbox.deliver_all()
+    elsewhere = PacsDatastore(Remote(server, {}), tmp_path / "other")
+    assert elsewhere.get_labeled_images() == [server.series.uid]
+    elsewhere.outbox.close()
+
+
+def test_without_the_server(server, opened):
+    opened().list_images()
+    server.up = False
+    store = opened(now=lambda: 99.0)
+    assert store.list_images() == [server.series.uid], "the last list is kept"
+    with pytest.raises(ResourceError, match="cannot be fetched"):
+        store._fetch(server.series.uid)

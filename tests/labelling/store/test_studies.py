@@ -1,0 +1,245 @@
+"""A folder of DICOM series and volumes: ids, grids, labels that become DICOM SEG, and failures that lose nothing."""
+
+import signal
+import subprocess
+import sys
+import time
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+from builders import phantom, stored_as
+from fastapi import HTTPException
+from labelserver import write_studies
+
+from slicecast.dicom.catalogue import Catalogue
+from slicecast.dicom.seg import SegNames, write_seg
+from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
+from slicecast.volume import Geometry, read_volume, write_mask, write_volume
+
+INFO = {"label_info": [{"name": "spleen", "idx": 1}]}
+
+
+def write_dicom(volume, folder, work):
+    """Write a volume as DICOM files; return the series' UID."""
+    file = write_volume(work / "source.nii.gz", volume)
+    series = Catalogue(work, lambda: {"source": file}, work / "facts").volume_series()[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, uid in enumerate(series.sop_uids):
+        series.read(uid).save_as(folder / f"{number:03}.dcm", write_like_original=False)
+    return series.uid
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A left-handed NIfTI, `flipped`, and a DICOM series in a folder below."""
+    studies = tmp_path / "studies"
+    write_studies(studies, ("first",))
+    write_volume(studies / "flipped.nii.gz", stored_as(phantom().volume, (0, 1, 2), (False, False, True)))
+    (tmp_path / "work").mkdir()
+    write_dicom(phantom("anisotropic").volume, studies / "below" / "series", tmp_path / "work")
+    return studies
+
+
+@pytest.fixture
+def opened(folder):
+    """Open the folder as often as a test likes; background work is stopped at the end."""
+    stores = []
+
+    def make():
+        stores.append(StudiesDatastore(str(folder), extensions=["*.nii.gz", "*.nrrd"]))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.outbox.close()
+
+
+@pytest.fixture
+def store(opened):
+    return opened()
+
+
+def series_id(store):
+    return next(name for name in store.list_images() if name.startswith("2.25."))
+
+
+def sent(store):
+    """Wait for the outbox, and return the DICOM SEG objects in the folder."""
+    end = time.monotonic() + 60
+    while store.outbox.waiting() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert store.outbox.waiting() == []
+    return [pydicom.dcmread(file) for file in (store._work.parent / "segmentations").glob("*.dcm")]
+
+
+def ball_label(path, volume):
+    return write_mask(path, volume.array > 70, volume.geometry)
+
+
+def test_files_and_series_are_images(store, opened):
+    uid = series_id(store)
+    assert set(store.list_images()) == {"first", "flipped", uid}
+    assert read_volume(store.scan_path(uid)).modality == "MR"
+    assert np.array_equal(read_volume(store.get_image_uri(uid)).array, read_volume(store.scan_path(uid)).array)
+    names = dicom_names(store, uid)
+    assert names["SeriesInstanceUID"] == uid and names["Modality"] == "MR"
+    assert set(opened().list_images()) == {"first", "flipped", uid}
+    with pytest.raises(HTTPException, match="stays"):
+        store.remove_image(uid)
+
+
+def test_a_series_that_comes_later_is_listed(store, folder, tmp_path):
+    store.catalogue.clock = lambda: float("inf")
+    assert len(store.list_images()) == 3
+    (tmp_path / "more").mkdir()
+    uid = write_dicom(phantom("tube").volume, folder / "late", tmp_path / "more")
+    store.catalogue._seen_s = float("-inf")
+    assert uid in store.list_images()
+
+
+def test_a_file_answers_to_its_series_uid(store):
+    uid = dicom_names(store, "flipped")["SeriesInstanceUID"]
+    assert store.image_id(uid) == "flipped"
+    as_file, as_series = read_volume(store.scan_path("flipped")), read_volume(store.scan_path(uid))
+    assert np.array_equal(as_file.array[::-1], as_series.array)
+    assert store.scan_path("1.2.3") == "" and store.scan_path("nothing") == ""
+
+
+def test_a_label_made_in_a_viewer_is_turned_to_the_file(store, tmp_path):
+    uid = dicom_names(store, "flipped")["SeriesInstanceUID"]
+    label = ball_label(tmp_path / "label.nrrd", read_volume(store.scan_path(uid)))
+    assert store.save_label(uid, str(label), "final", INFO) == "flipped"
+    saved, image = read_volume(store.get_label_uri("flipped", "final")), read_volume(store.scan_path("flipped"))
+    assert not image.geometry.differences(saved.geometry)
+    assert np.array_equal(saved.array > 0, image.array > 70)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_final_label_becomes_dicom_seg(store, tmp_path, empty):
+    for name in ("flipped", series_id(store)):
+        volume = read_volume(store.scan_path(name))
+        label = write_mask(tmp_path / "label.nrrd", (volume.array > 70) & (not empty), volume.geometry)
+        before = store.status()["completed"]
+        store.save_label(name, str(label), "final", INFO)
+        assert store.status()["completed"] == before + 1, "counted before anything was sent"
+    segs = sent(store)
+    assert len(segs) == 2
+    assert {str(s.SegmentSequence[0].SegmentLabel) for s in segs} == {"spleen"}
+    assert all(bool(s.pixel_array.any()) is not empty for s in segs)
+    assert "SEG" in {s.summary.Modality for s in store.catalogue.all()}
+    assert set(store.list_images()) == {"first", "flipped", series_id(store)}
+
+
+def test_a_draft_stays_here(store, tmp_path):
+    label = ball_label(tmp_path / "label.nrrd", read_volume(store.scan_path("first")))
+    store.save_label("first", str(label), "original", INFO)
+    assert sent(store) == []
+
+
+def test_nothing_replaces_anything(store, tmp_path):
+    volume = read_volume(store.scan_path("first"))
+    for level in (70, 118, 124):
+        label = write_mask(tmp_path / "label.nrrd", volume.array > level, volume.geometry)
+        store.save_label("first", str(label), "final", INFO)
+    assert len(sent(store)) == 3
+    assert len(list((store._work.parent / "labels" / "versions" / "final" / "first").glob("*.nrrd"))) == 2
+
+
+def test_a_label_that_cannot_be_seg_is_kept(store, tmp_path):
+    label = write_mask(tmp_path / "label.nrrd", np.ones((3, 3, 3), bool), Geometry((3, 3, 3)))
+    store.save_label("first", str(label), "final", INFO)
+    assert sent(store) == [] and store.status()["completed"] == 1
+
+
+def test_a_seg_from_a_viewer_is_a_label_at_once(store):
+    uid = series_id(store)
+    series = store.catalogue.of_image(uid)
+    volume = read_volume(store.scan_path(uid))
+    data = write_seg((volume.array > 70).astype(np.uint8), volume.geometry, series, SegNames({"a": 1}, "1", "1.2.9"))
+    stream = BytesIO()
+    data.save_as(stream)
+    outcome = store.store_instances([stream.getvalue(), b"no DICOM at all"])
+    assert len(outcome.stored) == 1 and [reason for _, reason in outcome.refused] == [0xC000]
+    assert store.get_labeled_images() == [uid]
+    assert np.array_equal(read_volume(store.get_label_uri(uid, "final")).array > 0, volume.array > 70)
+    assert not store.store_instances([stream.getvalue()]).refused, "the same one twice"
+    data.ContentDescription = "another"
+    other = BytesIO()
+    data.save_as(other)
+    assert [reason for _, reason in store.store_instances([other.getvalue()]).refused] == [0x0111]
+    assert len(sent(store)) == 1
+
+
+FULL = """
+import resource, signal, sys
+from slicecast.labelling.store.studies import StudiesDatastore
+store = StudiesDatastore(sys.argv[1], extensions=["*.nii.gz", "*.nrrd"])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+try:
+    store.save_label("first", sys.argv[2], "final", {})
+except OSError as error:
+    print("refused", error.errno)
+else:
+    print("saved")
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_the_old_label_and_tells(store, folder, tmp_path):
+    volume = read_volume(store.scan_path("first"))
+    old = write_mask(tmp_path / "old.nrrd", volume.array > 120, volume.geometry, compress=False)
+    new = write_mask(tmp_path / "new.nrrd", volume.array > 70, volume.geometry, compress=False)
+    store.save_label("first", str(old), "final", INFO)
+    sent(store)
+    for limit in (100, new.stat().st_size - 1):
+        command = [sys.executable, "-W", "ignore", "-c", FULL, str(folder), str(new), str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "refused" in done.stdout
+        assert (folder / "labels" / "final" / "first.nrrd").read_bytes() == old.read_bytes()
+    assert store.outbox.waiting() == [], "what was refused is never sent"
+
+
+KILLED = """
+import os, signal, sys
+from slicecast.labelling.store.studies import StudiesDatastore
+store = StudiesDatastore(sys.argv[1], extensions=["*.nii.gz", "*.nrrd"])
+count, step = 0, int(sys.argv[3])
+def tick(event, args):
+    global count
+    if event in ("open", "os.rename", "os.link", "os.chmod", "os.mkdir", "os.remove") and sys.argv[1] in str(args):
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(tick)
+store.save_label("first", sys.argv[2], "final", {})
+print("saved", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_the_old_or_the_new_label_is_there(opened, folder, tmp_path):
+    store = opened()
+    volume = read_volume(store.scan_path("first"))
+    old = write_mask(tmp_path / "old.nrrd", volume.array > 120, volume.geometry)
+    new = write_mask(tmp_path / "new.nrrd", volume.array > 70, volume.geometry)
+    store.save_label("first", str(old), "final", INFO)
+    sent(store)
+    step, said = 1, False
+    while not said:
+        command = [sys.executable, "-W", "ignore", "-c", KILLED, str(folder), str(new), str(step)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        said = "saved" in done.stdout
+        again = StudiesDatastore(str(folder), extensions=["*.nii.gz", "*.nrrd"])
+        content = (folder / "labels" / "final" / "first.nrrd").read_bytes()
+        assert content == new.read_bytes() or (content == old.read_bytes() and not said)
+        assert again.get_labeled_images() == ["first"]
+        again.outbox.close()
+        step += 11
+        assert step < 400
+    versions = {file.read_bytes() for file in (folder / "labels" / "versions" / "final" / "first").glob("*.nrrd")}
+    assert old.read_bytes() in versions

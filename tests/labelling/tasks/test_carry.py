@@ -1,0 +1,87 @@
+"""Pre-annotations from a submitted label."""
+
+import numpy as np
+import pytest
+from builders import phantom, stored_as
+
+from slicecast.engine.fake import FakePredictor
+from slicecast.errors import GeometryError, SlicecastError
+from slicecast.inference.segment import SegmentService
+from slicecast.labelling.tasks.carry import Carrier
+from slicecast.volume import read_volume, write_mask, write_volume
+
+LABELS = ("other", "ball")
+WAIT_S = 120
+
+
+@pytest.fixture
+def submit(store, tmp_path):
+    """Save the phantom's true ball as an image's final label."""
+
+    def save(image_id, *, value=2, info=True, like=None):
+        scan = read_volume(store.get_image_uri(image_id))
+        truth = np.roll(phantom().truth, {"first": 0, "second": 1}[image_id], axis=0)
+        file = write_mask(tmp_path / "label.nii.gz", truth * np.uint8(value), like or scan.geometry)
+        told = {"label_info": [{"name": "ball", "idx": value}]} if info else {}
+        return store.save_label(image_id, str(file), "final", told)
+
+    return save
+
+
+@pytest.fixture
+def carrier(store):
+    return Carrier(SegmentService(predictor=FakePredictor()), store, LABELS)
+
+
+def test_an_image_without_a_label_gets_a_mask_with_names(store, submit, carrier):
+    submit("first")
+    carrier.submit("first")
+    assert carrier.wait(WAIT_S)
+    params = store.get_label_info("second", "original")["params"]
+    assert params["label_names"] == {"ball": 2} and params["carried_from"] == "first"
+    assert 0 <= params["mean_confidence"] <= 1
+    mask = read_volume(store.get_label_uri("second", "original"))
+    truth = np.roll(phantom().truth, 1, axis=0)
+    assert 2 * (truth & (mask.array == 2)).sum() / (truth.sum() + (mask.array == 2).sum()) > 0.8
+    assert not mask.geometry.differences(read_volume(store.get_image_uri("second")).geometry)
+
+
+def test_images_with_a_label_or_a_pre_annotation_keep_theirs(store, submit, carrier):
+    submit("first")
+    assert carrier.carry("first", ["first", "second"]) == ["second"]
+    before = store.get_label_info("second", "original")
+    assert carrier.carry("first", ["second"]) == []
+    assert store.get_label_info("second", "original") == before
+
+
+def test_another_orientation_is_the_same_patient(studies, store, submit, carrier):
+    turned = stored_as(phantom().volume, (2, 0, 1), (True, False, True))
+    write_volume(studies / "turned.nii.gz", turned)
+    store.refresh()
+    submit("first")
+    assert carrier.carry("first", ["turned"]) == ["turned"]
+    truth = stored_as(phantom().volume.with_array(phantom().truth * 100.0), (2, 0, 1), (True, False, True)).array > 50
+    mask = read_volume(store.get_label_uri("turned", "original")).array == 2
+    assert 2 * (truth & mask).sum() / (truth.sum() + mask.sum()) > 0.8
+
+
+def test_a_label_without_names_means_the_servers_numbers(store, submit, carrier):
+    submit("first", info=False)
+    carrier.carry("first", ["second"])
+    assert store.get_label_info("second", "original")["params"]["label_names"] == {"ball": 2}
+
+
+def test_a_label_that_cannot_be_used_harms_nothing(store, submit, carrier, tmp_path):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"no volume")
+    store.save_label("first", str(broken), "final", {})
+    with pytest.raises(SlicecastError):
+        carrier.carry("first", ["second"])
+    moved = phantom("oblique").volume.geometry
+    submit("first", like=moved)
+    with pytest.raises(GeometryError, match="not on its image's grid"):
+        carrier.carry("first", ["second"])
+    submit("first")
+    for image_id in ("gone", "first"):
+        carrier.submit(image_id)
+    assert carrier.wait(WAIT_S) and store.get_label_uri("second", "original")

@@ -1,0 +1,101 @@
+"""A request becomes one complete question to the service."""
+
+import pytest
+from builders import ORIENTATIONS, phantom, stored_as
+from fastapi import HTTPException
+from labelserver import upload_name
+from monailabel.interfaces.tasks.infer_v2 import InferType
+
+from slicecast.errors import QueueFull
+from slicecast.inference.segment import SegmentRequest
+from slicecast.inference.settings import EngineSettings
+from slicecast.inference.studies import Studies
+from slicecast.labelling.tasks.infer import SegmentTask, segment_tasks, stored_k_axis
+from slicecast.volume import read_volume, write_mask
+
+
+class Questions:
+    """Keeps what is asked, and refuses to answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[SegmentRequest] = []
+        self.studies = Studies()
+        self.settings = EngineSettings(slice_strategy="extent")
+
+    def segment(self, request, **_):
+        self.asked.append(request)
+        raise QueueFull("busy")
+
+
+@pytest.fixture
+def ask(studies):
+    """Put a request to a task; return the question that the service got."""
+    service = Questions()
+    tasks = segment_tasks(service, labels=("spleen", "liver"))
+
+    def put(model, **params):
+        with pytest.raises(HTTPException) as caught:
+            tasks[model]({"model": model, "image": str(studies / "first.nii.gz"), **params})
+        if caught.value.status_code != 503:
+            raise caught.value
+        return service.asked[-1]
+
+    return put
+
+
+def test_a_volume(ask, studies):
+    question = ask("sam2_single", foreground=[[12, 10, 8]], axis="coronal", range="2:12", window="lung", slice=3)
+    assert question.image == studies / "first.nii.gz"
+    assert (question.axis, question.range, question.window, question.slices_only) == ("coronal", (2, 12), "lung", False)
+    assert question.prompts.names == ("object",)
+
+
+def test_a_slice_is_the_files_k(ask):
+    question = ask("sam2_slice", foreground=[[12, 10, 8], [12, 10, 9]], axis="coronal", range="2:12")
+    assert (question.axis, question.range, question.slices_only) == ("axial", None, True)
+    assert [point.ijk for point in question.prompts.objects[0].points] == [(12, 10, 9)]
+
+
+@pytest.mark.parametrize(("permutation", "flips"), ORIENTATIONS[::5])
+def test_the_axis_of_k_follows_the_storage(permutation, flips):
+    stored = stored_as(phantom().volume, permutation, flips)
+    letter = stored.geometry.axcodes[2]
+    expected = {"L": "sagittal", "R": "sagittal", "A": "coronal", "P": "coronal", "I": "axial", "S": "axial"}
+    assert stored_k_axis(stored.geometry) == expected[letter]
+
+
+def test_two_questions_share_nothing(ask):
+    first = ask("sam2", spleen=[[12, 10, 8]])
+    second = ask("sam2", liver=[[1, 2, 3]])
+    assert first.prompts.names == ("spleen",) and second.prompts.names == ("liver",)
+
+
+@pytest.mark.parametrize("key", ["label", "label_file"])
+def test_an_uploaded_mask(ask, studies, key):
+    truth = read_volume(studies / "first.nii.gz")
+    file = upload_name(".nrrd")
+    write_mask(file, phantom().truth, truth.geometry)
+    try:
+        question = ask("sam2", **{key: str(file)})
+        single = ask("sam2_single", **{"label": "spleen", key: str(file)})
+    finally:
+        file.unlink()
+    assert question.prompts.names == ("spleen",) and len(question.prompts.objects[0].masks) == 1
+    assert single.prompts.names == (("object",) if key == "label" else ("spleen",))
+
+
+def test_a_question_that_makes_no_sense_does_not_reach_the_service(ask):
+    for params in ({}, {"foreground": [[1, 2]]}, {"foreground": [[1, 2, 3]], "axis": 3}):
+        with pytest.raises(HTTPException) as caught:
+            ask("sam2_single", **params)
+        assert caught.value.status_code == 422
+
+
+def test_the_first_choice_of_a_client_is_the_servers_own():
+    task = SegmentTask(Questions(), type=InferType.DEEPGROW, dimension=3, description="one")
+    assert task.info()["config"]["slice_strategy"][:2] == ["extent", "mid"]
+
+
+def test_a_task_needs_no_weights_to_be_listed():
+    task = SegmentTask(Questions(), type=InferType.DEEPGROW, dimension=2, description="one")
+    assert task.is_valid() and task.info()["labels"] == [] and set(task.info()["config"]) == {"window"}

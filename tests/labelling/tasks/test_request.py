@@ -1,0 +1,171 @@
+"""Requests as the clients send them (`requests/*.json`), and those that no client should."""
+
+import pytest
+from labelserver import REQUESTS, recorded
+
+from slicecast.errors import ConfigError, PromptError
+from slicecast.labelling.tasks.request import RESERVED, number_labels, parse_request
+from slicecast.prompts import MaskPrompt
+
+SIZE = (24, 20, 16)
+LABELS = ("spleen", "liver", "kidney")
+
+
+def parse(record):
+    style = "several" if record["model"] == "sam2" else "single"
+    parsed = parse_request({"model": record["model"], "image": "first", **record["params"]}, style=style, labels=LABELS)
+    return parsed.on_slice() if record["model"] == "sam2_slice" else parsed
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda path: path.stem)
+def test_recorded_requests(path):
+    record = recorded(path)
+    expected = record["expect"]
+    if "status" in expected:
+        with pytest.raises(PromptError, match=expected["detail"]):
+            parse(record).prompts(SIZE)
+        return
+    parsed = parse(record)
+    found = {
+        clicks.name: {
+            "value": parsed.values[clicks.name],
+            "foreground": [list(ijk) for ijk in clicks.foreground],
+            "background": [list(ijk) for ijk in clicks.background],
+        }
+        for clicks in parsed.objects
+    }
+    assert found == expected["objects"]
+    assert parsed.slice == expected.get("slice")
+    assert parsed.window == expected.get("window", "auto")
+    assert parsed.extension == expected.get("extension", ".nrrd" if "result_extension" in record["params"] else None)
+    assert not parsed.compress
+    boxes = [box for entry in parsed.prompts(SIZE).objects for box in entry.boxes]
+    assert [[list(box.low_ijk), list(box.high_ijk)] for box in boxes] == (
+        [expected["box"]] if "box" in expected else []
+    )
+
+
+def test_a_removed_click_is_not_in_the_next_request():
+    both = parse_request({"foreground": [[1, 2, 3], [4, 5, 6]]}, style="single")
+    one = parse_request({"foreground": [[1, 2, 3]]}, style="single")
+    assert both.objects != one.objects and one == parse_request({"foreground": [[1, 2, 3]]}, style="single")
+
+
+def test_options_are_never_taken_for_labels():
+    typed = {"slice", "range", "window", "axis", "roi", "result_extension", "absent", "slice_strategy"}
+    wire = {key: [[1, 2, 3]] for key in RESERVED - typed}
+    parsed = parse_request(wire, style="several", labels=LABELS)
+    assert [clicks.name for clicks in parsed.objects] == ["object"]
+
+
+def test_a_label_of_the_app_with_something_else_than_points_is_refused():
+    with pytest.raises(PromptError, match=r"'spleen' is 'yes'; send a list of voxel indices"):
+        parse_request({"spleen": "yes"}, style="several", labels=LABELS)
+
+
+def test_an_unknown_option_is_ignored():
+    parsed = parse_request({"colour": "red", "sizes": [], "foreground": [[1, 2, 3]]}, style="several", labels=LABELS)
+    assert [clicks.name for clicks in parsed.objects] == ["object"]
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([[1, 2]], r"holds \[1, 2\]; a point is three numbers"),
+        ([[1, 2, "3"]], "a point is three numbers"),
+        ([[1, 2, True]], "a point is three numbers"),
+        ([[1.5, 2, 3]], r"\(1.5, 2, 3\) is not a voxel index"),
+        ([[float("nan"), 2, 3]], "not a voxel index"),
+        ([[float("inf"), 2, 3]], "not a voxel index"),
+        ({"i": 1}, "send a list of voxel indices"),
+        ([[1, 2, 3]] * 20_000, "20000 points; at most 10000"),
+    ],
+)
+def test_points_that_are_none(points, message):
+    with pytest.raises(PromptError, match=message):
+        parse_request({"foreground": points}, style="single")
+
+
+def test_too_many_points_over_several_labels():
+    points = [[n, 0, 0] for n in range(6000)]
+    with pytest.raises(PromptError, match="12000 points were sent"):
+        parse_request({"spleen": points, "liver": points}, style="several")
+
+
+def test_too_many_labels_for_one_mask():
+    with pytest.raises(PromptError, match="300 labels were sent; one answer holds at most 254"):
+        parse_request({f"label {n}": [[1, 2, n]] for n in range(300)}, style="several")
+
+
+def test_numbers_of_labels_do_not_depend_on_the_order_of_clicks():
+    assert number_labels(["kidney", "gland", "spleen", "node"], LABELS) == {
+        "kidney": 3,
+        "gland": 4,
+        "spleen": 1,
+        "node": 5,
+    }
+
+
+def test_too_many_labels_beside_those_of_the_server():
+    labels = [f"label {n}" for n in range(250)]
+    with pytest.raises(PromptError, match="numbers at most 254 labels"):
+        parse_request({f"other {n}": [[1, 2, n]] for n in range(5)}, style="several", labels=labels)
+
+
+def test_a_slice_on_which_nothing_was_clicked():
+    with pytest.raises(PromptError, match="No click lies on slice 5, but on 8"):
+        parse_request({"foreground": [[12, 10, 8]], "slice": 5}, style="single").on_slice()
+
+
+def test_a_slice_outside_the_volume():
+    parsed = parse_request({"roi": [1, 5, 1, 5, 0, 9], "slice": 99}, style="single").on_slice()
+    with pytest.raises(PromptError, match="no slice 99; k runs from 0 to 15"):
+        parsed.prompts(SIZE)
+
+
+def test_a_roi_for_several_objects_is_refused():
+    wire = {"spleen": [[1, 2, 3]], "liver": [[4, 5, 6]], "roi": [0, 5, 0, 5, 0, 5]}
+    with pytest.raises(PromptError, match="A region of interest is one object's, but 2 were clicked"):
+        parse_request(wire, style="several").prompts(SIZE)
+
+
+def test_a_list_option_means_its_first_entry():
+    parsed = parse_request({"foreground": [[1, 2, 3]], "axis": ["coronal", "axial"]}, style="single")
+    assert parsed.axis == "coronal"
+    with pytest.raises(ConfigError, match="'window' is 40"):
+        parse_request({"foreground": [[1, 2, 3]], "window": 40}, style="single")
+
+
+def test_masks_join_clicks_and_take_the_next_values(rng):
+    mask = MaskPrompt(rng.random((16, 20, 24)) > 0.5)
+    parsed = parse_request({"spleen": [[1, 2, 3]], "liver": []}, style="several", labels=LABELS)
+    painted = parsed.with_masks({"spleen": mask, "kidney": mask})
+    assert dict(painted.values) == {"spleen": 1, "kidney": 2}
+    assert [len(entry.masks) for entry in painted.prompts(SIZE).objects] == [1, 1]
+
+
+def test_a_mask_alone_is_enough(rng):
+    mask = MaskPrompt(rng.random((16, 20, 24)) > 0.5)
+    painted = parse_request({}, style="several", labels=LABELS).with_masks({"liver": mask})
+    assert dict(painted.values) == {"liver": 1}
+    assert painted.prompts(SIZE).names == ("liver",)
+
+
+def test_absent_slices_are_said_of_all_objects_or_of_one():
+    wire = {"spleen": [[1, 2, 3]], "liver": [[4, 5, 6]]}
+    for absent, found in (([0, 9, 9], {"spleen": (0, 9), "liver": (0, 9)}), ({"liver": [7]}, {"liver": (7,)})):
+        parsed = parse_request({**wire, "absent": absent}, style="several", labels=("spleen", "liver"))
+        prompts = {entry.name: tuple(a.slice for a in entry.absent) for entry in parsed.prompts((20, 20, 20)).objects}
+        assert prompts == {"spleen": (), "liver": (), **found}
+
+
+@pytest.mark.parametrize("value", ["3", 5, {"spleen": 3}, [1.5], [-1], [None]])
+def test_odd_absent_slices_are_refused(value):
+    with pytest.raises(PromptError):
+        parse_request({"spleen": [[1, 2, 3]], "absent": value}, style="several", labels=("spleen",))
+
+
+def test_a_request_names_the_strategy_of_the_next_slice():
+    wire = {"foreground": [[1, 2, 3]], "slice_strategy": ["extent", "value"]}
+    assert parse_request(wire, style="single").slice_strategy == "extent"
+    assert parse_request({"foreground": [[1, 2, 3]]}, style="single").slice_strategy == ""

@@ -1,0 +1,41 @@
+"""The answer to an infer request, and what is left behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fastapi import HTTPException
+from requests_toolbelt.multipart import decoder
+
+from slicecast.server.monai.infer import FIXED_KEYS, Output, answer, checked_params
+
+
+@pytest.fixture
+def result(tmp_path):
+    file = tmp_path / "mask.nrrd"
+    file.write_bytes(b"voxels")
+    return {"file": str(file), "params": {"label_names": {"spleen": 1}}}
+
+
+@pytest.mark.parametrize("output", [None, *Output])
+def test_the_mask_is_sent_and_its_file_removed(result, output):
+    response = answer(lambda: result, output)
+    assert not Path(result["file"]).exists()
+    if output is Output.json:
+        assert json.loads(response.body) == result["params"]
+    elif output is Output.image:
+        assert response.body == b"voxels" and "mask.nrrd" in response.headers["content-disposition"]
+    else:
+        params, image = decoder.MultipartDecoder(response.body, response.headers["content-type"]).parts
+        assert json.loads(params.content) == result["params"] and image.content == b"voxels"
+
+
+def test_without_a_mask_the_params_are_sent(result):
+    assert json.loads(answer(lambda: {**result, "file": None}, None).body) == result["params"]
+
+
+@pytest.mark.parametrize("key", FIXED_KEYS)
+def test_params_cannot_replace_the_address(key):
+    with pytest.raises(HTTPException, match=f"must not hold '{key}'"):
+        checked_params(json.dumps({key: "x"}))
+    assert checked_params("") == {}
