@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "apps" / "sam2"
-REQUESTS = sorted((Path(__file__).parent / "monai" / "requests").glob("*.json"))
+REQUESTS = sorted((Path(__file__).parent / "labelling" / "requests").glob("*.json"))
 
 
 def recorded(path: Path) -> dict[str, Any]:
