@@ -9,7 +9,7 @@ from labelserver import copy_app
 from viewer import WAIT_MS, Viewer
 
 from slicecast.demo.server_process import serving
-from slicecast.server.users import Users
+from slicecast.server.security.users import Users
 from slicecast_lab.generated.sample_data import DICOM_CASE
 
 pytestmark = pytest.mark.browser

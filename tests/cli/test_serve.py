@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from slicecast.cli import serve
 from slicecast.errors import ConfigError, ResourceError, UnknownModel
-from slicecast.server.users import Users
+from slicecast.server.security.users import Users
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from slicecast.cli import users
-from slicecast.server.users import Users
+from slicecast.server.security.users import Users
 
 
 @pytest.fixture

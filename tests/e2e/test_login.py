@@ -10,7 +10,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from slicecast.demo.server_process import serving
-from slicecast.server.users import Users
+from slicecast.server.security.users import Users
 
 # MONAI Label's client never closes its sockets
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

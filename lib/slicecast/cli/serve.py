@@ -13,7 +13,7 @@ from slicecast.config import users_file
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
 from slicecast.server.auth import auth_settings
-from slicecast.server.users import Users
+from slicecast.server.security.users import Users
 
 app = typer.Typer(add_completion=False)
 

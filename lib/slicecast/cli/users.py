@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slicecast.config import users_file
-from slicecast.server.users import Role, Users
+from slicecast.server.security.users import Role, Users
 
 app = typer.Typer(no_args_is_help=True, help="Say who may use a server that is open to the network.")
 

@@ -39,11 +39,10 @@ from slicecast.server.landing import landing_page
 from slicecast.server.logs import router as logs_router
 from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.monai.automatic import router as automatic_router
-from slicecast.server.monai.checks import check_model, check_names, check_session, check_train
 from slicecast.server.monai.dataset import router as dataset_router
+from slicecast.server.monai.datastore import router as labels_router
 from slicecast.server.monai.infer import SPARE_THREADS, infer_router
-from slicecast.server.monai.labels import router as labels_router
-from slicecast.server.monai.off_loop import off_loop
+from slicecast.server.monai.stock import check_model, check_names, check_session, check_train
 from slicecast.server.ohif.dicomweb import dicomweb_router
 from slicecast.server.ohif.proxy import proxy_lifespan
 from slicecast.server.ohif.proxy import router as proxy_router
@@ -55,6 +54,7 @@ from slicecast.server.security.secure import secure
 from slicecast.server.sessions.desk import Desk
 from slicecast.server.sessions.routes import router as sessions_router
 from slicecast.server.settings import server_settings
+from slicecast.server.threads import off_loop
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slicecast.demo.canvas import Canvas, blend, inside_both, without
 from slicecast.volume import Geometry
+from slicecast_lab.generated.canvas import Canvas, blend, inside_both, without
 
 LABELS = {"liver": 1, "spleen": 2, "kidney_right": 3, "kidney_left": 4, "aorta": 5, "liver_lesion": 6}
 """The label numbers of the truth."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slicecast.demo.canvas import Canvas, blend, inside_both
 from slicecast.volume import Geometry
+from slicecast_lab.generated.canvas import Canvas, blend, inside_both
 
 LABELS = {"brain_lesion": 7, "ventricles": 8, "cerebellum": 9, "brainstem": 10}
 """The label numbers of the truth; they go on where those of the CT end."""

@@ -7,7 +7,7 @@ from labelserver import TestClient, copy_app, monailabel_settings, write_studies
 
 from slicecast.server.app import create_app
 from slicecast.server.security.gate import COOKIE
-from slicecast.server.users import Users
+from slicecast.server.security.users import Users
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from slicecast.server.security import logins
 from slicecast.server.security.logins import WINDOW_S, Identity, Logins, Throttle
-from slicecast.server.users import Role
+from slicecast.server.security.users import Role
 
 ANNA = Identity("anna", Role.annotator, expires=100.0)
 

@@ -15,7 +15,7 @@ from jwt.algorithms import RSAAlgorithm
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.server.auth import AuthSettings
 from slicecast.server.security.oidc import Provider
-from slicecast.server.users import Role
+from slicecast.server.security.users import Role
 
 ISSUER = "https://login.example/realms/clinic"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)

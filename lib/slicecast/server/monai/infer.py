@@ -21,11 +21,11 @@ from requests_toolbelt import MultipartEncoder
 
 from slicecast.inference.caller import current_caller
 from slicecast.inference.queue import QueueSettings
-from slicecast.server.monai.off_loop import json_object
 from slicecast.server.monai.seg import DICOM, require_image_of_studies, seg_answer
 from slicecast.server.names import require_plain_text
 from slicecast.server.problems import Described, problems
 from slicecast.server.settings import server_settings
+from slicecast.server.threads import json_object
 from slicecast.server.uploads import received
 from slicecast.server.watch import while_wanted
 

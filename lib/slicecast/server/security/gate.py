@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slicecast.errors import SlicecastError
 from slicecast.server.auth import AuthSettings
-from slicecast.server.security.access import READ, is_address, is_own_host, is_this_machine, needed
+from slicecast.server.security.addresses import READ, is_address, is_own_host, is_this_machine, needed
 from slicecast.server.security.logins import Identity, Logins, Throttle
 from slicecast.server.security.oidc import Provider
-from slicecast.server.users import Account, Role, Users
+from slicecast.server.security.users import Account, Role, Users
 
 COOKIE = "slicecast_login"
 IDENTITY = "slicecast.identity"

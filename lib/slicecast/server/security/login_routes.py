@@ -12,7 +12,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
 from slicecast.server.problems import problems
-from slicecast.server.security.access import is_this_machine
+from slicecast.server.security.addresses import is_this_machine
 from slicecast.server.security.gate import COOKIE, Access, sent
 from slicecast.server.security.logins import Identity
 

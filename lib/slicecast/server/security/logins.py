@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from slicecast.server.users import Role, digest
+from slicecast.server.security.users import Role, digest
 
 WINDOW_S = 300.0
 """Wrong logins are forgotten after this."""

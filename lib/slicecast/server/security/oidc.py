@@ -17,7 +17,7 @@ from jwt import PyJWK
 from slicecast.errors import ResourceError
 from slicecast.server.auth import AuthSettings
 from slicecast.server.security.logins import Identity
-from slicecast.server.users import Role
+from slicecast.server.security.users import Role
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from slicecast.server.auth import AuthSettings
 from slicecast.server.security.body import LimitBody
 from slicecast.server.security.gate import Access, Gate, current_user
 from slicecast.server.security.headers import SecurityHeaders
-from slicecast.server.security.strict import StrictJson
+from slicecast.server.security.limits import StrictJson
+from slicecast.server.security.users import Users
 from slicecast.server.settings import ServerSettings
-from slicecast.server.users import Users
 
 logger = logging.getLogger(__name__)
 

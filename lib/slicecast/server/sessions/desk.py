@@ -17,9 +17,9 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.session_state import SessionState
 from slicecast.inference.sessions import Sessions
 from slicecast.server.metrics import Metrics
+from slicecast.server.security.users import Role
 from slicecast.server.sessions.runs import Runs
 from slicecast.server.settings import SessionSettings
-from slicecast.server.users import Role
 from slicecast.volume import SliceAxis
 
 

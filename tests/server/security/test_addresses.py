@@ -2,8 +2,8 @@
 
 import pytest
 
-from slicecast.server.security.access import PUBLIC, host_name, is_own_host, is_this_machine, needed
-from slicecast.server.users import Role
+from slicecast.server.security.addresses import PUBLIC, host_name, is_own_host, is_this_machine, needed
+from slicecast.server.security.users import Role
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from slicecast.server.security.strict import parse
+from slicecast.server.security.limits import parse
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from slicecast.server.users import Role
+from slicecast.server.security.users import Role
 
 READ = frozenset(("GET", "HEAD", "OPTIONS"))
 ANY: frozenset[str] = frozenset()

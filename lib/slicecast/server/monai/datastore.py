@@ -10,7 +10,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.errors import SlicecastError
 from slicecast.inference.status import http_status
-from slicecast.server.monai.off_loop import json_object
+from slicecast.server.threads import json_object
 from slicecast.server.uploads import received
 
 FINAL = "final"

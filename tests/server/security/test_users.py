@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from slicecast.errors import ConfigError, Conflict, NotFound
-from slicecast.server.users import Role, Users, digest
+from slicecast.server.security.users import Role, Users, digest
 
 
 @pytest.fixture

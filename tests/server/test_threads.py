@@ -7,7 +7,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Form, HTTPException, Request
 from labelserver import TestClient
 
-from slicecast.server.monai.off_loop import json_object, off_loop
+from slicecast.server.threads import json_object, off_loop
 
 stock = APIRouter(prefix="/stock")
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
-from slicecast.server.security.strict import parse
+from slicecast.server.security.limits import parse
 from slicecast.server.settings import server_settings
 
 Check = Callable[[dict[str, Any]], None]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from slicecast.demo.canvas import Canvas, blend, inside_both, without
 from slicecast.volume import Geometry
+from slicecast_lab.generated.canvas import Canvas, blend, inside_both, without
 
 
 @pytest.fixture
