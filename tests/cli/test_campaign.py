@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from slicecast.cli.main import app
 from slicecast.inference.caller import Caller, calling
-from slicecast.labelling.campaign.desk import open_desk
+from slicecast.labelling.campaign.service import open_campaign_service
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import Volume, write_volume
 
@@ -20,12 +20,12 @@ def studies(tmp_path):
     """A folder with a campaign in which `first` was submitted."""
     folder = write_studies(tmp_path / "studies")
     store = StudiesDatastore(str(folder), extensions=["*.nii.gz"])
-    desk = open_desk(folder, datastore=lambda: store)
+    service = open_campaign_service(folder, datastore=lambda: store)
     label = write_volume(tmp_path / "label.nii.gz", Volume(ball().astype("uint8"), grid()))
     with calling(Caller(name="ann")):
-        desk.save("first", label, tag="final", info={"label_info": [{"name": "ball", "idx": 1}]})
-    desk.wait()
-    desk.campaign.store.close()
+        service.save("first", label, tag="final", info={"label_info": [{"name": "ball", "idx": 1}]})
+    service.wait()
+    service.campaign.store.close()
     return folder
 
 

@@ -27,7 +27,7 @@ from slicecast.campaign.summary import seconds
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.campaign.desk import CampaignDesk, Leased, open_desk
+from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
 from slicecast.labelling.door import http_errors
 from slicecast.labelling.scoring.scout import Scout
 from slicecast.labelling.selection.ahead import SCORES, StudyCases, open_scout
@@ -111,16 +111,20 @@ class AppBehaviour(MONAILabelApp):
     _strategies: dict[str, Strategy]
 
     @cached_property
-    def desk(self) -> CampaignDesk:
+    def campaign_service(self) -> CampaignService:
         """The campaign: beside the studies where they are a folder that may be written to, else beside the app."""
-        return open_desk(Path(self.studies) if self._local else self._cache, datastore=self.datastore)
+        return open_campaign_service(Path(self.studies) if self._local else self._cache, datastore=self.datastore)
 
     @cached_property
     def scout(self) -> Scout:
         """What looks at the images while nobody works; those on a DICOM server it would have to fetch first."""
         return open_scout(
             self.service,
-            StudyCases(self.datastore, labels=self.config.labels, seconds=lambda: seconds(self.desk.campaign.state())),
+            StudyCases(
+                self.datastore,
+                labels=self.config.labels,
+                seconds=lambda: seconds(self.campaign_service.campaign.state()),
+            ),
             folder=(Path(self.studies) if self._local else self._cache) / FOLDER / SCORES,
             local=self._local,
         )
@@ -155,7 +159,7 @@ class AppBehaviour(MONAILabelApp):
                 when_s, confidence = time.time(), params.get("mean_confidence")
                 record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
                 model = self.service.predictor.fingerprint
-                self.desk.remember(image.id, Path(file), request=request, params=params, model=model)
+                self.campaign_service.remember(image.id, Path(file), request=request, params=params, model=model)
             params.pop(SIGNS, None)
             label = self._saved(store, image, file=file, request=request, params=params)
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
@@ -208,9 +212,11 @@ class AppBehaviour(MONAILabelApp):
         name = self.config.strategy
         if self._strategies and name not in self._strategies:
             raise ConfigError(f"--conf strategy is '{name}'. Choose one of {', '.join(self._strategies)}.")
-        self._strategies = {known: Leased(chooser, known, self.desk) for known, chooser in self._strategies.items()}
-        self.desk.recover()
-        self.desk.teach(self._learn)
+        self._strategies = {
+            known: Leased(chooser, known, self.campaign_service) for known, chooser in self._strategies.items()
+        }
+        self.campaign_service.recover()
+        self.campaign_service.teach(self._learn)
         super().on_init_complete()
 
     def _learn(self, calibration: Calibration) -> None:

@@ -59,7 +59,7 @@ def strip(name: str) -> Response:
     app = app_instance()
 
     def draw() -> bytes:
-        mask, record = view.current_mask(app.desk, name, app.desk.who(name))
+        mask, record = view.current_mask(app.campaign_service, name, app.campaign_service.who(name))
         image = app.image_path(record.get("image", name))
         shown = None if mask is None else read_volume(mask)
         return draw_strip(app.service.studies.open(image), shown)
@@ -70,7 +70,7 @@ def strip(name: str) -> Response:
 @router.get("/status", summary="Progress, people and agreement as JSON")
 def status_json() -> dict[str, Any]:
     """Say how far the campaign is."""
-    return view.status(app_instance().desk.campaign.state())
+    return view.status(app_instance().campaign_service.campaign.state())
 
 
 @router.post("/next", summary="Lease the next case to whoever asks")
@@ -78,7 +78,7 @@ def next_case(x_requested_with: Annotated[str, Header()] = "") -> dict[str, Any]
     """Choose by the campaign's own strategy."""
     _require(x_requested_with, "annotator")
     app = app_instance()
-    return app.next_sample({"client_id": app.desk.who()}) or {}
+    return app.next_sample({"client_id": app.campaign_service.who()}) or {}
 
 
 @router.post("/case/{name}/{action}", summary="Press a button of a case")
@@ -93,7 +93,7 @@ def act(
         raise HTTPException(404, detail=f"There is no action '{action}'. Known: {', '.join(ACTIONS)}.")
     role, work = ACTIONS[action]
     _require(x_requested_with, role)
-    desk = app_instance().desk
+    desk = app_instance().campaign_service
     return _answering(lambda: work(desk, name, desk.who(name), body or {})) or {}
 
 

@@ -25,7 +25,7 @@ LOW_CONFIDENCE = 0.7
 
 def overview(app: Any, *, status: str, find: str, page: int) -> dict[str, Any]:
     """Return the content of the first page."""
-    desk, caller = app.desk, current_caller()
+    desk, caller = app.campaign_service, current_caller()
     desk.sync()
     state, who, now_s = desk.campaign.state(), desk.who(), desk.campaign.now_s()
     queue = desk.queue(app.own_strategy())
@@ -68,7 +68,7 @@ def case_page(app: Any, name: str) -> dict[str, Any]:
     Raises:
         UnknownImage: there is no such case.
     """
-    desk = app.desk
+    desk = app.campaign_service
     desk.sync()
     state = desk.campaign.state()
     if name not in state.cases:

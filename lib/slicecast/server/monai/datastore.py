@@ -31,7 +31,7 @@ def save_label(
     client = user.username if settings.MONAI_LABEL_AUTH_ENABLE else None
     try:
         with received(label) as file:
-            saved = app.desk.save(image, Path(str(file)), tag=tag or FINAL, info=info, client_id=client)
+            saved = app.campaign_service.save(image, Path(str(file)), tag=tag or FINAL, info=info, client_id=client)
     except SlicecastError as error:
         raise HTTPException(http_status(error), detail=str(error)) from error
     return {**(app.on_save_label(image, saved["label"]) or {}), **saved}

@@ -43,7 +43,7 @@ NOBODY = "nobody"
 """Who a call from inside the server is by."""
 
 
-class CampaignDesk:
+class CampaignService:
     """What the app and the web page do with a campaign.
 
     Args:
@@ -252,7 +252,7 @@ class CampaignDesk:
         return {"sha256": _sha256(file), "version": len(kept) + 1}
 
 
-def open_desk(place: Path, *, datastore: Callable[[], Datastore]) -> CampaignDesk:
+def open_campaign_service(place: Path, *, datastore: Callable[[], Datastore]) -> CampaignService:
     """Open the campaign that lies in `place`, or begin it.
 
     Raises:
@@ -262,7 +262,7 @@ def open_desk(place: Path, *, datastore: Callable[[], Datastore]) -> CampaignDes
     settings, folder = campaign_settings(), place / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     campaign = Campaign(EventStore(settings.url(folder)), rules=settings.rules)
-    return CampaignDesk(campaign, datastore=datastore, folder=folder)
+    return CampaignService(campaign, datastore=datastore, folder=folder)
 
 
 class Leased(Strategy):
@@ -271,18 +271,18 @@ class Leased(Strategy):
     Args:
         strategy: chooses.
         name: of it.
-        desk: leases.
+        service: leases.
     """
 
-    def __init__(self, strategy: Strategy, name: str, desk: CampaignDesk) -> None:
+    def __init__(self, strategy: Strategy, name: str, service: CampaignService) -> None:
         super().__init__(strategy.description)
         self.chooser = strategy
         self._name = name
-        self._desk = desk
+        self._service = service
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose a case and lease it; None when nothing is left."""
-        return self._desk.next_sample(self.chooser, self._name, request)
+        return self._service.next_sample(self.chooser, self._name, request)
 
 
 def _score(answer: Mapping[str, Any]) -> float | None:

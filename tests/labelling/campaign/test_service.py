@@ -1,0 +1,211 @@
+"""MONAI Label's contract on top of a campaign: leases, drafts, submissions, hidden readings."""
+
+import random
+
+import numpy as np
+import pytest
+from builders import ball, grid
+
+from slicecast.campaign.campaign import Campaign
+from slicecast.campaign.choose import Rules
+from slicecast.campaign.events import Kind
+from slicecast.campaign.state import Status
+from slicecast.campaign.store import EventStore
+from slicecast.errors import Conflict, NotFound
+from slicecast.inference.caller import Caller, calling
+from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
+from slicecast.labelling.selection.strategies import strategies
+from slicecast.volume import Volume, write_volume
+
+SIGNS = [0.4, 1.0, 0.5, 0.9, 1.0, 2.0, 0.8]
+"""A row of `active/calibration`."""
+
+CONFIDENCE = [{"slice": n, "value": 0.8} for n in range(16)]
+
+
+@pytest.fixture
+def make_service(store, tmp_path):
+    def open_(**rules):
+        given = Rules(**{"second_share": 0.0, "gold_share": 0.0, **rules})
+        events = EventStore(f"sqlite:///{tmp_path}/campaign.db")
+        campaign = Campaign(events, rules=given, rng=random.Random(0))
+        return CampaignService(campaign, datastore=lambda: store, folder=tmp_path / "campaign")
+
+    return open_
+
+
+@pytest.fixture
+def service(make_service):
+    return make_service()
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """Write a ball as a label file."""
+    return lambda radius=5.0, name="mask.nii.gz": write_volume(
+        tmp_path / name, Volume(ball(radius=radius).astype(np.uint8), grid())
+    )
+
+
+def ask(service, who, *, address="", strategy="first"):
+    leased = Leased(strategies()[strategy], strategy, service)
+    with calling(Caller(name=who, address=address)):
+        return leased({"strategy": strategy}, None)
+
+
+def as_(who, address=""):
+    return calling(Caller(name=who, address=address))
+
+
+def test_two_people_get_two_images(service):
+    answers = [ask(service, who) for who in ("ann", "bob", "cid")]
+    assert [answer and answer["id"] for answer in answers] == ["first", "second", None]
+    assert answers[0]["lease"] == {"holder": "ann", "seconds": Rules().lease_s} and answers[0]["reason"]
+
+
+def test_a_label_of_anothers_case_is_refused_and_nothing_saved(service, store, mask):
+    ask(service, "ann")
+    with as_("bob"), pytest.raises(Conflict, match="with ann for another 30 min"):
+        service.save("first", mask(), tag="final", info={})
+    assert store.get_labeled_images() == []
+
+
+def test_a_saved_label_is_an_event(service, store, mask):
+    ask(service, "ann")
+    with as_("ann"):
+        service.save("first", mask(), tag="final", info={"label_info": [{"name": "ball", "idx": 1}]})
+        service.save("first", mask(4.0), tag="final", info={"active_s": 12.5})
+    readings = service.campaign.state().case("first").readings
+    assert [r.data["version"] for r in readings] == [1, 2] and readings[1].active_s == 12.5
+    assert readings[0].data["sha256"] != readings[1].data["sha256"]
+    assert store.get_label_info("first", "final")["user"] == "ann"
+
+
+def test_a_pre_annotation_is_no_event(service, mask):
+    with as_("ann"):
+        service.save("first", mask(), tag="original", info={})
+    assert Kind.SUBMITTED not in {event.kind for event in service.campaign.store.read()}
+
+
+def test_the_last_result_can_be_submitted(service, store, mask):
+    ask(service, "ann")
+    params = {"confidence": CONFIDENCE, "axis": "axial", "mean_confidence": 0.8, "signs": {"8": SIGNS}}
+    with as_("ann"):
+        service.remember("first", mask(), request={"model": "sam2", "ball": [[1, 2, 3]]}, params=params, model="w:1")
+        service.submit_draft("first", "ann")
+    service.wait()
+    case = service.campaign.state().case("first")
+    assert case.status is Status.SUBMITTED and case.readings[0].data["model_hash"] == "w:1"
+    assert case.prediction["prompts"] == {"ball": [[1, 2, 3]]}
+    assert case.comparisons[0]["against"] == "draft" and case.comparisons[0]["dice"] == 1.0
+    assert case.comparisons[0]["signs"] == [[*SIGNS, 1.0]] and case.comparisons[0]["model_hash"] == "w:1"
+
+
+def test_submitted_labels_teach_whoever_wants_to_learn(service, mask):
+    learnt = []
+    service.teach(learnt.append)
+    ask(service, "ann")
+    params = {"axis": "axial", "signs": {str(n): SIGNS for n in range(16)}}
+    with as_("ann"):
+        service.remember("first", mask(), request={"model": "sam2"}, params=params, model="w:1")
+        service.submit_draft("first", "ann")
+    service.wait()
+    assert [found.slices for found in learnt] == [0, 16] and learnt[1].model == "w:1" and learnt[1].method == "raw"
+
+
+def test_what_is_compared_is_the_first_answer(service, mask):
+    ask(service, "ann")
+    with as_("ann"):
+        for radius in (4.0, 5.0):
+            params = {"confidence": CONFIDENCE, "axis": "axial"}
+            service.remember("first", mask(radius), request={"model": "sam2"}, params=params, model="w:1")
+        service.submit_draft("first", "ann")
+    service.wait()
+    assert 0.5 < service.campaign.state().case("first").comparisons[0]["dice"] < 0.9
+
+
+def test_nothing_to_submit(service):
+    service.sync()
+    with as_("ann"), pytest.raises(NotFound, match="no draft"):
+        service.submit_draft("first", "ann")
+
+
+def test_a_second_reading_leaves_the_first_alone(make_service, store, mask):
+    service = make_service(second_share=1.0)
+    ask(service, "ann")
+    with as_("ann"):
+        service.save("first", mask(5.0), tag="final", info={})
+    ask(service, "cid")  # holds the other one
+    answer = ask(service, "bob")
+    assert answer["id"] == "first"
+    with as_("bob"):
+        service.save("first", mask(4.0, "other.nii.gz"), tag="final", info={})
+    service.wait()
+    case = service.campaign.state().case("first")
+    found = next(c for c in case.comparisons if c["against"] == "second")
+    assert 0.5 < found["dice"] < 0.9 and found["hd95_mm"] > 0 and case.readings[0].who == "ann"
+    assert store.get_label_info("first", "final")["user"] == "ann"
+
+
+def test_gold_is_compared_with_its_truth_and_stays_unlabelled(make_service, store, mask):
+    service = make_service(gold_share=1.0)
+    service.add_gold("second", mask(5.0, "truth.nii.gz"), "root")
+    assert ask(service, "ann")["id"] == "second"
+    with as_("ann"):
+        service.save("second", mask(5.0), tag="final", info={})
+    service.wait()
+    assert [c["dice"] for c in service.campaign.state().case("second").comparisons] == [1.0]
+    assert store.get_labeled_images() == []
+
+
+def test_a_nameless_client_is_the_holder_at_its_address(service, mask):
+    ask(service, "user-xyz", address="10.0.0.7")
+    with calling(Caller(address="10.0.0.7")):
+        assert service.who("first") == "user-xyz"
+        service.save("first", mask(), tag="final", info={})
+    with calling(Caller(address="10.0.0.8")):
+        assert service.who("first") == "10.0.0.8"
+    assert service.campaign.state().case("first").readings[0].who == "user-xyz"
+
+
+def test_what_a_nameless_client_holds_yields_to_a_name_at_its_address(service, mask):
+    leased = Leased(strategies()["first"], "first", service)
+    with calling(Caller(address="10.0.0.7")):
+        assert leased({}, None)["id"] == "first"
+    with as_("bob", "10.0.0.9"), pytest.raises(Conflict):
+        service.save("first", mask(), tag="final", info={})
+    with as_("ann", "10.0.0.7"):
+        service.save("first", mask(), tag="final", info={})
+
+
+def test_labels_saved_while_the_server_was_down_are_found(service, store, mask):
+    service.sync()
+    store.save_label("first", str(mask()), "final", {})
+    assert service.recover() == ["first"] and service.recover() == []
+    assert service.campaign.state().case("first").status is Status.SUBMITTED
+
+
+def test_a_removed_label_opens_its_case(service, store, mask):
+    with as_("ann"):
+        service.save("first", mask(), tag="final", info={})
+    store.remove_label("first", "final")
+    assert ask(service, "bob")["id"] == "first"
+
+
+def test_the_queue_is_in_the_strategys_order(service, store):
+    service.sync()
+    store.update_image_info("second", {"last_result": {"confidence": 0.25}})
+    assert [(c.case, c.reason) for c in service.queue(strategies()["confidence"])] == [
+        ("second", "mean slice confidence 0.25"),
+        ("first", "no mask yet"),
+    ]
+    assert [c.case for c in service.queue(strategies()["random"])] == ["first", "second"]
+
+
+def test_a_campaign_lies_beside_the_studies(store, studies):
+    service = open_campaign_service(studies, datastore=lambda: store)
+    service.sync()
+    assert (studies / "campaign" / "campaign.db").is_file() and set(service.campaign.state().cases) == {
+        "first",
+        "second",
+    }
