@@ -2,7 +2,8 @@
 
 VENV    := .venv
 BIN     := $(VENV)/bin
-STAMP   := $(VENV)/.installed
+SERVER  := $(VENV)/.server
+ALL     := $(VENV)/.installed
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3 python; do \
                $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
@@ -15,17 +16,19 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install run demo results simulate bench test fuzz test-slow test-gpu test-data test-browser pictures lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-gpu test-data test-browser pictures lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## create .venv and install what is pinned in constraints.txt; does nothing when up to date
+install: $(ALL) ## create .venv with everything: server, laboratory, tests, as pinned in constraints.txt; does nothing when up to date
 
-run: install ## start the labelling server (STUDIES=folder PORT=8000 HOST=127.0.0.1 MODEL=name)
+install-server: $(SERVER) ## only what a server needs, which is all that run and demo ask for
+
+run: install-server ## start the labelling server (STUDIES=folder PORT=8000 HOST=127.0.0.1 MODEL=name)
 	$(BIN)/slicecast serve --studies "$(STUDIES)" --host "$(HOST)" --port "$(PORT)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-demo: install ## prove the whole way headless: server, clicks, labels, Dice; writes build/demo/
+demo: install-server ## prove the whole way headless: server, clicks, labels, Dice; writes build/demo/
 	$(BIN)/python -m slicecast.demo.demo $(ARGS)
 
 results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/accuracy.md
@@ -74,11 +77,15 @@ lock: install ## rewrite constraints.txt from what .venv holds
 
 # torch comes first, because sam2 is built from source against it; without build isolation pip does not fetch a second
 # torch just for that. SAM2_BUILD_CUDA=0: its CUDA extension is not used here.
-$(STAMP): requirements.txt constraints.txt pyproject.toml
+$(SERVER): requirements.txt constraints.txt
 	@test -n "$(PYTHON)" || { echo "Slicecast needs Python 3.11 or 3.12: install one, or name it: make install PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing into $(VENV) (several GB, about five minutes the first time) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel numpy torch torchvision
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(ALL): $(SERVER) pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[lab,test]'
 	@touch $@

@@ -209,17 +209,22 @@ def test_third_party_packages_stay_where_they_belong(package):
     assert users <= ONLY_IN[package]
 
 
-def test_every_package_used_is_a_direct_dependency():
-    """Or one that an extra of pyproject.toml names, which may be absent."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    optional = {Requirement(line).name for lines in extras.values() for line in lines}
-    used = {name.split(".")[0] for _, node in nodes() for name in imported(node)} - optional
+def stated(*extras: str) -> set[str]:
+    """Return the distributions that requirements.txt and extras of pyproject.toml name."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines += [line for extra in extras for line in optional[extra]]
+    return {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
+
+
+@pytest.mark.parametrize(("files", "extras"), [(PRODUCT, []), (LABORATORY, ["lab", "ray"])])
+def test_every_package_used_is_a_direct_dependency(files, extras):
+    """The product's in requirements.txt; the laboratory's there or in an extra. Ray may be absent."""
+    used = {name.split(".")[0] for tree in files.values() for node in ast.walk(tree) for name in imported(node)}
     distributions = importlib.metadata.packages_distributions()
     foreign = used - sys.stdlib_module_names - {"slicecast", "slicecast_lab"}
-    offered = [{canonicalize_name(d) for d in distributions[name]} for name in foreign]
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    stated = {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
-    assert [names for names in offered if not names & stated] == []  # several share a name such as `google`
+    offered = [{canonicalize_name(d) for d in distributions.get(name, [name])} for name in foreign]
+    assert [names for names in offered if not names & stated(*extras)] == []  # several share a name such as `google`
 
 
 def test_files_are_short():
