@@ -21,10 +21,12 @@ from slicecast.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt, Wei
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec, bundled_spec
 from slicecast.models.sam2 import ENCODE_BATCH, Sam2Predictor, choose_device, load_predictor
+from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2
 
 SIZE, COUNT = 128, 6
 WHOLE = View(0, 0, SIZE, SIZE)
 OBJECT = disk((SIZE, SIZE), centre_xy=(56, 64), radius=24)
+HIERA_T = "configs/sam2.1/sam2.1_hiera_t.yaml"
 TOLERANCE = 1e-4
 """Of the logits, against sam2's own predictor."""
 
@@ -138,6 +140,16 @@ def test_a_forward_lane_equals_sam2s_own_predictor(hiera, clip, kind):
     theirs = reference(hiera, clip, [prompt])
     assert_same(one_lane(clip.tracker(hiera), prompt, stop=COUNT), theirs)
     assert np.std(theirs[3][0]) > 1e-2  # there is something to compare
+
+
+def test_without_pointers_too_a_lane_equals_sam2s_own_predictor(hiera, clip):
+    spatial = build_sam2(HIERA_T, image_size=SIZE, target=VIDEO_PREDICTOR, pointers=False)
+    spatial.load_state_dict(hiera.state_dict())
+    spatial.fill_hole_area = 0
+    prompt = PROMPTS["mask"](0)
+    theirs = reference(spatial, clip, [prompt])
+    assert_same(one_lane(clip.tracker(spatial), prompt, stop=COUNT), theirs)
+    assert np.abs(theirs[3][0] - reference(hiera, clip, [prompt])[3][0]).max() > TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["mask", "clicks"])

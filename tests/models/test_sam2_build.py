@@ -9,6 +9,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from slicecast.errors import ConfigError
 from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2, write_architecture
+from slicecast.models.spatial import SpatialMemoryAttention
 
 HIERA_T = "configs/sam2.1/sam2.1_hiera_t.yaml"
 NANO = Path(__file__).parents[2] / "configs" / "sam2_nano.yaml"
@@ -80,3 +81,10 @@ def test_a_yaml_of_something_else_is_refused(tmp_path, content):
 def test_an_architecture_is_written_for_tools_that_read_a_file(tmp_path):
     write_architecture(NANO, tmp_path / "a.yaml", image_size=64)
     assert build_sam2(tmp_path / "a.yaml").image_size == 64
+
+
+def test_a_network_without_pointers_has_the_same_weights_also_from_a_written_file(tmp_path, nano):
+    write_architecture(NANO, tmp_path / "a.yaml", image_size=64, pointers=False)
+    for model in (build_sam2(NANO, image_size=64, pointers=False), build_sam2(tmp_path / "a.yaml")):
+        assert isinstance(model.memory_attention, SpatialMemoryAttention)
+        assert model.state_dict().keys() == nano.state_dict().keys()

@@ -101,6 +101,23 @@ def test_the_rate_rises_stays_and_falls():
     assert settings.rate(99) == pytest.approx(0.05)
 
 
+def test_the_decay_ends_where_it_is_told():
+    settings = LoopSettings(steps=100, learning_rate=1.0, warmup_steps=0, decay_steps=20, final_rate=0.01)
+    assert settings.rate(99) == pytest.approx(0.05)
+    assert settings.rate(100) == pytest.approx(0.01)
+
+
+def test_accumulated_batches_weigh_like_one_large_batch(tmp_path):
+    def joined(first, last):
+        for number in range(first, last):
+            pairs = list(line(2 * number, 2 * number + 2))
+            yield tuple(torch.cat(side) for side in zip(*pairs, strict=True))
+
+    large, _ = run(tmp_path / "large", batches=joined)
+    parts, _ = run(tmp_path / "parts", settings=replace(SETTINGS, accumulate=2))
+    assert torch.allclose(weights(large), weights(parts), atol=1e-5)
+
+
 def test_unknown_precisions_are_refused():
     with pytest.raises(ConfigError, match="float8"):
         LoopSettings(steps=1, precision="float8")

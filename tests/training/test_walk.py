@@ -81,6 +81,14 @@ def test_a_teacher_hands_on_the_truth(tiny_model, tiny_batch):
     assert not torch.equal(alone[1].raw, taught[1].raw)
 
 
+def test_a_withheld_answer_changes_only_what_is_tracked(tiny_model, tiny_batch):
+    group = Group(MASK, tiny_batch.frames, tiny_batch.masks)
+    with torch.no_grad():
+        given, withheld = (predictions(tiny_model, tiny_batch, [group], plan=Plan(withheld=w)) for w in (False, True))
+    assert torch.equal(given[0].step.logits, withheld[0].step.logits)
+    assert not torch.equal(given[1].raw, withheld[1].raw)
+
+
 def test_gradients_reach_every_part_of_the_network(tiny_model, tiny_batch):
     out = predictions(tiny_model, tiny_batch, [Group(CLICK, tiny_batch.frames, tiny_batch.masks)])
     sum(p.raw.square().mean() + p.score.mean() for p in out).backward()

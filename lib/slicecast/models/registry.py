@@ -37,6 +37,7 @@ class ModelSpec:
         dense_prompts: clicks and boxes are drawn into the dense prompt.
         zoom: the engine crops around the object unless told otherwise.
         evidence: the engine tells the model how much each pixel looks like the object, unless told otherwise.
+        pointers: the memory attention sees object pointers, as in every published SAM 2.
         floors: mean Dice that the bundled weights must reach on sample data, by prompt; a test holds them to it.
         notes: what else a user should know.
         unsupported: why this version cannot run it; empty where it can.
@@ -59,6 +60,7 @@ class ModelSpec:
     dense_prompts: bool = False
     zoom: bool = False
     evidence: bool = False
+    pointers: bool = True
     folder: str = ""
     floors: Mapping[str, float] = field(default_factory=dict, hash=False)
     notes: str = ""

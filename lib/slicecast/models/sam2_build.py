@@ -27,6 +27,8 @@ STOCK_DECODER_EXTRAS = {
 
 VIDEO_PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
 
+SPATIAL_ATTENTION = "slicecast.models.spatial.SpatialMemoryAttention"
+
 
 def build_sam2(
     architecture: str | Path,
@@ -34,6 +36,7 @@ def build_sam2(
     image_size: int | None = None,
     target: str | None = None,
     stock_defaults: bool | None = None,
+    pointers: bool = True,
 ) -> SAM2Base:
     """Instantiate the network of a YAML, with fresh weights.
 
@@ -43,6 +46,7 @@ def build_sam2(
         target: dotted class to build instead of the YAML's, for example :data:`VIDEO_PREDICTOR`.
         stock_defaults: apply the settings that ``sam2.build_sam`` applies on top of the YAML.
             Default: only for the package's own YAMLs.
+        pointers: the memory attention sees object pointers, as in every published SAM 2.
 
     Raises:
         ConfigError: there is no such YAML, or the size does not suit.
@@ -53,6 +57,7 @@ def build_sam2(
         _set_image_size(model, image_size)
     if target is not None:
         model["_target_"] = target
+    _set_pointers(model, pointers)
     if not own_file if stock_defaults is None else stock_defaults:
         model["sam_mask_decoder_extra_args"] = STOCK_DECODER_EXTRAS
         model["binarize_mask_from_pts_for_mem_enc"] = True
@@ -74,7 +79,13 @@ def load_sam2(spec: ModelSpec, *, target: str | None = None, stock_defaults: boo
     """
     state = load_state_dict(spec)  # refuses what has no architecture
     architecture = str(spec.architecture)
-    model = build_sam2(architecture, image_size=spec.image_size, target=target, stock_defaults=stock_defaults)
+    model = build_sam2(
+        architecture,
+        image_size=spec.image_size,
+        target=target,
+        stock_defaults=stock_defaults,
+        pointers=spec.pointers,
+    )
     missing, unexpected = model.load_state_dict(state, strict=False)
     if missing or unexpected:
         raise WeightsCorrupt(
@@ -84,14 +95,18 @@ def load_sam2(spec: ModelSpec, *, target: str | None = None, stock_defaults: boo
     return model
 
 
-def write_architecture(architecture: str | Path, target: Path, *, image_size: int) -> None:
+def write_architecture(architecture: str | Path, target: Path, *, image_size: int, pointers: bool = True) -> None:
     """Write the YAML of a network at an input size, for tools that build it from a file themselves.
+
+    Args:
+        pointers: as for :func:`build_sam2`; without them, the tool must find this package.
 
     Raises:
         ConfigError: there is no such YAML, or the size does not suit.
     """
     content = _load_yaml(architecture)
     _set_image_size(content.model, image_size)
+    _set_pointers(content.model, pointers)
     OmegaConf.save(content, target)
 
 
@@ -113,6 +128,11 @@ def _load(path: Path) -> DictConfig:
     if not isinstance(content, DictConfig) or "model" not in content:
         raise ConfigError(f"{path.name} does not describe a SAM 2: it has no 'model'. See configs/sam2_nano.yaml.")
     return content
+
+
+def _set_pointers(model: DictConfig, pointers: bool) -> None:
+    if not pointers:
+        model.memory_attention["_target_"] = SPATIAL_ATTENTION
 
 
 def _set_image_size(model: DictConfig, image_size: int) -> None:

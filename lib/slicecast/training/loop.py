@@ -6,9 +6,11 @@ checkpoint and ends bit-exactly where it would have ended: everything random dep
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +50,9 @@ class LoopSettings:
         steps: of the whole run; may be raised later.
         learning_rate: after the warm-up.
         warmup_steps: linear rise from zero.
-        decay_steps: linear fall to a twentieth at the end of the run; 0 for none.
+        decay_steps: linear fall at the end of the run; 0 for none.
+        final_rate: the decay stops at this; default: a twentieth of `learning_rate`.
+        accumulate: batches of a step; their gradients are averaged.
         weight_decay: of AdamW, for matrices and kernels only.
         grad_norm: gradients are clipped to this.
         ema_momentum: share of the new weights in the running mean, each step.
@@ -62,6 +66,8 @@ class LoopSettings:
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     decay_steps: int = 0
+    final_rate: float | None = None
+    accumulate: int = 1
     weight_decay: float = 0.01
     grad_norm: float = 1.0
     ema_momentum: float = 0.002
@@ -73,14 +79,15 @@ class LoopSettings:
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision is {self.precision!r}; it must be float32 or bfloat16.")
-        if self.steps < 1 or self.checkpoint_every < 1 or self.validate_every < 1:
-            raise ConfigError("steps, checkpoint_every and validate_every must be at least 1.")
+        if min(self.steps, self.accumulate, self.checkpoint_every, self.validate_every) < 1:
+            raise ConfigError("steps, accumulate, checkpoint_every and validate_every must be at least 1.")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: warm-up, constant, decay."""
         rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
         fall = min(1.0, (self.steps - step) / max(1, self.decay_steps)) if self.decay_steps else 1.0
-        return self.learning_rate * rise * max(0.05, fall)
+        final = 0.05 * self.learning_rate if self.final_rate is None else self.final_rate
+        return rise * max(final, self.learning_rate * fall)
 
 
 @dataclass(slots=True)
@@ -115,7 +122,7 @@ def train(
 
     Args:
         objective: batch -> loss terms, over `model`.
-        batches: (first, last) -> batches of these steps, in order.
+        batches: (first, last) -> the batches of these numbers, in order; a step takes `accumulate` of them.
         folder: of the run.
         seed: of torch's generator, together with the step.
         validate: averaged model -> named numbers.
@@ -144,8 +151,16 @@ def train(
             if validate is not None:
                 _attach_validation(trainer, folder, board, settings, lambda: validate(ema.ema_model))
             _attach_checkpoints(trainer, folder, parts, settings)
-        trainer.run(batches(counter.done, settings.steps))
+        share = settings.accumulate
+        trainer.run(_together(batches(share * counter.done, share * settings.steps), share))
     return ema.ema_model
+
+
+def _together(batches: Iterable[Any], count: int) -> Iterator[tuple[Any, ...]]:
+    """Yield `count` batches at a time."""
+    stream = iter(batches)
+    while together := tuple(islice(stream, count)):
+        yield together
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -181,20 +196,24 @@ def _update(
     device_type = torch.device(settings.device).type
     mixed = settings.precision == "bfloat16"
 
-    def update(engine: Engine, batch: Any) -> dict[str, float]:
-        optimizer.zero_grad(set_to_none=True)
+    def accumulated(batch: Any, share: float) -> dict[str, float]:
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=mixed):
             loss = objective(batch)
-        loss.total.backward()
+        (share * loss.total).backward()
+        return {name: share * float(value.detach()) for name, value in loss.terms().items()}
+
+    def update(engine: Engine, batches: Sequence[Any]) -> dict[str, float]:
+        optimizer.zero_grad(set_to_none=True)
+        parts = [accumulated(batch, 1 / len(batches)) for batch in batches]
+        terms = {name: sum(part[name] for part in parts) for name in parts[0]}
         _average_gradients(model)
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.grad_norm)
-        if not torch.isfinite(loss.total + norm):
+        if not math.isfinite(terms["total"] + float(norm)):
             raise StateError(
                 f"The loss is not finite at step {engine.state.iteration}. The last checkpoint is sound: "
                 "lower the learning rate and start again from it."
             )
         optimizer.step()
-        terms = {name: float(value.detach()) for name, value in loss.terms().items()}
         return {**terms, "grad_norm": float(norm)}
 
     return update

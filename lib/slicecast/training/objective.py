@@ -43,6 +43,7 @@ class PromptMix:
         gap_slices: see there.
         teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
         moved: share of carried answers that are moved a little, see :class:`slicecast.training.walk.Plan`.
+        withheld: share of batches in which no answer is carried, so that memory alone says what the object is.
     """
 
     mask_share: float = 0.35
@@ -56,6 +57,7 @@ class PromptMix:
     gap_slices: int = 30
     teacher: float = 0.0
     moved: float = 0.0
+    withheld: float = 0.0
 
 
 class ClipObjective:
@@ -88,6 +90,7 @@ class ClipObjective:
             gap=gap,
             teacher=self.mix.teacher,
             moved=self.mix.moved,
+            withheld=bool(rng.random() < self.mix.withheld),
         )
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:

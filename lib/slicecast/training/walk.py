@@ -61,6 +61,8 @@ class Plan:
             lane soon meets nothing but its own mistakes, from which there is little to learn.
         moved: share of carried answers that are shifted and scaled a little before the next slice gets them. What
             lies two pixels off is seen to be wrong only by looking at the slice; without this, lanes learn to copy.
+        withheld: nothing is carried, so that only memory says what the object is. A mask that is always there is
+            learnt first, and then memory never.
     """
 
     far_anchor: bool = False
@@ -68,6 +70,7 @@ class Plan:
     gap: int = 0
     teacher: float = 0.0
     moved: float = 0.0
+    withheld: bool = False
 
 
 STRAIGHT = Plan()
@@ -178,7 +181,7 @@ class _Walker:
         recent: dict[int, Memory] = {}
         for number in range(1, last + (not plan.far_anchor)):
             bank, time = Bank(anchors, recent), number + plan.gap
-            carry = prompting.moved(self.rng, step.logits.detach(), share=plan.moved)
+            carry = self._carry(step, plan)
             prediction = self._track(frames[:, number], masks[:, number], bank, time, carry)
             step = self._taught(prediction.step, masks[:, number], plan.teacher)
             recent = {**recent, time: self._remember(frames[:, number], step)}
@@ -186,6 +189,10 @@ class _Walker:
         if plan.correct_last and out[-1].time > 0:
             out.append(self._correct(frames[:, number], out[-1], bank))
         return out
+
+    def _carry(self, step: Step, plan: Plan) -> Tensor | None:
+        """Return the last answer as the next slice gets it, (L, 1, m, m) logits."""
+        return None if plan.withheld else prompting.moved(self.rng, step.logits.detach(), share=plan.moved)
 
     def _correct(self, frames: Tensor, wrong: Prediction, bank: Bank) -> Prediction:
         previous = wrong.step.logits.detach()
@@ -230,7 +237,7 @@ class _Walker:
         )
         return Prediction(step, self.gate.raw, self.gate.score, truth, time, kind)
 
-    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, carry: Tensor) -> Prediction:
+    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, carry: Tensor | None) -> Prediction:
         self._gate_by(truth)
         features = select(self.features, frames)
         step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=carry)

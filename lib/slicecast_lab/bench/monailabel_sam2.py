@@ -49,7 +49,8 @@ class MonaiLabelSam2:
         self._device = device
         tensors = {name: tensor.float() for name, tensor in load_state_dict(spec).items()}
         torch.save({"model": tensors}, folder / WEIGHTS)
-        write_architecture(str(spec.architecture), folder / ARCHITECTURE, image_size=spec.image_size)
+        file = folder / ARCHITECTURE
+        write_architecture(str(spec.architecture), file, image_size=spec.image_size, pointers=spec.pointers)
         self._task = _make_task(folder)
 
     def segment(self, request: dict[str, Any]) -> np.ndarray:

@@ -79,9 +79,12 @@ def random_field(
 
 
 def _basis(t: Array, knots: int) -> Array:
-    """Return the (N, knots) weights of a uniform cubic B-spline at t in [0, 1]; clamped outside."""
+    """Return the (N, knots) weights of a uniform cubic B-spline at t in [0, 1]; mirrored outside.
+
+    A clamped field would be the same all the way out: stripes where a window reaches past the scene.
+    """
     cells = knots - 3
-    scaled = np.clip(t, 0, 1) * cells
+    scaled = (1 - np.abs(1 - np.mod(t, 2))) * cells
     cell = np.minimum(scaled.astype(np.int64), cells - 1)
     f = (scaled - cell).astype(np.float32)
     weights = np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], axis=1)

@@ -17,6 +17,10 @@ Array = NDArray[np.float32]
 MIN_CONTRAST = 0.07
 """Most prompted objects differ from the tissue by at least this much of the full range."""
 
+FAINT_SHARE, FAINTEST, APART_SHARE = 0.7, 0.25, 0.2
+"""Share of looks with low contrast, the lowest of them, and the share of their labels that keep their grey value.
+Soft tissue differs little beside air, bone and fluid: at outlines by 0.08 to 0.13 of the range in real scans."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -43,10 +47,15 @@ def random_look(rng: np.random.Generator, scene: Scene) -> Look:
     """Draw a look; most of the time the main organ can be told from the tissue."""
     levels = rng.uniform(0, 1, int(rng.integers(3, 7)))
     means = _means(rng, levels, scene)
+    spread = _spread(rng)
+    means = _drawn_together(rng, means, spread)
+    if scene.lookalike is not None:
+        means[scene.lookalike] = means[scene.main_label] + spread * rng.normal(0, 0.08)
     means[AIR] = rng.uniform(0, 0.05) if rng.random() < 0.8 else rng.uniform(0, 1)
     count = scene.label_count
     strong = rng.random(count) < 0.25
     texture = rng.uniform(0, np.where(strong, 0.3, 0.12)) * (rng.random(count) < 0.7)
+    texture *= np.sqrt(spread)
     ghost = rng.uniform(0, 0.6, count) * (rng.random(count) < 0.4)
     ghost[AIR] = 0
     texture[AIR] *= 0.2
@@ -69,6 +78,18 @@ def _means(rng: np.random.Generator, levels: NDArray[np.float64], scene: Scene) 
         if np.abs(means[scene.main_label] - means[tissue]).min() > MIN_CONTRAST or rng.random() < 0.05:
             break
     return means
+
+
+def _spread(rng: np.random.Generator) -> float:
+    """Return the share of the full range that most labels of a look have between them."""
+    return float(np.exp(rng.uniform(np.log(FAINTEST), 0))) if rng.random() < FAINT_SHARE else 1.0
+
+
+def _drawn_together(rng: np.random.Generator, means: NDArray[np.float64], spread: float) -> NDArray[np.float64]:
+    """Return grey values nearer to a common one, but for a few that keep the full range from being stretched."""
+    apart = rng.random(len(means)) < APART_SHARE
+    centre = rng.uniform(0.3, 0.7)
+    return np.where(apart, means, centre + spread * (means - centre))
 
 
 def render(rng: np.random.Generator, scene: Scene, raster: Raster, look: Look, *, labels: NDArray[np.int16]) -> Array:
@@ -140,8 +161,11 @@ def _streaks(rng: np.random.Generator, image: Array) -> Array:
 
 
 def _window(rng: np.random.Generator, image: Array) -> Array:
-    """Window by random percentiles, invert some, bend by gamma."""
-    low, high = np.quantile(image[:, ::4, ::4], [rng.uniform(0, 0.05), rng.uniform(0.93, 1.0)])
+    """Window to a fixed range, as a crop rarely shows all of its scan, or by percentiles; dim some, bend by gamma."""
+    if rng.random() < 0.6:
+        low, high = rng.uniform(-0.1, 0.1), rng.uniform(0.9, 1.2)
+    else:
+        low, high = np.quantile(image[:, ::4, ::4], [rng.uniform(0, 0.05), rng.uniform(0.93, 1.0)])
     scaled = np.clip((image - low) / max(high - low, 1e-3), 0, 1)
     if rng.random() < 0.15:
         scaled = scaled * rng.uniform(0.5, 1.0)

@@ -4,7 +4,7 @@ In the manner of SynthMorph (Hoffmann et al., 2022) and SynthSeg (Billot et al.,
 that solves them has learnt to follow boundaries, not to know anatomy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from slicecast_lab.generated.shapes import Blob, Organ, random_blob, random_tube
 
 AIR = 0
 """Label outside the body."""
+
+LOOKALIKE_SHARE = 0.35
+"""Share of scenes whose main organ has a neighbour of nearly the same grey value."""
 
 MARGIN_SLICES = 3.0
 """Fields cover this many slices beyond the clip."""
@@ -30,6 +33,7 @@ class Scene:
         body: everything outside is air; None fills the frame.
         label_count: labels in use, air included.
         main_label: the organ that the clip was made for.
+        lookalike: a neighbour of the main organ with nearly its grey value; None for none.
     """
 
     tissue: Field
@@ -38,6 +42,7 @@ class Scene:
     body: Blob | None
     label_count: int
     main_label: int
+    lookalike: int | None = None
 
     def tissue_labels(self, raster: Raster) -> NDArray[np.int16]:
         """Return (T, rows, columns) int16: what would be there without organs."""
@@ -68,7 +73,7 @@ def random_scene(rng: np.random.Generator, *, slices: int) -> Scene:
     roughness = random_field(
         rng, 1, cells_xy=int(rng.integers(8, 24)), slices_per_cell=rng.uniform(2, 10), z_range=z_range
     )
-    organs = _random_organs(rng, first_label=channels + 1, slices=slices)
+    organs, lookalike = _random_organs(rng, first_label=channels + 1, slices=slices)
     last = max(max(o.label, o.core_label or 0) for o in organs)
     main = organs[-1]
     return Scene(
@@ -78,6 +83,7 @@ def random_scene(rng: np.random.Generator, *, slices: int) -> Scene:
         body=_random_body(rng),
         label_count=last + 1,
         main_label=main.label if main.core_label is None or rng.random() < 0.5 else main.core_label,
+        lookalike=lookalike,
     )
 
 
@@ -88,15 +94,30 @@ def _random_body(rng: np.random.Generator) -> Blob | None:
     return random_blob(rng, radius=rng.uniform(0.7, 1.1), centre_xy=centre, centre_z=0, radius_z=200)
 
 
-def _random_organs(rng: np.random.Generator, *, first_label: int, slices: int) -> tuple[Organ, ...]:
-    """Return the other organs, then the main one, which nothing covers but small lesions and vessels."""
+def _random_organs(rng: np.random.Generator, *, first_label: int, slices: int) -> tuple[tuple[Organ, ...], int | None]:
+    """Return the other organs, then the main one, which nothing covers; and the label of its look-alike, if any."""
     organs: list[Organ] = []
     label = first_label
     for _ in range(int(rng.integers(1, 6))):
         organs.extend(reversed(_random_organ(rng, label=label, extent=_any_extent(rng, slices))))
         label = 1 + max(o.core_label or o.label for o in organs)
-    main = _random_organ(rng, label=label, extent=_main_extent(rng, slices))
-    return (*organs, *reversed(main))
+    main = _random_organ(rng, label=label + 1, extent=_main_extent(rng, slices))
+    if rng.random() >= LOOKALIKE_SHARE:
+        return (*organs, *reversed(main)), None
+    return (*organs, _neighbour(rng, main[0].blobs[0], label), *reversed(main)), label
+
+
+def _neighbour(rng: np.random.Generator, blob: Blob, label: int) -> Organ:
+    """Draw an organ that touches a blob, or nearly, and moves along with it."""
+    reach, heading = rng.uniform(1.0, 2.2), rng.uniform(0, 2 * np.pi)
+    centre = (
+        blob.centre_xy[0] + reach * blob.radii_xy[0] * np.cos(heading),
+        blob.centre_xy[1] + reach * blob.radii_xy[1] * np.sin(heading),
+    )
+    radius, radius_z = min(blob.radii_xy) * rng.uniform(0.6, 1.6), min(blob.radius_z, 200) * rng.uniform(0.5, 2)
+    centre_z = blob.centre_z + rng.uniform(-0.3, 0.3) * min(blob.radius_z, 20)
+    other = random_blob(rng, radius=radius, centre_xy=centre, centre_z=centre_z, radius_z=radius_z)
+    return Organ((replace(other, drift_xy=blob.drift_xy),), label)
 
 
 def _any_extent(rng: np.random.Generator, slices: int) -> tuple[float, float]:

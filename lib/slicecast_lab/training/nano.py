@@ -55,6 +55,7 @@ class NanoSettings:
     prompts: PromptMix
     loss: LossWeights
     initial: str | None = None
+    pointers: bool = True
 
 
 def read_settings(path: Path) -> NanoSettings:
@@ -135,7 +136,7 @@ def averaged_model(settings: NanoSettings, folder: Path) -> nn.Module:
     file = latest_checkpoint(folder)
     if file is None:
         raise WeightsMissing(f"No checkpoint in {folder}. Train there first, or name another folder.")
-    model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size)
+    model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size, pointers=settings.pointers)
     model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["ema"])
     return model
 
@@ -143,7 +144,7 @@ def averaged_model(settings: NanoSettings, folder: Path) -> nn.Module:
 def fresh_model(settings: NanoSettings) -> nn.Module:
     """Return the network with the seed's initial weights, or those of the file `initial`, ready to train."""
     torch.manual_seed(settings.seed)
-    model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size)
+    model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size, pointers=settings.pointers)
     if settings.initial is not None:
         model.load_state_dict({name: t.float() for name, t in _initial_tensors(Path(settings.initial)).items()})
     return prepare_for_training(model).to(settings.loop.device)

@@ -29,6 +29,12 @@ def test_a_window_shows_the_same_function_as_the_whole_scene():
     np.testing.assert_allclose(field().values(whole)[..., 25:76, 25:76], field().values(window), atol=1e-4)
 
 
+def test_beyond_the_scene_a_field_goes_on_as_in_a_mirror():
+    values = field().values(raster(61, half=1.5))
+    np.testing.assert_allclose(values[..., 51:], values[..., 49:39:-1], atol=1e-4)
+    assert values[..., 50:].std(axis=-1).mean() > 0.05
+
+
 def test_slow_fields_change_less_from_slice_to_slice():
     def change(slices_per_cell):
         values = field(slices_per_cell=slices_per_cell).values(raster())

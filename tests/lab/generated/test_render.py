@@ -28,6 +28,13 @@ def test_degraded_images_are_in_the_unit_range(seed):
     assert image.std() > 0.01
 
 
+def test_a_lookalike_has_nearly_the_main_organs_grey_value():
+    scenes = [(rng, random_scene(rng, slices=4)) for rng in map(np.random.default_rng, range(40))]
+    looks = [(random_look(rng, s).means, s) for rng, s in scenes if s.lookalike is not None]
+    assert 5 < len(looks) < 30
+    assert np.median([abs(means[s.lookalike] - means[s.main_label]) for means, s in looks]) < 0.08
+
+
 def test_grey_values_follow_the_labels():
     explained = []
     for seed in range(20):
