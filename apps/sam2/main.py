@@ -21,7 +21,7 @@ from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Studies
 from slicecast.labelling import app as behaviour
-from slicecast.labelling.selection.ahead import AheadScoring, ahead_strategies
+from slicecast.labelling.selection.ranked import BackgroundScoring, ranked_strategies
 from slicecast.labelling.selection.scoring import ConfidenceScoring
 from slicecast.labelling.selection.strategies import strategies
 from slicecast.labelling.tasks.infer import segment_tasks
@@ -54,8 +54,8 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
     def init_strategies(self) -> dict[str, Strategy]:
         """Register random, first and confidence, and those of configs/active.yaml."""
         known = strategies()
-        return {**known, **ahead_strategies(self.scout, known, own=self.config.strategy)}
+        return {**known, **ranked_strategies(self.background_scorer, known, own=self.config.strategy)}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Register the score behind the strategy confidence, and those that are made in the background."""
-        return {"confidence": ConfidenceScoring(), "ahead": AheadScoring(self.scout)}
+        return {"confidence": ConfidenceScoring(), "ahead": BackgroundScoring(self.background_scorer)}

@@ -29,8 +29,8 @@ from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
 from slicecast.labelling.door import http_errors
-from slicecast.labelling.scoring.scout import Scout
-from slicecast.labelling.selection.ahead import SCORES, StudyCases, open_scout
+from slicecast.labelling.scoring.background import BackgroundScorer
+from slicecast.labelling.selection.ranked import SCORES, StudyCases, open_background_scorer
 from slicecast.labelling.selection.scoring import ScoringQueue, record_result
 from slicecast.labelling.store.images import FoundImage, find_image
 from slicecast.labelling.store.pacs import open_pacs
@@ -116,9 +116,9 @@ class AppBehaviour(MONAILabelApp):
         return open_campaign_service(Path(self.studies) if self._local else self._cache, datastore=self.datastore)
 
     @cached_property
-    def scout(self) -> Scout:
+    def background_scorer(self) -> BackgroundScorer:
         """What looks at the images while nobody works; those on a DICOM server it would have to fetch first."""
-        return open_scout(
+        return open_background_scorer(
             self.service,
             StudyCases(
                 self.datastore,
@@ -224,7 +224,7 @@ class AppBehaviour(MONAILabelApp):
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Let a submitted label start pre-annotations of other images; a DICOM server would have to send them all."""
-        self.scout.wake()
+        self.background_scorer.wake()
         if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
             self._carrier.submit(image_id)
         return {}

@@ -104,7 +104,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = app_instance().service
         app.state.desk = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
-        with app.state.service.idle.running(), app_instance().scout.running():
+        with app.state.service.idle.running(), app_instance().background_scorer.running():
             yield
 
 

@@ -7,8 +7,8 @@ import pytest
 from builders import ball, scan
 from labelserver import TestClient, copy_app, monailabel_settings
 
-from slicecast.labelling.scoring.scout import Choice, Standing
-from slicecast.labelling.selection.ahead import Ahead
+from slicecast.labelling.scoring.background import Choice, RankedQueue
+from slicecast.labelling.selection.ranked import RankedStrategy
 from slicecast.labelling.selection.strategies import strategies
 from slicecast.server.app import create_app
 from slicecast.volume import write_volume
@@ -70,13 +70,13 @@ def test_scores_appear_in_the_background_and_next_sample_uses_them(client, tmp_p
 
 
 class Board:
-    """A scout that has an order, or none."""
+    """A scorer that has an order, or none."""
 
-    def __init__(self, standing=None):
-        self._standing = standing
+    def __init__(self, queue=None):
+        self._queue = queue
 
-    def standing(self, strategy):
-        return self._standing
+    def queue(self, strategy):
+        return self._queue
 
 
 class Store:
@@ -89,7 +89,7 @@ class Store:
 
 def test_the_first_candidate_of_the_order_is_taken():
     order = tuple(Choice(name, 0.5, f"why {name}") for name in ("a", "c", "b"))
-    chosen = Ahead("auto", Board(Standing(order, 3, 2)), otherwise=strategies()["random"])
+    chosen = RankedStrategy("auto", Board(RankedQueue(order, 3, 2)), otherwise=strategies()["random"])
     assert chosen({}, Store()) == {
         "id": "c",
         "score": 0.5,
@@ -99,5 +99,5 @@ def test_the_first_candidate_of_the_order_is_taken():
 
 
 def test_without_an_order_chance_decides():
-    reason = Ahead("auto", Board(), otherwise=strategies()["random"])({}, Store())["reason"]
+    reason = RankedStrategy("auto", Board(), otherwise=strategies()["random"])({}, Store())["reason"]
     assert reason == "no order by auto is ready yet: random among 2 without a label"

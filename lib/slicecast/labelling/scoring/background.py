@@ -46,7 +46,7 @@ Todo = TypeVar("Todo")
 
 
 class Cases(Protocol):
-    """What a scout has to know of the studies."""
+    """What a scorer has to know of the studies."""
 
     def labelled(self) -> Sequence[str]:
         """Return the names of the volumes with a final label."""
@@ -70,7 +70,7 @@ class Cases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RankedQueue:
     """An order that lies ready.
 
     Args:
@@ -84,7 +84,7 @@ class Standing:
     scored: int
 
 
-class Scout:
+class BackgroundScorer:
     """Looks and ranks in a thread of its own.
 
     Args:
@@ -99,7 +99,7 @@ class Scout:
         self._studies = Studies(max_volumes=1)
         self._known: dict[str, tuple[tuple, Known]] = {}
         self._supports: dict[str, Support] = {}
-        self._standings: dict[str, Standing] = {}
+        self._queues: dict[str, RankedQueue] = {}
         self._wanted: set[str] = set()
         self._wake, self._stop, self._rested = threading.Event(), threading.Event(), threading.Event()
         self._publish_at_s = 0.0
@@ -111,7 +111,7 @@ class Scout:
             yield
             return
         self._stop.clear()
-        thread = threading.Thread(target=self._run, name="slicecast-scout", daemon=True)
+        thread = threading.Thread(target=self._run, name="background-scorer", daemon=True)
         thread.start()
         try:
             yield
@@ -120,12 +120,12 @@ class Scout:
             self._wake.set()
             thread.join()
 
-    def standing(self, strategy: str) -> Standing | None:
+    def queue(self, strategy: str) -> RankedQueue | None:
         """Return a strategy's order; None where it is not ready. From now on it is kept ready."""
         if strategy not in self._wanted:
             self._wanted.add(strategy)
             self.wake()
-        return self._standings.get(strategy)
+        return self._queues.get(strategy)
 
     def wake(self) -> None:
         """Say that something has changed: a label, or the images."""
@@ -166,7 +166,7 @@ class Scout:
             self._publish(labelled, waiting)
             with self._service.queue.background(cancelled=self._stop.is_set):
                 scorer = VolumeScorer(self._service.predictor, cancelled=self._stop.is_set, seed=self._settings.seed)
-                chosen = self._lot(waiting, number)
+                chosen = self._sample(waiting, number)
                 for name in self._unless_woken([*labelled, *chosen]):
                     if name not in self._known:
                         self._look(store, scorer, name)
@@ -186,7 +186,7 @@ class Scout:
                 return
             yield entry
 
-    def _lot(self, waiting: Sequence[str], number: int) -> list[str]:
+    def _sample(self, waiting: Sequence[str], number: int) -> list[str]:
         """Draw the volumes that are looked at in a round."""
         count = min(len(waiting), max(self._settings.least, math.ceil(self._settings.share * len(waiting))))
         rng = np.random.default_rng([self._settings.seed, number])
@@ -273,7 +273,7 @@ class Scout:
         for strategy in sorted(self._wanted):
             rng = np.random.default_rng([self._settings.seed, len(labelled)])
             choices = rank(strategy, left, done, rng=rng, progress=progress)
-            self._standings[strategy] = Standing(choices, sum(v.embedding is not None for v in left), scored)
+            self._queues[strategy] = RankedQueue(choices, sum(v.embedding is not None for v in left), scored)
         now = time.monotonic()
         self._publish_at_s = now + max(PUBLISH_S, PUBLISH_TIMES * (now - start))
 

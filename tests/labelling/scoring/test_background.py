@@ -11,7 +11,7 @@ from builders import ball, phantom, scan
 from slicecast.active.settings import ActiveSettings
 from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.scoring.scout import Scout, round_of
+from slicecast.labelling.scoring.background import BackgroundScorer, round_of
 from slicecast.volume import write_volume
 
 WAIT_S = 120.0
@@ -53,40 +53,40 @@ def cases(tmp_path):
 def make(cases, tmp_path, **settings):
     service = SegmentService(predictor=FakePredictor())
     chosen = ActiveSettings(least=50, **settings)
-    return service, Scout(service, cases, settings=chosen, folder=tmp_path / "scores")
+    return service, BackgroundScorer(service, cases, settings=chosen, folder=tmp_path / "scores")
 
 
 @contextmanager
-def at_work(scout) -> Iterator[None]:
+def at_work(scorer) -> Iterator[None]:
     before = threading.active_count()
-    with scout.running():
+    with scorer.running():
         yield
         assert threading.active_count() < before + 20
 
 
 def test_an_order_is_not_ready_at_first_and_then_it_is(cases, tmp_path):
-    _, scout = make(cases, tmp_path)
-    with at_work(scout):
-        assert scout.standing("strat_random") is None
-        assert scout.wait(WAIT_S)
-        standing = scout.standing("strat_random")
-    assert sorted(c.name for c in standing.choices) == list(NAMES)
-    assert (standing.looked_at, standing.scored) == (6, 0)
-    assert all("stratum" in c.reason or "comes last" in c.reason for c in standing.choices)
+    _, scorer = make(cases, tmp_path)
+    with at_work(scorer):
+        assert scorer.queue("strat_random") is None
+        assert scorer.wait(WAIT_S)
+        queue = scorer.queue("strat_random")
+    assert sorted(c.name for c in queue.choices) == list(NAMES)
+    assert (queue.looked_at, queue.scored) == (6, 0)
+    assert all("stratum" in c.reason or "comes last" in c.reason for c in queue.choices)
 
 
 def test_a_label_starts_a_round_in_which_volumes_are_scored(cases, tmp_path):
-    _, scout = make(cases, tmp_path)
-    with at_work(scout):
-        scout.standing("disagree")
-        assert scout.wait(WAIT_S)
-        assert scout.standing("disagree").scored == 0
+    _, scorer = make(cases, tmp_path)
+    with at_work(scorer):
+        scorer.queue("disagree")
+        assert scorer.wait(WAIT_S)
+        assert scorer.queue("disagree").scored == 0
         cases.done.append("case0")
-        scout.wake()
-        assert scout.wait(WAIT_S)
-        standing = scout.standing("disagree")
-    assert standing.scored == 5 and "case0" not in {c.name for c in standing.choices}
-    known = scout.known()["case3"]
+        scorer.wake()
+        assert scorer.wait(WAIT_S)
+        queue = scorer.queue("disagree")
+    assert queue.scored == 5 and "case0" not in {c.name for c in queue.choices}
+    known = scorer.known()["case3"]
     assert known.support == "case0" and set(known.scores) >= {"disagree", "cycle", "object_entropy", "entropy_roi"}
     assert known.by_structure["ball"] == known.scores
 
@@ -94,51 +94,51 @@ def test_a_label_starts_a_round_in_which_volumes_are_scored(cases, tmp_path):
 def test_after_a_restart_nothing_is_looked_at_again(cases, tmp_path):
     cases.done.append("case0")
     for expected in (True, False):
-        service, scout = make(cases, tmp_path)
-        with at_work(scout):
-            scout.standing("cycle")
-            assert scout.wait(WAIT_S)
-            assert scout.standing("cycle").scored == 5
+        service, scorer = make(cases, tmp_path)
+        with at_work(scorer):
+            scorer.queue("cycle")
+            assert scorer.wait(WAIT_S)
+            assert scorer.queue("cycle").scored == 5
         assert (service.predictor.work.tracked > 0) is expected
 
 
 def test_nothing_is_looked_at_while_somebody_works(cases, tmp_path):
-    service, scout = make(cases, tmp_path)
-    with service.queue.job("anna"), at_work(scout):
-        scout.standing("coverage")
-        assert not scout.wait(1.0)
+    service, scorer = make(cases, tmp_path)
+    with service.queue.job("anna"), at_work(scorer):
+        scorer.queue("coverage")
+        assert not scorer.wait(1.0)
         assert service.predictor.work.encoded == 0
-    with at_work(scout):
-        scout.wake()
-        assert scout.wait(WAIT_S) and scout.standing("coverage").looked_at == 6
+    with at_work(scorer):
+        scorer.wake()
+        assert scorer.wait(WAIT_S) and scorer.queue("coverage").looked_at == 6
 
 
-def test_a_part_is_drawn_by_lot(tmp_path):
+def test_a_part_is_drawn_by_sample(tmp_path):
     (tmp_path / "many").mkdir()
     cases = Folder(tmp_path / "many", [f"v{n}" for n in range(12)])
     service = SegmentService(predictor=FakePredictor())
-    scout = Scout(service, cases, settings=ActiveSettings(least=1, share=0.25), folder=tmp_path / "scores")
-    with at_work(scout):
-        scout.standing("strat_random")
-        assert scout.wait(WAIT_S)
-        assert scout.standing("strat_random").looked_at == 3
+    scorer = BackgroundScorer(service, cases, settings=ActiveSettings(least=1, share=0.25), folder=tmp_path / "scores")
+    with at_work(scorer):
+        scorer.queue("strat_random")
+        assert scorer.wait(WAIT_S)
+        assert scorer.queue("strat_random").looked_at == 3
 
 
 def test_a_file_that_cannot_be_read_comes_last_and_stops_nothing(cases, tmp_path):
     cases.image("case2").write_bytes(b"no volume")
     write_volume(cases.image("case4"), scan(ball(), noise=0.0).with_array(np.zeros_like(phantom().volume.array)))
-    _, scout = make(cases, tmp_path)
-    with at_work(scout):
-        scout.standing("coverage")
-        assert scout.wait(WAIT_S)
-        reasons = {c.name: c.reason for c in scout.standing("coverage").choices[1:]}
+    _, scorer = make(cases, tmp_path)
+    with at_work(scorer):
+        scorer.queue("coverage")
+        assert scorer.wait(WAIT_S)
+        reasons = {c.name: c.reason for c in scorer.queue("coverage").choices[1:]}
     assert "cannot be read" in reasons["case2"] and "constant" in reasons["case4"]
 
 
 def test_it_stands_still_where_it_is_switched_off(cases, tmp_path):
-    service, scout = make(cases, tmp_path, background=False)
-    with at_work(scout):
-        assert scout.standing("auto") is None and not scout.wait(0.3)
+    service, scorer = make(cases, tmp_path, background=False)
+    with at_work(scorer):
+        assert scorer.queue("auto") is None and not scorer.wait(0.3)
     assert service.predictor.work.encoded == 0
 
 

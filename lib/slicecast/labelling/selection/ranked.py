@@ -1,4 +1,4 @@
-"""Strategies whose orders are made ahead, in the background, and what the scout has to know of the studies.
+"""Strategies whose orders are made ahead, in the background, and what the scorer has to know of the studies.
 
 Next Sample takes the first candidate of an order that lies ready. Where none does yet it chooses by chance and says so.
 """
@@ -20,7 +20,7 @@ from slicecast.campaign.choose import Choice
 from slicecast.errors import GeometryError
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
-from slicecast.labelling.scoring.scout import Scout, Standing
+from slicecast.labelling.scoring.background import BackgroundScorer, RankedQueue
 from slicecast.labelling.store.label_info import true_label_info
 from slicecast.labelling.tasks.request import number_labels
 from slicecast.volume import read_volume
@@ -38,11 +38,11 @@ ABOUT = {
 }
 
 SCORES = "scores"
-"""In the campaign's folder: what the scout found out."""
+"""In the campaign's folder: what the scorer found out."""
 
 
 class StudyCases:
-    """The studies as the scout sees them.
+    """The studies as the scorer sees them.
 
     Args:
         datastore: the images and labels.
@@ -91,58 +91,58 @@ class StudyCases:
         return self._seconds()
 
 
-class Ahead(Strategy):
+class RankedStrategy(Strategy):
     """A strategy whose order is made in the background.
 
     Args:
         name: of the strategy, one of `slicecast.active.volumes`.
-        scout: makes the order.
+        scorer: makes the order.
         otherwise: chooses while there is none.
     """
 
-    def __init__(self, name: str, scout: Scout, *, otherwise: Strategy) -> None:
+    def __init__(self, name: str, scorer: BackgroundScorer, *, otherwise: Strategy) -> None:
         super().__init__(ABOUT.get(name, f"Images ordered by {name.replace('_', ' ')}"))
-        self._name, self._scout, self._otherwise = name, scout, otherwise
+        self._name, self._scorer, self._otherwise = name, scorer, otherwise
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose an image; None when all are labelled."""
-        standing = self._scout.standing(self._name)
+        queue = self._scorer.queue(self._name)
         left = set(datastore.get_unlabeled_images())
-        first = next((c for c in standing.choices if c.name in left), None) if standing else None
-        if first is None or standing is None:
+        first = next((c for c in queue.choices if c.name in left), None) if queue else None
+        if first is None or queue is None:
             chosen = self._otherwise(request, datastore)
             return chosen and {**chosen, "reason": f"no order by {self._name} is ready yet: {chosen['reason']}"}
         score = {} if first.score is None else {"score": first.score}
-        return {"id": first.name, **score, "reason": f"{first.reason} ({_seen(standing)})"}
+        return {"id": first.name, **score, "reason": f"{first.reason} ({_seen(queue)})"}
 
     def rank(self, names: Sequence[str], datastore: Datastore) -> list[Choice]:
         """Order cases for the queue; those that the order does not hold come last."""
-        standing = self._scout.standing(self._name)
+        queue = self._scorer.queue(self._name)
         left = set(names)
-        known = [Choice(c.name, c.reason, c.score) for c in standing.choices if c.name in left] if standing else []
+        known = [Choice(c.name, c.reason, c.score) for c in queue.choices if c.name in left] if queue else []
         listed = {choice.case for choice in known}
         return known + [Choice(name, "not in the order yet") for name in names if name not in listed]
 
 
-class AheadScoring(ScoringMethod):
-    """Writes what the scout knows into the images' info; nothing is computed in the call.
+class BackgroundScoring(ScoringMethod):
+    """Writes what the scorer knows into the images' info; nothing is computed in the call.
 
     Args:
-        scout: looks in the background. A request that names a `strategy` lets it look for that one from now on.
+        scorer: looks in the background. A request that names a `strategy` lets it look for that one from now on.
     """
 
-    def __init__(self, scout: Scout) -> None:
+    def __init__(self, scorer: BackgroundScorer) -> None:
         super().__init__("Scores of the images without a label, made in the background: disagree, cycle, entropy")
-        self._scout = scout
+        self._scorer = scorer
         self._written: dict[str, Mapping[str, float]] = {}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Write the scores that have changed; return all of them."""
         strategy = request.get("strategy")
         if isinstance(strategy, str) and is_strategy(strategy):
-            self._scout.standing(strategy)
+            self._scorer.queue(strategy)
         left = set(datastore.get_unlabeled_images())
-        scores = {n: known.scores for n, known in self._scout.known().items() if known.scores and n in left}
+        scores = {n: known.scores for n, known in self._scorer.known().items() if known.scores and n in left}
         for name, own in scores.items():
             if self._written.get(name) is not own:
                 datastore.update_image_info(name, {"scores": dict(own)})
@@ -150,21 +150,25 @@ class AheadScoring(ScoringMethod):
         return {name: dict(own) for name, own in scores.items()}
 
 
-def open_scout(service: SegmentService, cases: StudyCases, *, folder: Path, local: bool) -> Scout:
+def open_background_scorer(
+    service: SegmentService, cases: StudyCases, *, folder: Path, local: bool
+) -> BackgroundScorer:
     """Return what looks at the studies in the background, with the settings of `configs/active.yaml`.
 
     Args:
         local: the studies are a folder; others are not looked at.
     """
     chosen = active_settings()
-    return Scout(service, cases, settings=replace(chosen, background=chosen.background and local), folder=folder)
+    return BackgroundScorer(
+        service, cases, settings=replace(chosen, background=chosen.background and local), folder=folder
+    )
 
 
-def ahead_strategies(scout: Scout, known: Mapping[str, Strategy], *, own: str) -> dict[str, Strategy]:
+def ranked_strategies(scorer: BackgroundScorer, known: Mapping[str, Strategy], *, own: str) -> dict[str, Strategy]:
     """Return the strategies of `configs/active.yaml` and the campaign's own that are not known yet, by name."""
     names = [name for name in dict.fromkeys((*active_settings().offered, own)) if name not in known]
-    return {name: Ahead(name, scout, otherwise=known["random"]) for name in names if is_strategy(name)}
+    return {name: RankedStrategy(name, scorer, otherwise=known["random"]) for name in names if is_strategy(name)}
 
 
-def _seen(standing: Standing) -> str:
-    return f"{standing.looked_at} of {len(standing.choices)} without a label were looked at, {standing.scored} scored"
+def _seen(queue: RankedQueue) -> str:
+    return f"{queue.looked_at} of {len(queue.choices)} without a label were looked at, {queue.scored} scored"
