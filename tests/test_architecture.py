@@ -46,7 +46,7 @@ LAYERS: Layers = (
 )
 """Imports point to an earlier line only; names on one line do not import each other (but the first line's may)."""
 
-LAB_LAYERS: Layers = ({"generated"}, {"evaluation", "training", "bench"}, {"simulation"}, {"benchmarks", "cli"})
+LAB_LAYERS: Layers = ({"generated"}, {"evaluation", "training"}, {"simulation"}, {"benchmarks", "cli"})
 """The laboratory's own; any of it may import any of the product."""
 
 ONLY_IN = {
@@ -299,7 +299,7 @@ FREE = ("e2e", "browser", "fuzz", "golden")
 
 
 def test_tests_stand_in_the_folder_of_what_they_test():
-    """tests/volume/ is for lib/slicecast/volume/, tests/lab/bench/ for lib/slicecast_lab/bench/."""
+    """tests/volume/ is for lib/slicecast/volume/, tests/lab/benchmarks/ for lib/slicecast_lab/benchmarks/."""
     tests = [file.relative_to(ROOT / "tests").parent for file in (ROOT / "tests").glob("*/**/test_*.py")]
     folders = {file.parent for file in TREES}
     assert {str(test) for test in tests if test.parts[0] not in FREE and test not in folders} == set()

@@ -23,7 +23,7 @@ import torch
 from slicecast.config import project_dir
 from slicecast.demo.server_process import serving
 from slicecast.volume import Geometry, Volume, write_volume
-from slicecast_lab.bench.speed_scans import ORGAN_IJK, large_ct
+from slicecast_lab.benchmarks.speed_scans import ORGAN_IJK, large_ct
 
 REPEATS = 3
 SMALL = (35, 50, 36)

@@ -1,8 +1,7 @@
 """MONAI Label's own SAM 2 task as a baseline: the same weights, slices, window and prompts, in a process of its own.
 
 It gets the canonical slices, windowed to 0..255, as a NIfTI: fed the raw scan, it would see black or white. It knows no
-masks: a painted slice is given as a box around it. It works in the process of ``slicecast_lab.bench.monailabel_sam2``,
-started by name, because that module is of a layer above this one and must not be imported anyway.
+masks: a painted slice is given as a box around it.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ from slicecast.prompts.simulate import box_from_mask
 from slicecast.volume import choose_window, normalise
 from slicecast_lab.evaluation.cases import Case
 
-WORKER = "slicecast_lab.bench.monailabel_sam2"
+WORKER = "slicecast_lab.evaluation.monailabel_sam2"
 STOP_LIMIT_S = 10.0
 LOG_END = 600
 

@@ -5,7 +5,7 @@ import pytest
 
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
-from slicecast_lab.simulation.volume_summary import summarise_volumes
+from slicecast_lab.simulation.summary import summarise_volumes
 from slicecast_lab.simulation.volumes import ORACLE, Pool, VolumePlan, needs_scores, run_campaigns
 
 BUDGETS = (0, 1, 2, 5, 8)

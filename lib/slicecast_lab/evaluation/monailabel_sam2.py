@@ -1,6 +1,6 @@
 """MONAI Label's own ``Sam2InferTask`` as a baseline, in a process of its own, with weights of this project's registry.
 
-    python -m slicecast_lab.bench.monailabel_sam2 --model sam2_nano
+    python -m slicecast_lab.evaluation.monailabel_sam2 --model sam2_nano
 
 It answers one JSON line on stdin with one on stdout; `roi` is i0, j0, i1, j1, k0, k1, the order that its code reads
 (Slicer sends another). `reset` may be false: then it adds the prompts to those that it has:

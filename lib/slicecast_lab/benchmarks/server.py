@@ -1,7 +1,7 @@
 """What a crowd costs: `/info/` while a propagation runs, eight annotators against one, and memory after many sessions.
 
-    python -m slicecast_lab.benchmarks.server_load                   # prints the table
-    python -m slicecast_lab.benchmarks.server_load --json build/bench/server_load.json
+    python -m slicecast_lab.benchmarks.server                   # prints the table
+    python -m slicecast_lab.benchmarks.server --json build/bench/server_load.json
 
 Every part starts `slicecast serve` afresh, with the bundled model, on generated volumes of 160 slices (60 for the
 throughput). Targets are those of the issue "Interactive speed".
@@ -26,7 +26,7 @@ import psutil
 
 from slicecast.config import project_dir
 from slicecast.demo.server_process import RunningServer, serving
-from slicecast_lab.bench.crowd import SessionClient, centre, write_pipes
+from slicecast_lab.benchmarks.crowd import SessionClient, centre, write_pipes
 
 VOLUMES, ANNOTATORS, SESSIONS, WARM_UP = 4, 8, 200, 40
 

@@ -1,8 +1,8 @@
 """How long a click takes: the product, MONAI Label's own SAM 2 task, and SAM 2's video predictor driven directly.
 
-    python -m slicecast_lab.benchmarks.interaction  # everything (make bench); prints the tables, writes the page
-    python -m slicecast_lab.benchmarks.interaction --quick  # a few slices, once: does it work at all?
-    python -m slicecast_lab.benchmarks.interaction --only tiny --only server
+    python -m slicecast_lab.benchmarks.speed  # everything (make bench); prints the tables, writes the page
+    python -m slicecast_lab.benchmarks.speed --quick  # a few slices, once: does it work at all?
+    python -m slicecast_lab.benchmarks.speed --only tiny --only server
 
 Each contestant works in a process of its own, with the same weights, file, clicks and number of threads; they take
 turns, and ratios are of the same turn. The seconds run from the scan's file to the mask's, with the network loaded.
@@ -31,14 +31,14 @@ from slicecast.config import CONFIGS_VARIABLE, config_dir, project_dir
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.weights import file_sha256
-from slicecast_lab.bench.contest import WHOLE, Answer, Contestant, in_its_own_process
-from slicecast_lab.bench.speed_page import CAUSES, speed_page
-from slicecast_lab.bench.speed_scans import CLIP_SLICES, Scene, few_slices, write_scene
+from slicecast_lab.benchmarks.contest import WHOLE, Answer, Contestant, in_its_own_process
+from slicecast_lab.benchmarks.speed_page import CAUSES, speed_page
+from slicecast_lab.benchmarks.speed_scans import CLIP_SLICES, Scene, few_slices, write_scene
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
 from slicecast_lab.evaluation.provenance import provenance
 
 ROOT = project_dir("docs").parent
-COMMAND = "python -m slicecast_lab.benchmarks.interaction"
+COMMAND = "python -m slicecast_lab.benchmarks.speed"
 REPEATS = {"ct": 3, "mr": 3, "large": 2, "clip": 1}
 NANO_THREADS, TINY_THREADS = 1, 2
 TINY, TINY_YAML = "random_tiny", "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -229,7 +229,7 @@ def measure_server(plan: Plan) -> dict:
     """Let `server_load` measure the server."""
     file = plan.folder / "server_load.json"
     words = [*(["--only", "info"] if plan.quick else []), "--json", str(file)]
-    command = [sys.executable, "-m", "slicecast_lab.benchmarks.server_load", *words]
+    command = [sys.executable, "-m", "slicecast_lab.benchmarks.server", *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -1,7 +1,7 @@
 """Draw the README's picture: one click on one slice of a sample scan, and what the model makes of it in the volume.
 
-`python -m slicecast_lab.bench.readme_picture` writes `docs/images/overview.png`. The click is where an annotator would
-click first, deepest inside the structure; everything red is the model's answer to that one click.
+`python -m slicecast_lab.benchmarks.readme_picture` writes `docs/images/overview.png`. The click is where an annotator
+would click first, deepest inside the structure; everything red is the model's answer to that one click.
 """
 
 from dataclasses import dataclass

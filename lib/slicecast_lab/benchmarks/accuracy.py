@@ -1,7 +1,7 @@
 """Measure the default model on real scans and write the results page.
 
-    python -m slicecast_lab.benchmarks.results  # all test cases (make results)
-    python -m slicecast_lab.benchmarks.results --quick --jobs 2  # 20 hippocampus cases, corrections on these only
+    python -m slicecast_lab.benchmarks.accuracy  # all test cases (make results)
+    python -m slicecast_lab.benchmarks.accuracy --quick --jobs 2  # 20 hippocampus cases, corrections on these only
 
 Sets come from SLICECAST_DATA (default ../shared/data); those that are absent are left out, and the page says so.
 Everything measured is kept in build/results/; `--render` writes the page again from there.
@@ -273,7 +273,7 @@ def main() -> None:
     words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "accuracy.md")
     asked = words.parse_args()
     if not asked.render:
-        command = shlex.join(["python", "-m", "slicecast_lab.benchmarks.results", *sys.argv[1:]])
+        command = shlex.join(["python", "-m", "slicecast_lab.benchmarks.accuracy", *sys.argv[1:]])
         todo = tasks(quick=asked.quick, limit=asked.limit, only=asked.only, build=asked.build, command=command)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(asked.jobs, mp_context=context, max_tasks_per_child=1) as pool:

@@ -1,6 +1,6 @@
 """Run `slicecast segment` on a sample of every real set, from one click and from one painted slice.
 
-    python -m slicecast_lab.benchmarks.every_set --page docs/results/every-set.md
+    python -m slicecast_lab.benchmarks.command --page docs/results/every-set.md
 
 Each row is the command itself, in a process of its own; the label only says where to click and what the Dice is.
 Sets without a label are clicked in the middle. One case a set says that a format works, not how well the model does.
@@ -47,7 +47,7 @@ is largest. One case says that a format works, not how well the model does: for 
 {table}
 
 The warnings are about the scan itself (uneven gaps, gantry tilt). Machine: {cores} cores, no GPU. Date: {today}.
-Commit: {commit}. Command: `python -m slicecast_lab.benchmarks.every_set --page docs/results/every-set.md`.
+Commit: {commit}. Command: `python -m slicecast_lab.benchmarks.command --page docs/results/every-set.md`.
 """
 
 

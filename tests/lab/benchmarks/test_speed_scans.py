@@ -6,8 +6,8 @@ from builders import phantom
 
 from slicecast.errors import ConfigError
 from slicecast.volume import read_volume
-from slicecast_lab.bench import speed_scans as scenes
-from slicecast_lab.bench.speed_scans import PLACES, few_slices, short_ones, target_of, write_scene
+from slicecast_lab.benchmarks import speed_scans as scenes
+from slicecast_lab.benchmarks.speed_scans import PLACES, few_slices, short_ones, target_of, write_scene
 
 
 def slab(low: int, high: int, *, slices: int = 60) -> np.ndarray:

@@ -11,7 +11,7 @@ from slicecast.engine.fake import FakePredictor
 from slicecast.errors import PromptError
 from slicecast.inference.segment import SegmentService
 from slicecast.volume import write_mask
-from slicecast_lab.bench.readme_picture import draw, shoot
+from slicecast_lab.benchmarks.readme_picture import draw, shoot
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from builders import phantom
 
 from slicecast.volume import write_mask, write_volume
 
-MODULE = "slicecast_lab.benchmarks.results"
+MODULE = "slicecast_lab.benchmarks.accuracy"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The page of the speed benchmark."""
 
-from slicecast_lab.bench.speed_page import LEAST, ratios, rows, speed_page
+from slicecast_lab.benchmarks.speed_page import LEAST, ratios, rows, speed_page
 
 PROVENANCE = {
     "date": "2026-11-21 07:00 UTC",

@@ -1,4 +1,4 @@
-"""The page docs/results/speed.md, from the figures of `slicecast_lab.benchmarks.interaction`."""
+"""The page docs/results/speed.md, from the figures of `slicecast_lab.benchmarks.speed`."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -163,7 +163,7 @@ def _server(figures: Figures) -> list[Sequence[str]]:
 
 
 def _introduction(parts: Mapping[str, Figures]) -> str:
-    lines = ["Written by `make bench`; what is measured and how: `lib/slicecast_lab/benchmarks/interaction.py`."]
+    lines = ["Written by `make bench`; what is measured and how: `lib/slicecast_lab/benchmarks/speed.py`."]
     for name, part in parts.items():
         said = part["provenance"]
         lines.append(f"`{name}`: {said['date']}, commit {said['commit']}, load {said['machine']['load'][0]} before.")

@@ -23,7 +23,7 @@ from slicecast.models.video import load_video_tracker
 from slicecast.models.weights import choose_model
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import read_volume, write_mask
-from slicecast_lab.bench.speed_scans import IJK
+from slicecast_lab.benchmarks.speed_scans import IJK
 
 T = TypeVar("T")
 

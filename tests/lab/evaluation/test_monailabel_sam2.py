@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from slicecast_lab.bench.monailabel_sam2 import answer_lines
+from slicecast_lab.evaluation.monailabel_sam2 import answer_lines
 
 
 class Bright:
@@ -43,7 +43,7 @@ def test_it_answers_without_network_and_leaves_running_servers_caches_alone(requ
     """Importing the module empties the cache folder in the home directory, unless it is told of another."""
     other = tmp_path / "home" / ".cache" / "monailabel" / "sam2" / "frames_of_a_running_server"
     other.mkdir(parents=True)
-    words = [sys.executable, "-m", "slicecast_lab.bench.monailabel_sam2", "--model", "sam2_nano", "--threads", "1"]
+    words = [sys.executable, "-m", "slicecast_lab.evaluation.monailabel_sam2", "--model", "sam2_nano", "--threads", "1"]
     done = subprocess.run(
         words,
         input=json.dumps(request_line) + "\n",

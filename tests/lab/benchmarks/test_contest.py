@@ -6,9 +6,9 @@ from builders import phantom
 
 from slicecast.models.registry import bundled_spec
 from slicecast.volume import read_volume
-from slicecast_lab.bench import speed_scans as scenes
-from slicecast_lab.bench.contest import WHOLE, Contestant, Direct, Product, in_its_own_process, peak_mib
-from slicecast_lab.bench.speed_scans import write_scene
+from slicecast_lab.benchmarks import speed_scans as scenes
+from slicecast_lab.benchmarks.contest import WHOLE, Contestant, Direct, Product, in_its_own_process, peak_mib
+from slicecast_lab.benchmarks.speed_scans import write_scene
 
 
 @pytest.fixture

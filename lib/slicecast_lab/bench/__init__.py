@@ -1,1 +1,0 @@
-"""Proofs and measurements against a real server and real code paths."""
