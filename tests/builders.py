@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from slicecast.volume import Geometry, Reorientation, Volume
-from slicecast.volume.geometry import all_orientations
+from slicecast.volume.grid import all_orientations
 
 SIZE_IJK = (24, 20, 16)
 """Three different lengths, so that a mixed-up axis cannot go unseen."""

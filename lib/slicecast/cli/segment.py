@@ -14,7 +14,7 @@ from slicecast.errors import ConfigError
 from slicecast.inference.picture import draw_result
 from slicecast.inference.results import slice_counts, voxel_counts
 from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
-from slicecast.prompts.words import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
+from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
 from slicecast.volume import read_volume, write_mask
 
 app = typer.Typer(add_completion=False)

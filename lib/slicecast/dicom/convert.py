@@ -15,7 +15,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from slicecast.dicom.uids import stable_uid
 from slicecast.volume import Geometry, Volume, choose_window
-from slicecast.volume.intensity import looks_like_ct
+from slicecast.volume.windowing import looks_like_ct
 
 
 def implementation_uid() -> UID:

@@ -13,7 +13,7 @@ from slicecast.dicom.seg import SegNames, write_seg
 from slicecast.dicom.series import Series
 from slicecast.dicom.uids import stable_uid
 from slicecast.volume import Geometry, read_volume
-from slicecast.volume.reorient import onto_grid
+from slicecast.volume.orientation import onto_grid
 
 
 def label_names(info: Mapping[str, Any], mask: np.ndarray) -> dict[str, int]:

@@ -27,7 +27,7 @@ from slicecast.dicom.convert import (
 from slicecast.dicom.uids import stable_uid
 from slicecast.errors import UnknownImage, VolumeError
 from slicecast.volume import Geometry, read_volume, write_volume
-from slicecast.volume.io import names_only
+from slicecast.volume.reading import names_only
 
 logger = logging.getLogger(__name__)
 

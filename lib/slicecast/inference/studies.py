@@ -21,7 +21,7 @@ from slicecast.volume import (
     normalise,
     read_volume,
 )
-from slicecast.volume.io import names_only
+from slicecast.volume.reading import names_only
 
 MAX_VOLUMES = 4
 """Volumes kept in memory between requests."""

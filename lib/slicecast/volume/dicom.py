@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from slicecast.errors import VolumeError
 from slicecast.volume.dicom_headers import GREY, TELLS_APART, Header, is_dicom, read_header
-from slicecast.volume.geometry import DIRECTION_TOLERANCE
+from slicecast.volume.grid import DIRECTION_TOLERANCE
 from slicecast.volume.headers import MAX_VOXELS, require_size
 from slicecast.volume.itk import quiet_itk, reason, require_scalar
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slicecast.errors import ConfigError, GeometryError
-from slicecast.volume.geometry import Geometry
+from slicecast.volume.grid import Geometry
 
 TIE_TOLERANCE = 0.01
 """Spacings that differ by less than this share are equal when the slice axis is chosen."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from slicecast.errors import VolumeError
-from slicecast.volume.geometry import Geometry
+from slicecast.volume.grid import Geometry
 
 
 @dataclass(frozen=True, slots=True, eq=False)

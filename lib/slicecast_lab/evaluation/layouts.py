@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slicecast.errors import ConfigError
-from slicecast.volume.io import READ_ENDINGS
+from slicecast.volume.reading import READ_ENDINGS
 
 FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Ours; the Decathlon's, whose test scans come without labels."""

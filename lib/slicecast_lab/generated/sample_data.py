@@ -16,7 +16,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from slicecast.volume import Geometry, Reorientation, Volume, write_mask, write_volume
-from slicecast.volume.geometry import all_orientations
+from slicecast.volume.grid import all_orientations
 from slicecast_lab.generated import sample_ct, sample_mr
 
 COMMAND = "python -m slicecast_lab.generated.sample_data --out sample-data"

@@ -29,8 +29,8 @@ from slicecast.engine.recall import Extent, Page, learn_pages, recall
 from slicecast.engine.tracker import Tracker
 from slicecast.inference.studies import Study
 from slicecast.inference.turns import SharedPredictor
+from slicecast.labelling.landmarks import find_body
 from slicecast.labelling.scoring.views import Boxes, View, look_from_all_sides, object_scores, region
-from slicecast.prompts.transfer import find_body
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
 LOOKS = 8

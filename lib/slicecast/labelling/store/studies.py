@@ -27,8 +27,8 @@ from slicecast.labelling.store.outbox import Outbox, Parcel
 from slicecast.labelling.store.stow import Outcome, Store
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import read_volume, write_volume
-from slicecast.volume.io import names_only
-from slicecast.volume.reorient import onto_grid
+from slicecast.volume.orientation import onto_grid
+from slicecast.volume.reading import names_only
 
 logger = logging.getLogger(__name__)
 

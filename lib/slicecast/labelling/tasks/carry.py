@@ -1,8 +1,8 @@
 """Pre-annotations of images without a label, made in the background from images that have one.
 
 After a label is submitted, the images that come next get a mask under the tag `original`: each structure's place is
-taken over from the submitted label (`slicecast.prompts.transfer`), and the model segments from there. Slicer loads it
-with Next Sample, and the strategy `confidence` reads how sure the model was.
+taken over from the submitted label (`slicecast.labelling.landmarks`), and the model segments from there. Slicer loads
+it with Next Sample, and the strategy `confidence` reads how sure the model was.
 """
 
 import logging
@@ -18,11 +18,11 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from slicecast.errors import GeometryError, SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
+from slicecast.labelling.landmarks import Body, Landmark, find_body, landmarks, transfer
 from slicecast.labelling.store.label_info import true_label_info
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
 from slicecast.labelling.tasks.wire import IJK
-from slicecast.prompts.transfer import Body, Landmark, find_body, landmarks, transfer
 from slicecast.volume import read_volume
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from slicecast.errors import GeometryError, VolumeError
 from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
-from slicecast.volume.geometry import Geometry
+from slicecast.volume.grid import Geometry
 from slicecast.volume.headers import MAX_VOXELS, check_data_place, require_size
 from slicecast.volume.itk import quiet_itk, reason, require_scalar
 from slicecast.volume.nifti import check_nifti

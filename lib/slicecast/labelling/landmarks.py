@@ -13,7 +13,7 @@ from skimage.filters import threshold_otsu
 
 from slicecast.prompts.model import IJK
 from slicecast.volume import Geometry, Volume, choose_window, normalise
-from slicecast.volume.intensity import looks_like_ct
+from slicecast.volume.windowing import looks_like_ct
 
 BODY_VOXELS = 64
 """Voxels per axis that suffice to find the body."""

@@ -5,7 +5,7 @@ import pytest
 from builders import ball, grid
 
 from slicecast.errors import PromptError
-from slicecast.prompts.words import prompts_from_words
+from slicecast.prompts.parsing import prompts_from_words
 from slicecast.volume import write_mask
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import ball, grid
 
-from slicecast.prompts.transfer import find_body, landmarks, nearest, transfer
+from slicecast.labelling.landmarks import find_body, landmarks, nearest, transfer
 from slicecast.volume import Volume
 
 SIZE = (40, 36, 20)
