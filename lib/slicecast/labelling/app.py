@@ -18,6 +18,7 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.active.calibration import Calibration
@@ -108,7 +109,12 @@ class AppBehaviour(MONAILabelApp):
 
     config: AppConfig
     service: SegmentService
+    studies: str
+    _datastore: Datastore
+    _sessions: SafeSessions | None
+    _infers: dict[str, InferTask]
     _strategies: dict[str, Strategy]
+    _scoring_methods: dict[str, ScoringMethod]
 
     @cached_property
     def campaign_service(self) -> CampaignService:
@@ -143,6 +149,24 @@ class AppBehaviour(MONAILabelApp):
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def datastore(self) -> Datastore:
+        """Return the images and labels."""
+        return self._datastore
+
+    def dicom_studies(self) -> StudiesDatastore:
+        """Return the images and labels as DICOM, with a catalogue of their series.
+
+        Raises:
+            NotFound: they lie on an XNAT or DSA server, which is not served as DICOM.
+        """
+        if not isinstance(self._datastore, StudiesDatastore):
+            raise NotFound("These studies are not served as DICOM. Start the server with a folder or a DICOM server.")
+        return self._datastore
+
+    def sessions(self) -> SafeSessions | None:
+        """Return the uploads that are no images of the studies; None where they are switched off."""
+        return self._sessions
 
     def info(self) -> dict[str, Any]:
         """Describe the app; the background is among the labels, because Slicer offers no points for another."""
