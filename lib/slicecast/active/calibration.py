@@ -17,7 +17,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from slicecast.active.slice_evidence import Floats
+from slicecast.active.slices import Floats
 
 MIN_RIDGE, MIN_ISOTONIC, MIN_VOLUMES = 50, 200, 3
 """Slices and volumes from which on something is fitted, and from which on its values are put on a curve."""

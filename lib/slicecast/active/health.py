@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from slicecast.active.features import VolumeFeatures
-from slicecast.active.space import Points, neighbour_distance, to_points
+from slicecast.active.features import Points, VolumeFeatures, neighbour_distance, to_points
 
 DUPLICATE = 0.06
 """Two volumes nearer than this share of the usual distance show the same."""

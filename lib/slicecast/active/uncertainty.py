@@ -1,7 +1,6 @@
-"""How much several views of one volume leave open: formulas, arrays in, one number out.
+"""Scores of how unsure the model is of a volume: formulas, arrays in, one number out.
 
-Views are masks or probabilities of one structure from passes that ought to agree: [view, k, j, i]. A lost object has
-probability 0 everywhere, and so no entropy: `object_entropy` is what sees that it may be there after all.
+Several passes segment the same structure from different prompts or directions and ought to agree.
 """
 
 from collections.abc import Sequence
@@ -9,15 +8,11 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from slicecast.errors import InputError
 
 MARGIN_VOXELS = 3
-"""The region of interest is what any view covers, and so much around it."""
-
-TOP_SHARE = 0.5
-"""Of the region's voxels, this share with the largest values counts: a mean over all would measure its size."""
+"""Passes are compared where any of them finds the structure, and so much around it."""
 
 
 def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -27,33 +22,14 @@ def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def disagreement(masks: Sequence[NDArray[np.bool_]]) -> float:
-    """Return 1 - the mean Dice of all pairs of views, 0 to 1.
+    """Return 1 - the mean Dice of all pairs of passes, 0 to 1.
 
     Raises:
-        InputError: fewer than two views, or of different shapes.
+        InputError: fewer than two masks, or of different shapes.
     """
     if len(masks) < 2 or len({mask.shape for mask in masks}) != 1:
         raise InputError(f"Disagreement needs two or more masks of one shape; got {[m.shape for m in masks]}.")
     return 1.0 - float(np.mean([overlap(a, b) for a, b in combinations(masks, 2)]))
-
-
-def entropy_roi(probabilities: NDArray[np.floating]) -> float:
-    """Return the entropy in bits of the views' mean probability, over the least certain half of the region, 0 to 1.
-
-    Args:
-        probabilities: (K, k, j, i) in [0, 1].
-    """
-    return _top_mean(entropy(probabilities.mean(axis=0)), _region(probabilities))
-
-
-def bald_roi(probabilities: NDArray[np.floating]) -> float:
-    """Return how much of that entropy is because the views differ (mutual information), in bits, 0 to 1.
-
-    Args:
-        probabilities: (K, k, j, i) in [0, 1].
-    """
-    differ = entropy(probabilities.mean(axis=0)) - entropy(probabilities).mean(axis=0)
-    return _top_mean(np.maximum(differ, 0.0), _region(probabilities))
 
 
 def object_entropy(logits: NDArray[np.floating]) -> float:
@@ -76,16 +52,3 @@ def entropy(probability: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the entropy of a yes or no, in bits, both terms."""
     p = np.clip(probability.astype(np.float64), 1e-12, 1 - 1e-12)
     return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))
-
-
-def _region(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
-    covered = (probabilities > 0.5).any(axis=0)
-    if not covered.any():
-        return np.ones(covered.shape, dtype=bool)
-    return np.asarray(ndimage.binary_dilation(covered, iterations=MARGIN_VOXELS))
-
-
-def _top_mean(values: NDArray[np.floating], region: NDArray[np.bool_]) -> float:
-    inside = values[region]
-    count = max(1, int(TOP_SHARE * len(inside)))
-    return float(np.partition(inside, len(inside) - count)[-count:].mean())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.active.calibration import Signs
-from slicecast.active.slice_evidence import Question
+from slicecast.active.slices import Question
 from slicecast.volume import Geometry, Window
 
 

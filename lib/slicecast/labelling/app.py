@@ -24,7 +24,6 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from slicecast.active.calibration import Calibration
 from slicecast.active.settings import active_settings
 from slicecast.campaign.settings import FOLDER
-from slicecast.campaign.summary import seconds
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
@@ -126,11 +125,7 @@ class AppBehaviour(MONAILabelApp):
         """What looks at the images while nobody works; those on a DICOM server it would have to fetch first."""
         return open_background_scorer(
             self.service,
-            StudyCases(
-                self.datastore,
-                labels=self.config.labels,
-                seconds=lambda: seconds(self.campaign_service.campaign.state()),
-            ),
+            StudyCases(self.datastore, labels=self.config.labels),
             folder=(Path(self.studies) if self._local else self._cache) / FOLDER / SCORES,
             local=self._local,
         )

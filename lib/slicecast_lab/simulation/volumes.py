@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.chance import COLD_START
-from slicecast.active.scored import Wish
-from slicecast.active.volumes import VolumeFeatures, is_strategy, rank, strategy_names
+from slicecast.active.volumes import VolumeFeatures, is_strategy, needs_scores, rank, strategy_names
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
 from slicecast_lab.simulation.learner import EmbedTask, Labelling, ScoreTask, SupportTask, nearest
@@ -24,7 +22,7 @@ from slicecast_lab.simulation.work import Task
 ORACLE = "oracle"
 """Knows the truth: takes the volume whose label helps the test volumes most, one after the other."""
 
-DEFAULTS = ("random", "strat_random", "coverage", "disagree", "auto", ORACLE)
+DEFAULTS = ("random", "strat_random", "coverage", "auto", ORACLE)
 
 Work = Callable[[Sequence[Task]], list[Any]]
 """Carries out tasks; see `work.carry_out`."""
@@ -139,11 +137,6 @@ def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[Campaign]:
             for campaign, among in zip(running, drawn, strict=True)
         ]
     return running
-
-
-def needs_scores(strategy: str, labels: int) -> bool:
-    """Tell whether a strategy asks for the model's doubts, with so many labels."""
-    return labels >= COLD_START if strategy == "auto" else labels > 0 and Wish.parse(strategy) is not None
 
 
 def _subpool(pool: Pool, plan: VolumePlan, campaign: Campaign) -> list[int]:

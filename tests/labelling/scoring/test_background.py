@@ -78,16 +78,16 @@ def test_an_order_is_not_ready_at_first_and_then_it_is(cases, tmp_path):
 def test_a_label_starts_a_round_in_which_volumes_are_scored(cases, tmp_path):
     _, scorer = make(cases, tmp_path)
     with at_work(scorer):
-        scorer.queue("disagree")
+        scorer.queue("auto")
         assert scorer.wait(WAIT_S)
-        assert scorer.queue("disagree").scored == 0
+        assert scorer.queue("auto").scored == 0
         cases.done.append("case0")
         scorer.wake()
         assert scorer.wait(WAIT_S)
-        queue = scorer.queue("disagree")
+        queue = scorer.queue("auto")
     assert queue.scored == 5 and "case0" not in {c.name for c in queue.choices}
     known = scorer.known()["case3"]
-    assert known.support == "case0" and set(known.scores) >= {"disagree", "cycle", "object_entropy", "entropy_roi"}
+    assert known.support == "case0" and set(known.scores) >= {"disagree", "cycle", "object_entropy"}
     assert known.by_structure["ball"] == known.scores
 
 
@@ -96,9 +96,9 @@ def test_after_a_restart_nothing_is_looked_at_again(cases, tmp_path):
     for expected in (True, False):
         service, scorer = make(cases, tmp_path)
         with at_work(scorer):
-            scorer.queue("cycle")
+            scorer.queue("auto")
             assert scorer.wait(WAIT_S)
-            assert scorer.queue("cycle").scored == 5
+            assert scorer.queue("auto").scored == 5
         assert (service.predictor.work.tracked > 0) is expected
 
 

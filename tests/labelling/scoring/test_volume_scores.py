@@ -13,7 +13,7 @@ from slicecast.inference.turns import SharedPredictor
 from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, VolumeScorer, extent_of
 from slicecast.volume import SliceAxis
 
-NAMES = {"disagree", "cycle", "object_entropy", "entropy_roi", "bald_roi", "confidence"}
+NAMES = {"disagree", "cycle", "object_entropy", "confidence"}
 
 
 def scorer(**given):

@@ -7,7 +7,7 @@ import pytest
 from builders import ball, scan
 from labelserver import TestClient, copy_app, monailabel_settings
 
-from slicecast.labelling.scoring.background import Choice, RankedQueue
+from slicecast.labelling.scoring.background import RankedQueue, VolumeChoice
 from slicecast.labelling.selection.ranked import RankedStrategy
 from slicecast.labelling.selection.strategies import strategies
 from slicecast.server.app import create_app
@@ -31,7 +31,7 @@ def client(tmp_path):
     chosen = {
         "MONAI_LABEL_APP_DIR": str(copy_app(tmp_path / "app")),
         "MONAI_LABEL_STUDIES": str(studies(tmp_path / "studies")),
-        "MONAI_LABEL_APP_CONF": {"strategy": "disagree", "labels": "ball", "preannotate": "false"},
+        "MONAI_LABEL_APP_CONF": {"strategy": "auto", "labels": "ball", "preannotate": "false"},
         "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
     }
     with monailabel_settings(**chosen), TestClient(create_app()) as client:
@@ -53,18 +53,18 @@ def until(client, said, **who):
 
 def test_scores_appear_in_the_background_and_next_sample_uses_them(client, tmp_path):
     first = ask(client)  # as OHIF asks: the campaign's own strategy
-    assert first["chosen_by"] == "disagree" and "no order by disagree is ready yet: random" in first["reason"]
-    assert "no volume has the score disagree yet" in until(client, "stratum")["reason"]
+    assert first["chosen_by"] == "auto" and "no order by auto is ready yet: random" in first["reason"]
+    assert "0 labels so far" in until(client, "most typical")["reason"]
     truth, file = ball(radius=3.0), tmp_path / "label.nii.gz"
     write_volume(file, scan(truth).with_array(truth.astype(np.uint8)))
     with file.open("rb") as stream:
         saved = client.put("/datastore/label", params={"image": "scan0", "tag": "final"}, files={"label": stream})
     assert saved.status_code == 200
     sample = until(client, "3 of 3 without a label were looked at, 3 scored")
-    assert "number 1 of 3 that were scored" in sample["reason"]
+    assert "1 label so far" in sample["reason"]
     assert sample["id"] != "scan0"
-    asked = ask(client, "disagree", client_id="anna")  # as Slicer asks; the first is leased to OHIF
-    assert asked["id"] != sample["id"] and "disagree 0." in asked["reason"]
+    asked = ask(client, "auto", client_id="anna")  # as Slicer asks; the first is leased to OHIF
+    assert asked["id"] != sample["id"]
     told = client.post("/scoring/ahead").json()
     assert set(told) == set(NAMES) - {"scan0"} and "cycle" in told[sample["id"]]
 
@@ -88,7 +88,7 @@ class Store:
 
 
 def test_the_first_candidate_of_the_order_is_taken():
-    order = tuple(Choice(name, 0.5, f"why {name}") for name in ("a", "c", "b"))
+    order = tuple(VolumeChoice(name, 0.5, f"why {name}") for name in ("a", "c", "b"))
     chosen = RankedStrategy("auto", Board(RankedQueue(order, 3, 2)), otherwise=strategies()["random"])
     assert chosen({}, Store()) == {
         "id": "c",

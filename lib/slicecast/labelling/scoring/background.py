@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +19,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.cost import learn_cost
 from slicecast.active.health import flaw_of
 from slicecast.active.settings import ActiveSettings
-from slicecast.active.volumes import Choice, VolumeFeatures, needs_scores, rank
+from slicecast.active.volumes import VolumeChoice, VolumeFeatures, needs_scores, rank
 from slicecast.errors import Cancelled, SlicecastError
 from slicecast.inference.idle import wait_until_quiet
 from slicecast.inference.segment import SegmentService
@@ -64,10 +63,6 @@ class Cases(Protocol):
         """Return a label [k, j, i], canonical, and the number of each structure."""
         ...
 
-    def seconds(self) -> Mapping[str, float]:
-        """Return how long labelling took, of the volumes that were timed."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class RankedQueue:
@@ -79,7 +74,7 @@ class RankedQueue:
         scored: of them, those with scores.
     """
 
-    choices: tuple[Choice, ...]
+    choices: tuple[VolumeChoice, ...]
     looked_at: int
     scored: int
 
@@ -279,9 +274,7 @@ class BackgroundScorer:
 
     def _features(self, names: Sequence[str]) -> list[VolumeFeatures]:
         known = {name: entry[1] for name, entry in self._known.items()}
-        seconds = self._cases.seconds()
-        cost = learn_cost([(known[name].scores, s) for name, s in seconds.items() if name in known])
-        return [_features(name, known.get(name), cost.seconds if cost else lambda scores: None) for name in names]
+        return [_features(name, known.get(name)) for name in names]
 
 
 def round_of(labels: int) -> int:
@@ -289,9 +282,7 @@ def round_of(labels: int) -> int:
     return 1 + int(math.log(labels) / math.log(GROWTH) + 1e-9) if labels else 0
 
 
-def _features(name: str, known: Known | None, cost: Callable[[Mapping[str, float]], float | None]) -> VolumeFeatures:
+def _features(name: str, known: Known | None) -> VolumeFeatures:
     if known is None:
         return VolumeFeatures(name)
-    return VolumeFeatures(
-        name, known.embedding, known.scores, known.by_structure, cost(known.scores), known.content, known.flaw
-    )
+    return VolumeFeatures(name, known.embedding, known.scores, known.by_structure, known.content, known.flaw)

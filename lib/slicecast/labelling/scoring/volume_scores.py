@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from slicecast.active.uncertainty import (
     MARGIN_VOXELS,
-    bald_roi,
     cycle_error,
     disagreement,
-    entropy_roi,
     object_entropy,
 )
 from slicecast.engine.confidence import slice_confidence
@@ -221,12 +219,9 @@ def _of_views(views: Mapping[str, View], shape: tuple[int, ...]) -> dict[str, fl
     """Work out the scores of one structure."""
     masks = [view.mask(shape) for view in views.values()]
     part = region(masks, margin=MARGIN_VOXELS)
-    probabilities = np.stack([view.probability(shape)[part] for view in views.values()])
     sure = [slice_confidence(a) for a in views["jittered"].track.answers.values() if not a.prompted]
     return {
         "disagree": disagreement([mask[part] for mask in masks]),
-        "entropy_roi": entropy_roi(probabilities),
-        "bald_roi": bald_roi(probabilities),
         "object_entropy": object_entropy(object_scores(views)),
         "confidence": float(np.mean(sure)) if sure else 0.0,
     }

@@ -30,10 +30,6 @@ FINAL = DefaultLabelTag.FINAL.value
 ABOUT = {
     "strat_random": "Random within groups of images that look alike",
     "coverage": "Images that stand for most others first",
-    "disagree": "Images on which several passes of the model differ most",
-    "cycle": "Images from which the model finds back to a labelled one worst",
-    "entropy_roi": "Images with the most uncertain outlines",
-    "bald_roi": "Images whose outlines differ most between passes",
     "auto": "Typical images first, then the model's doubts with one random pick in five",
 }
 
@@ -47,13 +43,10 @@ class StudyCases:
     Args:
         datastore: the images and labels.
         labels: the app's, whose numbers an unnamed label has.
-        seconds: how long labelling took, of the cases that were timed.
     """
 
-    def __init__(
-        self, datastore: Callable[[], Datastore], *, labels: Sequence[str], seconds: Callable[[], Mapping[str, float]]
-    ) -> None:
-        self._datastore, self._labels, self._seconds = datastore, tuple(labels), seconds
+    def __init__(self, datastore: Callable[[], Datastore], *, labels: Sequence[str]) -> None:
+        self._datastore, self._labels = datastore, tuple(labels)
 
     def labelled(self) -> Sequence[str]:
         """Return the names of the images with a final label."""
@@ -85,10 +78,6 @@ class StudyCases:
         named = {entry["name"]: entry["idx"] for entry in told} or number_labels(self._labels, self._labels)
         known = {key: value for key, value in named.items() if value in present}
         return known or {f"label {value}": value for value in present}
-
-    def seconds(self) -> Mapping[str, float]:
-        """Return how long labelling took, of the cases that were timed."""
-        return self._seconds()
 
 
 class RankedStrategy(Strategy):
@@ -132,7 +121,7 @@ class BackgroundScoring(ScoringMethod):
     """
 
     def __init__(self, scorer: BackgroundScorer) -> None:
-        super().__init__("Scores of the images without a label, made in the background: disagree, cycle, entropy")
+        super().__init__("Scores of the images without a label, made in the background")
         self._scorer = scorer
         self._written: dict[str, Mapping[str, float]] = {}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from slicecast.active.slice_evidence import Question
+from slicecast.active.slices import Question
 
 SliceStrategyName = Literal["mid", "strided", "worst", "disagree", "value", "extent"]
 """The names of `active/slices`; empty is the server's own."""

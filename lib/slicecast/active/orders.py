@@ -5,8 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.features import Choice, VolumeFeatures
-from slicecast.active.space import Points, clusters, distances, neighbour_distance, to_points
+from slicecast.active.features import (
+    Points,
+    VolumeChoice,
+    VolumeFeatures,
+    clusters,
+    distances,
+    neighbour_distance,
+    to_points,
+)
 
 MOST_STRATA = 8
 COLD_START = 5
@@ -18,13 +25,13 @@ NEIGHBOURS = 10
 GREEDY = 256
 """Volumes ordered one by one; nobody gets to the ones behind before the order is made anew."""
 
-Order = list[Choice]
+Order = list[VolumeChoice]
 
 
 def random_order(candidates: Sequence[VolumeFeatures], *, rng: np.random.Generator) -> Order:
     """Shuffle."""
-    count = len(candidates)
-    return [Choice(candidates[n].name, None, f"random among {count} without a label") for n in rng.permutation(count)]
+    reason = f"random among {len(candidates)} without a label"
+    return [VolumeChoice(candidates[n].name, None, reason) for n in rng.permutation(len(candidates))]
 
 
 def stratified_order(
@@ -38,7 +45,7 @@ def stratified_order(
     known, _ = _by_embedding(labelled)
     order = _in_proportion(seen, known, rng=rng) if seen else []
     rest = random_order(unseen, rng=rng)
-    return order + [Choice(c.name, None, f"{c.reason}, not encoded yet") if seen else c for c in rest]
+    return order + [VolumeChoice(c.name, None, f"{c.reason}, not encoded yet") if seen else c for c in rest]
 
 
 def coverage_order(
@@ -52,7 +59,7 @@ def coverage_order(
     seen, unseen = _by_embedding(candidates)
     if not seen:
         order = random_order(candidates, rng=rng)
-        return [Choice(c.name, None, f"no volume has been encoded yet: {c.reason}") for c in order]
+        return [VolumeChoice(c.name, None, f"no volume has been encoded yet: {c.reason}") for c in order]
     known, _ = _by_embedding(labelled)
     points = _points([*known, *seen])
     numbers = range(len(known), len(points))
@@ -60,8 +67,8 @@ def coverage_order(
     taken = {number for number, _ in typical}
     rest = _farthest(points, list(range(len(known))) + list(taken), [n for n in numbers if n not in taken])
     names = [v.name for v in (*known, *seen)]
-    order = [Choice(names[n], score, reason) for n, score, reason in _worded(typical, rest)]
-    return order + [Choice(c.name, None, "not encoded yet") for c in random_order(unseen, rng=rng)]
+    order = [VolumeChoice(names[n], score, reason) for n, score, reason in _worded(typical, rest)]
+    return order + [VolumeChoice(c.name, None, "not encoded yet") for c in random_order(unseen, rng=rng)]
 
 
 def _by_embedding(
@@ -89,7 +96,7 @@ def _in_proportion(
         stratum = max((s for s in waiting if waiting[s]), key=lambda s: owed[s])
         volume = seen[waiting[stratum].pop()]
         about = f"{sizes[stratum]:.0f} volumes, {taken[stratum]:.0f} of them labelled or offered before"
-        order.append(Choice(volume.name, None, f"random within stratum {stratum + 1} of {len(sizes)} ({about})"))
+        order.append(VolumeChoice(volume.name, None, f"random within stratum {stratum + 1} of {len(sizes)} ({about})"))
         taken[stratum] += 1
     return order
 
