@@ -113,7 +113,7 @@ def same(first, second, *, atol):
     )
 
 
-@pytest.mark.parametrize("options", [FULL, ZOOM, replace(FULL, far_anchor=False, gone_slices=0)])
+@pytest.mark.parametrize("options", [FULL, ZOOM, replace(FULL, gone_slices=0)])
 @given(states=edits(), budget=st.sampled_from([1 << 26, 20_000]))
 @settings(max_examples=12)
 def test_the_incremental_result_is_that_of_a_full_run(options, states, budget):

@@ -7,7 +7,6 @@ from tracking import absent, answer, painted
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.engine.assemble import Track
 from slicecast.engine.frames import View
-from slicecast.engine.lanes import Walked
 from slicecast.inference.advice import advise, areas_of, evidence_of, judge, signs_of
 
 HALF = np.zeros((8, 8), bool)
@@ -27,7 +26,7 @@ class Fitted:
         return np.array([0.25 for _ in signs])
 
 
-def track(prompts=(), walks=()):
+def track(prompts=(), met=()):
     answers = {
         1: answer(HALF, predicted_iou=0.5),
         2: answer(HALF, prompted=True),
@@ -35,7 +34,7 @@ def track(prompts=(), walks=()):
         4: answer(HALF, predicted_iou=0.8),
         5: answer(),
     }
-    return Track(VIEW, answers, prompts or (painted(2, HALF),), walks)
+    return Track(VIEW, answers, prompts or (painted(2, HALF),), met)
 
 
 def result(*tracks):
@@ -63,9 +62,7 @@ def test_where_the_object_is_not_seen_the_raw_confidence_makes_no_candidate():
 
 
 def test_agreement_counts_only_where_lanes_met_from_both_sides():
-    answers = track().answers
-    walks = [Walked(VIEW, 1, 5, {3: answers[3]}), Walked(VIEW, -1, 2, {3: answers[3], 4: answers[4]})]
-    evidence = evidence_of(track(walks=walks), AREAS, judge(track(), AREAS, UNCALIBRATED), calibrated=False)
+    evidence = evidence_of(track(met={3}), AREAS, judge(track(), AREAS, UNCALIBRATED), calibrated=False)
     assert evidence.agreement[3] == 0.7 and np.isnan(evidence.agreement[[0, 1, 2, 4, 5]]).all()
 
 

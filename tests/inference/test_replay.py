@@ -44,10 +44,11 @@ def test_every_revision_is_replayed_exactly(history, tmp_path):
         assert (replay(log.until(revision), service_of()).mask == mask).all()
 
 
-def test_a_session_that_settled_early_is_replayed_to_the_end(history, tmp_path):
+def test_a_session_with_options_that_are_gone_is_still_replayed(history, tmp_path):
     log = stored_log(tmp_path / "sessions", "s1")
-    fast = replace(log, header=replace(log.header, options={**log.header.options, "settle_slices": 1}))
-    assert (replay(fast, service_of()).mask == history[-1]).all()
+    gone = {"settle_slices": 1, "far_anchor": True}
+    old = replace(log, header=replace(log.header, options={**log.header.options, **gone}))
+    assert (replay(old, service_of()).mask == history[-1]).all()
 
 
 def test_a_log_can_be_carried_elsewhere(history, tmp_path):

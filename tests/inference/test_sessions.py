@@ -259,19 +259,3 @@ def test_many_annotators_at_once_lose_nothing(sessions, image):
     states = [sessions.state(session) for session in opened]
     assert [state.revision for state in states] == [12, 12, 12]
     assert all(len({p.id for p in state.prompts}) == 12 for state in states)
-
-
-def test_a_session_may_settle_where_its_masks_are_as_before(sessions, image):
-    def edit(settle):
-        options = EngineOptions(settle_slices=settle, gone_slices=0, like_share=0.0)
-        opened = sessions.open(image, image_id="ball", options=options).id
-        sessions.add(opened, said(*(Point((12, 10, k)) for k in (1, 8))))
-        first = sessions.propagate(opened).result
-        sessions.add(opened, said(Point((12, 9, 1))))
-        return first, sessions.propagate(opened).result
-
-    (_, exact), (first, fast) = edit(0), edit(2)
-    assert not any(end.reason == "same" for end in (*exact.stopped, *first.stopped))
-    assert any(end.reason == "same" for end in fast.stopped)
-    assert fast.slices_recomputed < exact.slices_recomputed
-    assert dice(fast.mask > 0, exact.mask > 0) > 0.98

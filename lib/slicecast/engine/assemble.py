@@ -1,6 +1,6 @@
 """From each object's answers to label slices: who gets a pixel, which parts stay, what is painted stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,6 @@ from scipy import ndimage
 from slicecast.engine.evidence import GreyEvidence
 from slicecast.engine.frames import OUTSIDE_LOGIT, View, paste, resample
 from slicecast.engine.fuse import exact_logits, label_slice
-from slicecast.engine.lanes import Walked
 from slicecast.engine.postprocess import fill_holes, keep_connected
 from slicecast.engine.tracker import SliceAnswer, Tracker
 from slicecast.prompts import SlicePrompt
@@ -24,25 +23,17 @@ class Track:
         view: window of all its answers.
         answers: by slice number; slices no lane reached are not listed and do not show the object.
         prompts: what it came from.
-        walks: the lanes that found them.
-        stopped: (last slice, reason) of each lane that ended early.
+        met: slices that lanes reached from both sides, so that their answers' agreement says something.
+        stopped: the last slice of each lane that ended because the object was gone.
         evidence: what was learnt of its grey values, by prompted slice.
     """
 
     view: View
     answers: Mapping[int, SliceAnswer]
     prompts: Sequence[SlicePrompt]
-    walks: Sequence[Walked] = ()
-    stopped: Sequence[tuple[int, str]] = ()
+    met: Collection[int] = ()
+    stopped: Sequence[int] = ()
     evidence: Mapping[int, GreyEvidence | None] = field(default_factory=dict)
-
-    @property
-    def met(self) -> set[int]:
-        """Slices that lanes reached from both sides, so that their answers' agreement says something."""
-        sides: dict[int, set[int]] = {1: set(), -1: set()}
-        for walk in self.walks:
-            sides[walk.step].update(walk.answers)
-        return sides[1] & sides[-1]
 
 
 def label_slices(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:

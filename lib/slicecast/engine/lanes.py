@@ -3,7 +3,7 @@
 All live lanes of a request step together as one batch: both directions, all objects, all intervals.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.evidence import GreyEvidence
 from slicecast.engine.frames import View, resample
-from slicecast.engine.fuse import dice, mix
+from slicecast.engine.fuse import mix
 from slicecast.engine.memo import Known
 from slicecast.engine.ports import Bank, Observation, SliceMemory, TrackJob
 from slicecast.engine.tracker import SliceAnswer, Told, Tracker
@@ -21,9 +21,6 @@ from slicecast.engine.tracker import SliceAnswer, Told, Tracker
 FAR_TIME = 1 << 20
 """Lane time given to the anchor ahead. SAM 2 uses the spatial memory of a later anchor whatever its
 distance, and not its pointer; one constant lets intervals of different length share a batch."""
-
-SAME_DICE = 0.99
-"""Masks that overlap so much are the same, where a walk may end early."""
 
 _UNNAMED = count()
 
@@ -45,23 +42,6 @@ class Anchor:
     name: str = field(default_factory=lambda: f"unnamed {next(_UNNAMED)}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Walked:
-    """A walk that is over.
-
-    Args:
-        view: window of the slices.
-        step: +1 up, -1 down.
-        stop: the first slice it would not have walked to.
-        answers: by slice number.
-    """
-
-    view: View
-    step: int
-    stop: int
-    answers: Mapping[int, SliceAnswer]
-
-
 @dataclass(slots=True, eq=False)
 class Lane:
     """One walk.
@@ -74,8 +54,6 @@ class Lane:
         gone_slices: it ends after so many slices in a row without the object; 0 never.
         appearance: what the object looks like; a mask that covers something else counts as without the object.
         object: name of what it follows. Default: its answers are no part of the result, and nobody is told.
-        earlier: the same walk in an earlier result.
-        settle_slices: it ends where it was the same as the earlier one for so many slices in a row; 0 never.
     """
 
     view: View
@@ -85,14 +63,10 @@ class Lane:
     gone_slices: int = 0
     appearance: Appearance | None = None
     object: str = ""
-    earlier: Walked | None = None
-    settle_slices: int = 0
     partner: "Lane | None" = field(default=None, init=False)
     answers: dict[int, SliceAnswer] = field(default_factory=dict, init=False)
     bank: Bank = field(init=False)
-    settled: bool = field(default=False, init=False)
     _gone: int = field(default=0, init=False)
-    _same: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         anchors = [(0, self.anchor.memory)]
@@ -124,14 +98,14 @@ class Lane:
     @property
     def live(self) -> bool:
         """Whether there is another slice to walk to."""
-        return not self.lost and not self.settled and bool(self.next_slices(1))
+        return not self.lost and bool(self.next_slices(1))
 
     @property
-    def stopped(self) -> tuple[int, str] | None:
-        """Return the last slice that was answered, and why the walk ended there; None where it came to its stop."""
-        if not (self.lost or self.settled) or not self.next_slices(1):
+    def stopped(self) -> int | None:
+        """Return the last slice that was answered before the object was gone; None where it came to its stop."""
+        if not self.lost or not self.next_slices(1):
             return None
-        return self.anchor.slice + self.step * (self.bank.time - 1), "same" if self.settled else "gone"
+        return self.anchor.slice + self.step * (self.bank.time - 1)
 
     def take(self, answer: SliceAnswer, memory: SliceMemory, *, keep: int) -> None:
         """Note the answer for the next slice."""
@@ -139,21 +113,6 @@ class Lane:
         self.answers[number] = answer
         self._gone = 0 if answer.present else self._gone + 1
         self.bank = self.bank.push(memory, keep=keep)
-        before = self.earlier.answers.get(number) if self.earlier else None
-        self._same = self._same + 1 if before is not None and _alike(answer, before) else 0
-        self.settled = 0 < self.settle_slices <= self._same
-
-    def take_over(self) -> range:
-        """Return the slices still to walk that the earlier walk had answered, and note its answers."""
-        ahead = self.next_slices(abs(self.stop - self.anchor.slice))
-        known = self.earlier.answers if self.earlier is not None else {}
-        reached = next((n for n, number in enumerate(ahead) if number not in known), len(ahead))
-        self.answers |= {number: known[number] for number in ahead[:reached]}
-        return ahead[:reached]
-
-    def walked(self) -> Walked:
-        """Return what a later walk is compared with."""
-        return Walked(self.view, self.step, self.stop, self.answers)
 
 
 def meet(up: Lane, down: Lane) -> tuple[Lane, Lane]:
@@ -185,8 +144,6 @@ def walk(
             answer = _judge(tracker, lane, number, SliceAnswer.of(known.observation))
             lane.take(answer, known.observation.memory, keep=keep)
             _tell(tracker, lane, number, reused=known.reused)
-            if lane.settled:
-                _take_over(tracker, lane)
             if leaves(lane.object, lane.view, answer):
                 left.add(lane.object)
         tracker.count(len(live), what)
@@ -257,19 +214,6 @@ def _tell(tracker: Tracker, lane: Lane, number: int, *, reused: bool) -> None:
         near, far = lane.anchor.slice, lane.stop
         answer, final = mix(answer, other, weight=(number - near) / (far - near)), True
     tracker.on_answer(Told(lane.object, number, lane.view, answer, reused, final))
-
-
-def _take_over(tracker: Tracker, lane: Lane) -> None:
-    taken = lane.take_over()
-    tracker.reused += len(taken)
-    for number in taken:
-        _tell(tracker, lane, number, reused=True)
-
-
-def _alike(first: SliceAnswer, second: SliceAnswer) -> bool:
-    if first.present != second.present:
-        return False
-    return not first.present or dice(first.logits > 0, second.logits > 0) >= SAME_DICE
 
 
 def _encode_ahead(tracker: Tracker, live: Sequence[Lane]) -> None:

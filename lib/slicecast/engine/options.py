@@ -1,9 +1,13 @@
 """Settings of the engine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from slicecast.errors import ConfigError
+
+RETIRED = ("far_anchor", "settle_slices")
+"""Options of earlier versions, as sessions still hold them; neither could be set but from Python."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +26,8 @@ class EngineOptions:
             the anchor's, counts as gone: it has run into something else; 0 switches the rule off.
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
-        far_anchor: a lane between two prompted slices remembers the one ahead as well.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
         fill_holes_px: fill holes in a slice up to this area, in pixels.
-        settle_slices: a lane that walks again ends where its masks were the same as before for so many slices in a
-            row, and keeps what was found before beyond them; 0 never: the result then equals one from the beginning.
 
     Raises:
         ConfigError: a value is out of range.
@@ -39,10 +40,8 @@ class EngineOptions:
     like_share: float = 0.6
     leap: float = 1.5
     evidence: Literal["auto", "on", "off"] = "auto"
-    far_anchor: bool = True
     keep_components: bool = True
     fill_holes_px: int = 16
-    settle_slices: int = 0
 
     def __post_init__(self) -> None:
         for name in ("zoom", "evidence"):
@@ -54,6 +53,11 @@ class EngineOptions:
             raise ConfigError(f"like_share is {self.like_share}; it must lie between 0 and 1.")
         if self.leap and not 1.0 < self.leap <= 100.0:
             raise ConfigError(f"leap is {self.leap}; it must be 0 or lie between 1 and 100.")
-        for name in ("zoom_rounds", "gone_slices", "fill_holes_px", "settle_slices"):
+        for name in ("zoom_rounds", "gone_slices", "fill_holes_px"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
+
+
+def without_retired(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as some version stored them, without those that no longer exist."""
+    return {name: value for name, value in stored.items() if name not in RETIRED}

@@ -56,14 +56,12 @@ def segment(
     *,
     limits: Mapping[str, tuple[int, int]] | None = None,
     slices_only: bool = False,
-    earlier: Mapping[str, Track] | None = None,
 ) -> Segmentation:
     """Segment all objects; what the tracker's memo holds is not computed again.
 
     Args:
         limits: half-open range of slices for each object. Default: all slices.
         slices_only: answer the prompted slices and nothing else.
-        earlier: tracks of an earlier result. Walks may end where they come to the same (``settle_slices``).
 
     Raises:
         Cancelled: the user stopped the work, and wants no partial result.
@@ -76,7 +74,7 @@ def segment(
         tracks = {n: _track_alone(tracker, n, given, views[n]) for n, given in prompts.items()}
     else:
         ranges = {n: (limits or {}).get(n, (0, tracker.frames.count)) for n in prompts}
-        tracks = _propagate(_Request(tracker, prompts, ranges, earlier or {}), views)
+        tracks = _propagate(_Request(tracker, prompts, ranges), views)
     return _finish(tracker, tracks)
 
 
@@ -87,7 +85,6 @@ class _Request:
     tracker: Tracker
     prompts: Prompts
     ranges: Mapping[str, tuple[int, int]]
-    earlier: Mapping[str, Track]
 
 
 def _track_alone(tracker: Tracker, name: str, given: Sequence[SlicePrompt], view: View) -> Track:
@@ -161,8 +158,8 @@ def _track(
     lanes = [lane for pair in pairs for lane in pair]
     stopped = sorted(end for lane in lanes if (end := lane.stopped) is not None)
     learnt = {anchor.slice: learn_evidence(request.tracker, view, anchor) for anchor in anchors}
-    answers, walks = _collect(anchors, pairs), [lane.walked() for lane in lanes]
-    return Track(view, answers, request.prompts[name], walks, stopped, learnt)
+    up, down = ({number for lane in lanes if lane.step == step for number in lane.answers} for step in (1, -1))
+    return Track(view, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
 
 
 def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -> list[tuple[Lane, Lane]]:
@@ -182,23 +179,14 @@ def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -
     inner = []
     for low, high in pairwise(anchors):
         between = [w for w in walls if low.slice < w < high.slice]
-        ahead = (high, low) if tracker.options.far_anchor and not between else (None, None)
+        ahead = (high, low) if not between else (None, None)
         up = Lane(view, low, min([high.slice, *between]), ahead[0])
         down = Lane(view, high, max([low.slice, *between]), ahead[1])
         inner.append((up, down) if between else meet(up, down))
     pairs = [outer, *inner]
     for lane in (lane for pair in pairs for lane in pair):
-        _know(request, name, lane)
+        lane.object = name
     return pairs
-
-
-def _know(request: _Request, name: str, lane: Lane) -> None:
-    """Tell a lane what it follows, and which walk it may come to equal."""
-    lane.object = name
-    before = request.earlier.get(name)
-    like = (w for w in before.walks if (w.view, w.step, w.stop) == (lane.view, lane.step, lane.stop)) if before else ()
-    lane.earlier = next(iter(like), None)
-    lane.settle_slices = request.tracker.options.settle_slices
 
 
 def _outer_lane(tracker: Tracker, view: View, anchor: Anchor, *, stop: int) -> Lane:

@@ -82,7 +82,7 @@ def to_result(
         slices_recomputed=found.slices_recomputed,
         slices_reused=found.slices_reused,
         stopped=tuple(
-            StoppedAt(entry, stored(n), reason) for entry, track in found.tracks.items() for n, reason in track.stopped
+            StoppedAt(entry, stored(n), "gone") for entry, track in found.tracks.items() for n in track.stopped
         ),
         partial=found.partial,
     )

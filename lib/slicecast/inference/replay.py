@@ -81,7 +81,7 @@ def replay(
     image: Path | None = None,
     progress: Callable[[int, str], None] | None = None,
 ) -> SegmentResult:
-    """Carry a log out, every walk to its end.
+    """Carry a log out.
 
     Args:
         image: where the image lies now. Default: where it lay.
@@ -94,7 +94,7 @@ def replay(
         raise Conflict(
             f"The session was carried out by '{log.header.model}', this service runs '{service.model_name}'."
         )
-    header = replace(log.header, image=image or log.header.image, options={**log.header.options, "settle_slices": 0})
+    header = replace(log.header, image=image or log.header.image)
     grid = grid_of(service.studies.open(header.image).reorientation, header.axis)
     prompts = prompt_set(Session.replay(log.records).content, grid)
     if prompts is None:

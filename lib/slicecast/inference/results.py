@@ -51,8 +51,7 @@ class StoppedAt:
     Args:
         object: its name.
         slice: the last slice that was answered, counted as stored.
-        reason: ``gone``: the object is not there any more; ``same``: from here on the answers are as before (only
-            where ``settle_slices`` allows that).
+        reason: ``gone``: the object is not there any more.
     """
 
     object: str

@@ -1,14 +1,13 @@
 """Segment an image from prompts: what the command line, the app and the server call."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.config import home_dir
-from slicecast.engine.assemble import Track
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import whole_view
 from slicecast.engine.memo import AnswerMemo
@@ -115,8 +114,6 @@ class SegmentService:
         cancelled: Callable[[], bool] | None = None,
         on_slice: OnSlice | None = None,
         keep_partial: bool = False,
-        earlier: Mapping[str, Track] | None = None,
-        on_tracks: Callable[[Mapping[str, Track]], None] | None = None,
     ) -> SegmentResult:
         """Carry out a request.
 
@@ -125,8 +122,6 @@ class SegmentService:
             cancelled: asked before each step.
             on_slice: told of every slice as soon as it is known, nearest to the prompted ones first.
             keep_partial: a cancelled request answers with what was done, instead of raising.
-            earlier: tracks of an earlier result, for ``settle_slices``.
-            on_tracks: given this result's tracks.
 
         Raises:
             VolumeError: the image cannot be used.
@@ -135,7 +130,7 @@ class SegmentService:
             ResourceError: weights or device are missing.
             Cancelled: the user stopped it, and wants no partial result.
         """
-        work = _Work(request, progress, cancelled, on_slice, keep_partial, earlier, on_tracks)
+        work = _Work(request, progress, cancelled, on_slice, keep_partial)
         try:
             return self._carry_out(work, self.predictor)
         except OutOfMemory:
@@ -185,9 +180,7 @@ class SegmentService:
             teller(work.on_slice, study, axis, prompts, clock),
             work.keep_partial,
         )
-        found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only, earlier=work.earlier)
-        if work.on_tracks is not None:
-            work.on_tracks(found.tracks)
+        found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if not request.slices_only and not found.partial:
             wish = Wish(str(request.image), predictor, tracker.frames, rest_of(tracker.frames, found.tracks))
             self.idle.wish(lambda: wish)
@@ -220,5 +213,3 @@ class _Work:
     cancelled: Callable[[], bool] | None
     on_slice: OnSlice | None
     keep_partial: bool
-    earlier: Mapping[str, Track] | None
-    on_tracks: Callable[[Mapping[str, Track]], None] | None

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from slicecast.config import build
-from slicecast.engine.options import EngineOptions
+from slicecast.engine.options import EngineOptions, without_retired
 from slicecast.engine.said import Grid
 from slicecast.engine.session import Item, Painted, Prompt, Session
 from slicecast.errors import PromptError
@@ -87,7 +87,7 @@ def grid_of(reorientation: Reorientation, axis: str) -> Grid:
 
 def request_of(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:
     """Return the request that carries out a session's prompts."""
-    options = build(EngineOptions, header.options, where=f"session {header.id}")
+    options = build(EngineOptions, without_retired(header.options), where=f"session {header.id}")
     return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options)
 
 

@@ -6,15 +6,13 @@ again. A call returns once its record is on the disk.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from slicecast.engine.assemble import Track
-from slicecast.engine.lru import Lru
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.packed import PackedMask
 from slicecast.engine.said import Grid, items_of, painted, prompt_set
@@ -29,9 +27,6 @@ from slicecast.inference.session_store import SessionHeader, SessionStore
 from slicecast.inference.studies import Study
 from slicecast.prompts import MaskPrompt, PromptSet, to_slice_prompts
 from slicecast.volume import SliceAxis, choose_axis
-
-TRACK_BYTES = 1 << 28
-"""Of the results kept for sessions that may settle early (``settle_slices``)."""
 
 Items = list[tuple[str, Item]]
 """Prompts of objects, as a log keeps them."""
@@ -60,7 +55,6 @@ class Sessions:
         self._clock = clock
         self._new_id = new_id
         self._locks = _Locks()
-        self._tracks: Lru[Mapping[str, Track]] = Lru(TRACK_BYTES)
 
     def open(
         self,
@@ -116,7 +110,6 @@ class Sessions:
         with self._locks.of(session_id):
             self._read(session_id)
             self._store.close(session_id, self._clock())
-        self._tracks.drop(session_id)
 
     def add(self, session_id: str, prompts: Given, *, expected_revision: int | None = None) -> SessionState:
         """Add prompts, in one edit.
@@ -217,24 +210,15 @@ class Sessions:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
         self._check_model(header.model)
         request = replace(request_of(header, prompts), slice_strategy=slice_strategy)
-        fast = request.options.settle_slices > 0
         result = self._service.segment(
             request,
             progress=progress,
             cancelled=cancelled,
             on_slice=on_slice,
             keep_partial=True,
-            earlier=self._tracks.find([session_id]).get(session_id) if fast else None,
-            on_tracks=(lambda tracks: self._keep(session_id, tracks)) if fast else None,
         )
         self._store.touch(session_id, self._clock())
         return Propagated(session.revision, result)
-
-    def _keep(self, session_id: str, tracks: Mapping[str, Track]) -> None:
-        """Keep a result's tracks for the next run of a session that may settle early."""
-        size = sum(a.logits.nbytes for track in tracks.values() for walk in track.walks for a in walk.answers.values())
-        self._tracks.drop(session_id)
-        self._tracks.keep(session_id, tracks, nbytes=size)
 
     def _edit(
         self, session_id: str, make: Callable[[Session, SessionHeader], Record], expected: int | None
