@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from slicecast.demo.annotator import Case, ObjectRecord, merge
-from slicecast.inference.drawing import new_figure, outline, show_slice
+from slicecast.inference.pictures import new_figure, outline, show_slice
 from slicecast.volume import Reorientation, SliceStack, choose_axis, choose_window, normalise
 
 COLUMNS = 4

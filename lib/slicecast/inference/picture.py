@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slicecast.inference.drawing import new_figure, outline, show_slice, spread
+from slicecast.inference.pictures import new_figure, outline, show_slice, spread
 from slicecast.inference.segment import SegmentResult
 from slicecast.volume import Reorientation, SliceAxis, SliceStack, Volume, normalise
 

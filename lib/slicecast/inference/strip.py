@@ -4,7 +4,7 @@ import io
 from collections.abc import Collection
 
 from slicecast.errors import GeometryError
-from slicecast.inference.drawing import new_figure, outline, show_slice, spread
+from slicecast.inference.pictures import new_figure, outline, show_slice, spread
 from slicecast.inference.studies import Study
 from slicecast.volume import SliceStack, Volume, choose_axis, normalise
 

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from slicecast.demo.annotator import Case, dice
 from slicecast.demo.demo import REPOSITORY, SampleData
 from slicecast.errors import PromptError
-from slicecast.inference.drawing import new_figure, outline, show_slice, spread
+from slicecast.inference.pictures import new_figure, outline, show_slice, spread
 from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.prompts.simulate import next_click

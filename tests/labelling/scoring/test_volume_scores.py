@@ -7,9 +7,9 @@ from builders import ball, scan, stored_as
 from slicecast.active.uncertainty import overlap
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import Cancelled
+from slicecast.inference.predictors import SharedPredictor
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.studies import open_study
-from slicecast.inference.turns import SharedPredictor
 from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, VolumeScorer, extent_of
 from slicecast.volume import SliceAxis
 

@@ -23,7 +23,7 @@ from slicecast.active.health import flaw_of
 from slicecast.active.settings import ActiveSettings
 from slicecast.active.volumes import VolumeChoice, VolumeFeatures, needs_scores, rank
 from slicecast.errors import Cancelled, SlicecastError
-from slicecast.inference.idle import wait_until_quiet
+from slicecast.inference.prefetch import wait_until_quiet
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Studies, Study, stamp_of
 from slicecast.labelling.scoring.score_store import Known, ScoreStore

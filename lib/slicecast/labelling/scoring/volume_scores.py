@@ -25,8 +25,8 @@ from slicecast.engine.frames import whole_view
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.recall import Extent, Page, learn_pages, recall
 from slicecast.engine.tracker import Tracker
+from slicecast.inference.predictors import SharedPredictor
 from slicecast.inference.studies import Study
-from slicecast.inference.turns import SharedPredictor
 from slicecast.labelling.landmarks import find_body
 from slicecast.labelling.scoring.views import Boxes, View, look_from_all_sides, object_scores, region
 from slicecast.volume import SliceAxis, SliceStack, choose_axis

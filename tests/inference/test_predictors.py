@@ -3,8 +3,8 @@ import numpy as np
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
 from slicecast.inference.line import Priority
+from slicecast.inference.predictors import SharedPredictor, Work
 from slicecast.inference.queue import DeviceQueue
-from slicecast.inference.turns import SharedPredictor, Work
 
 CLICK, WALK, BACK = Priority
 WORDS = ModelPrompt(np.array([[16, 16]], np.float32), np.array([1], np.int32))

@@ -7,7 +7,7 @@ import pytest
 from builders import ball, grid
 from matplotlib.image import imread
 
-from slicecast.inference.drawing import new_figure, outline, show_slice, spread
+from slicecast.inference.pictures import new_figure, outline, show_slice, spread
 from slicecast.volume import SliceAxis, SliceStack
 
 
