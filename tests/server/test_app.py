@@ -14,7 +14,7 @@ from requests_toolbelt.multipart import decoder
 
 from slicecast.errors import ConfigError
 from slicecast.server.app import create_app
-from slicecast.server.problems import Problem
+from slicecast.server.errors import Problem
 from slicecast.volume import Geometry, read_volume
 
 

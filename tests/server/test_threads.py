@@ -4,10 +4,12 @@ import asyncio
 import threading
 
 import pytest
-from fastapi import APIRouter, FastAPI, Form, HTTPException, Request
+from fastapi import APIRouter, FastAPI, Form, Request
 from labelserver import TestClient
 
-from slicecast.server.threads import json_object, off_loop
+from slicecast.errors import Conflict
+from slicecast.server.errors import HANDLERS
+from slicecast.server.threads import off_loop
 
 stock = APIRouter(prefix="/stock")
 
@@ -36,12 +38,12 @@ async def left_out() -> str:
 
 def refuse(arguments):
     if arguments.get("params") == '{"no": 1}':
-        raise HTTPException(409, detail="no")
+        raise Conflict("no")
 
 
 @pytest.fixture
 def client():
-    app = FastAPI()
+    app = FastAPI(exception_handlers=HANDLERS)
     app.include_router(off_loop(stock, check=refuse, skip=("DELETE /stock/fields",)))
     return TestClient(app)
 
@@ -70,12 +72,3 @@ def test_the_original_router_is_untouched():
     app = FastAPI()
     app.include_router(stock)
     assert "worker" not in TestClient(app).get("/stock/thread").json()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [("{bad", "not valid JSON"), ("7", "holds JSON of type int"), ("", "not valid")]
-)
-def test_json_object(text, message):
-    with pytest.raises(HTTPException) as caught:
-        json_object(text, "params")
-    assert caught.value.status_code == 422 and message in caught.value.detail

@@ -12,8 +12,8 @@ import typer
 from slicecast.config import users_file
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
-from slicecast.server.auth import auth_settings
 from slicecast.server.security.users import Users
+from slicecast.server.settings import auth_settings
 
 app = typer.Typer(add_completion=False)
 

@@ -1,60 +1,41 @@
 """The application that `slicecast serve` gives to uvicorn: MONAI Label's routes around the same app.
 
-    monailabel start_server --app apps/sam2 --studies DIR --uvicorn_app slicecast.server.app:app
-
-Left out: `/reload` and the upload of model files (anybody could call them), and whole-slide images.
+monailabel start_server --app apps/sam2 --studies DIR --uvicorn_app slicecast.server.app:app
 """
 
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from monailabel import app as stock
 from monailabel.config import settings
-from monailabel.endpoints import (
-    activelearning,
-    batch_infer,
-    datastore,
-    info,
-    model,
-    scoring,
-    session,
-    train,
-)
-from monailabel.interfaces.utils.app import app_instance
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import slicecast
 from slicecast.inference.sessions import Sessions
 from slicecast.server.campaign.routes import mount_campaign
-from slicecast.server.errors import HANDLERS
-from slicecast.server.landing import landing_page
-from slicecast.server.logs import router as logs_router
+from slicecast.server.dependencies import LabellingApp, labelling_app
+from slicecast.server.errors import COMMON, HANDLERS, as_json
+from slicecast.server.html import render
 from slicecast.server.metrics import CountRequests, Metrics
-from slicecast.server.monai.automatic import router as automatic_router
-from slicecast.server.monai.dataset import router as dataset_router
-from slicecast.server.monai.datastore import router as labels_router
-from slicecast.server.monai.infer import SPARE_THREADS, infer_router
-from slicecast.server.monai.stock import check_model, check_names, check_session, check_train
+from slicecast.server.monai.datastore import dataset_router, labels_router
+from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
+from slicecast.server.monai.stock import datastore_routers, logs_router, scoring_router, task_routers
 from slicecast.server.ohif.dicomweb import dicomweb_router
 from slicecast.server.ohif.proxy import proxy_lifespan
 from slicecast.server.ohif.proxy import router as proxy_router
 from slicecast.server.ohif.viewer import router as ohif_router
-from slicecast.server.problems import COMMON, as_json
-from slicecast.server.security.callers import NoteCaller
-from slicecast.server.security.login_routes import router as login_router
+from slicecast.server.security.logins import router as login_router
 from slicecast.server.security.secure import secure
 from slicecast.server.sessions.desk import Desk
 from slicecast.server.sessions.routes import router as sessions_router
 from slicecast.server.settings import server_settings
-from slicecast.server.threads import off_loop
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +61,9 @@ def metrics(request: Request) -> Response:
 
 
 @own.get("/", include_in_schema=False, response_class=HTMLResponse)
-def landing(request: Request) -> str:
+def landing(request: Request, app: LabellingApp) -> str:
     """Say what is served and where to go."""
-    return landing_page(app_instance().info(), url=str(request.base_url))
+    return render("landing.html", info=app.info(), url=str(request.base_url).rstrip("/"))
 
 
 @own.get("/favicon.ico", include_in_schema=False)
@@ -91,20 +72,15 @@ def favicon() -> FileResponse:
     return FileResponse(Path(stock.static_dir) / "favicon.ico")
 
 
-@own.post("/scoring/{method}", tags=["Scoring"], responses=COMMON)
-def run_scoring(method: str, params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
-    """Run a scoring method in this process, where MONAI Label would start another."""
-    return app_instance().scoring({**(params or {}), "method": method})
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Build the MONAI Label app before the first request."""
     async with stock.lifespan(app), proxy_lifespan(app, server_settings().proxy):
-        app.state.service = app_instance().service
+        labelling = labelling_app()
+        app.state.service = labelling.service
         app.state.desk = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
-        with app.state.service.idle.running(), app_instance().background_scorer.running():
+        with labelling.service.idle.running(), labelling.background_scorer.running():
             yield
 
 
@@ -128,37 +104,31 @@ def create_app() -> FastAPI:
     app.openapi = lambda: as_json(describe())  # type: ignore[method-assign] # FastAPI's way
     app.state.service = None
     app.state.metrics = Metrics.of(lambda: app.state.service)
-    app.add_middleware(NoteCaller)
     secure(app, server_settings())
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
+    app.include_router(scoring_router, responses=COMMON)
     app.include_router(login_router)
     app.include_router(sessions_router, responses=COMMON)
     mount_campaign(app)
-    for router in _stock_routers():
+    for router in _monailabel_routers():
         app.include_router(router, prefix=settings.MONAI_LABEL_API_STR, responses=COMMON)
     return app
 
 
-def _stock_routers() -> list[APIRouter]:
-    plain = [info, activelearning]
+def _monailabel_routers() -> list[APIRouter]:
     return [
         infer_router(server_settings().queue),
         automatic_router,
         labels_router,
         dataset_router,
-        off_loop(datastore.router, check=check_names, skip=("PUT /datastore/label", "GET /datastore/dataset")),
-        off_loop(session.router, check=check_session),
+        *datastore_routers(),
         logs_router,
         ohif_router,
         dicomweb_router(),
         proxy_router,
-        off_loop(train.router, check=check_train),
-        off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
-        off_loop(model.router, check=check_model, skip=("PUT /model/{model}", "DELETE /model/{model}")),
-        off_loop(batch_infer.router, check=check_model),
-        *(off_loop(module.router, check=check_names) for module in plain),
+        *task_routers(),
     ]
 
 

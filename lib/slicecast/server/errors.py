@@ -1,6 +1,10 @@
-"""Errors that reach the web framework become answers with a reason; MONAI Label would say "Internal Server Error"."""
+"""Errors become HTTP answers here: a status, a sentence that names the remedy, and how OpenAPI describes both.
 
-from collections.abc import Callable, Coroutine
+The library raises its own errors (`slicecast.errors`), routes those and the ones below. The only other place that
+knows HTTP statuses is the outermost method of a MONAI Label task, which MONAI Label calls without these handlers.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -12,22 +16,81 @@ from monailabel.interfaces.exception import (
     MONAILabelError,
     MONAILabelException,
 )
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from slicecast.errors import SlicecastError
 from slicecast.inference.status import http_headers, http_status
 
+Described = dict[int | str, dict[str, Any]]
+
+
+class Forbidden(SlicecastError):
+    """The caller's role, or the page that sent the request, does not allow it."""
+
+
+class NotLoggedIn(SlicecastError):
+    """A name and password do not belong together."""
+
+
+class TooManyLogins(SlicecastError):
+    """Too many wrong logins.
+
+    Args:
+        wait_s: seconds until the next try.
+    """
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(f"Too many wrong logins. Wait {wait_s} seconds.")
+        self.wait_s = wait_s
+
+
+class DicomServerFailed(SlicecastError):
+    """The DICOM server cannot be reached, or refused our credentials."""
+
+
+class DicomServerSilent(SlicecastError):
+    """The DICOM server did not answer in time."""
+
+
+class BodyTooLarge(HTTPException):
+    """A body grew beyond its limit while it was read; FastAPI would answer 400 to any error but its own."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(413, detail=detail)
+
+
+STATUS: dict[type[SlicecastError], int] = {
+    Forbidden: 403,
+    NotLoggedIn: 401,
+    TooManyLogins: 429,
+    DicomServerFailed: 502,
+    DicomServerSilent: 504,
+}
+"""Of the errors that only the HTTP server raises."""
+
+
+def status_of(error: SlicecastError) -> int:
+    """Return the HTTP status of an error."""
+    return STATUS.get(type(error)) or http_status(error)
+
+
+def headers_of(error: SlicecastError) -> dict[str, str]:
+    """Return the headers that belong to an error's status."""
+    if isinstance(error, TooManyLogins):
+        return {"Retry-After": str(error.wait_s)}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, NotLoggedIn) else http_headers(error)
+
 
 async def answer_slicecast_error(request: Request, error: SlicecastError) -> JSONResponse:
     """Answer one of our own errors."""
-    return JSONResponse({"detail": plain(str(error))}, status_code=http_status(error), headers=http_headers(error))
+    return problem(status_of(error), str(error), headers=headers_of(error))
 
 
 async def answer_monailabel_error(request: Request, error: MONAILabelException) -> JSONResponse:
     """Answer an error of MONAI Label, which keeps its text in `msg`."""
     missing = isinstance(error, ImageNotFoundException | LabelNotFoundException)
-    status = 404 if missing else 422 if error.error == MONAILabelError.INVALID_INPUT else 500
-    return JSONResponse({"detail": plain(str(error.msg))}, status_code=status)
+    return problem(404 if missing else 422 if error.error == MONAILabelError.INVALID_INPUT else 500, str(error.msg))
 
 
 async def answer_http_error(request: Request, error: HTTPException) -> Response:
@@ -36,11 +99,6 @@ async def answer_http_error(request: Request, error: HTTPException) -> Response:
         return Response(status_code=error.status_code, headers=error.headers)
     detail = plain(error.detail) if isinstance(error.detail, str) else error.detail
     return JSONResponse({"detail": detail}, status_code=error.status_code, headers=error.headers)
-
-
-def plain(text: str) -> str:
-    """Return a text that can be sent: half characters, which no encoding can write, are spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def answer_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -60,3 +118,58 @@ HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, An
     RequestValidationError: answer_invalid_request,
     HTTPException: answer_http_error,
 }
+
+
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Answer with a sentence."""
+    return JSONResponse({"detail": plain(detail)}, status_code=status, headers=headers)
+
+
+def plain(text: str) -> str:
+    """Return a text that can be sent: lone surrogates, which no encoding can write, are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class Misfit(BaseModel):
+    """One place where a request does not fit the route's description."""
+
+    where: str = Field(description="Such as body.prompts.0.ijk")
+    what: str
+
+
+class Problem(BaseModel):
+    """What was wrong, and the remedy."""
+
+    detail: str
+    errors: list[Misfit] | None = Field(None, description="For programs, where a request does not fit")
+
+
+def problems(why: Mapping[int, str], *codes: int) -> Described:
+    """Describe errors for OpenAPI.
+
+    Args:
+        why: what each status means.
+        codes: those that can come; default: all.
+    """
+    return {code: {"model": Problem, "description": why[code]} for code in codes or why}
+
+
+COMMON = problems(
+    {
+        401: "Nobody is logged in, where logins are needed",
+        403: "Your role, your address or the page that you came from may not do this",
+        404: "There is no such image, label, model, study or case",
+        413: "The request is too large",
+        422: "The request cannot be used; the detail says why",
+    }
+)
+"""What most routes can answer."""
+
+
+def as_json(described: dict[str, Any]) -> dict[str, Any]:
+    """Correct an OpenAPI description in place: FastAPI gives errors the media type of the route's other answers."""
+    operations = [operation for ways in described["paths"].values() for operation in ways.values()]
+    for code, answer in [item for operation in operations for item in operation["responses"].items()]:
+        if code >= "400" and answer.get("content"):
+            answer["content"] = {"application/json": next(iter(answer["content"].values()))}
+    return described

@@ -1,4 +1,4 @@
-"""MONAI Label's own routes, run in worker threads.
+"""Blocking work in worker threads: MONAI Label's own routes, and work that stops when its client goes away.
 
 MONAI Label declares every route `async` and then blocks: while one user's mask is computed nobody else gets an
 answer. Here each of its coroutines runs in a thread with a loop of its own, and its form fields are checked first.
@@ -7,18 +7,21 @@ answer. Here each of its coroutines runs in a thread with a loop of its own, and
 import asyncio
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, HTTPException
+import anyio
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
-from slicecast.server.security.limits import parse
-from slicecast.server.settings import server_settings
+from slicecast.server.security.limits import json_object
+
+T = TypeVar("T")
 
 Check = Callable[[dict[str, Any]], None]
-"""Looks at a route's arguments before it runs; raises HTTPException."""
+"""Looks at a route's arguments before it runs; raises a SlicecastError."""
 
 JSON_FIELDS = ("params", "info")
 """Form fields that hold a JSON object as text."""
@@ -79,18 +82,25 @@ def _require_json_objects(arguments: dict[str, Any]) -> None:
             json_object(text, field)
 
 
-def json_object(text: str, field: str) -> dict[str, Any]:
-    """Parse a form field that must be a JSON object.
+async def while_wanted(
+    request: Request, work: Callable[[Callable[[], bool]], T], *, limiter: anyio.CapacityLimiter
+) -> T:
+    """Run ``work(cancelled)`` in a thread; ``cancelled()`` turns true when the client breaks the connection.
 
-    Raises:
-        HTTPException: 422, it is something else.
+    Args:
+        request: its body must have been read.
+        limiter: of the threads.
     """
+    gone = threading.Event()
+    watcher = asyncio.create_task(watch(request, gone))
     try:
-        value = parse(text, max_depth=server_settings().limits.json_depth)
-    except ValueError as error:
-        detail = f"The field '{field}' is not valid JSON ({error}). Send an object such as {{}}."
-        raise HTTPException(422, detail=detail) from error
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise HTTPException(422, detail=f"The field '{field}' holds JSON of type {kind}. Send an object such as {{}}.")
-    return value
+        return await anyio.to_thread.run_sync(work, gone.is_set, limiter=limiter)
+    finally:
+        watcher.cancel()
+
+
+async def watch(request: Request, gone: threading.Event) -> None:
+    """Set the event when the client breaks the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()

@@ -10,7 +10,7 @@ SECOND = Lease("bob", 1e12, Task.SECOND)
 READING = Reading("ann", 5.0, Task.ANNOTATE, "final", 60.0)
 
 
-def desk(case, drafts):
+def service(case, drafts):
     return SimpleNamespace(
         campaign=SimpleNamespace(state=lambda: SimpleNamespace(case=lambda name: case)),
         drafts=SimpleNamespace(
@@ -28,13 +28,13 @@ def draft(name, when_s):
 
 def test_the_newest_mask_is_shown():
     case = Case("a", Status.SUBMITTED, readings=(READING,))
-    assert current_mask(desk(case, {"ann": draft("old", 4.0)}), "a", "ann")[0] == "final.nii.gz"
-    assert current_mask(desk(case, {"ann": draft("new", 6.0)}), "a", "ann")[0] == "new"
+    assert current_mask(service(case, {"ann": draft("old", 4.0)}), "a", "ann")[0] == "final.nii.gz"
+    assert current_mask(service(case, {"ann": draft("new", 6.0)}), "a", "ann")[0] == "new"
 
 
 def test_a_second_reader_does_not_see_the_first_label():
     case = Case("a", Status.SUBMITTED, readings=(READING,), lease=SECOND, prediction={"mean_confidence": 0.4})
-    assert current_mask(desk(case, {"ann": draft("hers", 9.0)}), "a", "bob") == (None, {})
+    assert current_mask(service(case, {"ann": draft("hers", 9.0)}), "a", "bob") == (None, {})
     shown = row(case, 0.0, {}, "bob")
     assert (shown["annotator"], shown["minutes"], shown["confidence"]) == ("", None, None)
     assert row(case, 0.0, {}, "rita")["annotator"] == "ann"
@@ -47,5 +47,5 @@ def test_a_gold_case_looks_like_any_other():
 
 
 def test_the_way_into_ohif():
-    assert ohif_link(desk(Case("a"), {}), "a") == "/ohif/monai-label?StudyInstanceUIDs=1.2+3"
-    assert ohif_link(desk(Case("b"), {}), "b") is None
+    assert ohif_link(service(Case("a"), {}), "a") == "/ohif/monai-label?StudyInstanceUIDs=1.2+3"
+    assert ohif_link(service(Case("b"), {}), "b") is None

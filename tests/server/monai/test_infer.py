@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from fastapi import HTTPException
 from requests_toolbelt.multipart import decoder
 
+from slicecast.errors import InputError
 from slicecast.server.monai.infer import FIXED_KEYS, Output, answer, checked_params
 
 
@@ -36,6 +36,6 @@ def test_without_a_mask_the_params_are_sent(result):
 
 @pytest.mark.parametrize("key", FIXED_KEYS)
 def test_params_cannot_replace_the_address(key):
-    with pytest.raises(HTTPException, match=f"must not hold '{key}'"):
+    with pytest.raises(InputError, match=f"must not hold '{key}'"):
         checked_params(json.dumps({key: "x"}))
     assert checked_params("") == {}

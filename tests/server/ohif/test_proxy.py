@@ -14,6 +14,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from labelserver import TestClient, monailabel_settings
 
+from slicecast.errors import InputError
 from slicecast.server.errors import HANDLERS
 from slicecast.server.ohif.proxy import proxy_lifespan, router, target_url
 from slicecast.server.settings import ProxySettings
@@ -163,9 +164,8 @@ def test_prefixes(pacs):
 
 @pytest.mark.parametrize("path", ["../admin", "studies/../../admin", "./a", "qido/.."])
 def test_paths_lead_nowhere_else(path):
-    with pytest.raises(HTTPException) as refused:
+    with pytest.raises(InputError, match="Write it out"):
         target_url("http://pacs/dw", path, query="")
-    assert refused.value.status_code == 422
 
 
 @pytest.mark.parametrize("path", ["@evil.example/x", "/evil.example/x", "a?b#c", "a%2e%2e", "ü"])

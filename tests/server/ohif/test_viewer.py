@@ -3,8 +3,8 @@
 from urllib.parse import unquote
 
 import pytest
-from fastapi import HTTPException
 
+from slicecast.errors import NotFound
 from slicecast.server.ohif.viewer import ADDRESS_COOKIE, VIEWER, viewer_file
 
 
@@ -35,5 +35,5 @@ def test_a_missing_file_is_missing(client):
 def test_nothing_outside_the_viewer_is_sent(path):
     try:
         assert viewer_file(path) == VIEWER / "index.html"
-    except HTTPException as refused:
-        assert refused.status_code == 404
+    except NotFound as refused:
+        assert "The viewer has no file" in str(refused)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 from labelserver import TestClient, copy_app, monailabel_settings, write_studies
+from starlette.requests import HTTPConnection
 
 from slicecast.server.app import create_app
-from slicecast.server.security.gate import COOKIE
-from slicecast.server.security.users import Users
+from slicecast.server.security.gate import PUBLIC, caller_of, needed
+from slicecast.server.security.logins import COOKIE
+from slicecast.server.security.users import Role, Users
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +249,63 @@ def test_a_damaged_users_file_lets_nobody_in(closed, tokens, place):
     finally:
         file.write_bytes(before)
         file.chmod(0o600)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("GET", "/healthz", None),
+        ("POST", "/auth/token", None),
+        ("GET", "/auth/token/valid", Role.annotator),
+        ("GET", "/info/", Role.annotator),
+        ("GET", "/a/route/that/nobody/thought/of", Role.annotator),
+        ("POST", "/infer/sam2", Role.annotator),
+        ("PUT", "/datastore/label", Role.annotator),
+        ("GET", "/datastore/dataset", Role.reviewer),
+        ("PUT", "/datastore/image/info", Role.reviewer),
+        ("PUT", "/datastore/updatelabelinfo", Role.reviewer),
+        ("DELETE", "/datastore/", Role.admin),
+        ("DELETE", "/datastore/label", Role.admin),
+        ("GET", "/train/", Role.annotator),
+        ("POST", "/train/sam2", Role.admin),
+        ("POST", "/batch/infer/sam2", Role.admin),
+        ("GET", "/logs", Role.admin),
+        ("GET", "/logs/gpu", Role.admin),
+        ("GET", "/model/info/sam2", Role.admin),
+        ("PUT", "/model/sam2", Role.admin),
+        ("POST", "/reload", Role.admin),
+        ("GET", "/healthz/", Role.annotator),
+    ],
+)
+def test_needed(method, path, role):
+    assert needed(method, path) == role
+
+
+def test_nothing_public_shows_studies():
+    assert {path.strip("/").split("/")[0] for path in PUBLIC} == {"healthz", "login", "logout", "favicon.ico", "auth"}
+
+
+def connection(*headers, state=None):
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    scope = {"type": "http", "headers": raw, "client": ("10.0.0.7", 1), "state": state or {}}
+    return HTTPConnection(scope)
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ((), None),
+        ((("cookie", "slicecast_user=Anna%20B"),), "Anna B"),
+        ((("cookie", "slicecast_user=Anna"), ("x-slicecast-user", "Bob")), "Bob"),
+        ((("x-slicecast-user", "  "),), None),
+    ],
+)
+def test_what_a_client_calls_itself(headers, name):
+    caller = caller_of(connection(*headers))
+    assert (caller.name, caller.address, caller.roles) == (name, "10.0.0.7", None)
+
+
+def test_a_login_counts_first():
+    caller = caller_of(connection(("x-slicecast-user", "eve"), state={"user": "ann", "roles": {"annotator"}}))
+    assert caller.called("mallory") == "ann" and not caller.may("reviewer") and caller.may("annotator")
+    assert caller.roles == frozenset({"annotator"})

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from slicecast.errors import ConfigError, ResourceError
-from slicecast.server.auth import AuthSettings
 from slicecast.server.security.oidc import Provider
 from slicecast.server.security.users import Role
+from slicecast.server.settings import AuthSettings
 
 ISSUER = "https://login.example/realms/clinic"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -8,10 +8,12 @@ from urllib.parse import urlencode
 
 from slicecast.campaign.campaign import holds, words_for
 from slicecast.campaign.plots import draw_calibration, draw_learning_curve, draw_minutes
-from slicecast.campaign.state import Case, State, Status, Task
+from slicecast.campaign.state import Case, Reading, State, Status, Task
 from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
 from slicecast.errors import UnknownImage
 from slicecast.inference.caller import Caller, current_caller
+from slicecast.labelling.app import AppBehaviour
+from slicecast.labelling.campaign.service import CampaignService
 
 ROWS = 25
 """Cases on one page."""
@@ -23,12 +25,12 @@ LOW_CONFIDENCE = 0.7
 """A bar below this is drawn in the warning colour; nothing else depends on it."""
 
 
-def overview(app: Any, *, status: str, find: str, page: int) -> dict[str, Any]:
+def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[str, Any]:
     """Return the content of the first page."""
-    desk, caller = app.campaign_service, current_caller()
-    desk.sync()
-    state, who, now_s = desk.campaign.state(), desk.who(), desk.campaign.now_s()
-    queue = desk.queue(app.own_strategy())
+    service, caller = app.campaign_service, current_caller()
+    service.sync()
+    state, who, now_s = service.campaign.state(), service.who(), service.campaign.now_s()
+    queue = service.queue(app.own_strategy())
     reasons = {choice.case: choice.reason for choice in queue}
     listed = [_row(case, now_s, reasons, who) for case in _found(state, status, find)]
     busy = [case for case in state.cases.values() if case.lease is not None and case.lease.live(now_s)]
@@ -62,20 +64,20 @@ def overview(app: Any, *, status: str, find: str, page: int) -> dict[str, Any]:
     }
 
 
-def case_page(app: Any, name: str) -> dict[str, Any]:
+def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
     """Return the content of a case's page.
 
     Raises:
         UnknownImage: there is no such case.
     """
-    desk = app.campaign_service
-    desk.sync()
-    state = desk.campaign.state()
+    service = app.campaign_service
+    service.sync()
+    state = service.campaign.state()
     if name not in state.cases:
         raise UnknownImage(f"There is no case '{name}'. Go back to the list.")
-    case, who, now_s = state.case(name), desk.who(name), desk.campaign.now_s()
-    mask, record = current_mask(desk, name, who)
-    draft = desk.drafts.find(name, who)
+    case, who, now_s = state.case(name), service.who(name), service.campaign.now_s()
+    mask, record = current_mask(service, name, who)
+    draft = service.drafts.find(name, who)
     reading = case.reading(Task.ANNOTATE)
     return {
         **_who(current_caller(), who),
@@ -98,26 +100,26 @@ def case_page(app: Any, name: str) -> dict[str, Any]:
         "agreements": []
         if _blind(case, who)
         else [a for a in _agreements(state, current_caller()) if a["case"] == name],
-        "ohif": ohif_link(desk, name),
+        "ohif": ohif_link(service, name),
         "stamp": int(now_s),
     }
 
 
-def current_mask(desk: Any, name: str, who: str) -> tuple[Path | None, dict[str, Any]]:
+def current_mask(service: CampaignService, name: str, who: str) -> tuple[Path | None, dict[str, Any]]:
     """Return the file and record of the newest mask that a person may see, draft or submitted label."""
-    case = desk.campaign.state().case(name)
-    draft = desk.drafts.find(name, who) if _blind(case, who) else desk.drafts.latest(name)
+    case = service.campaign.state().case(name)
+    draft = service.drafts.find(name, who) if _blind(case, who) else service.drafts.latest(name)
     reading = None if _blind(case, who) else case.reading(Task.ANNOTATE)
     if reading is not None and (draft is None or draft.record["when_s"] <= reading.when_s):
-        label = desk.final_label(name)
+        label = service.final_label(name)
         if label is not None:
             return label, {**({} if draft is None else draft.record), "image": name}
     return (None, {}) if draft is None else (draft.file, draft.record)
 
 
-def ohif_link(desk: Any, name: str) -> str | None:
+def ohif_link(service: CampaignService, name: str) -> str | None:
     """Return the address that opens a case in OHIF; None where the image belongs to no DICOM study."""
-    study = desk.study_uid(name)
+    study = service.study_uid(name)
     return f"/ohif/monai-label?{urlencode({'StudyInstanceUIDs': study})}" if study else None
 
 
@@ -177,7 +179,7 @@ def _bars(record: dict[str, Any], case: Case) -> list[dict[str, Any]]:
     ]
 
 
-def _reading(reading: Any) -> dict[str, Any]:
+def _reading(reading: Reading) -> dict[str, Any]:
     when = datetime.fromtimestamp(reading.when_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {"who": reading.who, "when": when, "task": str(reading.task), "minutes": round(reading.active_s / 60, 1)}
 

@@ -1,37 +1,45 @@
-"""PUT /datastore/label: MONAI Label's contract, with the campaign told."""
+"""Labels in and out: PUT /datastore/label, with the campaign told, and GET /datastore/dataset, which leaves no file."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, UploadFile
+from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi.responses import FileResponse
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.interfaces.utils.app import app_instance
+from starlette.background import BackgroundTask
 
-from slicecast.errors import SlicecastError
-from slicecast.inference.status import http_status
-from slicecast.server.threads import json_object
+from slicecast.server.dependencies import Annotator, LabellingApp, Reviewer
+from slicecast.server.security.limits import json_object
 from slicecast.server.uploads import received
 
 FINAL = "final"
 
-router = APIRouter(prefix="/datastore", tags=["Datastore"])
+labels_router = APIRouter(prefix="/datastore", tags=["Datastore"])
+dataset_router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
 
-@router.put("/label", summary="Save a finished label")
+@labels_router.put("/label", summary="Save a finished label")
 def save_label(
     image: str,
     label: Annotated[UploadFile, File()],
+    user: Annotator,
+    app: LabellingApp,
     params: Annotated[str, Form()] = "{}",
     tag: str = FINAL,
-    user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)),  # noqa: B008 - FastAPI's way
 ) -> dict[str, Any]:
     """Save a label; under the tag `final` it is submitted to the campaign."""
-    info, app = json_object(params or "{}", "params"), app_instance()
+    info = json_object(params or "{}", "params")
     client = user.username if settings.MONAI_LABEL_AUTH_ENABLE else None
-    try:
-        with received(label) as file:
-            saved = app.campaign_service.save(image, Path(str(file)), tag=tag or FINAL, info=info, client_id=client)
-    except SlicecastError as error:
-        raise HTTPException(http_status(error), detail=str(error)) from error
-    return {**(app.on_save_label(image, saved["label"]) or {}), **saved}
+    with received(label) as file:
+        saved = app.campaign_service.save(image, Path(str(file)), tag=tag or FINAL, info=info, client_id=client)
+    return {**app.on_save_label(image, saved["label"]), **saved}
+
+
+@dataset_router.get(
+    "/dataset", summary="Download images and final labels as a ZIP archive", response_class=FileResponse
+)
+def dataset(user: Reviewer, app: LabellingApp, limit_cases: Annotated[int | None, Query(ge=1)] = None) -> FileResponse:
+    """Pack and send; the archive is removed once it is sent."""
+    archive = Path(app.datastore().get_dataset_archive(limit_cases))
+    remove = BackgroundTask(archive.unlink, missing_ok=True)
+    return FileResponse(archive, media_type="application/zip", filename="dataset.zip", background=remove)

@@ -1,39 +1,45 @@
-"""POST /infer/{model}: MONAI Label's contract for clients, without its faults.
+"""POST /infer/{model} and POST /infer/: MONAI Label's contract for clients, without its faults.
 
 The address decides which model and image; `params` cannot replace them. Uploads are removed, the answer's file is
-closed and removed. Requests stand in the device's queue, fair between users, and one whose client has gone is stopped.
+closed and removed. Requests wait in the device's queue, fair between users; one whose client has gone is stopped.
 """
 
 import json
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 
+from slicecast.dicom.catalogue import Catalogue
+from slicecast.dicom.labels import seg_of_label
+from slicecast.errors import InputError, TooLarge
 from slicecast.inference.caller import current_caller
 from slicecast.inference.queue import QueueSettings
-from slicecast.server.monai.seg import DICOM, require_image_of_studies, seg_answer
-from slicecast.server.names import require_plain_text
-from slicecast.server.problems import Described, problems
+from slicecast.labelling.app import AppBehaviour
+from slicecast.server.dependencies import AnyUser, LabellingApp
+from slicecast.server.errors import Described, problems
+from slicecast.server.security.limits import json_object
 from slicecast.server.settings import server_settings
-from slicecast.server.threads import json_object
-from slicecast.server.uploads import received
-from slicecast.server.watch import while_wanted
+from slicecast.server.threads import while_wanted
+from slicecast.server.uploads import received, require_plain_text
 
 SPARE_THREADS = 8
 """More threads than places to work and wait, so that whoever finds the queue full is told at once."""
 
 FIXED_KEYS = ("image", "model", "session", "label_file", "description")
 """Keys of a request that come from the address or the server."""
+
+
+DICOM = "application/dicom"
+
+automatic_router = APIRouter(prefix="/infer", tags=["Infer"])
 
 
 class Output(StrEnum):
@@ -70,13 +76,14 @@ def infer_router(queue: QueueSettings) -> APIRouter:
     async def infer(
         model: str,
         http: Request,
+        app: LabellingApp,
+        user: AnyUser,
         image: str = "",
         session_id: str = "",
         params: Annotated[str, Form()] = "{}",
         file: Annotated[UploadFile | None, File()] = None,
         label: Annotated[UploadFile | None, File()] = None,
         output: Output | None = None,
-        user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
     ) -> Response:
         require_plain_text(model, "model")
         require_id(image)
@@ -84,38 +91,43 @@ def infer_router(queue: QueueSettings) -> APIRouter:
             require_image_of_studies(image, sent_along=file is not None or bool(session_id))
         request = {**checked_params(params), "model": model, "image": image}
         name = current_caller().named(request.get("client_id"))
-        work = partial(_infer, request, session_id=session_id, file=file, label=label)
+        work = partial(_infer, app, request, session_id=session_id, file=file, label=label)
 
         def queued(cancelled: Callable[[], bool]) -> Response:
-            with app_instance().service.queue.job(name, cancelled=cancelled):
-                return answer(work, output, as_seg=partial(_as_seg, image=image, user=name))
+            with app.service.queue.job(name, cancelled=cancelled):
+                return answer(work, output, as_seg=partial(_as_seg, app, image=image, user=name))
 
         return await while_wanted(http, queued, limiter=limiter)
 
     return router
 
 
+@automatic_router.post("/", summary="Send an image's pre-annotation", response_class=Response)
+def automatic(app: LabellingApp, user: AnyUser, image: str = "", output: Output | None = None) -> Response:
+    """Answer with the image's pre-annotation, as an automatic model would."""
+    # 3D Slicer sends this after Next Sample when a model declares labels, and reports an error where it fails. Without
+    # a pre-annotation the answer is an empty mask, because Slicer cannot read an answer that has no file.
+    return answer(partial(app.preannotation, image), output)
+
+
 def checked_params(text: str) -> dict[str, Any]:
     """Parse `params`.
 
     Raises:
-        HTTPException: 422, they are no JSON object, or hold what belongs into the address; 413, too many points.
+        InputError: they are no JSON object, or hold what belongs into the address.
+        TooLarge: they hold too many points.
     """
     params = json_object(text or "{}", "params")
     for key in FIXED_KEYS:
         if key in params:
-            raise HTTPException(422, detail=f"'params' must not hold '{key}'; it belongs into the address.")
+            raise InputError(f"'params' must not hold '{key}'; it belongs into the address.")
     label = params.get("label")
     if isinstance(label, str) and (label.startswith(("/", "\\", "~")) or ".." in label.split("/")):
-        raise HTTPException(422, detail="'label' in 'params' is a path. Give a label's name, or send the file.")
-    sent, most = (
-        sum(len(value) for value in params.values() if isinstance(value, list)),
-        server_settings().limits.points,
-    )
+        raise InputError("'label' in 'params' is a path. Give a label's name, or send the file.")
+    sent = sum(len(value) for value in params.values() if isinstance(value, list))
+    most = server_settings().limits.points
     if sent > most:
-        raise HTTPException(
-            413, detail=f"'params' holds {sent} points; at most {most} are taken. Paint a slice instead."
-        )
+        raise TooLarge(f"'params' holds {sent} points; at most {most} are taken. Paint a slice instead.")
     return params
 
 
@@ -123,12 +135,11 @@ def require_id(image: str) -> None:
     """Refuse to open a path that a client names; those of uploads are put in by the server.
 
     Raises:
-        HTTPException: 422.
+        InputError: it is a path.
     """
     require_plain_text(image, "image")
     if "/" in image or "\\" in image:
-        detail = f"The image '{image}' is a path. Give the id of an image of the studies, or upload the file."
-        raise HTTPException(422, detail=detail)
+        raise InputError(f"The image '{image}' is a path. Give the id of an image of the studies, or upload the file.")
 
 
 def answer(
@@ -167,10 +178,46 @@ def answer(
     return Response(message.to_string(), media_type=message.content_type)
 
 
+def require_image_of_studies(image: str, *, sent_along: bool) -> None:
+    """Refuse what is no series of the studies, before anything is computed.
+
+    Raises:
+        InputError: the image is an upload; there are no DICOM images that a segmentation could refer to.
+    """
+    if sent_along or not image:
+        raise InputError(
+            "A DICOM SEG refers to the images it was made from, so only an image of the studies can have one. "
+            "Name one with 'image', or leave out output=dicom_seg."
+        )
+
+
+def seg_answer(result: dict[str, Any], image: str, catalogue: Catalogue, *, user: str = "") -> Response:
+    """Send an infer request's mask as DICOM SEG, one segment for each object that was asked for.
+
+    Args:
+        result: what the app answered; its `file` stays.
+        image: id of the image, or UID of its series.
+        catalogue: knows the series.
+        user: who asked.
+
+    Raises:
+        InputError: the image is not served as DICOM.
+        VolumeError: the series cannot be referred to.
+    """
+    series = catalogue.of_image(image)
+    if series is None:
+        raise InputError(f"The image '{image}' is no DICOM series, so it has no DICOM SEG. Ask for output=image.")
+    objects = result["params"].get("objects") or {}
+    info = {"label_info": [{"name": name, "idx": said["value"]} for name, said in objects.items()], "user": user}
+    data, stream = seg_of_label(Path(result["file"]), series, info), BytesIO()
+    data.save_as(stream, write_like_original=False)
+    headers = {"Content-Disposition": f'attachment; filename="{data.SOPInstanceUID}.dcm"'}
+    return Response(stream.getvalue(), media_type=DICOM, headers=headers)
+
+
 def _infer(
-    request: dict[str, Any], *, session_id: str, file: UploadFile | None, label: UploadFile | None
+    app: AppBehaviour, request: dict[str, Any], *, session_id: str, file: UploadFile | None, label: UploadFile | None
 ) -> dict[str, Any]:
-    app = app_instance()
     with received(file) as image_path, received(label) as label_path:
         if image_path:
             request["image"] = image_path
@@ -179,12 +226,11 @@ def _infer(
         session = app.sessions().get_session(session_id) if session_id and app.sessions() is not None else None
         if session:
             request["image"] = session.image
-        result: dict[str, Any] = app.infer(request)
-    return result
+        return app.infer(request)
 
 
-def _as_seg(result: dict[str, Any], *, image: str, user: str) -> Response:
-    return seg_answer(result, image, app_instance().datastore().catalogue, user=user)
+def _as_seg(app: AppBehaviour, result: dict[str, Any], *, image: str, user: str) -> Response:
+    return seg_answer(result, image, app.dicom_studies().catalogue, user=user)
 
 
 def _remove(file: str | None) -> None:

@@ -1,35 +1,94 @@
-"""What is looked at before MONAI Label's own code sees a request."""
+"""MONAI Label's own routes made safe: run in worker threads, their arguments checked before its code sees them.
 
+Left out: `/reload` and the upload of model files (anybody could call them), and whole-slide images. Ours in place of
+some: logs without scripts from the network, scoring in this process.
+"""
+
+import subprocess
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import HTTPException, UploadFile
-from monailabel.interfaces.utils.app import app_instance
+from fastapi import APIRouter, Body, Query, UploadFile
+from fastapi.responses import PlainTextResponse
+from monailabel.config import settings
+from monailabel.endpoints import activelearning, batch_infer, datastore, info, model, scoring, session, train
 
-from slicecast.server.names import require_file_name, require_plain_text
+from slicecast.errors import InputError, NotFound, TooLarge, UnknownModel
+from slicecast.server.dependencies import Admin, LabellingApp, labelling_app
 from slicecast.server.settings import server_settings
-from slicecast.server.uploads import upload_ending
+from slicecast.server.threads import off_loop
+from slicecast.server.uploads import require_file_name, require_plain_text, upload_ending
 
 CHECKSUMS = ("SHA256", "SHA512", "MD5")
+
+logs_router = APIRouter(prefix="/logs", tags=["Others"], default_response_class=PlainTextResponse)
+
+scoring_router = APIRouter()
+
+
+def datastore_routers() -> list[APIRouter]:
+    """Return the routes of images, labels and upload sessions, without those that are ours."""
+    ours = ("PUT /datastore/label", "GET /datastore/dataset")
+    return [off_loop(datastore.router, check=check_names, skip=ours), off_loop(session.router, check=check_session)]
+
+
+def task_routers() -> list[APIRouter]:
+    """Return the routes of training, scoring, models and active learning."""
+    return [
+        off_loop(train.router, check=check_train),
+        off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
+        off_loop(model.router, check=check_model, skip=("PUT /model/{model}", "DELETE /model/{model}")),
+        off_loop(batch_infer.router, check=check_model),
+        off_loop(info.router, check=check_names),
+        off_loop(activelearning.router, check=check_names),
+    ]
+
+
+@scoring_router.post("/scoring/{method}", tags=["Scoring"])
+def run_scoring(
+    method: str, app: LabellingApp, params: Annotated[dict[str, Any] | None, Body()] = None
+) -> dict[str, Any]:
+    """Run a scoring method in this process, where MONAI Label would start another."""
+    return app.scoring({**(params or {}), "method": method})
+
+
+@logs_router.get("/", summary="See the last lines of the log")
+def logs(user: Admin, lines: Annotated[int, Query(ge=1, le=10_000)] = 300) -> str:
+    """Return the last lines."""
+    file = Path(settings.MONAI_LABEL_APP_DIR) / "logs" / "app.log"
+    if not file.is_file():
+        raise NotFound("There is no log; the server was not started by MONAI Label's command line.")
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        return "".join(deque(stream, lines))
+
+
+@logs_router.get("/gpu", summary="See what nvidia-smi says")
+def gpu(user: Admin) -> str:
+    """Return the output of nvidia-smi."""
+    try:
+        return subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotFound("There is no nvidia-smi on this machine, hence no NVIDIA GPU.") from error
 
 
 def check_train(arguments: dict[str, Any]) -> None:
     """Refuse to start the training of a model that cannot be trained; MONAI Label would start a process that fails.
 
     Raises:
-        HTTPException: 404.
+        NotFound: there is no such trainer.
     """
-    known = app_instance().info()["trainers"]
+    known = labelling_app().info()["trainers"]
     model = arguments.get("model")
     if model is not None and model not in known:
-        raise HTTPException(404, detail=f"There is no trainer '{model}'. Known: {', '.join(known) or 'none'}.")
+        raise NotFound(f"There is no trainer '{model}'. Known: {', '.join(known) or 'none'}.")
 
 
 def check_names(arguments: dict[str, Any]) -> None:
     """Refuse names that no file could have, before they reach a file system or a log.
 
     Raises:
-        HTTPException: 422.
+        InputError: there is one.
     """
     for key, value in arguments.items():
         if isinstance(value, str) and key not in ("params", "info"):
@@ -38,34 +97,35 @@ def check_names(arguments: dict[str, Any]) -> None:
             upload_ending(value)
     checksum = arguments.get("check_sum")
     if checksum and ":" in checksum and checksum.partition(":")[0] not in CHECKSUMS:
-        raise HTTPException(422, detail=f"'check_sum' begins with none of {', '.join(CHECKSUMS)}. Write SHA256:...")
+        raise InputError(f"'check_sum' begins with none of {', '.join(CHECKSUMS)}. Write SHA256:...")
 
 
 def check_model(arguments: dict[str, Any]) -> None:
     """Refuse models that the app does not have.
 
     Raises:
-        HTTPException: 404, or 422 for what is no name at all.
+        UnknownModel: there is none of that name.
+        InputError: no model could be called so.
     """
     check_names(arguments)
-    known, model = app_instance().info()["models"], arguments.get("model")
+    known, model = labelling_app().info()["models"], arguments.get("model")
     if model is not None and model not in known:
-        raise HTTPException(404, detail=f"There is no model '{model}'. Known: {', '.join(known)}.")
+        raise UnknownModel(f"There is no model '{model}'. Known: {', '.join(known)}.")
 
 
 def check_session(arguments: dict[str, Any]) -> None:
     """Refuse uploads of too many files or of odd names, and to send a session's folder as if it were a file.
 
     Raises:
-        HTTPException: 413, 422.
+        TooLarge, InputError: as said.
     """
     check_names(arguments)
     files, most = arguments.get("files") or [], server_settings().limits.files
     if len(files) > most:
-        raise HTTPException(413, detail=f"{len(files)} files were sent; at most {most} are taken. Send an archive.")
+        raise TooLarge(f"{len(files)} files were sent; at most {most} are taken. Send an archive.")
     for file in files:
         require_file_name(file.filename or "")
     if arguments.get("image"):
-        session = app_instance().sessions().get_session(arguments["session_id"], update_ts=False)
+        session = labelling_app().sessions().get_session(arguments["session_id"], update_ts=False)
         if session and Path(session.image).is_dir():
-            raise HTTPException(422, detail="The session holds several files and cannot be sent as one. Leave 'image'.")
+            raise InputError("The session holds several files and cannot be sent as one. Leave 'image'.")

@@ -5,17 +5,20 @@ other client at `/dicom-web`. Where `--studies` is a DICOM server itself, none o
 """
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from io import BytesIO
 from typing import Annotated, Any
+from uuid import uuid4
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.interfaces.utils.app import app_instance
+from monailabel.endpoints.user.auth import RBAC
+from pydicom import dcmwrite
 from pydicom.dataset import Dataset
+from requests_toolbelt.multipart import decoder
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -23,8 +26,8 @@ from slicecast.dicom import frames, query
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.rendered import render
 from slicecast.dicom.series import Series
-from slicecast.errors import InputError, SlicecastError, TooLarge, VolumeError
-from slicecast.server.ohif import multipart
+from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
+from slicecast.server.dependencies import Annotator, LabellingApp
 from slicecast.server.settings import server_settings
 from slicecast.volume.dicom_headers import DAMAGED
 
@@ -32,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 PREFIXES = ("/dicom-web", "/proxy/dicom/qido", "/proxy/dicom/wado", "/proxy/dicom/stow", "/proxy/dicom")
 """The first is for people; OHIF's configuration names the others."""
+
+DICOM = "application/dicom"
+BYTES = "application/octet-stream"
+
 
 DICOM_JSON = "application/dicom+json"
 
@@ -61,8 +68,8 @@ class FolderRoute(APIRoute):
         return answer
 
 
-def _catalogue() -> Catalogue:
-    return app_instance().datastore().catalogue
+def _catalogue(app: LabellingApp) -> Catalogue:
+    return app.dicom_studies().catalogue
 
 
 Files = Annotated[Catalogue, Depends(_catalogue)]
@@ -137,7 +144,7 @@ def series_instances(study: str, series: str, files: Files) -> Response:
 def one_instance(study: str, series: str, instance: str, files: Files) -> Response:
     """Return an instance."""
     data = _instance(files, study, series, instance)
-    return multipart.related([(multipart.encoded(data), multipart.DICOM)], kind=multipart.DICOM)
+    return related([(encoded(data), DICOM)], kind=DICOM)
 
 
 @reading.get(INSTANCE + "/frames/{numbers}", summary="Frames of an instance")
@@ -148,14 +155,14 @@ def instance_frames(study: str, series: str, instance: str, numbers: str, files:
     data = _instance(files, study, series, instance)
     kind = frames.frame_type(data.file_meta.TransferSyntaxUID)
     parts = frames.read_frames(data, [int(number) for number in numbers.split(",")])
-    return multipart.related([(part, kind) for part in parts], kind=kind.partition(";")[0])
+    return related([(part, kind) for part in parts], kind=kind.partition(";")[0])
 
 
 @reading.get(INSTANCE + "/bulkdata/{tag}", summary="A large value of an instance")
 def bulk_data(study: str, series: str, instance: str, tag: str, files: Files) -> Response:
     """Return one value of bytes, named by its tag."""
     value = frames.bulk_value(_instance(files, study, series, instance), tag)
-    return multipart.related([(value, multipart.BYTES)], kind=multipart.BYTES)
+    return related([(value, BYTES)], kind=BYTES)
 
 
 @reading.get(INSTANCE + "/rendered", summary="A picture of an instance")
@@ -170,9 +177,9 @@ def wado_uri(request: Request, files: Files) -> Response:
     """Answer WADO-URI, the older way to ask for one instance."""
     asked = request.query_params
     if asked.get("requestType", "").upper() != "WADO":
-        raise HTTPException(404, detail="Nothing is here but WADO-URI; ask for /studies.")
+        raise NotFound("Nothing is here but WADO-URI; ask for /studies.")
     data = _instance(files, asked.get("studyUID", ""), asked.get("seriesUID", ""), asked.get("objectUID", ""))
-    return Response(multipart.encoded(data), media_type=multipart.DICOM)
+    return Response(encoded(data), media_type=DICOM)
 
 
 storing = APIRouter(route_class=FolderRoute)
@@ -182,7 +189,8 @@ storing = APIRouter(route_class=FolderRoute)
 @storing.post("/studies/{study}", summary="Store segmentations of a study", include_in_schema=False)
 async def store(
     request: Request,
-    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))],
+    user: Annotator,
+    app: LabellingApp,
     study: str = "",
 ) -> Response:
     """Store DICOM SEG objects (STOW-RS); nothing is ever replaced."""
@@ -191,8 +199,8 @@ async def store(
         content += chunk
         if len(content) > limit:
             raise TooLarge(f"At most {limit >> 20} MiB are taken. Send fewer instances at a time.")
-    parts = multipart.parts(bytes(content), request.headers.get("content-type", ""))
-    outcome = await run_in_threadpool(app_instance().datastore().store_instances, parts, study=study)
+    parts = unpacked(bytes(content), request.headers.get("content-type", ""))
+    outcome = await run_in_threadpool(app.dicom_studies().store_instances, parts, study=study)
     status = 200 if not outcome.refused else 202 if outcome.stored else 409
     return _json(outcome.answer(_root(request)).to_json_dict(), status=status)
 
@@ -204,6 +212,47 @@ def dicomweb_router() -> APIRouter:
         for part in (reading, storing):
             whole.include_router(part, prefix=prefix, include_in_schema=prefix == PREFIXES[0])
     return whole
+
+
+def related(contents: Sequence[tuple[bytes, str]], *, kind: str) -> Response:
+    """Pack parts, each with its content type; `kind` is the type of the whole."""
+    boundary = uuid4().hex
+    pieces = []
+    for content, content_type in contents:
+        head = f"--{boundary}\r\nContent-Type: {content_type}\r\nContent-Length: {len(content)}\r\n\r\n"
+        pieces += [head.encode(), content, b"\r\n"]
+    pieces.append(f"--{boundary}--\r\n".encode())
+    return Response(
+        b"".join(pieces), headers={"Content-Type": f'multipart/related; type="{kind}"; boundary={boundary}'}
+    )
+
+
+def unpacked(content: bytes, content_type: str) -> list[bytes]:
+    """Unpack a message of parts.
+
+    Raises:
+        InputError: it is none, or holds no part.
+    """
+    if not content_type.lower().startswith("multipart/"):
+        raise InputError(f"The content is '{content_type[:60]}'; send multipart/related with parts of {DICOM}.")
+    try:
+        found = [part.content for part in decoder.MultipartDecoder(content, content_type).parts]
+    except (
+        decoder.ImproperBodyPartContentException,
+        decoder.NonMultipartContentTypeException,
+        AttributeError,
+    ) as error:
+        raise InputError(f"The message cannot be split into its parts ({error}). Say its boundary.") from error
+    if not found:
+        raise InputError("The message has no part. Send at least one instance.")
+    return found
+
+
+def encoded(data: Dataset) -> bytes:
+    """Write an instance as a DICOM file."""
+    stream = BytesIO()
+    dcmwrite(stream, data, write_like_original=False)
+    return stream.getvalue()
 
 
 def _found(found: list[Dataset], request: Request) -> Response:
@@ -220,14 +269,14 @@ def _headers(all_series: list[Series], request: Request) -> Response:
 
 
 def _instances(all_series: list[Series]) -> Response:
-    contents = (multipart.encoded(series.read(uid)) for series in all_series for uid in series.sop_uids)
-    return multipart.related([(content, multipart.DICOM) for content in contents], kind=multipart.DICOM)
+    contents = (encoded(series.read(uid)) for series in all_series for uid in series.sop_uids)
+    return related([(content, DICOM) for content in contents], kind=DICOM)
 
 
 def _series(files: Catalogue, study: str, series: str) -> Series:
     found = files.find(series)
     if found.summary.StudyInstanceUID != study:
-        raise HTTPException(404, detail=f"The study {study[:64]} has no series {series[:64]}.")
+        raise NotFound(f"The study {study[:64]} has no series {series[:64]}.")
     return found
 
 

@@ -7,21 +7,20 @@ ways, keeps the query, passes only the headers that matter, and answers errors w
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 import anyio
 import google.auth
 import google.auth.transport.requests
 import httpx
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
 
-from slicecast.errors import TooLarge
-from slicecast.inference.status import RETRY_AFTER_S
-from slicecast.server.problems import problems
+from slicecast.errors import InputError, NotFound, QueueFull, TooLarge
+from slicecast.server.dependencies import AnyUser
+from slicecast.server.errors import DicomServerFailed, DicomServerSilent, problems
 from slicecast.server.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
@@ -80,11 +79,7 @@ RESPONSES = problems(
 
 @router.get("/dicom/{path:path}", summary="Ask the DICOM server", responses=RESPONSES, response_class=Response)
 @router.post("/dicom/{path:path}", summary="Store on the DICOM server", responses=RESPONSES, response_class=Response)
-async def proxy(
-    path: str,
-    request: Request,
-    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
-) -> Response:
+async def proxy(path: str, request: Request, user: AnyUser) -> Response:
     """Stream to and from the DICOM server that `--studies` names.
 
     Paths begin with `qido/`, `wado/` or `stow/`, which MONAI Label's prefixes replace, or are taken as they are.
@@ -104,12 +99,13 @@ def target_url(studies: str, path: str, *, query: str) -> httpx.URL:
     """Return the address on the DICOM server.
 
     Raises:
-        HTTPException: 404, the studies are no DICOM server; 422, the path leads out of it.
+        NotFound: the studies are no DICOM server.
+        InputError: the path leads out of it.
     """
     if not studies.startswith(("http://", "https://")):
-        raise HTTPException(404, detail="The studies are a folder; only those of a DICOMweb server can be passed on.")
+        raise NotFound("The studies are a folder; only those of a DICOMweb server can be passed on.")
     if {".", ".."} & set(path.split("/")):
-        raise HTTPException(422, detail=f"The path '{path}' holds '.' or '..'. Write it out.")
+        raise InputError(f"The path '{path}' holds '.' or '..'. Write it out.")
     address = f"{studies.rstrip('/')}/{quote(_prefixed(path), safe=SAFE)}"
     return httpx.URL(address, query=query.encode()) if query else httpx.URL(address)
 
@@ -135,17 +131,16 @@ async def _send(client: httpx.AsyncClient, message: httpx.Request) -> httpx.Resp
     try:
         answer = await client.send(message, stream=True)
     except httpx.PoolTimeout as error:
-        detail = "All connections to the DICOM server are in use. Try again in a few seconds."
-        raise HTTPException(503, detail=detail, headers={"Retry-After": RETRY_AFTER_S}) from error
+        raise QueueFull("All connections to the DICOM server are in use. Try again in a few seconds.") from error
     except httpx.TimeoutException as error:
-        detail = f"The DICOM server {host} did not answer in time. See whether it is busy, or raise {TIMEOUT_SETTING}."
-        raise HTTPException(504, detail=detail) from error
+        remedy = f"See whether it is busy, or raise {TIMEOUT_SETTING}."
+        raise DicomServerSilent(f"The DICOM server {host} did not answer in time. {remedy}") from error
     except httpx.HTTPError as error:
-        detail = f"The DICOM server {host} cannot be reached ({error}). See whether it runs and --studies is right."
-        raise HTTPException(502, detail=detail) from error
+        remedy = "See whether it runs and --studies is right."
+        raise DicomServerFailed(f"The DICOM server {host} cannot be reached ({error}). {remedy}") from error
     if answer.status_code == 401:
         await answer.aclose()
-        raise HTTPException(502, detail=f"The DICOM server {host} refused our credentials. Set {LOGIN_SETTINGS}.")
+        raise DicomServerFailed(f"The DICOM server {host} refused our credentials. Set {LOGIN_SETTINGS}.")
     return answer
 
 

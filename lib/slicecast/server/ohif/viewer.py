@@ -8,13 +8,13 @@ this server's address.
 from pathlib import Path
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
-from monailabel.config import settings
 from monailabel.endpoints import ohif as stock
-from monailabel.endpoints.user.auth import RBAC, User
 
-from slicecast.server.names import require_plain_text
+from slicecast.errors import NotFound
+from slicecast.server.dependencies import AnyUser
+from slicecast.server.uploads import require_plain_text
 
 VIEWER = Path(stock.__file__).resolve().parent / "static" / "ohif"
 ADDRESS_COOKIE = "MONAILABEL_SERVER_URL"
@@ -24,11 +24,7 @@ router = APIRouter(prefix="/ohif", tags=["Others"])
 
 
 @router.get("/{path:path}", include_in_schema=False)
-def viewer(
-    path: str,
-    request: Request,
-    user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008 - FastAPI's way
-) -> FileResponse:
+def viewer(path: str, request: Request, user: AnyUser) -> FileResponse:
     """Send a file of the viewer, or its start page for one of the viewer's own addresses."""
     file = viewer_file(path)
     answer = FileResponse(file)
@@ -41,7 +37,8 @@ def viewer_file(path: str) -> Path:
     """Return the file that an address below `/ohif/` means.
 
     Raises:
-        HTTPException: 404, it means a file that is not there; 422, no file could be called so.
+        NotFound: it means a file that is not there.
+        InputError: no file could be called so.
     """
     require_plain_text(path, "path")
     file = (VIEWER / path).resolve()
@@ -49,5 +46,5 @@ def viewer_file(path: str) -> Path:
         return file
     start = VIEWER / "index.html"
     if Path(path).suffix[1:].isalpha() or not start.is_file():
-        raise HTTPException(404, detail=f"The viewer has no file '{path}'.")
+        raise NotFound(f"The viewer has no file '{path}'.")
     return start

@@ -1,45 +1,6 @@
-"""Which role a request needs. What is not named here needs a login, so a new route is never open by mistake."""
+"""Network addresses and Host headers: what is this machine, and what is a name of this server."""
 
-import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-
-from slicecast.server.security.users import Role
-
-READ = frozenset(("GET", "HEAD", "OPTIONS"))
-ANY: frozenset[str] = frozenset()
-
-PUBLIC = frozenset(("/healthz", "/login", "/logout", "/favicon.ico", "/auth", "/auth/", "/auth/token"))
-"""What must work for those who are not logged in yet; none of it says anything about the studies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Requests that need more than a login; no methods means all."""
-
-    role: Role
-    path: re.Pattern[str]
-    methods: frozenset[str] = ANY
-
-
-RULES = (
-    Rule(Role.admin, re.compile(r"/(logs|model|reload)(/.*)?")),
-    Rule(Role.admin, re.compile(r"/(train|batch)(/.*)?"), frozenset(("POST", "PUT", "DELETE", "PATCH"))),
-    Rule(Role.admin, re.compile(r"/datastore(/.*)?"), frozenset(("DELETE",))),
-    Rule(Role.reviewer, re.compile(r"/scoring/?"), frozenset(("DELETE",))),
-    Rule(Role.reviewer, re.compile(r"/datastore/(dataset|(image|label)/info|updatelabelinfo)/?"), frozenset(("PUT",))),
-    Rule(Role.reviewer, re.compile(r"/datastore/dataset/?")),
-)
-
-
-def needed(method: str, path: str) -> Role | None:
-    """Return the least role that a request needs; None when it needs no login."""
-    if path in PUBLIC:
-        return None
-    for rule in RULES:
-        if (not rule.methods or method in rule.methods) and rule.path.fullmatch(path):
-            return rule.role
-    return Role.annotator
 
 
 def is_address(text: str | None) -> bool:

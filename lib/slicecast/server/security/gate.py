@@ -1,99 +1,80 @@
 """The gate before every route: who asks, from where, and whether they may.
 
 Where nobody logs in, only this machine is answered, and only under its own names. Where there are users or an OpenID
-provider, every request but those of `access.PUBLIC` needs a login: a bearer token, or the cookie of `/login`, which is
-what OHIF can send. A page of another site cannot act for a user: its requests are refused by their Origin.
+provider, every request but those of `PUBLIC` needs a login: a bearer token, or the cookie of `/login`, which is what
+OHIF can send. A page of another site cannot act for a user: its requests are refused by their Origin.
 """
 
-import time
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
 
 import anyio
 from fastapi import Request
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slicecast.errors import SlicecastError
-from slicecast.server.auth import AuthSettings
-from slicecast.server.security.addresses import READ, is_address, is_own_host, is_this_machine, needed
-from slicecast.server.security.logins import Identity, Logins, Throttle
-from slicecast.server.security.oidc import Provider
-from slicecast.server.security.users import Account, Role, Users
+from slicecast.inference.caller import MAX_LENGTH, Caller, calling
+from slicecast.server.errors import problem
+from slicecast.server.security.addresses import is_address, is_own_host, is_this_machine
+from slicecast.server.security.logins import Access, sent_token
+from slicecast.server.security.users import Identity, Role
 
-COOKIE = "slicecast_login"
 IDENTITY = "slicecast.identity"
 """Where a request's scope holds who sent it."""
+
+USER_COOKIE = "slicecast_user"
+"""Set by the page `/campaign/`; OHIF, from the same server, sends it with every request."""
+USER_HEADER = "x-slicecast-user"
 
 OPEN_IT = (
     "This server has no logins and answers only programs of its own machine. To open it, add users with "
     "`slicecast users add NAME --role admin` and start it again with --host, or see docs/security.md."
 )
 
+READ = frozenset(("GET", "HEAD", "OPTIONS"))
+ANY: frozenset[str] = frozenset()
+
+PUBLIC = frozenset(("/healthz", "/login", "/logout", "/favicon.ico", "/auth", "/auth/", "/auth/token"))
+"""What must work for those who are not logged in yet; none of it says anything about the studies."""
+
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """Everything that decides about a request.
+class AccessRule:
+    """Requests that need more than a login; no methods means all."""
 
-    Args:
-        users: those of the users' file.
-        settings: of logins.
-        provider: of OpenID tokens, or None.
-        closed: logins are needed. Decided at start, so that losing the users' file opens nothing.
-        insecure: without logins, answer everybody all the same.
-        origins: other sites whose pages may send requests.
-        logins: those who are in.
-        throttle: those who tried too often.
+    role: Role
+    path: re.Pattern[str]
+    methods: frozenset[str] = ANY
+
+
+RULES = (
+    AccessRule(Role.admin, re.compile(r"/(logs|model|reload)(/.*)?")),
+    AccessRule(Role.admin, re.compile(r"/(train|batch)(/.*)?"), frozenset(("POST", "PUT", "DELETE", "PATCH"))),
+    AccessRule(Role.admin, re.compile(r"/datastore(/.*)?"), frozenset(("DELETE",))),
+    AccessRule(Role.reviewer, re.compile(r"/scoring/?"), frozenset(("DELETE",))),
+    AccessRule(
+        Role.reviewer, re.compile(r"/datastore/(dataset|(image|label)/info|updatelabelinfo)/?"), frozenset(("PUT",))
+    ),
+    AccessRule(Role.reviewer, re.compile(r"/datastore/dataset/?")),
+)
+
+
+def needed(method: str, path: str) -> Role | None:
+    """Return the least role that a request needs; None when it needs no login.
+
+    A path that no rule names needs a login, so a new route is never open by mistake.
     """
-
-    users: Users
-    settings: AuthSettings
-    provider: Provider | None
-    closed: bool
-    insecure: bool = False
-    origins: Collection[str] = ()
-    logins: Logins = field(default_factory=Logins)
-    throttle: Throttle = field(default_factory=lambda: Throttle(5))
-
-    @classmethod
-    def of(cls, users: Users, auth: AuthSettings, *, insecure: bool, origins: Collection[str] = ()) -> "Access":
-        """Set up what the settings say."""
-        provider = Provider(auth) if auth.oidc_issuer else None
-        closed = provider is not None or bool(users.all())
-        return cls(users, auth, provider, closed, insecure, origins, throttle=Throttle(auth.failures))
-
-    def identify(self, token: str) -> Identity | None:
-        """Return whose token it is: a user's own, that of a login, or an OpenID provider's."""
-        account = self.users.find(token)
-        if account is not None:
-            return of_account(account, hours=self.settings.hours)
-        identity = self.logins.find(token)
-        if identity is not None:
-            return self._still(identity)
-        return self.provider.identity(token) if self.provider and token.count(".") == 2 else None
-
-    def log_in(self, name: str, password: str) -> Identity | None:
-        """Return who logs in, or None; a user's password is their token."""
-        account = self.users.check(name, password)
-        if account is not None:
-            return of_account(account, hours=self.settings.hours)
-        token = self.provider.exchange(name, password) if self.provider else None
-        return self.provider.identity(token) if self.provider and token else None
-
-    def _still(self, identity: Identity) -> Identity | None:
-        """Look whether a user is still in the file, and as what."""
-        if not identity.account:
-            return identity
-        account = self.users.all().get(identity.name)
-        return None if account is None else Identity(account.name, Role[account.role], identity.expires, True)
-
-
-def of_account(account: Account, *, hours: int) -> Identity:
-    """Return the identity of a user who has just shown their token."""
-    return Identity(account.name, Role[account.role], time.time() + hours * 3600, True)
+    if path in PUBLIC:
+        return None
+    for rule in RULES:
+        if (not rule.methods or method in rule.methods) and rule.path.fullmatch(path):
+            return rule.role
+    return Role.annotator
 
 
 class Gate:
@@ -121,12 +102,12 @@ class Gate:
             return None
         role = needed(request.method, route_path(request))
         try:
-            token = sent(request)
+            token = sent_token(request)
             identity = await anyio.to_thread.run_sync(self._access.identify, token) if token else None
         except SlicecastError as error:
             return problem(503, str(error))
         request.scope[IDENTITY] = identity
-        if identity is not None:  # read by `callers`
+        if identity is not None:  # read by `caller_of`
             request.state.user = identity.name
             request.state.roles = {role.name for role in Role if role <= identity.role}
         if role is None:
@@ -156,14 +137,6 @@ class Gate:
         return "A page of another site sent this request; it is not carried out." if foreign else None
 
 
-def sent(request: Request) -> str | None:
-    """Return the token that came with a request: a bearer's, else the cookie's."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return request.cookies.get(COOKIE)
-
-
 def route_path(request: Request) -> str:
     """Return the path as MONAI Label's routes have it, without what stands before them."""
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", "").rstrip("/"))
@@ -177,16 +150,11 @@ def ask_to_log_in(request: Request) -> Response:
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{root}/login?next={quote(wanted, safe='')}", status_code=303)
     detail = "Log in first: send 'Authorization: Bearer TOKEN', or open /login in a browser."
-    return JSONResponse({"detail": detail}, status_code=401, headers={"WWW-Authenticate": "Bearer"})
-
-
-def problem(status: int, detail: str) -> Response:
-    """Answer with a sentence."""
-    return JSONResponse({"detail": detail}, status_code=status)
+    return problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def current_user(request: Request) -> User:
-    """Return who is logged in, with MONAI Label's names of their roles; takes the place of MONAI Label's own function.
+    """Return who is logged in, with MONAI Label's names of their roles; replaces MONAI Label's own function.
 
     Where nobody logs in, everybody is MONAI Label's user `admin`, as without Slicecast.
     """
@@ -199,3 +167,30 @@ def current_user(request: Request) -> User:
     role = identity.role if identity else Role.admin
     held = [name for level, some in names.items() if level <= role for name in some]
     return User(username=identity.name if identity else "admin", roles=held)
+
+
+class NoteCaller:
+    """Middleware behind the gate that tells the queue, sessions and the campaign who asks."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with calling(caller_of(HTTPConnection(scope))):
+            await self._app(scope, receive, send)
+
+
+def caller_of(request: HTTPConnection) -> Caller:
+    """Read who asks from a request; a login counts before anything that a client says of itself."""
+    claimed = request.headers.get(USER_HEADER) or unquote(request.cookies.get(USER_COOKIE, ""))
+    roles = getattr(request.state, "roles", None)
+    return Caller(
+        user=getattr(request.state, "user", None),
+        name=claimed.strip()[:MAX_LENGTH] or None,
+        address=request.client.host if request.client else "",
+        roles=None if roles is None else frozenset(roles),
+    )

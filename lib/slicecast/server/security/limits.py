@@ -1,4 +1,4 @@
-"""JSON as other programs can read it again: no NaN, no broken characters, not endlessly deep.
+"""What a client may send: bodies of a limited size, and JSON that other programs can read again.
 
 Python reads more than JSON allows, and what is kept of a request (the infos of images and labels) is later part of
 every answer; one NaN in it and no client could list the studies any more.
@@ -7,17 +7,21 @@ every answer; one NaN in it and no client could list the studies any more.
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from slicecast.errors import InputError
+from slicecast.server.errors import BodyTooLarge, problem
+from slicecast.server.settings import server_settings
+
 BROKEN = re.compile("[\ud800-\udfff]")
-"""Half of a character; no encoding can write it."""
+"""A lone surrogate; no encoding can write it."""
 
 BY_MODEL = ("/slicecast/", "/proxy/", "/dicom-web", "/dicomweb")
-"""Routes that look closely themselves, or that pass on what they get."""
+"""Routes whose models check values, or that pass bodies on."""
 
 
 def parse(text: str | bytes, *, max_depth: int) -> Any:
@@ -35,7 +39,7 @@ def parse(text: str | bytes, *, max_depth: int) -> Any:
 
 
 def require_plain(value: Any, *, max_depth: int) -> None:
-    """Raise ValueError for numbers that are not finite, broken characters, and nesting beyond `max_depth`."""
+    """Raise ValueError for numbers that are not finite, lone surrogates, and nesting beyond `max_depth`."""
     level = [value]
     for _ in range(max_depth):
         inner: list[Any] = []
@@ -56,6 +60,23 @@ def require_plain(value: Any, *, max_depth: int) -> None:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def json_object(text: str, field: str) -> dict[str, Any]:
+    """Parse a form field that must be a JSON object.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        value = parse(text, max_depth=server_settings().limits.json_depth)
+    except ValueError as error:
+        detail = f"The field '{field}' is not valid JSON ({error}). Send an object such as {{}}."
+        raise InputError(detail) from error
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise InputError(f"The field '{field}' holds JSON of type {kind}. Send an object such as {{}}.")
+    return value
 
 
 class StrictJson:
@@ -80,7 +101,7 @@ class StrictJson:
                 parse(body, max_depth=self._max_depth)
         except ValueError as error:
             detail = f"The body is not valid JSON: {error}. Send an object such as {{}}."
-            await JSONResponse({"detail": detail}, status_code=422)(scope, receive, send)
+            await problem(422, detail)(scope, receive, send)
             return
 
         async def again() -> Message:
@@ -101,3 +122,56 @@ async def _read(receive: Receive) -> tuple[list[Message], bytes]:
     while not messages or (messages[-1]["type"] == "http.request" and messages[-1].get("more_body")):
         messages.append(await receive())
     return messages, b"".join(message.get("body", b"") for message in messages)
+
+
+class LimitBody:
+    """Middleware that refuses large bodies with 413, by what they claim and by what comes.
+
+    Args:
+        limits: bytes, by the beginning of the path; the longest that fits counts.
+    """
+
+    def __init__(self, app: ASGIApp, *, limits: Mapping[str, int]) -> None:
+        self._app = app
+        self._limits = sorted(limits.items(), key=lambda item: -len(item[0]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        limit = self._limit(scope)
+        if limit is None:
+            await self._app(scope, receive, send)
+            return
+        claimed = Headers(scope=scope).get("content-length", "")
+        if claimed.isdecimal() and int(claimed) > limit:
+            await problem(413, _too_large(limit))(scope, receive, send)
+            return
+        received, begun = 0, False
+
+        async def counting() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise BodyTooLarge(_too_large(limit))
+            return message
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, counting, noting)
+        except BodyTooLarge:  # where nobody between here and the route has made an answer of it
+            if begun:
+                raise
+            await problem(413, _too_large(limit))(scope, receive, send)
+
+    def _limit(self, scope: Scope) -> int | None:
+        if scope["type"] != "http":
+            return None
+        return next((limit for start, limit in self._limits if scope["path"].startswith(start)), None)
+
+
+def _too_large(limit: int) -> str:
+    return f"The request is larger than {limit >> 20} MiB. Send less at a time."

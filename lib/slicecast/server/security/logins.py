@@ -1,36 +1,36 @@
-"""Who is logged in, and who has tried too often. Held in memory: a restart logs everybody out."""
+"""Logging in: who is logged in, who has tried too often, and the routes.
 
+The routes are MONAI Label's `/auth/` for 3D Slicer and programs, and a page with a cookie for OHIF and the campaign.
+Logins are held in memory: a restart logs everybody out.
+"""
+
+import math
 import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from slicecast.server.security.users import Role, digest
+import anyio
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from slicecast.server.dependencies import AnyUser
+from slicecast.server.errors import NotLoggedIn, TooManyLogins, headers_of, problems, status_of
+from slicecast.server.html import render
+from slicecast.server.security.addresses import is_this_machine
+from slicecast.server.security.oidc import Provider
+from slicecast.server.security.users import Account, Identity, Role, Users, digest
+from slicecast.server.settings import AuthSettings
+
+COOKIE = "slicecast_login"
 WINDOW_S = 300.0
 """Wrong logins are forgotten after this."""
 MAX_LOGINS = 10_000
 MAX_WATCHED = 10_000
 """Names and addresses whose wrong logins are counted at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who sends a request, and as what.
-
-    Args:
-        name: of the user.
-        role: what they may do.
-        expires: time.time() from which on it counts no more.
-        account: they are in the users' file, and must stay in it.
-    """
-
-    name: str
-    role: Role
-    expires: float
-    account: bool = False
 
 
 class Logins:
@@ -101,3 +101,189 @@ class Throttle:
         if times is None or len(times) < self._limit:
             return 0.0
         return max(times[0] + WINDOW_S - now, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Everything that decides about a request.
+
+    Args:
+        users: those of the users' file.
+        settings: of logins.
+        provider: of OpenID tokens, or None.
+        closed: logins are needed. Decided at start, so that losing the users' file opens nothing.
+        insecure: without logins, answer everybody all the same.
+        origins: other sites whose pages may send requests.
+        logins: those who are in.
+        throttle: those who tried too often.
+    """
+
+    users: Users
+    settings: AuthSettings
+    provider: Provider | None
+    closed: bool
+    insecure: bool = False
+    origins: Collection[str] = ()
+    logins: Logins = field(default_factory=Logins)
+    throttle: Throttle = field(default_factory=lambda: Throttle(5))
+
+    @classmethod
+    def of(cls, users: Users, auth: AuthSettings, *, insecure: bool, origins: Collection[str] = ()) -> "Access":
+        """Set up what the settings say."""
+        provider = Provider(auth) if auth.oidc_issuer else None
+        closed = provider is not None or bool(users.all())
+        return cls(users, auth, provider, closed, insecure, origins, throttle=Throttle(auth.failures))
+
+    def identify(self, token: str) -> Identity | None:
+        """Return whose token it is: a user's own, that of a login, or an OpenID provider's."""
+        account = self.users.find(token)
+        if account is not None:
+            return of_account(account, hours=self.settings.hours)
+        identity = self.logins.find(token)
+        if identity is not None:
+            return self._still(identity)
+        return self.provider.identity(token) if self.provider and token.count(".") == 2 else None
+
+    def log_in(self, name: str, password: str) -> Identity | None:
+        """Return who logs in, or None; a user's password is their token."""
+        account = self.users.check(name, password)
+        if account is not None:
+            return of_account(account, hours=self.settings.hours)
+        token = self.provider.exchange(name, password) if self.provider else None
+        return self.provider.identity(token) if self.provider and token else None
+
+    def _still(self, identity: Identity) -> Identity | None:
+        """Look whether a user is still in the file, and as what."""
+        if not identity.account:
+            return identity
+        account = self.users.all().get(identity.name)
+        return None if account is None else Identity(account.name, Role[account.role], identity.expires, True)
+
+
+def of_account(account: Account, *, hours: int) -> Identity:
+    """Return the identity of a user who has just shown their token."""
+    return Identity(account.name, Role[account.role], time.time() + hours * 3600, True)
+
+
+def sent_token(request: Request) -> str | None:
+    """Return the token that came with a request: a bearer's, else the cookie's."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.cookies.get(COOKIE)
+
+
+router = APIRouter(
+    tags=["Auth"],
+    responses=problems(
+        {
+            401: "The name, token or password is wrong, or nobody is logged in",
+            403: "The page that you came from may not do this",
+            422: "The request cannot be used; the detail says why",
+            429: "Too many wrong logins; wait as long as `Retry-After` says",
+        }
+    ),
+)
+
+Word = Annotated[str, Form(max_length=4096)]
+
+
+def the_access(request: Request) -> Access:
+    """Return the application's rules of access."""
+    access: Access = request.app.state.access
+    return access
+
+
+AccessOf = Annotated[Access, Depends(the_access)]
+
+
+@router.get("/auth/", summary="Say whether logins are needed")
+def auth_enabled(access: AccessOf) -> dict[str, Any]:
+    """Answer as MONAI Label does; Slicer asks for a name and password where `enabled` is true."""
+    auth = access.settings
+    return {"enabled": access.closed, "client_id": auth.oidc_client_id, "realm": auth.oidc_issuer}
+
+
+@router.post("/auth/token", summary="Log in and get a bearer token")
+async def auth_token(request: Request, access: AccessOf, username: Word = "", password: Word = "") -> dict[str, Any]:
+    """Return a token for the header `Authorization: Bearer`; it counts until it expires or the server restarts."""
+    if not access.closed:
+        return {"access_token": None, "token_type": None}
+    identity = await _log_in(request, access, username, password)
+    left = max(int(identity.expires - time.time()), 0)
+    return {"access_token": access.logins.open(identity), "token_type": "bearer", "expires_in": left}
+
+
+@router.get("/auth/token/valid", summary="Say who is logged in")
+def valid_token(user: AnyUser) -> dict[str, Any]:
+    """Return the user of the token that came with the request."""
+    return user.model_dump()
+
+
+@router.get("/login", include_in_schema=False, response_class=HTMLResponse)
+def login_page(next: str = "/") -> str:
+    """Ask for a name and token."""
+    return _page(next)
+
+
+@router.post("/login", include_in_schema=False)
+async def login(
+    request: Request, access: AccessOf, username: Word = "", password: Word = "", next: Word = "/"
+) -> Response:
+    """Set the cookie and go where the user wanted to go."""
+    if not access.closed:
+        return RedirectResponse(own_address(next, request), status_code=303)
+    try:
+        identity = await _log_in(request, access, username, password)
+    except (NotLoggedIn, TooManyLogins) as error:
+        return HTMLResponse(_page(next, wrong=str(error)), status_of(error), headers=headers_of(error))
+    answer = RedirectResponse(own_address(next, request), status_code=303)
+    answer.set_cookie(
+        COOKIE,
+        access.logins.open(identity),
+        max_age=max(int(identity.expires - time.time()), 0),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+        path=request.scope.get("root_path") or "/",
+    )
+    return answer
+
+
+@router.post("/logout", include_in_schema=False)
+def logout(request: Request, access: AccessOf) -> Response:
+    """End the login."""
+    access.logins.close(sent_token(request) or "")
+    answer = RedirectResponse(f"{request.scope.get('root_path', '')}/login", status_code=303)
+    answer.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/")
+    return answer
+
+
+def own_address(wanted: str, request: Request) -> str:
+    """Return `wanted` if it is a path of this server, else the start page."""
+    plain = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
+    return wanted if plain else f"{request.scope.get('root_path', '')}/"
+
+
+async def _log_in(request: Request, access: Access, name: str, password: str) -> Identity:
+    """Return who logs in.
+
+    Raises:
+        NotLoggedIn: name and password do not belong together.
+        TooManyLogins: it was tried too often.
+    """
+    client = request.client.host if request.client else ""
+    keys = (f"user {name[:200].lower()}", *(() if is_this_machine(client) else (f"address {client}",)))
+    wait_s = access.throttle.wait_s(*keys)
+    if wait_s > 0:
+        raise TooManyLogins(math.ceil(wait_s))
+    identity = await anyio.to_thread.run_sync(access.log_in, name, password)
+    if identity is None:
+        access.throttle.failed(*keys)
+        raise NotLoggedIn("Name and token do not belong together, or the token has expired.")
+    access.throttle.succeeded(keys[0])
+    return identity
+
+
+def _page(wanted: str, *, wrong: str = "") -> str:
+    return render("login.html", wanted=wanted[:2000], wrong=wrong)

@@ -15,9 +15,8 @@ import jwt
 from jwt import PyJWK
 
 from slicecast.errors import ResourceError
-from slicecast.server.auth import AuthSettings
-from slicecast.server.security.logins import Identity
-from slicecast.server.security.users import Role
+from slicecast.server.security.users import Identity, Role
+from slicecast.server.settings import AuthSettings
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Put what guards the server around its application: logins, roles, limits, other sites, headers."""
+"""Puts the middleware that guards the server around its application: gate, limits, other sites, headers."""
 
 import logging
 from collections.abc import Mapping
@@ -8,20 +8,39 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import get_current_user
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slicecast.config import users_file
-from slicecast.server.auth import AuthSettings
-from slicecast.server.security.body import LimitBody
-from slicecast.server.security.gate import Access, Gate, current_user
-from slicecast.server.security.headers import SecurityHeaders
-from slicecast.server.security.limits import StrictJson
+from slicecast.server.security.gate import Gate, NoteCaller, current_user
+from slicecast.server.security.limits import LimitBody, StrictJson
+from slicecast.server.security.logins import Access
 from slicecast.server.security.users import Users
-from slicecast.server.settings import ServerSettings
+from slicecast.server.settings import AuthSettings, ServerSettings
 
 logger = logging.getLogger(__name__)
 
 UPLOADS = ("/datastore/", "/session/", "/infer/", "/dicom-web", "/dicomweb")
 """Where files come in."""
+
+OURS = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+VIEWER = "object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
+"""OHIF brings scripts, workers and WebAssembly that a stricter policy would stop."""
+DOCS = OURS + "; script-src 'self' 'unsafe-inline'; worker-src 'self' blob:"
+"""Their pages start themselves with a line of script, and Redoc searches in a worker."""
+
+POLICIES = (("/ohif", VIEWER), ("/static", VIEWER), ("/docs", DOCS), ("/redoc", DOCS), ("", OURS))
+"""By the beginning of the path; the first that fits counts."""
+
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 def secure(app: FastAPI, chosen: ServerSettings) -> None:
@@ -32,6 +51,7 @@ def secure(app: FastAPI, chosen: ServerSettings) -> None:
     settings.MONAI_LABEL_AUTH_ENABLE = access.closed  # its own routes then ask for roles too, besides the gate
     app.state.access = access
     app.dependency_overrides[get_current_user] = current_user
+    app.add_middleware(NoteCaller)
     app.add_middleware(StrictJson, max_depth=chosen.limits.json_depth)
     app.add_middleware(LimitBody, limits=body_limits(chosen, prefix=settings.MONAI_LABEL_API_STR))
     app.add_middleware(Gate, access=access)
@@ -73,3 +93,36 @@ def with_stock_provider(auth: AuthSettings) -> AuthSettings:
         oidc_reviewer=settings.MONAI_LABEL_AUTH_ROLE_REVIEWER,
         oidc_admin=settings.MONAI_LABEL_AUTH_ROLE_ADMIN,
     )
+
+
+class SecurityHeaders:
+    """The middleware; what a route sets itself stays.
+
+    Args:
+        other_origins: pages of other sites may read answers (CORS), so these may be loaded from there.
+    """
+
+    def __init__(self, app: ASGIApp, *, other_origins: bool = False) -> None:
+        self._app = app
+        self._other_origins = other_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Add the headers to an answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._add(MutableHeaders(scope=message), path)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+    def _add(self, headers: MutableHeaders, path: str) -> None:
+        for name, value in ALWAYS.items():
+            if not (self._other_origins and name == "Cross-Origin-Resource-Policy"):
+                headers.setdefault(name, value)
+        if headers.get("content-type", "").startswith("text/html"):
+            headers.setdefault("Content-Security-Policy", next(p for start, p in POLICIES if path.startswith(start)))

@@ -81,6 +81,23 @@ class Account:
         return self.expires is not None and datetime.fromisoformat(self.expires) <= now
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who sends a request, and as what.
+
+    Args:
+        name: of the user.
+        role: what they may do.
+        expires: time.time() from which on it counts no more.
+        account: they are in the users' file, and must stay in it.
+    """
+
+    name: str
+    role: Role
+    expires: float
+    account: bool = False
+
+
 class Users:
     """The file of users; read again when it has changed, so that a removed user is out at once.
 

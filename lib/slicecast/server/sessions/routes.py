@@ -16,7 +16,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.inference.session_state import Propagated, Said, SessionState
 from slicecast.prompts import MaskPrompt
-from slicecast.server.problems import problems
+from slicecast.server.errors import problems
 from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf, may_use
 from slicecast.server.sessions.models import (
     Event,
@@ -32,8 +32,8 @@ from slicecast.server.sessions.models import (
 from slicecast.server.sessions.propagation import propagation
 from slicecast.server.sessions.stream import NDJSON, stream_lines
 from slicecast.server.sessions.views import said, session_view
+from slicecast.server.threads import while_wanted
 from slicecast.server.uploads import received
-from slicecast.server.watch import while_wanted
 from slicecast.volume import read_volume, write_mask
 
 router = APIRouter(prefix="/slicecast/sessions", tags=["Sessions"])

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from slicecast.errors import SlicecastError
 from slicecast.inference.status import http_status
 from slicecast.server.sessions.models import ErrorEvent
-from slicecast.server.watch import watch
+from slicecast.server.threads import watch
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""The page at `/`."""
+"""Pages are rendered with every value escaped."""
 
-from slicecast.server.landing import landing_page
+from slicecast.server.html import render
 
 
 def test_names_are_escaped():
@@ -11,6 +11,6 @@ def test_names_are_escaped():
         "strategies": {},
         "version": "1.2.3",
     }
-    page = landing_page(info, url="http://127.0.0.1:8000/")
+    page = render("landing.html", info=info, url="http://127.0.0.1:8000")
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "<code>http://127.0.0.1:8000</code>" in page and "Next image by: none" in page
