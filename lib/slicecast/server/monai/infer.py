@@ -223,7 +223,8 @@ def _infer(
             request["image"] = image_path
         if label_path:
             request["label_file"] = label_path
-        session = app.sessions().get_session(session_id) if session_id and app.sessions() is not None else None
+        sessions = app.sessions()
+        session = sessions.get_session(session_id) if session_id and sessions is not None else None
         if session:
             request["image"] = session.image
         return app.infer(request)

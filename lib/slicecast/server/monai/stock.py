@@ -125,7 +125,8 @@ def check_session(arguments: dict[str, Any]) -> None:
         raise TooLarge(f"{len(files)} files were sent; at most {most} are taken. Send an archive.")
     for file in files:
         require_file_name(file.filename or "")
-    if arguments.get("image"):
-        session = labelling_app().sessions().get_session(arguments["session_id"], update_ts=False)
+    sessions = labelling_app().sessions()
+    if arguments.get("image") and sessions is not None:
+        session = sessions.get_session(arguments["session_id"], update_ts=False)
         if session and Path(session.image).is_dir():
             raise InputError("The session holds several files and cannot be sent as one. Leave 'image'.")
