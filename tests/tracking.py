@@ -11,7 +11,7 @@ from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.frames import Frames, View, paste
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.propagate import Track
+from slicecast.engine.propagation import Track
 from slicecast.engine.tracker import SliceAnswer, Tracker
 from slicecast.prompts import SlicePrompt
 

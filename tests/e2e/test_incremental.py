@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracking import PLAIN, absent, boxed, clicked, clip_of, disk, painted, same_answers, tracker_of, walking_disk
 
+from slicecast.engine.caches import AnswerMemo
 from slicecast.engine.frames import paste
-from slicecast.engine.memo import AnswerMemo
-from slicecast.engine.propagate import segment
+from slicecast.engine.propagation import segment
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2 import Sam2Predictor, load_predictor
 from slicecast.models.sam2_build import build_sam2

@@ -13,10 +13,10 @@ from tracking import PLAIN, boxed, clicked, disk, frames_of, painted, same_answe
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import View
-from slicecast.engine.lanes import Lane, walk
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
-from slicecast.engine.propagate import segment
+from slicecast.engine.propagation import segment
 from slicecast.engine.tracker import Tracker
+from slicecast.engine.tracks import Lane, walk
 from slicecast.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt, WeightsMissing
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec, bundled_spec

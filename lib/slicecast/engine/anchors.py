@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slicecast.engine.caches import Known, prompt_name
+from slicecast.engine.crop_window import to_model_prompt
 from slicecast.engine.frames import View, cut, resample
-from slicecast.engine.lanes import Anchor, Lane, next_answers, walk
-from slicecast.engine.memo import Known, prompt_name
 from slicecast.engine.ports import ModelPrompt, Observation, PromptJob
 from slicecast.engine.tracker import SliceAnswer, Told, Tracker
-from slicecast.engine.zoom import to_model_prompt
+from slicecast.engine.tracks import Anchor, Lane, next_answers, walk
 from slicecast.prompts import SlicePrompt, first_clicked
 
 

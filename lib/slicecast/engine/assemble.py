@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from slicecast.engine.evidence import GreyEvidence
 from slicecast.engine.frames import OUTSIDE_LOGIT, View, paste, resample
-from slicecast.engine.fuse import exact_logits, label_slice
+from slicecast.engine.fusion import exact_logits, label_slice
 from slicecast.engine.postprocess import fill_holes, keep_connected
 from slicecast.engine.tracker import SliceAnswer, Tracker
 from slicecast.prompts import SlicePrompt

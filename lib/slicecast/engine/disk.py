@@ -5,7 +5,7 @@ from pathlib import Path
 
 import diskcache
 
-from slicecast.engine.memo import name_of
+from slicecast.engine.caches import name_of
 from slicecast.engine.ports import Embedding
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from slicecast.engine.caches import AnswerMemo, Known, name_of
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import Frames, View
-from slicecast.engine.memo import AnswerMemo, Known, name_of
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import Embedding, Observation, SlicePredictor
 from slicecast.errors import Cancelled

@@ -13,7 +13,7 @@ from slicecast.active.calibration import Calibration, Signs
 from slicecast.active.slices import SliceChoice, SliceEvidence, best_of, suggest
 from slicecast.engine.assemble import Track
 from slicecast.engine.confidence import probability_of_presence, slice_confidence
-from slicecast.engine.propagate import Segmentation
+from slicecast.engine.propagation import Segmentation
 
 BY_QUALITY = ("worst", "value")
 """Strategies that go by the confidence, and are useless where it does not rank."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from slicecast.active.slices import SliceChoice
 from slicecast.engine.confidence import slice_confidence
 from slicecast.engine.frames import paste
-from slicecast.engine.propagate import Prompts, Segmentation
+from slicecast.engine.propagation import Prompts, Segmentation
 from slicecast.engine.tracker import Told
 from slicecast.inference.advice import Advice
 from slicecast.inference.request import SegmentRequest

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slicecast.active.slices import strategy_named
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.propagate import Prompts
+from slicecast.engine.propagation import Prompts
 from slicecast.errors import PromptError
 from slicecast.prompts import PromptSet, slice_ranges, to_slice_prompts
 from slicecast.volume import Reorientation, SliceAxis

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.config import home_dir
+from slicecast.engine.caches import AnswerMemo
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import whole_view
-from slicecast.engine.memo import AnswerMemo
 from slicecast.engine.ports import SlicePredictor
-from slicecast.engine.propagate import segment
+from slicecast.engine.propagation import segment
 from slicecast.engine.tracker import Progress, Tracker
 from slicecast.errors import OutOfMemory
 from slicecast.inference.advice import advise

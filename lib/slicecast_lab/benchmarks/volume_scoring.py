@@ -23,8 +23,8 @@ from scipy.stats import spearmanr
 
 from slicecast.active.uncertainty import overlap
 from slicecast.config import data_dir
-from slicecast.engine.propagate import segment
-from slicecast.engine.recall import boxed, drawn, recall
+from slicecast.engine.propagation import segment
+from slicecast.engine.support import boxed, drawn, recall
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
 from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer, extent_of

@@ -9,7 +9,7 @@ import diskcache
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.memo import name_of
+from slicecast.engine.caches import name_of
 from slicecast.labelling.scoring.volume_scores import VERSION
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from slicecast.engine.assemble import Track, label_slices, track_logits
 from slicecast.engine.frames import Frames
-from slicecast.engine.propagate import segment
-from slicecast.engine.recall import box_of, boxed
+from slicecast.engine.propagation import segment
+from slicecast.engine.support import box_of, boxed
 from slicecast.engine.tracker import Tracker
 from slicecast.prompts import SlicePrompt
 from slicecast.volume import SliceAxis, SliceStack

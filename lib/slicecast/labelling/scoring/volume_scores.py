@@ -1,7 +1,7 @@
 """What the model makes of a volume that nobody has labelled: what it looks like, and how unsure it is of it.
 
 The automatic prompt comes from a labelled case, the support: three of its slices are the model's memory, and what they
-call up in the other volume is boxed (`slicecast.engine.recall`). Five passes start from those boxes
+call up in the other volume is boxed (`slicecast.engine.support`). Five passes start from those boxes
 (`slicecast.labelling.scoring.views`); their scores are worked out by `slicecast.active.uncertainty`.
 """
 
@@ -23,7 +23,7 @@ from slicecast.engine.confidence import slice_confidence
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import whole_view
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.recall import Extent, Page, learn_pages, recall
+from slicecast.engine.support import Extent, Page, learn_pages, recall
 from slicecast.engine.tracker import Tracker
 from slicecast.inference.predictors import SharedPredictor
 from slicecast.inference.studies import Study

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.anchors import model_prompt
+from slicecast.engine.crop_window import view_around
 from slicecast.engine.evidence import GreyEvidence
 from slicecast.engine.frames import View, centred_view, paste, resample, whole_view
 from slicecast.engine.ports import Bank, Observation, PromptJob, SliceMemory, TrackJob
 from slicecast.engine.tracker import Tracker
-from slicecast.engine.zoom import view_around
 from slicecast.prompts import SlicePrompt
 
 Extent = NDArray[np.float64]

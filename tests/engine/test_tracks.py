@@ -24,9 +24,9 @@ from slicecast.engine.anchors import find_anchors
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.frames import resample
-from slicecast.engine.lanes import FAR_TIME, Anchor, Lane, walk
-from slicecast.engine.propagate import Track, segment
+from slicecast.engine.propagation import Track, segment
 from slicecast.engine.tracker import LOOK_AHEAD
+from slicecast.engine.tracks import FAR_TIME, Anchor, Lane, walk
 from slicecast.errors import Cancelled
 
 CLIP = walking_disk(12)

@@ -6,9 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracking import answer, boxed, clicked, clip_of, disk, frames_of, painted, tracker_of
 
+from slicecast.engine.crop_window import (
+    GROWTH,
+    MIN_SIDE_PX,
+    choose_view,
+    grown,
+    to_model_prompt,
+    touches_border,
+    view_around,
+)
 from slicecast.engine.frames import View, whole_view
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.zoom import GROWTH, MIN_SIDE_PX, choose_view, grown, to_model_prompt, touches_border, view_around
 
 BIG = (200, 240)
 SMALL_DISK = disk(BIG, centre_xy=(150, 60), radius=12)

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracking import PLAIN, absent, boxed, clicked, clip_of, disk, painted, same_answers, tracker_of, walking_disk
 
+from slicecast.engine.caches import AnswerMemo, name_of, prompt_name
 from slicecast.engine.fake import FakePredictor
-from slicecast.engine.memo import AnswerMemo, name_of, prompt_name
 from slicecast.engine.ports import ModelPrompt, Observation
-from slicecast.engine.propagate import segment
+from slicecast.engine.propagation import segment
 
 COUNT = 14
 TRUTH = walking_disk(COUNT, step_px=0.7)

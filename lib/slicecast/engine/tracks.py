@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.appearance import Appearance
+from slicecast.engine.caches import Known
 from slicecast.engine.evidence import GreyEvidence
 from slicecast.engine.frames import View, resample
-from slicecast.engine.fuse import mix
-from slicecast.engine.memo import Known
+from slicecast.engine.fusion import mix
 from slicecast.engine.ports import Bank, Observation, SliceMemory, TrackJob
 from slicecast.engine.tracker import SliceAnswer, Told, Tracker
 

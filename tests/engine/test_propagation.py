@@ -23,7 +23,7 @@ from slicecast.engine.confidence import slice_confidence
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.propagate import segment
+from slicecast.engine.propagation import segment
 from slicecast.errors import Cancelled
 
 TRUTH = walking_disk(10)

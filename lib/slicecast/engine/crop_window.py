@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from slicecast.engine.caches import prompt_name
 from slicecast.engine.frames import Frames, View, centred_view, whole_view
-from slicecast.engine.memo import prompt_name
 from slicecast.engine.ports import ModelPrompt, Observation, PromptJob
 from slicecast.engine.tracker import SliceAnswer, Tracker
 from slicecast.prompts import SlicePrompt, first_clicked

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.assemble import Track, label_slices
+from slicecast.engine.crop_window import choose_view, grown, said_first, touches_border
 from slicecast.engine.frames import View, whole_view
-from slicecast.engine.fuse import fuse_lanes
-from slicecast.engine.lanes import Anchor, Lane, learn_evidence, meet, walk
+from slicecast.engine.fusion import fuse_lanes
 from slicecast.engine.tracker import SliceAnswer, Tracker
-from slicecast.engine.zoom import choose_view, grown, said_first, touches_border
+from slicecast.engine.tracks import Anchor, Lane, learn_evidence, meet, walk
 from slicecast.prompts import SlicePrompt
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]

@@ -7,7 +7,7 @@ from builders import ball, scan
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.recall import MOST_TIMES, box_of, boxed, drawn, learn_pages, recall
+from slicecast.engine.support import MOST_TIMES, box_of, boxed, drawn, learn_pages, recall
 from slicecast.engine.tracker import Tracker
 from slicecast.inference.studies import open_study
 from slicecast.volume import SliceAxis
