@@ -1,8 +1,9 @@
-"""The MONAI Label app: SAM 2 carries one annotated slice through the whole volume.
+"""The MONAI Label app: SAM 2 propagates one annotated slice through the whole volume.
 
     slicecast serve --studies DIR
-    monailabel start_server --app apps/sam2 --studies DIR [--conf labels "spleen,liver"]
+    monailabel start_server --app apps/sam2 --studies DIR --uvicorn_app slicecast.server.app:app
 
+Under MONAI Label's own application it works too, but answers most errors with a bare 500.
 Composition only: everything is in the package `slicecast`. MONAI Label takes the first class of this file that
 derives directly from MONAILabelApp, so there is exactly one.
 """

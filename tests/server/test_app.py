@@ -294,7 +294,8 @@ def test_labels_that_cannot_be_saved(client, query, params, status):
 )
 def test_other_doors(client, studies, method, path, status):
     files = {"file": ("image.nii.gz", b"x")} if method == "PUT" else None
-    assert client.request(method, path, files=files).status_code == status
+    answer = client.request(method, path, files=files)
+    assert answer.status_code == status and answer.json()["detail"]
     assert sorted(entry.name for entry in studies.parent.iterdir()) == ["app", "studies"]
 
 

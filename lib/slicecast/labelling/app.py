@@ -28,7 +28,6 @@ from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
-from slicecast.labelling.door import http_errors
 from slicecast.labelling.scoring.background import BackgroundScorer
 from slicecast.labelling.selection.ranked import SCORES, StudyCases, open_background_scorer
 from slicecast.labelling.selection.scoring import ScoringQueue, record_result
@@ -102,8 +101,9 @@ class AppConfig:
 class AppBehaviour(MONAILabelApp):
     """The base of our apps; set `self.config` before the constructor runs.
 
-    Errors leave as HTTP answers with text. Images are named by id, never by path. Scoring runs in a thread of this
-    process instead of a new process. Nothing is downloaded, and nothing written outside the studies and the app.
+    Methods raise our own errors, which `slicecast.server.errors` turns into answers. Images are named by id, never by
+    path. Scoring runs in a thread of this process instead of a new process. Nothing is downloaded, and nothing written
+    outside the studies and the app.
     """
 
     config: AppConfig
@@ -169,18 +169,17 @@ class AppBehaviour(MONAILabelApp):
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer an infer request; with `save_label` true, keep the mask under `label_tag` too."""
-        with http_errors():
-            store = datastore or self.datastore()
-            task = self._task(request.get("model"))
-            image = find_image(request, store, sessions=self._sessions_folder())
-            file, params = task({**copy.deepcopy(dict(request)), "image": str(image.path)})
-            if task.dimension == 3 and image.id is not None:
-                when_s, confidence = time.time(), params.get("mean_confidence")
-                record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
-                model = self.service.predictor.fingerprint
-                self.campaign_service.remember(image.id, Path(file), request=request, params=params, model=model)
-            params.pop(SIGNS, None)
-            label = self._saved(store, image, file=file, request=request, params=params)
+        store = datastore or self.datastore()
+        task = self._task(request.get("model"))
+        image = find_image(request, store, sessions=self._sessions_folder())
+        file, params = task({**copy.deepcopy(dict(request)), "image": str(image.path)})
+        if task.dimension == 3 and image.id is not None:
+            when_s, confidence = time.time(), params.get("mean_confidence")
+            record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
+            model = self.service.predictor.fingerprint
+            self.campaign_service.remember(image.id, Path(file), request=request, params=params, model=model)
+        params.pop(SIGNS, None)
+        label = self._saved(store, image, file=file, request=request, params=params)
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
 
     def image_path(self, image_id: str) -> Path:
@@ -206,16 +205,14 @@ class AppBehaviour(MONAILabelApp):
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Refuse: this app has no pathology model."""
-        with http_errors():
-            raise UnknownModel("This app has no model for whole-slide images. Use one of the models of /info/.")
+        raise UnknownModel("This app has no model for whole-slide images. Use one of the models of /info/.")
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Choose the next image; the answer's `chosen_by` names the strategy."""
-        with http_errors():
-            name = asked_strategy(request, own=self.config.strategy)
-            _known(name, self._strategies, "strategy")
-            sample = super().next_sample({**request, "strategy": name})
-            return {**sample, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
+        name = asked_strategy(request, own=self.config.strategy)
+        _known(name, self._strategies, "strategy")
+        sample = super().next_sample({**request, "strategy": name})
+        return {**sample, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
 
     def own_strategy(self) -> Strategy:
         """Return the campaign's own strategy, which leases nothing."""
@@ -250,9 +247,8 @@ class AppBehaviour(MONAILabelApp):
 
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a scoring method now."""
-        with http_errors():
-            _known(request.get("method"), self._scoring_methods, "scoring method")
-            return super().scoring(request, datastore)
+        _known(request.get("method"), self._scoring_methods, "scoring method")
+        return super().scoring(request, datastore)
 
     def async_scoring(self, method: str | None, params: Any = None) -> dict[str, Any]:
         """Queue scoring methods in this process; MONAI Label would start a new one for every next sample."""

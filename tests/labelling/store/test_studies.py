@@ -10,11 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 from builders import phantom, stored_as
-from fastapi import HTTPException
 from labelserver import write_studies
 
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import SegNames, write_seg
+from slicecast.errors import InputError
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
 from slicecast.volume import Geometry, read_volume, write_mask, write_volume
 
@@ -86,7 +86,7 @@ def test_files_and_series_are_images(store, opened):
     names = dicom_names(store, uid)
     assert names["SeriesInstanceUID"] == uid and names["Modality"] == "MR"
     assert set(opened().list_images()) == {"first", "flipped", uid}
-    with pytest.raises(HTTPException, match="stays"):
+    with pytest.raises(InputError, match="stays"):
         store.remove_image(uid)
 
 
@@ -170,6 +170,24 @@ def test_a_seg_from_a_viewer_is_a_label_at_once(store):
     data.save_as(other)
     assert [reason for _, reason in store.store_instances([other.getvalue()]).refused] == [0x0111]
     assert len(sent(store)) == 1
+
+
+def seg_of(store, image, levels=70):
+    """Return the bytes of a DICOM SEG of an image's bright voxels, as a viewer would send it."""
+    volume, series = read_volume(store.scan_path(image)), store.catalogue.of_image(image)
+    mask, stream = (volume.array > levels).astype(np.uint8), BytesIO()
+    write_seg(mask, volume.geometry, series, SegNames({"a": 1}, "1", f"1.2.{len(image)}")).save_as(stream)
+    return stream.getvalue()
+
+
+def test_a_seg_that_cannot_be_saved_does_not_take_the_others_with_it(store):
+    uid = series_id(store)
+    parts = [seg_of(store, uid), seg_of(store, dicom_names(store, "flipped")["SeriesInstanceUID"])]
+    del store._datastore.objects[uid]  # the series has just been copied into the folder: shown, but no image yet
+    outcome = store.store_instances(parts)
+    assert [reason for _, reason in outcome.refused] == [0xC000] and len(outcome.stored) == 1
+    assert store.get_labeled_images() == ["flipped"]
+    assert len(list((store._work.parent / "segmentations").glob("*.dcm"))) == 1
 
 
 FULL = """

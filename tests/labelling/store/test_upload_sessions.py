@@ -1,10 +1,13 @@
 """Session ids cannot be paths, and broken sessions do not stop the clean-up."""
 
 import json
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 
+from slicecast.errors import InputError
 from slicecast.labelling.store.upload_sessions import SafeSessions
 
 
@@ -21,6 +24,14 @@ def test_add_find_remove(sessions, tmp_path):
     assert sessions.get_session(name).image == info.image
     sessions.remove_session(name)
     assert sessions.get_session(name) is None
+
+
+def test_an_archive_that_cannot_be_unpacked_leaves_nothing(sessions, tmp_path):
+    received = Path(tempfile.mkdtemp()) / "archive.zip"  # as MONAI Label receives it
+    received.write_bytes(b"no archive")
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        sessions.add_session(str(received), uncompress=True)
+    assert not received.exists() and list((tmp_path / "sessions").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../studies", "", "nothing", None, 7])

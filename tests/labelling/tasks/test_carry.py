@@ -1,5 +1,7 @@
 """Pre-annotations from a submitted label."""
 
+import shutil
+
 import numpy as np
 import pytest
 from builders import phantom, stored_as
@@ -69,6 +71,23 @@ def test_a_label_without_names_means_the_servers_numbers(store, submit, carrier)
     submit("first", info=False)
     carrier.carry("first", ["second"])
     assert store.get_label_info("second", "original")["params"]["label_names"] == {"ball": 2}
+
+
+def test_an_image_that_cannot_be_used_does_not_stop_the_others(studies, store, submit, carrier, monkeypatch):
+    for name in ("damaged", "removed", "third"):
+        shutil.copy(studies / "second.nii.gz", studies / f"{name}.nii.gz")
+    store.refresh()
+    (studies / "damaged.nii.gz").write_bytes(b"no volume")
+    submit("first")
+    segment = carrier._service.segment
+
+    def removed_meanwhile(request):
+        if request.image.name.startswith("removed"):
+            del store._datastore.objects["removed"]
+        return segment(request)
+
+    monkeypatch.setattr(carrier._service, "segment", removed_meanwhile)
+    assert carrier.carry("first", ["damaged", "removed", "second", "third"]) == ["second", "third"]
 
 
 def test_a_label_that_cannot_be_used_harms_nothing(store, submit, carrier, tmp_path):

@@ -6,9 +6,10 @@ from fastapi import HTTPException
 from labelserver import upload_name
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
-from slicecast.errors import QueueFull
+from slicecast.errors import Conflict, PromptError, QueueFull, UnknownImage
 from slicecast.inference.segment import SegmentRequest
 from slicecast.inference.settings import EngineSettings
+from slicecast.inference.status import RETRY_AFTER_S
 from slicecast.inference.studies import Studies
 from slicecast.labelling.tasks.infer import SegmentTask, segment_tasks, stored_k_axis
 from slicecast.volume import read_volume, write_mask
@@ -17,14 +18,41 @@ from slicecast.volume import read_volume, write_mask
 class Questions:
     """Keeps what is asked, and refuses to answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error or QueueFull("busy")
         self.asked: list[SegmentRequest] = []
         self.studies = Studies()
         self.settings = EngineSettings(slice_strategy="extent")
 
     def segment(self, request, **_):
         self.asked.append(request)
-        raise QueueFull("busy")
+        raise self.error
+
+
+def answer_to(error, studies):
+    """Return what a task raises where the service fails with an error."""
+    service = Questions(error)
+    task = segment_tasks(service, labels=("spleen",))["sam2_single"]
+    with pytest.raises(HTTPException) as caught:
+        task({"image": str(studies / "first.nii.gz"), "foreground": [[1, 2, 3]]})
+    return caught.value
+
+
+@pytest.mark.parametrize(("error", "status"), [(PromptError, 422), (UnknownImage, 404), (Conflict, 409)])
+def test_an_error_leaves_with_its_status_and_text(studies, error, status):
+    answer = answer_to(error("what was wrong, the value, the remedy"), studies)
+    assert (answer.status_code, answer.detail) == (status, "what was wrong, the value, the remedy")
+    assert not answer.headers
+
+
+def test_a_busy_server_says_when_to_come_back(studies):
+    answer = answer_to(QueueFull("full"), studies)
+    assert (answer.status_code, answer.headers) == (503, {"Retry-After": RETRY_AFTER_S})
+
+
+def test_a_bug_is_no_answer(studies):
+    with pytest.raises(KeyError):
+        answer_to(KeyError("a bug"), studies)
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
 from slicecast.errors import Conflict, InputError, NotFound, UnknownImage
-from slicecast.labelling.door import http_errors
 from slicecast.labelling.store.label_info import with_true_label_info
 from slicecast.labelling.store.versions import FOLDER, keep_version, place_file, write_atomically
 
@@ -50,11 +49,11 @@ def safe_name(name: str, what: str) -> str:
 
 
 def locked(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a method of the store hold the store's lock, and answer our own errors over HTTP."""
+    """Make a method of the store hold the store's lock."""
 
     @functools.wraps(method)
     def guarded(self: "SafeDatastore", *args: Any, **named: Any) -> Any:
-        with self._guard, http_errors():
+        with self._guard:
             return method(self, *args, **named)
 
     return guarded

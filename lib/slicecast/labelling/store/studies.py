@@ -21,7 +21,6 @@ from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.labels import seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError
-from slicecast.labelling.door import http_errors
 from slicecast.labelling.store.datastore import SafeDatastore, locked
 from slicecast.labelling.store.outbox import Outbox, Parcel
 from slicecast.labelling.store.stow import Outcome, Store
@@ -60,7 +59,7 @@ class StudiesDatastore(SafeDatastore):
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label on its image's own grid; a final one becomes a DICOM SEG beside it, in the background."""
         own = self.image_id(image_id)
-        with tempfile.TemporaryDirectory() as folder, http_errors():
+        with tempfile.TemporaryDirectory() as folder:
             file = self._on_own_grid(image_id, own, Path(label_filename), Path(folder))
             job = None
             if label_tag == DefaultLabelTag.FINAL and own in self._objects() and "dicom_seg" not in (label_info or {}):

@@ -7,11 +7,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
+from slicecast.errors import SlicecastError
 from slicecast.inference.limits import request_limits
-from slicecast.labelling.door import http_errors
 from slicecast.labelling.store.archives import unpack
 from slicecast.labelling.store.images import is_upload_name
 
@@ -27,14 +26,14 @@ class SafeSessions(Sessions):
             return super().add_session(data_file, expiry, False, None)
         try:
             return self._unpacked(Path(data_file), expiry)
-        except HTTPException:  # MONAI Label removes what it received only when all went well
+        except SlicecastError:  # MONAI Label removes what it received only when all went well
             if is_upload_name(Path(data_file).parent):
                 shutil.rmtree(Path(data_file).parent, ignore_errors=True)
             raise
 
     def _unpacked(self, archive: Path, expiry: int) -> tuple[str, SessionInfo]:
         limits = request_limits()
-        with tempfile.TemporaryDirectory() as work, http_errors():
+        with tempfile.TemporaryDirectory() as work:
             folder = Path(work) / "image"
             folder.mkdir()
             most = limits.unpacked_mb << 20

@@ -63,11 +63,18 @@ class Carrier:
         """Give images a pre-annotation from the final label of another; return those that got one.
 
         Raises:
-            SlicecastError: the label or an image cannot be used.
+            SlicecastError: the label cannot be used. An image that cannot be used is left out.
         """
         study, label, values = self._labelled(known_id)
         body, known = find_body(study.volume), landmarks(study.volume, label, values)
-        return [name for name in image_ids if self._is_open(name) and self._make(name, body, known, known_id)]
+        return [name for name in image_ids if self._is_open(name) and self._try(name, body, known, known_id)]
+
+    def _try(self, image_id: str, body: Body, known: Mapping[str, Landmark], known_id: str) -> bool:
+        try:
+            return self._make(image_id, body, known, known_id)
+        except SlicecastError as error:
+            logger.warning("'%s' gets no pre-annotation: %s", image_id, error)
+            return False
 
     def _make(self, image_id: str, body: Body, known: Mapping[str, Landmark], known_id: str) -> bool:
         path = Path(self._store.get_image_uri(image_id))

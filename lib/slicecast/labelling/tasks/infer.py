@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from slicecast.active.slices import STRATEGIES
+from slicecast.errors import SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
-from slicecast.labelling.door import http_errors
+from slicecast.inference.status import http_headers, http_status
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.masks import uploaded_mask, uploaded_masks, with_label_file
 from slicecast.labelling.tasks.request import (
@@ -63,11 +65,16 @@ class SegmentTask(InferTask):
         Raises:
             HTTPException: the request cannot be carried out; the detail says what was wrong and the remedy.
         """
-        with http_errors():
-            parsed = self._parse(request)
-            image = Path(request["image"])
-            result = self._service.segment(self._segment_request(parsed, image))
-            return write_answer(result, parsed, image=image)
+        try:
+            return self._answer(request)
+        except SlicecastError as error:  # MONAI Label answers 500 without a word to every other kind of error
+            raise HTTPException(http_status(error), detail=str(error), headers=http_headers(error)) from error
+
+    def _answer(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        parsed = self._parse(request)
+        image = Path(request["image"])
+        result = self._service.segment(self._segment_request(parsed, image))
+        return write_answer(result, parsed, image=image)
 
     def _parse(self, request: Mapping[str, Any]) -> InferRequest:
         wire = with_label_file(request)
