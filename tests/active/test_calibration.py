@@ -12,7 +12,7 @@ from slicecast.active.calibration import (
     UNCALIBRATED,
     Fit,
     Pair,
-    Signs,
+    SliceFeatures,
     calibrate,
     left_out,
     rank_correlation,
@@ -24,8 +24,9 @@ unit = st.floats(0, 1)
 values = st.lists(st.tuples(unit, unit), min_size=2, max_size=60).map(lambda pairs: np.array(pairs).T)
 
 
-def signs(**given):
-    plain = Signs(raw=0.8, seen=True, predicted_iou=0.8, presence=0.9, agreement=1.0, distance=1.0, area_ratio=0.9)
+def features(**given):
+    values = {"predicted_iou": 0.8, "presence": 0.9, "agreement": 1.0, "distance": 1.0, "area_ratio": 0.9}
+    plain = SliceFeatures(raw=0.8, seen=True, **values)
     return replace(plain, **given)
 
 
@@ -36,7 +37,7 @@ def pairs_of(slices, volumes=6, *, rng=None, tells=True):
     for n in range(slices):
         distance = float(rng.integers(1, 12))
         iou = float(np.clip(1 - distance / 12 + rng.normal(0, 0.05), 0, 1)) if tells else float(rng.random())
-        found.append(Pair(f"case-{n % volumes}", signs(distance=distance, raw=min(1.0, distance / 12)), iou))
+        found.append(Pair(f"case-{n % volumes}", features(distance=distance, raw=min(1.0, distance / 12)), iou))
     return found
 
 
@@ -45,7 +46,7 @@ def test_a_fit_ranks_volumes_it_has_not_seen_and_its_values_are_true():
     assert (found.method, found.slices, found.volumes, found.holds) == ("isotonic", 400, 6, True)
     assert found.before.spearman < -0.8 and found.after.spearman > 0.8
     assert found.after.ece < 0.05 < found.before.ece and found.after.aurc < found.before.aurc
-    near, far = found.qualities([signs(distance=1.0), signs(distance=11.0)])
+    near, far = found.qualities([features(distance=1.0), features(distance=11.0)])
     assert near > 0.85 and far < 0.2
 
 
@@ -65,10 +66,10 @@ def test_how_much_is_fitted_depends_on_how_much_there_is(slices, volumes, method
 
 
 def test_a_constant_confidence_fails_the_gate():
-    same = [replace(pair, signs=signs()) for pair in pairs_of(300)]
+    same = [replace(pair, features=features()) for pair in pairs_of(300)]
     found = calibrate(same)
     assert found.after.spearman < 0.3 and not found.holds and found.failed
-    assert found.qualities([signs(raw=0.77)]).tolist() == [0.77]
+    assert found.qualities([features(raw=0.77)]).tolist() == [0.77]
 
 
 def test_what_tells_nothing_fails_the_gate():
@@ -78,7 +79,7 @@ def test_what_tells_nothing_fails_the_gate():
 
 def test_too_few_labels_neither_hold_nor_fail():
     found = calibrate([])
-    assert not found.holds and not found.failed and found.qualities([signs(raw=0.4)]).tolist() == [0.4]
+    assert not found.holds and not found.failed and found.qualities([features(raw=0.4)]).tolist() == [0.4]
     assert UNCALIBRATED.qualities([]).tolist() == []
 
 
@@ -93,10 +94,10 @@ def test_each_volume_is_judged_by_the_others_only():
 @given(st.lists(st.tuples(unit, unit), min_size=5, max_size=40), st.lists(unit, min_size=2, max_size=20))
 def test_the_curve_rises(known, asked):
     """More predicted IoU never lowers the quality where IoU rose with it, whatever the noise."""
-    rows = [signs(predicted_iou=said) for said, _ in known]
+    rows = [features(predicted_iou=said) for said, _ in known]
     fit = Fit.of(rows, np.array([so for _, so in known]), curve=True)
     flat = Fit(fit.ridge, None)
-    asked_rows = [signs(predicted_iou=value) for value in asked]
+    asked_rows = [features(predicted_iou=value) for value in asked]
     order = np.argsort(flat.qualities(asked_rows), kind="stable")
     assert (np.diff(fit.qualities(asked_rows)[order]) >= -1e-12).all()
     assert ((fit.qualities(asked_rows) >= 0) & (fit.qualities(asked_rows) <= 1)).all()
@@ -142,8 +143,8 @@ def test_nothing_varies_so_nothing_is_ranked():
     assert rank_correlation(np.full(5, 0.5), np.arange(5.0)) == 0.0
 
 
-@given(st.builds(Signs, unit, st.booleans(), unit, unit, unit, st.floats(0, 500), unit))
+@given(st.builds(SliceFeatures, unit, st.booleans(), unit, unit, unit, st.floats(0, 500), unit))
 def test_signs_survive_being_written(given_signs):
-    again = Signs.from_row(given_signs.to_row())
+    again = SliceFeatures.from_row(given_signs.to_row())
     assert again.seen == given_signs.seen and again.to_row() == given_signs.to_row()
     assert again.raw == pytest.approx(given_signs.raw, abs=1e-4)

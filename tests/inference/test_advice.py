@@ -7,7 +7,7 @@ from tracking import absent, answer, painted
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.engine.assemble import Track
 from slicecast.engine.frames import View
-from slicecast.inference.advice import advise, areas_of, evidence_of, judge, signs_of
+from slicecast.inference.advice import advise, areas_of, evidence_of, judge, slice_features
 
 HALF = np.zeros((8, 8), bool)
 HALF[:4] = True
@@ -22,8 +22,8 @@ class Fitted:
         self.holds, self.failed, self.slices = holds, not holds, 300
         self.after = SimpleNamespace(spearman=0.12)
 
-    def qualities(self, signs):
-        return np.array([0.25 for _ in signs])
+    def qualities(self, features):
+        return np.array([0.25 for _ in features])
 
 
 def track(prompts=(), met=()):
@@ -43,16 +43,16 @@ def result(*tracks):
 
 
 def test_signs_say_how_far_the_next_prompt_is_and_how_alike_the_neighbours_areas_are():
-    signs = dict(signs_of(track(), AREAS))
-    assert [signs[n].distance for n in (1, 2, 3, 4, 5)] == [1, 0, 1, 2, 3]
-    assert [signs[n].area_ratio for n in (1, 2, 3, 4, 5)] == pytest.approx([0, 0.5, 0.25, 0, 0])
-    assert signs[3].agreement == 0.7 and not signs[5].seen and signs[5].presence < 0.05
+    features = dict(slice_features(track(), AREAS))
+    assert [features[n].distance for n in (1, 2, 3, 4, 5)] == [1, 0, 1, 2, 3]
+    assert [features[n].area_ratio for n in (1, 2, 3, 4, 5)] == pytest.approx([0, 0.5, 0.25, 0, 0])
+    assert features[3].agreement == 0.7 and not features[5].seen and features[5].presence < 0.05
 
 
 def test_prompted_slices_teach_nothing_and_keep_the_engines_own_confidence():
     judged = judge(track(), AREAS, Fitted())
-    assert judged[2].signs is None and judged[2].quality > 0.8
-    assert {judged[n].quality for n in (1, 3, 4, 5)} == {0.25} and judged[1].signs is not None
+    assert judged[2].features is None and judged[2].quality > 0.8
+    assert {judged[n].quality for n in (1, 3, 4, 5)} == {0.25} and judged[1].features is not None
 
 
 def test_where_the_object_is_not_seen_the_raw_confidence_makes_no_candidate():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from builders import KINDS, ORIENTATIONS, Phantom, ball, dice, grid, phantom, scan, stored_as
 
-from slicecast.active.calibration import Pair, Signs, calibrate
+from slicecast.active.calibration import Pair, SliceFeatures, calibrate
 from slicecast.active.slices import STRATEGIES
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
@@ -58,7 +58,7 @@ def ball_file(store):
 
 def learnt(model):
     """A calibration from slices that are the better, the nearer they are to a prompt."""
-    plain = Signs(0.5, True, 0.8, 0.9, 1.0, 1.0, 0.8)
+    plain = SliceFeatures(0.5, True, 0.8, 0.9, 1.0, 1.0, 0.8)
     pairs = [Pair(f"v{n % 5}", replace(plain, distance=1.0 + n % 9), 0.95 - 0.1 * (n % 9)) for n in range(90)]
     return calibrate(pairs, model=model)
 
@@ -70,7 +70,7 @@ def test_what_was_learnt_from_this_models_answers_sets_the_confidence(service, b
     service.calibration = learnt(service.predictor.fingerprint)
     result = service.segment(SegmentRequest(ball_file, clicked()))
     assert result.calibrated and not raw.calibrated and (result.mask == raw.mask).all()
-    far = {c.slice: c.value for c in result.confidence if c.signs is not None and c.signs.seen}
+    far = {c.slice: c.value for c in result.confidence if c.features is not None and c.features.seen}
     assert far[CENTRE[2] + 1] > far[CENTRE[2] + 3] > far[max(far)]
 
 

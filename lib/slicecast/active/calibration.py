@@ -37,7 +37,7 @@ Method = Literal["raw", "ridge", "isotonic"]
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class SliceFeatures:
     """What is known of an answered slice without its truth.
 
     Args:
@@ -63,18 +63,18 @@ class Signs:
         return [round(float(value), 4) for value in astuple(self)]
 
     @staticmethod
-    def from_row(row: Sequence[float]) -> "Signs":
+    def from_row(row: Sequence[float]) -> "SliceFeatures":
         """Read what `to_row` wrote."""
         raw, seen, *others = map(float, row)
-        return Signs(raw, bool(seen), *others)
+        return SliceFeatures(raw, bool(seen), *others)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A slice's signs and the IoU that it turned out to have, in a volume of that name."""
+    """A slice's features and the IoU that it turned out to have, in a volume of that name."""
 
     volume: str
-    signs: Signs
+    features: SliceFeatures
     iou: float
 
 
@@ -130,11 +130,11 @@ class Calibration:
         """Whether there was enough to learn from, and it still does not rank: confidence then chooses nothing."""
         return self.after is not None and not self.holds
 
-    def qualities(self, signs: Sequence[Signs]) -> Floats:
+    def qualities(self, features: Sequence[SliceFeatures]) -> Floats:
         """Return the expected IoU of slices, (N,) in [0, 1]; the engine's own where the gate does not hold."""
-        if not self.holds or self.fit is None or not signs:
-            return np.array([entry.raw for entry in signs], dtype=np.float64)
-        return self.fit.qualities(signs)
+        if not self.holds or self.fit is None or not features:
+            return np.array([entry.raw for entry in features], dtype=np.float64)
+        return self.fit.qualities(features)
 
 
 UNCALIBRATED = Calibration()
@@ -148,19 +148,19 @@ class Fit:
     curve: IsotonicRegression | None
 
     @staticmethod
-    def of(signs: Sequence[Signs], iou: Floats, *, curve: bool) -> "Fit":
+    def of(features: Sequence[SliceFeatures], iou: Floats, *, curve: bool) -> "Fit":
         """Fit to slices of known IoU."""
         kept = np.clip(iou, EDGE, 1 - EDGE)
-        ridge = make_pipeline(StandardScaler(), Ridge(1.0)).fit(_design(signs), np.log(kept / (1 - kept)))
+        ridge = make_pipeline(StandardScaler(), Ridge(1.0)).fit(_design(features), np.log(kept / (1 - kept)))
         fitted = Fit(ridge, None)
         if not curve:
             return fitted
         rising = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-        return Fit(ridge, rising.fit(fitted.qualities(signs), iou))
+        return Fit(ridge, rising.fit(fitted.qualities(features), iou))
 
-    def qualities(self, signs: Sequence[Signs]) -> Floats:
+    def qualities(self, features: Sequence[SliceFeatures]) -> Floats:
         """Return the expected IoU of slices, (N,) in [0, 1]."""
-        logits = self.ridge.predict(_design(signs))
+        logits = self.ridge.predict(_design(features))
         flat = 1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30)))
         return np.asarray(flat if self.curve is None else self.curve.predict(flat), dtype=np.float64)
 
@@ -175,15 +175,15 @@ def calibrate(pairs: Sequence[Pair], *, model: str = "") -> Calibration:
     volumes, slices = len({pair.volume for pair in pairs}), len(pairs)
     if slices < MIN_RIDGE or volumes < MIN_VOLUMES:
         return Calibration("raw", slices, volumes, model=model)
-    signs, iou = [pair.signs for pair in pairs], np.array([pair.iou for pair in pairs])
+    features, iou = [pair.features for pair in pairs], np.array([pair.iou for pair in pairs])
     curve = slices >= MIN_ISOTONIC
     return Calibration(
         "isotonic" if curve else "ridge",
         slices,
         volumes,
-        reliability(np.array([entry.raw for entry in signs]), iou),
+        reliability(np.array([entry.raw for entry in features]), iou),
         reliability(left_out(pairs, curve=curve), iou),
-        Fit.of(signs, iou, curve=curve),
+        Fit.of(features, iou, curve=curve),
         model,
     )
 
@@ -195,8 +195,8 @@ def left_out(pairs: Sequence[Pair], *, curve: bool) -> Floats:
     for name in sorted(set(names.tolist())):
         own = np.flatnonzero(names == name)
         others = np.flatnonzero(names != name)
-        fit = Fit.of([pairs[n].signs for n in others], iou[others], curve=curve)
-        said[own] = fit.qualities([pairs[n].signs for n in own])
+        fit = Fit.of([pairs[n].features for n in others], iou[others], curve=curve)
+        said[own] = fit.qualities([pairs[n].features for n in own])
     return said
 
 
@@ -233,8 +233,8 @@ def _bins(said: Floats, so: Floats) -> Iterator[tuple[float, float, int]]:
         yield float(said[part].mean()), float(so[part].mean()), len(part)
 
 
-def _design(signs: Sequence[Signs]) -> NDArray[Any]:
+def _design(features: Sequence[SliceFeatures]) -> NDArray[Any]:
     """Return the regression's columns: other weights where the object is seen than where it is said to be absent."""
-    rows = np.array([[s.predicted_iou, s.presence, s.agreement, s.distance, s.area_ratio] for s in signs])
-    seen = np.array([[float(s.seen)] for s in signs])
+    rows = np.array([[s.predicted_iou, s.presence, s.agreement, s.distance, s.area_ratio] for s in features])
+    seen = np.array([[float(s.seen)] for s in features])
     return np.hstack([rows * seen, rows * (1 - seen), seen])

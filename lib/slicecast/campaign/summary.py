@@ -6,7 +6,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Any
 
-from slicecast.active.calibration import GATE, Calibration, Pair, Reliability, Signs, calibrate
+from slicecast.active.calibration import GATE, Calibration, Pair, Reliability, SliceFeatures, calibrate
 from slicecast.campaign.state import Case, State, Status, Task
 
 MIN_POINTS = 3
@@ -106,7 +106,8 @@ def slice_pairs(state: State) -> tuple[list[Pair], str]:
     )
     model = str(found[-1][2].get("model_hash") or "") if found else ""
     of_model = [(name, c["signs"]) for _, name, c in found if str(c.get("model_hash") or "") == model]
-    return [Pair(name, Signs.from_row(row[:-1]), float(row[-1])) for name, rows in of_model for row in rows], model
+    pairs = [Pair(name, SliceFeatures.from_row(row[:-1]), float(row[-1])) for name, rows in of_model for row in rows]
+    return pairs, model
 
 
 def calibration_words(found: Calibration) -> str:

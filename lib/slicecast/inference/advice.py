@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.calibration import Calibration, Signs
+from slicecast.active.calibration import Calibration, SliceFeatures
 from slicecast.active.slices import SliceChoice, SliceEvidence, best_of, suggest
 from slicecast.engine.assemble import Track
 from slicecast.engine.confidence import probability_of_presence, slice_confidence
@@ -26,7 +26,7 @@ class Judged:
     """A slice's quality, calibrated or not, and what it was judged by; a prompted slice teaches nothing."""
 
     quality: float
-    signs: Signs | None
+    features: SliceFeatures | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +67,22 @@ def advise(found: Segmentation, *, count: int, strategy: str, calibration: Calib
 
 def judge(track: Track, areas: NDArray[np.float64], calibration: Calibration) -> dict[int, Judged]:
     """Return the quality of every answered slice of one object."""
-    signs = dict(signs_of(track, areas))
-    free = [number for number, answer in track.answers.items() if not answer.prompted and number in signs]
-    known = dict(zip(free, calibration.qualities([signs[n] for n in free]).tolist(), strict=True))
+    features = dict(slice_features(track, areas))
+    free = [number for number, answer in track.answers.items() if not answer.prompted and number in features]
+    known = dict(zip(free, calibration.qualities([features[n] for n in free]).tolist(), strict=True))
     return {
-        number: Judged(known[number], signs[number]) if number in known else Judged(slice_confidence(answer), None)
+        number: Judged(known[number], features[number]) if number in known else Judged(slice_confidence(answer), None)
         for number, answer in track.answers.items()
     }
 
 
-def signs_of(track: Track, areas: NDArray[np.float64]) -> Iterator[tuple[int, Signs]]:
-    """Yield (slice, signs) of every answered slice of one object."""
+def slice_features(track: Track, areas: NDArray[np.float64]) -> Iterator[tuple[int, SliceFeatures]]:
+    """Yield (slice, features) of every answered slice of one object."""
     said = np.array([prompt.slice for prompt in track.prompts])
     for number, answer in track.answers.items():
         yield (
             number,
-            Signs(
+            SliceFeatures(
                 raw=slice_confidence(answer),
                 seen=answer.present,
                 predicted_iou=float(np.clip(answer.predicted_iou, 0, 1)),

@@ -64,7 +64,7 @@ def to_result(
         return study.reorientation.to_source_slice(axis, number)
 
     name = axis.name.lower()
-    slices = (SliceConfidence(stored(n), j.quality, j.signs) for n, j in advice.slices.items())
+    slices = (SliceConfidence(stored(n), j.quality, j.features) for n, j in advice.slices.items())
     return SegmentResult(
         mask=mask,
         geometry=study.reorientation.source,

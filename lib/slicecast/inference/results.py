@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.calibration import Signs
+from slicecast.active.calibration import SliceFeatures
 from slicecast.active.slices import Question
 from slicecast.volume import Geometry, Window
 
@@ -18,12 +18,12 @@ class SliceConfidence:
 
     Args:
         value: expected IoU where the result is calibrated; else an order and no more.
-        signs: what it was judged by; None where the slice was prompted.
+        features: what it was judged by; None where the slice was prompted.
     """
 
     slice: int
     value: float
-    signs: Signs | None = None
+    features: SliceFeatures | None = None
 
 
 @dataclass(frozen=True, slots=True)

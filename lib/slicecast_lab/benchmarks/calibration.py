@@ -68,16 +68,16 @@ def pairs_of(case: Case, service: Kept, prompt: str) -> list[Pair]:
     found, truth = case.slices(result.mask == 1), case.slices(case.truth)
     pairs = []
     for entry in result.confidence:
-        if entry.signs is not None:
+        if entry.features is not None:
             number = case.stored_slice(entry.slice)
             shared = dice(found.slice(number), truth.slice(number))
-            pairs.append(Pair(case.files.id, entry.signs, shared / (2 - shared)))
+            pairs.append(Pair(case.files.id, entry.features, shared / (2 - shared)))
     return pairs
 
 
 def left_out_isotonic(pairs: Sequence[Pair]) -> Floats:
     """Return qualities by a rising curve of the raw confidence alone, each case by the others."""
-    raw, iou = np.array([p.signs.raw for p in pairs]), np.array([p.iou for p in pairs])
+    raw, iou = np.array([p.features.raw for p in pairs]), np.array([p.iou for p in pairs])
     names, said = np.array([p.volume for p in pairs]), np.zeros(len(pairs))
     for name in sorted(set(names.tolist())):
         own = names == name
@@ -87,7 +87,7 @@ def left_out_isotonic(pairs: Sequence[Pair]) -> Floats:
 
 
 WAYS: dict[str, Callable[[Sequence[Pair]], Floats]] = {
-    "raw": lambda pairs: np.array([p.signs.raw for p in pairs]),
+    "raw": lambda pairs: np.array([p.features.raw for p in pairs]),
     "isotonic of raw": left_out_isotonic,
     "ridge of five signs": lambda pairs: left_out(pairs, curve=False),
     "ridge, then isotonic": lambda pairs: left_out(pairs, curve=True),
@@ -121,8 +121,8 @@ def gather(cases: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for prompt in PROMPTS:
         pairs = [pair for file in files for pair in pairs_of(read_case(file), service, prompt)]
-        seen = np.array([p.signs.seen for p in pairs])
-        only = [p for p in pairs if p.signs.seen]
+        seen = np.array([p.features.seen for p in pairs])
+        only = [p for p in pairs if p.features.seen]
         found[prompt] = {
             "slices": len(pairs),
             "seen": int(seen.sum()),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.calibration import Signs
+from slicecast.active.calibration import SliceFeatures
 from slicecast.inference.results import NextSlice
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import Absent, MaskPrompt, ObjectPrompts, Point, PromptSet
@@ -80,12 +80,12 @@ class Answer:
     Args:
         mask: bool [k, j, i], as stored.
         next_slice: what it suggests.
-        signs: what each slice that was not prompted is judged by, by canonical number.
+        features: what each slice that was not prompted is judged by, by canonical number.
     """
 
     mask: Mask
     next_slice: NextSlice | None
-    signs: Mapping[int, Signs]
+    features: Mapping[int, SliceFeatures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class Bench:
         """Send all that was said; one whole request, as a client would."""
         prompts = PromptSet((said.prompts(self.case),))
         result = self.service.segment(SegmentRequest(self.case.files.image, prompts, slice_strategy=strategy))
-        signs = {self.case.stored_slice(c.slice): c.signs for c in result.confidence if c.signs is not None}
-        return Answer(result.mask == 1, result.next_slice, signs)
+        features = {self.case.stored_slice(c.slice): c.features for c in result.confidence if c.features is not None}
+        return Answer(result.mask == 1, result.next_slice, features)
 
     def dice(self, answer: Answer) -> float:
         """Return the Dice of an answer over the volume."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from slicecast.active.calibration import Calibration, Pair, Signs, calibrate
+from slicecast.active.calibration import Calibration, Pair, SliceFeatures, calibrate
 from slicecast.inference.segment import SegmentService
 from slicecast_lab.evaluation.cases import CaseFiles, read_case
 from slicecast_lab.simulation.annotator import Bench
@@ -37,14 +37,14 @@ class PairTask:
         return "pairs", content_of(self.files), self.robot, self.strokes, TEACHER_CORRECTIONS
 
     def run(self, service: SegmentService) -> list[Any]:
-        """Return (signs, IoU) of every slice that was not prompted, of every answer."""
+        """Return (features, IoU) of every slice that was not prompted, of every answer."""
         case = read_case(self.files)
         bench = Bench(case, service, self.robot, self.strokes)
         found = turns(bench, "strided", TEACHER_CORRECTIONS)
         return [
-            [signs.to_row(), round(bench.iou(turn.answer, number), 4)]
+            [features.to_row(), round(bench.iou(turn.answer, number), 4)]
             for turn in found
-            for number, signs in turn.answer.signs.items()
+            for number, features in turn.answer.features.items()
         ]
 
 
@@ -62,7 +62,7 @@ class Taught:
     @staticmethod
     def of(results: Iterable[tuple[str, Sequence[Any]]]) -> "Taught":
         """Collect what `PairTask.run` returned, by volume."""
-        pairs = tuple(Pair(name, Signs.from_row(row), iou) for name, rows in results for row, iou in rows)
+        pairs = tuple(Pair(name, SliceFeatures.from_row(row), iou) for name, rows in results for row, iou in rows)
         return Taught(pairs, hashlib.sha256(repr(pairs).encode()).hexdigest()[:16])
 
     def calibration(self) -> Calibration:

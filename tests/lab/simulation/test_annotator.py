@@ -16,7 +16,7 @@ def test_a_painted_slice_is_right_in_the_answer(bench):
     answer = bench.ask(said)
     assert bench.iou(answer, number) == 1.0 and said.slices == {number}
     assert done == Actions(looks=1, masks=1)
-    assert number not in answer.signs and answer.signs
+    assert number not in answer.features and answer.features
 
 
 def test_a_slice_without_the_object_is_marked_and_costs_a_click(bench):
@@ -53,7 +53,7 @@ def test_a_good_slice_is_accepted_as_it_is(bench):
     number = pick_slice(bench.case, "largest")
     said, _ = bench.correct(Said(), number, None)
     answer = bench.ask(said)
-    good = next(n for n in answer.signs if bench.case.areas[n] and bench.iou(answer, n) > GOOD_SLICE)
+    good = next(n for n in answer.features if bench.case.areas[n] and bench.iou(answer, n) > GOOD_SLICE)
     after, done = clicking.correct(said, good, answer)
     assert (after.painted[good] == bench.case.slices(answer.mask).slice(good)).all()
     assert done == Actions(looks=1, clicks=1)

@@ -58,15 +58,15 @@ def test_another_grid_is_refused(tmp_path):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_signs_meet_the_truth_of_the_slice_they_were_seen_on(tmp_path, flip):
-    """Slices are counted as stored in the mask to which the signs belong."""
+    """Slices are counted as stored in the mask to which the features belong."""
     truth = ball(centre_ijk=(12, 10, 5))
     found = truth.copy()
     found[8] = False  # one slice missed
     mask = stored_as(Volume(found.astype(np.uint8), grid()), (0, 1, 2), (False, False, flip))
     first, second = write_volume(tmp_path / "a.nrrd", mask), label(tmp_path, "b.nrrd", truth)
     missed = 15 - 8 if flip else 8
-    signs = {str(n): [0.1 if n == missed else 0.9] for n in range(16) if n != 3}
-    rows = slice_truths(first, second, signs=signs, axis="axial")
+    features = {str(n): [0.1 if n == missed else 0.9] for n in range(16) if n != 3}
+    rows = slice_truths(first, second, features=features, axis="axial")
     assert len(rows) == 15 and [0.1, 0.0] in rows
     assert {so for said, so in rows if said == 0.9} == {1.0}  # also where both are empty
 
@@ -75,4 +75,4 @@ def test_the_truth_of_a_slice_is_its_iou(tmp_path):
     mine, other = np.zeros((16, 20, 24)), np.zeros((16, 20, 24))
     mine[4, 2:6, 2:6], other[4, 2:6, 2:10] = 1, 1
     files = label(tmp_path, "a.nii.gz", mine), label(tmp_path, "b.nii.gz", other)
-    assert slice_truths(*files, signs={"4": [0.5]}, axis="axial") == [[0.5, 0.5]]
+    assert slice_truths(*files, features={"4": [0.5]}, axis="axial") == [[0.5, 0.5]]

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from builders import phantom
 
-from slicecast.active.calibration import Signs
+from slicecast.active.calibration import SliceFeatures
 from slicecast.inference.segment import NextSlice, SegmentResult, SliceConfidence
 from slicecast.labelling.tasks.answer import answer_params, mean_confidence, renumber, write_answer
 from slicecast.labelling.tasks.request import InferRequest
@@ -85,10 +85,10 @@ def test_params():
 
 
 def test_signs_of_slices_that_were_not_prompted_are_kept():
-    signs = Signs(0.5, True, 0.7, 0.8, 1.0, 3.0, 0.9)
-    judged = result(confidence=(SliceConfidence(3, 0.9), SliceConfidence(4, 0.5, signs)), calibrated=True)
+    features = SliceFeatures(0.5, True, 0.7, 0.8, 1.0, 3.0, 0.9)
+    judged = result(confidence=(SliceConfidence(3, 0.9), SliceConfidence(4, 0.5, features)), calibrated=True)
     params = answer_params(judged, judged.mask, values={"spleen": 1, "liver": 2}, seconds={"write": 0.0})
-    assert params["signs"] == {"4": signs.to_row()} and params["confidence_kind"] == "calibrated"
+    assert params["signs"] == {"4": features.to_row()} and params["confidence_kind"] == "calibrated"
 
 
 def test_what_is_unknown_is_null_because_json_has_no_nan():

@@ -37,11 +37,11 @@ def compare_labels(found: Path, truth: Path, *, tolerance_mm: float = NSD_TOLERA
     }
 
 
-def slice_truths(found: Path, truth: Path, *, signs: Mapping[str, Sequence[float]], axis: str) -> list[list[float]]:
-    """Append to each slice's signs the IoU that it turned out to have; 1 where both labels are empty.
+def slice_truths(found: Path, truth: Path, *, features: Mapping[str, Sequence[float]], axis: str) -> list[list[float]]:
+    """Append to each slice's features the IoU that it turned out to have; 1 where both labels are empty.
 
     Args:
-        signs: a row (`active/calibration`) by slice number, counted as stored along the axis, as in JSON.
+        features: a row (`active/calibration`) by slice number, counted as stored along the axis, as in JSON.
         axis: axial, coronal or sagittal.
 
     Raises:
@@ -52,7 +52,7 @@ def slice_truths(found: Path, truth: Path, *, signs: Mapping[str, Sequence[float
     stacks = [SliceStack(part.array, along) for part in (first, second)]
     rows = []
     for number in range(stacks[0].count):
-        row = signs.get(str(turn.to_source_slice(along, number)))
+        row = features.get(str(turn.to_source_slice(along, number)))
         if row is not None:
             mine, other = (stack.slice(number) > 0 for stack in stacks)
             shared = dice(mine, other)

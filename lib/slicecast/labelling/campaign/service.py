@@ -235,8 +235,8 @@ class CampaignService:
         draft = self.drafts.first(case, who)
         if draft is None:
             return
-        signs, axis = draft.record.get(SIGNS) or {}, draft.record.get("axis")
-        truths = slice_truths(draft.file, label, signs=signs, axis=axis) if signs and axis else []
+        features, axis = draft.record.get(SIGNS) or {}, draft.record.get("axis")
+        truths = slice_truths(draft.file, label, features=features, axis=axis) if features and axis else []
         found = {"against": "draft", "who": who, **compare_labels(draft.file, label), "signs": truths}
         found["model_hash"] = draft.record.get("model_hash")
         self.campaign.compared(case, found)

@@ -59,7 +59,7 @@ def answer_params(
         },
         "confidence": [{"slice": int(c.slice), "value": _rounded(c.value)} for c in result.confidence],
         "confidence_kind": "calibrated" if result.calibrated else "raw",
-        SIGNS: {str(int(c.slice)): c.signs.to_row() for c in result.confidence if c.signs is not None},
+        SIGNS: {str(int(c.slice)): c.features.to_row() for c in result.confidence if c.features is not None},
         "mean_confidence": mean_confidence(result),
         "axis": result.axis,
         "window": result.window.name if result.window else None,
