@@ -5,7 +5,7 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from slicecast.cli import doctor
-from slicecast.cli.doctor import Status
+from slicecast.cli.doctor import CheckStatus
 
 
 @pytest.fixture(autouse=True)
@@ -30,53 +30,53 @@ def test_report_for_people_names_the_remedy_and_fails_when_something_needed_is_m
 
 
 def test_this_environment_is_sound():
-    assert [check for check in doctor.check_packages() if check.status is Status.FAIL] == []
-    assert doctor.check_torch_pair().status is Status.OK
-    assert doctor.check_device().status is Status.OK
+    assert [check for check in doctor.check_packages() if check.status is CheckStatus.FAIL] == []
+    assert doctor.check_torch_pair().status is CheckStatus.OK
+    assert doctor.check_device().status is CheckStatus.OK
 
 
 @pytest.mark.parametrize(
     ("version", "status"),
-    [((3, 10, 9), Status.FAIL), ((3, 11, 0), Status.OK), ((3, 12, 4), Status.OK), ((3, 13, 0), Status.FAIL)],
+    [((3, 10, 9), CheckStatus.FAIL), ((3, 11, 0), CheckStatus.OK), ((3, 12, 4), CheckStatus.OK), ((3, 13, 0), CheckStatus.FAIL)],
 )
 def test_python(version, status):
     check = doctor.check_python(version)
-    assert check.status is status and bool(check.remedy) == (status is Status.FAIL)
+    assert check.status is status and bool(check.remedy) == (status is CheckStatus.FAIL)
 
 
 def test_a_package_out_of_range_is_named_with_the_range():
     check = doctor.check_package(Requirement("pytest<1"))
-    assert check.status is Status.FAIL and "pytest<1 is needed" in check.found and check.remedy == "make install"
+    assert check.status is CheckStatus.FAIL and "pytest<1 is needed" in check.found and check.remedy == "make install"
 
 
 def test_a_missing_package_is_named():
     check = doctor.check_package(Requirement("no-such-package>=2"))
-    assert check.status is Status.FAIL and "not installed" in check.found
+    assert check.status is CheckStatus.FAIL and "not installed" in check.found
 
 
 def test_missing_weights_fail_with_the_command_that_gets_them():
     check = doctor.check_weights("sam2.1_hiera_tiny")
-    assert check.status is Status.FAIL and "slicecast models pull sam2.1_hiera_tiny" in check.found
+    assert check.status is CheckStatus.FAIL and "slicecast models pull sam2.1_hiera_tiny" in check.found
 
 
 def test_an_unknown_model_fails_the_check_and_not_the_command():
-    assert doctor.check_weights("sam9").status is Status.FAIL
+    assert doctor.check_weights("sam9").status is CheckStatus.FAIL
 
 
 def test_an_empty_folder_of_studies_is_a_note(tmp_path):
-    assert doctor.check_folder("sample data", tmp_path).status is Status.NOTE
+    assert doctor.check_folder("sample data", tmp_path).status is CheckStatus.NOTE
     (tmp_path / "scan.nii.gz").touch()
-    assert doctor.check_folder("sample data", tmp_path).status is Status.OK
+    assert doctor.check_folder("sample data", tmp_path).status is CheckStatus.OK
 
 
 def test_a_folder_that_does_not_exist_yet_is_judged_by_the_one_above(tmp_path, monkeypatch):
-    assert doctor.check_writable("weights folder", tmp_path / "a" / "b").status is Status.OK
+    assert doctor.check_writable("weights folder", tmp_path / "a" / "b").status is CheckStatus.OK
     monkeypatch.setattr("os.access", lambda path, mode: False)  # a superuser may write everywhere
     check = doctor.check_writable("weights folder", tmp_path / "a" / "b")
-    assert check.status is Status.FAIL and check.remedy == f"chmod u+w {tmp_path}"
+    assert check.status is CheckStatus.FAIL and check.remedy == f"chmod u+w {tmp_path}"
 
 
 def test_an_optional_program_is_a_note_with_its_purpose():
     check = doctor.check_program("Orthanc", which=lambda name: None)
-    assert check.status is Status.NOTE and "OHIF" in check.found and "apt-get install" in check.remedy
+    assert check.status is CheckStatus.NOTE and "OHIF" in check.found and "apt-get install" in check.remedy
     assert doctor.check_program("Orthanc", which=lambda name: "/opt/Orthanc").found == "/opt/Orthanc"

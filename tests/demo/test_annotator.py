@@ -5,7 +5,7 @@ import pytest
 from builders import ball, phantom
 from labelserver import upload_name
 
-from slicecast.demo.annotator import Annotator, Case, dice, merge
+from slicecast.demo.annotator import Annotator, SampleCase, dice, merge
 from slicecast.errors import Conflict, UnknownImage
 from slicecast.volume import read_volume, write_mask
 
@@ -13,7 +13,7 @@ from slicecast.volume import read_volume, write_mask
 class Server:
     """A client whose server answers with a ball around each positive click, less one around each negative."""
 
-    def __init__(self, case: Case, *, radius: float = 4.0, spoil: bool = False, shift: bool = False) -> None:
+    def __init__(self, case: SampleCase, *, radius: float = 4.0, spoil: bool = False, shift: bool = False) -> None:
         self.case, self.radius, self.spoil, self.shift = case, radius, spoil, shift
         self.saved: dict[str, np.ndarray] = {}
         self.asked: list[tuple[str, dict]] = []
@@ -48,11 +48,11 @@ class Server:
 
 
 @pytest.fixture
-def case() -> Case:
+def case() -> SampleCase:
     truth = np.zeros((16, 20, 24), np.uint8)
     truth[ball(centre_ijk=(7, 9, 8), radius=4)] = 1
     truth[ball(centre_ijk=(17, 10, 8), radius=4)] = 3
-    return Case("first", phantom().volume, truth, {1: "left", 2: "absent", 3: "right"})
+    return SampleCase("first", phantom().volume, truth, {1: "left", 2: "absent", 3: "right"})
 
 
 def test_it_clicks_submits_and_goes_on_until_all_is_done(case, tmp_path):

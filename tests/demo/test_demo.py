@@ -9,7 +9,7 @@ from builders import phantom
 from typer.testing import CliRunner
 
 from slicecast.demo import demo
-from slicecast.demo.annotator import Case, ObjectRecord
+from slicecast.demo.annotator import SampleCase, ObjectRecord
 from slicecast.errors import ConfigError
 from slicecast.volume import Volume, write_mask, write_volume
 
@@ -28,7 +28,7 @@ def data(tmp_path):
 def done_with(dice):
     volume, truth = phantom()
     record = ObjectRecord("first", "ball", (), (dice,), (0.5,), truth)
-    return [(Case("first", volume, truth.astype(np.uint8), {1: "ball"}), [record])]
+    return [(SampleCase("first", volume, truth.astype(np.uint8), {1: "ball"}), [record])]
 
 
 def test_sample_data(data):

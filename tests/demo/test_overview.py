@@ -6,14 +6,14 @@ import pytest
 from builders import KINDS, phantom
 from matplotlib.image import imread
 
-from slicecast.demo.annotator import Case, ObjectRecord
+from slicecast.demo.annotator import SampleCase, ObjectRecord
 from slicecast.demo.overview import draw_overview
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_truth_and_result_are_outlined(tmp_path, kind):
     volume, truth = phantom(kind)
-    case = Case("first", volume, truth.astype(np.uint8), {1: "ball"})
+    case = SampleCase("first", volume, truth.astype(np.uint8), {1: "ball"})
     shifted = ObjectRecord("first", "ball", (), (0.7,), (0.1,), np.roll(truth, 3, axis=2))
     picture = imread(draw_overview([(case, [shifted])], tmp_path / "new" / "overview.png"))
     green, red = picture[..., 1] - picture[..., 0] > 0.4, picture[..., 0] - picture[..., 1] > 0.5
@@ -23,5 +23,5 @@ def test_truth_and_result_are_outlined(tmp_path, kind):
 def test_nothing_found_is_drawn_too(tmp_path):
     volume, truth = phantom()
     nothing = ObjectRecord("first", "ball", (), (), (), np.zeros_like(truth))
-    case = Case("first", volume, truth.astype(np.uint8), {1: "ball"})
+    case = SampleCase("first", volume, truth.astype(np.uint8), {1: "ball"})
     assert draw_overview([(case, [nothing])], tmp_path / "overview.png").is_file()

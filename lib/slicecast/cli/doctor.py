@@ -32,7 +32,7 @@ OPTIONAL_PROGRAMS = {
 }
 
 
-class Status(StrEnum):
+class CheckStatus(StrEnum):
     """How a check came out; only ``FAIL`` makes the command fail."""
 
     OK = "ok"
@@ -45,7 +45,7 @@ class Check:
     """One line of the report: what was looked at, what was found, and the command that mends it."""
 
     name: str
-    status: Status
+    status: CheckStatus
     found: str
     remedy: str = ""
 
@@ -64,7 +64,7 @@ def doctor(
         typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         _print(checks)
-    if any(check.status is Status.FAIL for check in checks):
+    if any(check.status is CheckStatus.FAIL for check in checks):
         raise typer.Exit(1)
 
 
@@ -85,8 +85,8 @@ def check_python(version: tuple[int, ...]) -> Check:
     """Check that Slicecast is made for this Python."""
     found = f"Python {'.'.join(map(str, version))} on {platform.system()} {platform.machine()}"
     if (3, 11) <= version < (3, 13):
-        return Check("python", Status.OK, found)
-    return Check("python", Status.FAIL, found, "install Python 3.11 or 3.12, then: make install PYTHON=python3.11")
+        return Check("python", CheckStatus.OK, found)
+    return Check("python", CheckStatus.FAIL, found, "install Python 3.11 or 3.12, then: make install PYTHON=python3.11")
 
 
 def check_packages() -> Iterator[Check]:
@@ -95,7 +95,7 @@ def check_packages() -> Iterator[Check]:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate():
             check = check_package(requirement)
-            if check.status is not Status.OK or requirement.name in NAMED_PACKAGES:
+            if check.status is not CheckStatus.OK or requirement.name in NAMED_PACKAGES:
                 yield check
 
 
@@ -105,10 +105,10 @@ def check_package(requirement: Requirement) -> Check:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, Status.FAIL, f"not installed; {requirement} is needed", MEND_INSTALL)
+        return Check(name, CheckStatus.FAIL, f"not installed; {requirement} is needed", MEND_INSTALL)
     if requirement.specifier.contains(version, prereleases=True):
-        return Check(name, Status.OK, version)
-    return Check(name, Status.FAIL, f"{version}; {requirement} is needed", MEND_INSTALL)
+        return Check(name, CheckStatus.OK, version)
+    return Check(name, CheckStatus.FAIL, f"{version}; {requirement} is needed", MEND_INSTALL)
 
 
 def check_torch_pair() -> Check:
@@ -120,8 +120,8 @@ def check_torch_pair() -> Check:
 
         kept = torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        return Check(name, Status.FAIL, f"they do not fit together: {_first_line(error)}", MEND_INSTALL)
-    return Check(name, Status.OK if kept.tolist() == [0] else Status.FAIL, "work together")
+        return Check(name, CheckStatus.FAIL, f"they do not fit together: {_first_line(error)}", MEND_INSTALL)
+    return Check(name, CheckStatus.OK if kept.tolist() == [0] else CheckStatus.FAIL, "work together")
 
 
 def check_device() -> Check:
@@ -129,13 +129,13 @@ def check_device() -> Check:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Check("device", Status.FAIL, f"torch cannot be imported: {_first_line(error)}", MEND_INSTALL)
+        return Check("device", CheckStatus.FAIL, f"torch cannot be imported: {_first_line(error)}", MEND_INSTALL)
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        return Check("device", Status.OK, f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        return Check("device", CheckStatus.OK, f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if torch.backends.mps.is_available():
-        return Check("device", Status.OK, "mps")
-    return Check("device", Status.OK, f"cpu, {os.cpu_count()} cores; the large models want a CUDA GPU")
+        return Check("device", CheckStatus.OK, "mps")
+    return Check("device", CheckStatus.OK, f"cpu, {os.cpu_count()} cores; the large models want a CUDA GPU")
 
 
 def check_weights(model: str | None) -> Check:
@@ -144,23 +144,23 @@ def check_weights(model: str | None) -> Check:
         spec = choose_model(model)
         path = verify(spec)
     except SlicecastError as error:
-        return Check("weights", Status.FAIL, str(error), "slicecast models list")
-    return Check("weights", Status.OK, f"{spec.name}, SHA-256 right, {path}")
+        return Check("weights", CheckStatus.FAIL, str(error), "slicecast models list")
+    return Check("weights", CheckStatus.OK, f"{spec.name}, SHA-256 right, {path}")
 
 
 def check_folder(name: str, folder: Path) -> Check:
     """Check that a folder is there and holds something."""
     if folder.is_dir() and any(folder.iterdir()):
-        return Check(name, Status.OK, str(folder))
-    return Check(name, Status.NOTE, f"none at {folder}", "slicecast serve --studies DIR with scans of your own")
+        return Check(name, CheckStatus.OK, str(folder))
+    return Check(name, CheckStatus.NOTE, f"none at {folder}", "slicecast serve --studies DIR with scans of your own")
 
 
 def check_writable(name: str, folder: Path) -> Check:
     """Check that a folder, or the nearest one above that exists, can be written to."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if os.access(existing, os.W_OK):
-        return Check(name, Status.OK, f"{folder} can be written to")
-    return Check(name, Status.FAIL, f"{folder} cannot be written to", f"chmod u+w {existing}")
+        return Check(name, CheckStatus.OK, f"{folder} can be written to")
+    return Check(name, CheckStatus.FAIL, f"{folder} cannot be written to", f"chmod u+w {existing}")
 
 
 def check_program(name: str, which: Callable[[str], str | None] = shutil.which) -> Check:
@@ -168,8 +168,8 @@ def check_program(name: str, which: Callable[[str], str | None] = shutil.which) 
     commands, remedy, purpose = OPTIONAL_PROGRAMS[name]
     path = next(filter(None, map(which, commands)), None)
     if path:
-        return Check(name, Status.OK, path)
-    return Check(name, Status.NOTE, f"not found; only needed for {purpose}", remedy)
+        return Check(name, CheckStatus.OK, path)
+    return Check(name, CheckStatus.NOTE, f"not found; only needed for {purpose}", remedy)
 
 
 def _first_line(error: Exception) -> str:
@@ -181,7 +181,7 @@ def _print(checks: list[Check]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    colours = {Status.OK: "green", Status.NOTE: "yellow", Status.FAIL: "red"}
+    colours = {CheckStatus.OK: "green", CheckStatus.NOTE: "yellow", CheckStatus.FAIL: "red"}
     for check in checks:
         mend = f"\n→ {check.remedy}" if check.remedy else ""
         table.add_row(f"[{colours[check.status]}]{check.status.value}[/]", check.name, f"{check.found}{mend}")

@@ -21,7 +21,7 @@ GOOD_DICE = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Case:
+class SampleCase:
     """What the annotator knows of one image.
 
     Args:
@@ -71,9 +71,9 @@ class Annotator:
     folder: Path
     most_clicks: int = 5
 
-    def work(self, case_of: Callable[[str], Case], *, strategy: str = "first") -> list[tuple[Case, list[ObjectRecord]]]:
+    def work(self, case_of: Callable[[str], SampleCase], *, strategy: str = "first") -> list[tuple[SampleCase, list[ObjectRecord]]]:
         """Annotate and submit what the server offers, until it offers nothing more."""
-        done: list[tuple[Case, list[ObjectRecord]]] = []
+        done: list[tuple[SampleCase, list[ObjectRecord]]] = []
         while sample := self.client.next_sample(strategy, {}):
             case = case_of(sample["id"])
             if case.id in [earlier.id for earlier, _ in done]:
@@ -83,12 +83,12 @@ class Annotator:
             done.append((case, records))
         return done
 
-    def annotate(self, case: Case) -> list[ObjectRecord]:
+    def annotate(self, case: SampleCase) -> list[ObjectRecord]:
         """Click every structure: first all at once, then each on its own."""
         records = self._click_all(case)
         return [self._refine(case, value, records[name]) for value, name in case.present.items()]
 
-    def submit(self, case: Case, records: list[ObjectRecord]) -> None:
+    def submit(self, case: SampleCase, records: list[ObjectRecord]) -> None:
         """Save the masks as the image's final label, and look whether the server has just that."""
         merged = merge(case, records)
         file = write_mask(self.folder / f"{case.id}.nii.gz", merged, case.volume.geometry)
@@ -98,7 +98,7 @@ class Annotator:
         if not np.array_equal(stored.array, merged):
             raise Conflict(f"The stored label of '{case.id}' is not the one that was submitted.")
 
-    def _click_all(self, case: Case) -> dict[str, ObjectRecord]:
+    def _click_all(self, case: SampleCase) -> dict[str, ObjectRecord]:
         """Give every structure its first click, in one request of the model for several labels."""
         nothing = np.zeros(case.truth.shape, bool)
         clicks = {name: _click(case, value, nothing) for value, name in case.present.items()}
@@ -111,7 +111,7 @@ class Annotator:
             if click
         }
 
-    def _refine(self, case: Case, value: int, record: ObjectRecord) -> ObjectRecord:
+    def _refine(self, case: SampleCase, value: int, record: ObjectRecord) -> ObjectRecord:
         """Correct one structure until it is good, nothing is left to correct, or patience ends."""
         while record.final_dice < GOOD_DICE and len(record.clicks) < self.most_clicks:
             click = _click(case, value, record.mask)
@@ -127,7 +127,7 @@ class Annotator:
             record = _with(record, click, mask != 0, truth=case.truth == value, seconds=seconds)
         return record
 
-    def _infer(self, model: str, case: Case, params: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any], float]:
+    def _infer(self, model: str, case: SampleCase, params: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any], float]:
         start = time.perf_counter()
         file, answer = self.client.infer(model, case.id, {**params, "result_extension": ".nrrd"})
         seconds = time.perf_counter() - start
@@ -143,7 +143,7 @@ def dice(truth: np.ndarray, mask: np.ndarray) -> float:
     return 2 * int((truth & mask).sum()) / both if both else 1.0
 
 
-def merge(case: Case, records: list[ObjectRecord]) -> np.ndarray:
+def merge(case: SampleCase, records: list[ObjectRecord]) -> np.ndarray:
     """Put the masks into one uint8 array [k, j, i] with the truth's values; a later structure wins."""
     merged = np.zeros(case.truth.shape, np.uint8)
     values = {name: value for value, name in case.names.items()}
@@ -152,11 +152,11 @@ def merge(case: Case, records: list[ObjectRecord]) -> np.ndarray:
     return merged
 
 
-def _click(case: Case, value: int, mask: np.ndarray) -> Click | None:
+def _click(case: SampleCase, value: int, mask: np.ndarray) -> Click | None:
     return next_click(case.truth == value, mask, spacing=case.volume.geometry.spacing_mm)
 
 
-def _empty(case: Case, name: str) -> ObjectRecord:
+def _empty(case: SampleCase, name: str) -> ObjectRecord:
     return ObjectRecord(case.id, name, (), (), (), np.zeros(case.truth.shape, bool))
 
 
@@ -171,7 +171,7 @@ def _with(record: ObjectRecord, click: Click, mask: np.ndarray, *, truth: np.nda
     )
 
 
-def _require_same_grid(geometry: Geometry, case: Case) -> None:
+def _require_same_grid(geometry: Geometry, case: SampleCase) -> None:
     differences = geometry.differences(case.volume.geometry)
     if differences:
         raise UnknownImage(f"The answer for '{case.id}' lies on another grid: {'; '.join(differences)}.")

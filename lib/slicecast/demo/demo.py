@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from monailabel.client import MONAILabelClient
 
-from slicecast.demo.annotator import Annotator, Case, ObjectRecord
+from slicecast.demo.annotator import Annotator, SampleCase, ObjectRecord
 from slicecast.demo.overview import draw_overview
 from slicecast.demo.server_process import RunningServer, serving
 from slicecast.errors import ConfigError, SlicecastError
@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 MEAN_DICE_AT_LEAST = 0.3
 """Below this the masks are noise: something is broken, whatever the model."""
 
-Done = list[tuple[Case, list[ObjectRecord]]]
+Done = list[tuple[SampleCase, list[ObjectRecord]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class SampleData:
         """The structures by value."""
         return {value: name for name, value in self._described()["labels"].items() if value != 0}
 
-    def case(self, image_id: str) -> Case:
+    def case(self, image_id: str) -> SampleCase:
         """Read an image and its truth."""
         volume = read_volume(self.folder / "studies" / f"{image_id}.nii.gz")
         truth = read_volume(self.folder / "truth" / f"{image_id}.nii.gz")
-        return Case(image_id, volume, truth.array, self.names)
+        return SampleCase(image_id, volume, truth.array, self.names)
 
     def _described(self) -> dict[str, Any]:
         file = self.folder / "dataset.json"

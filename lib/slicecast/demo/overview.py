@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from slicecast.demo.annotator import Case, ObjectRecord, merge
+from slicecast.demo.annotator import SampleCase, ObjectRecord, merge
 from slicecast.inference.pictures import new_figure, outline, show_slice
 from slicecast.volume import Reorientation, SliceStack, choose_axis, choose_window, normalise
 
@@ -14,7 +14,7 @@ COLUMNS = 4
 TRUTH, RESULT = "#2ecc71", "#ff3b6b"
 
 
-def draw_overview(done: Sequence[tuple[Case, list[ObjectRecord]]], file: Path) -> Path:
+def draw_overview(done: Sequence[tuple[SampleCase, list[ObjectRecord]]], file: Path) -> Path:
     """Draw a row of slices for each case, through its structures from one end to the other; return `file`."""
     figure = new_figure(3 * COLUMNS, 3 * len(done) + 0.4)
     rows = figure.subplots(len(done), COLUMNS, squeeze=False)
@@ -27,7 +27,7 @@ def draw_overview(done: Sequence[tuple[Case, list[ObjectRecord]]], file: Path) -
     return file
 
 
-def _draw_case(axes: Sequence[Axes], case: Case, records: list[ObjectRecord]) -> None:
+def _draw_case(axes: Sequence[Axes], case: SampleCase, records: list[ObjectRecord]) -> None:
     to_canonical = Reorientation.of(case.volume.geometry)
     axis = choose_axis(to_canonical.geometry)
     scan, truth, result = (

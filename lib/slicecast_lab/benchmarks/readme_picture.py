@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from slicecast.demo.annotator import Case, dice
+from slicecast.demo.annotator import SampleCase, dice
 from slicecast.demo.demo import REPOSITORY, SampleData
 from slicecast.errors import PromptError
 from slicecast.inference.pictures import new_figure, outline, show_slice, spread
@@ -39,14 +39,14 @@ class Shot:
         result: the answer; its mask holds 1.
     """
 
-    case: Case
+    case: SampleCase
     name: str
     value: int
     click_ijk: tuple[int, int, int]
     result: SegmentResult
 
 
-def shoot(case: Case, name: str, *, image: Path, service: SegmentService) -> Shot:
+def shoot(case: SampleCase, name: str, *, image: Path, service: SegmentService) -> Shot:
     """Click once on a structure and segment the volume.
 
     Raises:

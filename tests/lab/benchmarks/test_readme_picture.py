@@ -6,7 +6,7 @@ import pytest
 from builders import KINDS, phantom
 from matplotlib.image import imread
 
-from slicecast.demo.annotator import Case
+from slicecast.demo.annotator import SampleCase
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import PromptError
 from slicecast.inference.segment import SegmentService
@@ -23,7 +23,7 @@ def case_and_image(folder, kind="sphere"):
     volume, truth = phantom(kind)
     scan = np.where(truth, 200, 20).astype(np.uint8)
     image = write_mask(folder / "scan.nii.gz", scan, volume.geometry)
-    return Case("scan", volume.with_array(scan), truth.astype(np.uint8), {1: "ball"}), image
+    return SampleCase("scan", volume.with_array(scan), truth.astype(np.uint8), {1: "ball"}), image
 
 
 @pytest.mark.parametrize("kind", KINDS)
