@@ -37,7 +37,12 @@ def test_this_environment_is_sound():
 
 @pytest.mark.parametrize(
     ("version", "status"),
-    [((3, 10, 9), CheckStatus.FAIL), ((3, 11, 0), CheckStatus.OK), ((3, 12, 4), CheckStatus.OK), ((3, 13, 0), CheckStatus.FAIL)],
+    [
+        ((3, 10, 9), CheckStatus.FAIL),
+        ((3, 11, 0), CheckStatus.OK),
+        ((3, 12, 4), CheckStatus.OK),
+        ((3, 13, 0), CheckStatus.FAIL),
+    ],
 )
 def test_python(version, status):
     check = doctor.check_python(version)

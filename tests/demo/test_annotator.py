@@ -5,9 +5,10 @@ import pytest
 from builders import ball, phantom
 from labelserver import upload_name
 
-from slicecast.demo.annotator import Annotator, SampleCase, dice, merge
+from slicecast.demo.annotator import Annotator, SampleCase, merge
 from slicecast.errors import Conflict, UnknownImage
 from slicecast.volume import read_volume, write_mask
+from slicecast.volume.metrics import dice
 
 
 class Server:
@@ -95,13 +96,6 @@ def test_an_image_offered_again_is_noticed(case, tmp_path):
     server.next_sample = lambda strategy, params: {"id": "first"}
     with pytest.raises(Conflict, match="offers 'first' again"):
         Annotator(server, tmp_path).work(lambda name: case)
-
-
-def test_dice():
-    empty, left, both = np.array([0, 0], bool), np.array([1, 0], bool), np.array([1, 1], bool)
-    assert dice(empty, empty) == dice(left, left) == 1
-    assert dice(left, empty) == 0
-    assert dice(left, both) == pytest.approx(2 / 3)
 
 
 def test_merge_gives_the_truths_values(case, tmp_path):

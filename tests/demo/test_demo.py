@@ -1,15 +1,16 @@
-"""The demo's judgement; the demo itself runs in `make demo`."""
+"""The demo's judgement and picture; the demo itself runs in `make demo`."""
 
 import json
 
 import labelserver  # noqa: F401 - imports MONAI Label without its warnings
 import numpy as np
 import pytest
-from builders import phantom
+from builders import KINDS, phantom
+from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from slicecast.demo import demo
-from slicecast.demo.annotator import SampleCase, ObjectRecord
+from slicecast.demo.annotator import ObjectRecord, SampleCase
 from slicecast.errors import ConfigError
 from slicecast.volume import Volume, write_mask, write_volume
 
@@ -88,3 +89,20 @@ def test_the_report_is_written(tmp_path, capsys):
     assert json.loads((tmp_path / "results.json").read_text())[0]["dice"] == [0.8]
     assert (tmp_path / "overview.png").is_file()
     assert "ball" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_truth_and_result_are_outlined(tmp_path, kind):
+    volume, truth = phantom(kind)
+    case = SampleCase("first", volume, truth.astype(np.uint8), {1: "ball"})
+    shifted = ObjectRecord("first", "ball", (), (0.7,), (0.1,), np.roll(truth, 3, axis=2))
+    picture = imread(demo.draw_overview([(case, [shifted])], tmp_path / "new" / "overview.png"))
+    green, red = picture[..., 1] - picture[..., 0] > 0.4, picture[..., 0] - picture[..., 1] > 0.5
+    assert green.sum() > 100 and red.sum() > 100
+
+
+def test_nothing_found_is_drawn_too(tmp_path):
+    volume, truth = phantom()
+    nothing = ObjectRecord("first", "ball", (), (), (), np.zeros_like(truth))
+    case = SampleCase("first", volume, truth.astype(np.uint8), {1: "ball"})
+    assert demo.draw_overview([(case, [nothing])], tmp_path / "overview.png").is_file()

@@ -15,6 +15,7 @@ from monailabel.client import MONAILabelClient
 from slicecast.errors import Conflict, UnknownImage
 from slicecast.prompts.simulate import Click, next_click
 from slicecast.volume import Geometry, Volume, read_volume, write_mask
+from slicecast.volume.metrics import dice
 
 GOOD_DICE = 0.9
 """The annotator is content with this."""
@@ -71,7 +72,9 @@ class Annotator:
     folder: Path
     most_clicks: int = 5
 
-    def work(self, case_of: Callable[[str], SampleCase], *, strategy: str = "first") -> list[tuple[SampleCase, list[ObjectRecord]]]:
+    def work(
+        self, case_of: Callable[[str], SampleCase], *, strategy: str = "first"
+    ) -> list[tuple[SampleCase, list[ObjectRecord]]]:
         """Annotate and submit what the server offers, until it offers nothing more."""
         done: list[tuple[SampleCase, list[ObjectRecord]]] = []
         while sample := self.client.next_sample(strategy, {}):
@@ -135,12 +138,6 @@ class Annotator:
         Path(file).unlink()
         _require_same_grid(volume.geometry, case)
         return volume.array, answer, seconds
-
-
-def dice(truth: np.ndarray, mask: np.ndarray) -> float:
-    """Overlap of two bool arrays: twice the common voxels over the sum of both; 1 when both are empty."""
-    both = int(truth.sum()) + int(mask.sum())
-    return 2 * int((truth & mask).sum()) / both if both else 1.0
 
 
 def merge(case: SampleCase, records: list[ObjectRecord]) -> np.ndarray:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from slicecast.demo.annotator import SampleCase, dice
+from slicecast.demo.annotator import SampleCase
 from slicecast.demo.demo import REPOSITORY, SampleData
 from slicecast.errors import PromptError
 from slicecast.inference.pictures import new_figure, outline, show_slice, spread
@@ -22,6 +22,7 @@ from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentSe
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.prompts.simulate import next_click
 from slicecast.volume import Reorientation, SliceAxis, SliceStack, normalise
+from slicecast.volume.metrics import dice
 
 ROWS, COLUMNS = 2, 4
 RESULT, TRUTH, CLICK = "#ff3b6b", "#2ecc71", "#ffd166"
