@@ -17,9 +17,9 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 import slicecast
-from slicecast.inference.limits import request_limits
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.segment import SegmentService
+from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.selection.ranked import BackgroundScoring, ranked_strategies

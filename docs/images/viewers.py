@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from slicecast.inference.picture import draw_result
+from slicecast.inference.pictures import draw_result
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import read_volume

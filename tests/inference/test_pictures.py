@@ -4,11 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from builders import ball, grid
+from builders import ball, grid, scan
 from matplotlib.image import imread
 
-from slicecast.inference.pictures import new_figure, outline, show_slice, spread
-from slicecast.volume import SliceAxis, SliceStack
+from slicecast.errors import GeometryError
+from slicecast.inference.pictures import draw_strip, new_figure, outline, show_slice, spread
+from slicecast.inference.studies import open_study
+from slicecast.volume import SliceAxis, SliceStack, Volume
 
 
 def drawn(figure):
@@ -51,3 +53,28 @@ def test_slices_go_from_one_end_of_the_mask_to_the_other():
         == [0, 4, 8]
     )
     assert spread(None, count=8, total=3) == [0, 1, 2]
+
+
+def pixels(png):
+    return imread(io.BytesIO(png), format="png")[..., :3]
+
+
+def coloured(png):
+    shown = pixels(png)
+    return int((np.ptp(shown, axis=-1) > 0.2).sum())
+
+
+def test_the_mask_is_outlined():
+    study = open_study(scan(ball()))
+    mask = Volume(ball().astype(np.uint8), grid())
+    assert coloured(draw_strip(study)) == 0 < coloured(draw_strip(study, mask))
+
+
+def test_more_slices_make_a_wider_strip():
+    study = open_study(scan(ball()))
+    assert pixels(draw_strip(study, count=8)).shape[1] > pixels(draw_strip(study, count=3)).shape[1]
+
+
+def test_a_mask_of_another_size():
+    with pytest.raises(GeometryError, match="Save it again"):
+        draw_strip(open_study(scan(ball())), Volume(np.ones((2, 3, 4), np.uint8), grid((4, 3, 2))))

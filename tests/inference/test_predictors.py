@@ -1,10 +1,15 @@
 import numpy as np
+import pytest
+from builders import ball, scan
 
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
-from slicecast.inference.line import Priority
-from slicecast.inference.predictors import SharedPredictor, Work
-from slicecast.inference.queue import DeviceQueue
+from slicecast.errors import OutOfMemory
+from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor, SharedPredictor, Work
+from slicecast.inference.queue import DeviceQueue, Priority
+from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.prompts import ObjectPrompts, Point, PromptSet
+from slicecast.volume import write_volume
 
 CLICK, WALK, BACK = Priority
 WORDS = ModelPrompt(np.array([[16, 16]], np.float32), np.array([1], np.int32))
@@ -51,3 +56,70 @@ def test_every_call_is_one_step():
     assert working == [1] * 3 and queue.steps.stats().working == 0
     assert queue.steps.stats().taken == {CLICK: 2, WALK: 1, BACK: 0}
     assert shared.work == Work(encoded=2, prompted=1, tracked=1)
+
+
+class Small(FakePredictor):
+    """Has memory for so many slices or lanes at once."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+
+    def _check(self, count):
+        if count > self.room:
+            raise OutOfMemory("full")
+
+    def encode(self, frames):
+        self._check(len(frames))
+        return super().encode(frames)
+
+    def track(self, jobs, *, num_slices):
+        self._check(len(jobs))
+        return super().track(jobs, num_slices=num_slices)
+
+
+@pytest.fixture
+def request_(tmp_path):
+    write_volume(tmp_path / "ball.nii.gz", scan(ball()))
+    return SegmentRequest(tmp_path / "ball.nii.gz", PromptSet((ObjectPrompts("ball", points=(Point((12, 10, 8)),)),)))
+
+
+@pytest.fixture
+def mask(request_):
+    return SegmentService(predictor=FakePredictor()).segment(request_).mask
+
+
+def test_a_batch_that_does_not_fit_is_divided():
+    released = []
+    careful = CarefulPredictor(Small(2), lambda: released.append(1))
+    frames = np.random.default_rng(0).random((7, 128, 128), np.float32)
+    found, wanted = careful.encode(frames), FakePredictor().encode(frames)
+    assert all((a.grey == b.grey).all() for a, b in zip(found, wanted, strict=True))
+    assert careful.relieved and released
+
+
+def test_what_fits_is_not_touched():
+    careful = CarefulPredictor(Small(8), lambda: pytest.fail("nothing to release"))
+    assert len(careful.encode(np.zeros((8, 128, 128), np.float32))) == 8 and not careful.relieved
+
+
+def test_memory_that_was_kept_makes_room_for_a_single_slice():
+    small = Small(0)
+    careful = CarefulPredictor(small, lambda: setattr(small, "room", 1))
+    assert len(careful.encode(np.zeros((1, 128, 128), np.float32))) == 1 and careful.relieved
+
+
+def test_smaller_batches_give_the_same_mask_and_say_so(request_, mask):
+    result = SegmentService(predictor=Small(1)).segment(request_)
+    assert (result.mask == mask).all() and SMALLER_BATCHES in result.warnings
+
+
+def test_the_cpu_is_the_last_resort_and_says_so(request_, mask):
+    service = SegmentService(predictor=Small(0), fallback=FakePredictor)
+    result = service.segment(request_)
+    assert (result.mask == mask).all() and result.warnings == (ON_THE_CPU,)
+
+
+def test_without_another_device_the_error_is_the_callers(request_):
+    with pytest.raises(OutOfMemory, match="full"):
+        SegmentService(predictor=Small(0)).segment(request_)

@@ -11,7 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from slicecast.active.slices import STRATEGIES
 from slicecast.errors import ConfigError
-from slicecast.inference.picture import draw_result
+from slicecast.inference.pictures import draw_result
 from slicecast.inference.results import slice_counts, voxel_counts
 from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words

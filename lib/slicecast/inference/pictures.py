@@ -1,16 +1,30 @@
-"""Slices of a scan as matplotlib draws them: pixels of their true shape, outlines of masks, which slices to show."""
+"""Pictures of results, drawn by matplotlib: a contact sheet of a whole result, and a row of slices as PNG.
 
-from collections.abc import Sequence
+Pixels have their true shape, and coronal and sagittal slices stand upright.
+"""
+
+import io
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from slicecast.volume import Geometry, SliceAxis, SliceStack
+from slicecast.errors import GeometryError
+from slicecast.inference.segment import SegmentResult
+from slicecast.inference.studies import Study
+from slicecast.volume import Geometry, Reorientation, SliceAxis, SliceStack, Volume, choose_axis, normalise
 
 COLOURS = ("#ff3b6b", "#36c5f0", "#ffd166", "#2ecc71", "#b388ff", "#ff9f43")
 """Of the objects 1, 2, 3, ..."""
+
+COLUMNS, ROWS = 4, 3
+"""Of a contact sheet."""
+
+COUNT, INCH = 8, 1.7
+"""Slices of a row, and how wide each is drawn."""
 
 
 def new_figure(width: float, height: float, *, background: str = "white") -> Figure:
@@ -46,3 +60,64 @@ def spread(mask: SliceStack | None, *, count: int, total: int) -> list[int]:
     used = [] if mask is None else [n for n in range(mask.count) if mask.slice(n).any()]
     low, high = (used[0], used[-1]) if used else (0, total - 1)
     return sorted(set(np.linspace(low, high, count).round().astype(int).tolist()))
+
+
+def draw_result(volume: Volume, result: SegmentResult, file: Path) -> Path:
+    """Draw slices from one end of the result to the other; the slice to annotate next is marked.
+
+    Args:
+        volume: the image, as stored.
+        file: PNG, PDF or SVG, by its extension.
+    """
+    turn = Reorientation.of(result.geometry)
+    axis = SliceAxis[result.axis.upper()]
+    scan = SliceStack(turn.to_canonical_array(volume.array), axis)
+    mask = SliceStack(turn.to_canonical_array(result.mask), axis)
+    figure = new_figure(3 * COLUMNS, 3 * ROWS)
+    shown = spread(mask, count=COLUMNS * ROWS, total=scan.count)
+    for plot, n in zip(figure.subplots(ROWS, COLUMNS).flat, shown, strict=False):
+        grey = scan.slice(n) if result.window is None else normalise(scan.slice(n), result.window)
+        show_slice(plot, grey, axis=axis, geometry=turn.geometry)
+        outline(plot, mask.slice(n))
+        stored = turn.to_source_slice(axis, n)
+        asked = result.next_slice is not None and stored == result.next_slice.slice
+        plot.set_title(f"{result.axis} {stored}" + (", annotate next" if asked else ""), fontsize=8)
+    for plot in figure.axes:
+        plot.set_axis_off()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)
+    return file
+
+
+def draw_strip(study: Study, mask: Volume | None = None, *, count: int = COUNT, must: Collection[int] = ()) -> bytes:
+    """Draw slices through the mask (or through the whole scan), numbered as stored; return a PNG.
+
+    Args:
+        mask: on the scan's stored grid; each value is an object.
+        count: how many slices.
+        must: slices, as stored, to show in any case.
+
+    Raises:
+        GeometryError: the mask lies on another grid.
+    """
+    turn = study.reorientation
+    if mask is not None and mask.array.shape != turn.source.shape_kji:
+        raise GeometryError(
+            f"The mask has {mask.array.shape} voxels, its image {turn.source.shape_kji}. Save it again."
+        )
+    axis = choose_axis(study.volume.geometry)
+    scan = SliceStack(study.volume.array, axis)
+    labels = None if mask is None else SliceStack(turn.to_canonical_array(mask.array), axis)
+    window = study.window("auto")
+    asked = {turn.to_canonical_slice(axis, n) for n in must}
+    numbers = set(spread(labels, count=count, total=scan.count)) | {n for n in asked if 0 <= n < scan.count}
+    figure = new_figure(INCH * len(numbers), INCH * 1.16, background="black")
+    shown = sorted(numbers, key=lambda n: turn.to_source_slice(axis, n))
+    for plot, n in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):
+        show_slice(plot, normalise(scan.slice(n), window), axis=axis, geometry=study.volume.geometry)
+        if labels is not None:
+            outline(plot, labels.slice(n), width=1.2)
+        plot.set_title(str(turn.to_source_slice(axis, n)), fontsize=8, color="white", pad=2)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=90)
+    return png.getvalue()

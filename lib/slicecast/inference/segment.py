@@ -17,10 +17,9 @@ from slicecast.engine.tracker import Progress, Tracker
 from slicecast.errors import OutOfMemory
 from slicecast.inference.advice import advise
 from slicecast.inference.outcome import Clock, teller, to_result, to_stored
-from slicecast.inference.predictors import SharedPredictor, Work
+from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor, SharedPredictor, Work
 from slicecast.inference.prefetch import IdleEncoder, Wish, rest_of
 from slicecast.inference.queue import DeviceQueue
-from slicecast.inference.relief import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor
 from slicecast.inference.request import MAX_OBJECTS, SegmentRequest, place
 from slicecast.inference.results import NextSlice, OnSlice, SegmentResult, SliceConfidence
 from slicecast.inference.settings import MB, EngineSettings, engine_settings

@@ -1,6 +1,10 @@
-"""Settings of the engine's memory and background work: `configs/engine.yaml`."""
+"""Settings of the engine (`configs/engine.yaml`), and what one request may bring (`limits` in `configs/server.yaml`).
 
-from dataclasses import dataclass
+The limits are here and not with the server because the MONAI Label app keeps them too.
+"""
+
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import psutil
@@ -10,6 +14,8 @@ from slicecast.config import build, config_dir, read_config
 from slicecast.errors import ConfigError
 
 FILE = "engine.yaml"
+
+SERVER_FILE = "server.yaml"
 
 MB = 1 << 20
 
@@ -79,3 +85,55 @@ def engine_settings() -> EngineSettings:
 def _require_whole(name: str, value: Any, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} is {value!r} in {FILE}; it must be a whole number of MiB from {least} on.")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one request may bring; whatever is larger is answered with 413.
+
+    Args:
+        body_mb: largest request that brings no file, in MiB.
+        upload_mb: largest request that brings files, in MiB.
+        unpacked_mb: what an archive may unpack to, in MiB.
+        files: of one upload or archive.
+        json_depth: lists and objects inside each other.
+        points: clicks of one request.
+        voxels_million: of one volume, in 1024 x 1024.
+
+    Raises:
+        ConfigError: a value is not a positive whole number.
+    """
+
+    body_mb: int = 8
+    upload_mb: int = 2048
+    unpacked_mb: int = 8192
+    files: int = 5000
+    json_depth: int = 32
+    points: int = 10_000
+    voxels_million: int = 1024
+
+    def __post_init__(self) -> None:
+        require_positive(self)
+
+    @property
+    def voxels(self) -> int:
+        """Of one volume."""
+        return self.voxels_million << 20
+
+
+@cache
+def request_limits() -> RequestLimits:
+    """Read the limits once.
+
+    Raises:
+        ConfigError: one is unknown or out of range.
+    """
+    return build(RequestLimits, read_config(SERVER_FILE).get("limits") or {}, where=f"{SERVER_FILE}: limits")
+
+
+def require_positive(limits: Any) -> None:
+    """Raise ConfigError for a setting that is no whole number from 1."""
+    for entry in fields(limits):
+        value = getattr(limits, entry.name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"The setting {entry.name} in {SERVER_FILE} is {value!r}; give a whole number from 1.")

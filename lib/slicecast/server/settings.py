@@ -6,8 +6,8 @@ from typing import Any
 
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError
-from slicecast.inference.limits import RequestLimits, require_positive
 from slicecast.inference.queue import QueueSettings
+from slicecast.inference.settings import RequestLimits, require_positive
 
 FILE = "server.yaml"
 

@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.utils.sessions import SessionInfo, Sessions
 
 from slicecast.errors import SlicecastError
-from slicecast.inference.limits import request_limits
+from slicecast.inference.settings import request_limits
 from slicecast.labelling.store.archives import unpack
 from slicecast.labelling.store.images import is_upload_name
 

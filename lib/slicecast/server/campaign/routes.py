@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from slicecast.campaign.state import Status
 from slicecast.errors import InputError, NotFound
 from slicecast.inference.caller import current_caller
-from slicecast.inference.strip import draw_strip
+from slicecast.inference.pictures import draw_strip
 from slicecast.labelling.campaign.service import CampaignService
 from slicecast.server.campaign import view
 from slicecast.server.dependencies import LabellingApp
