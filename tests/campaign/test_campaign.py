@@ -10,7 +10,7 @@ import pytest
 from slicecast.campaign.campaign import Campaign, hidden, words_for
 from slicecast.campaign.choose import Choice, Rules
 from slicecast.campaign.events import Kind
-from slicecast.campaign.state import Status, Task
+from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, UnknownImage
 
@@ -113,9 +113,9 @@ def test_gold_is_hidden_from_annotators(open_campaign, ask):
     campaign = open_campaign("ab", gold_share=1.0)
     campaign.add_gold("b", "root", truth_sha256="00")
     assert ask(campaign, "ann").case == "b"
-    assert campaign.task_of("b", "ann") is Task.GOLD
+    assert campaign.task_of("b", "ann") is ReadingTask.GOLD
     shown = hidden(campaign.state().case("b"))
-    assert not shown.gold and shown.lease.task is Task.ANNOTATE
+    assert not shown.gold and shown.lease.task is ReadingTask.ANNOTATE
 
 
 def test_cases_are_added_once(open_campaign):

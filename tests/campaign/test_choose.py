@@ -4,7 +4,7 @@ import random
 
 from slicecast.campaign.choose import Choice, Rules, choose_next, read_twice
 from slicecast.campaign.events import GENESIS, Draft, Kind, chain
-from slicecast.campaign.state import Task, fold
+from slicecast.campaign.state import ReadingTask, fold
 
 LEASE = {"until": 100.0}
 
@@ -69,7 +69,7 @@ def test_a_case_that_needs_review_is_not_offered():
 def test_a_second_reader_is_another_person():
     state = after(*[Draft(Kind.SUBMITTED, name, "bob") for name in "abc"])
     assert pick(state, "bob", second_share=1.0) is None
-    assert pick(state, "ann", second_share=1.0).task is Task.SECOND
+    assert pick(state, "ann", second_share=1.0).task is ReadingTask.SECOND
     assert pick(state, "ann") is None
 
 
@@ -88,7 +88,7 @@ def test_the_share_read_twice_is_what_was_asked_for():
 def test_gold_is_given_once_to_each_and_looks_like_any_other():
     gold = Draft(Kind.GOLD, "b", "root")
     choice = pick(after(gold), gold_share=1.0)
-    assert (choice.case, choice.task) == ("b", Task.GOLD) and "gold" not in choice.reason
+    assert (choice.case, choice.task) == ("b", ReadingTask.GOLD) and "gold" not in choice.reason
     read = Draft(Kind.SUBMITTED, "b", "ann", {"task": "gold"})
     assert pick(after(gold, read), gold_share=1.0).case == "a"
     assert pick(after(gold, read), "bob", gold_share=1.0).case == "b"

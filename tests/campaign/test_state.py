@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicecast.campaign.events import GENESIS, Draft, Kind, chain
-from slicecast.campaign.state import IDLE_GAP_S, Status, Task, fold
+from slicecast.campaign.state import IDLE_GAP_S, ReadingTask, Status, fold
 
 
 def at(*steps):
@@ -54,7 +54,7 @@ def test_the_life_of_a_case():
 def test_a_second_reading_leaves_the_status():
     steps = [(0, Kind.ADDED, "server", {}), (1, Kind.SUBMITTED, "ann", {}), (2, Kind.APPROVED, "rita", {})]
     case = fold(at(*steps, (3, Kind.SUBMITTED, "bob", {"task": "second"}))).case("a")
-    assert case.status is Status.APPROVED and case.reading(Task.SECOND).who == "bob"
+    assert case.status is Status.APPROVED and case.reading(ReadingTask.SECOND).who == "bob"
 
 
 def test_a_case_that_was_labelled_before_is_not_asked_for():

@@ -13,7 +13,7 @@ from typing import Any
 
 from slicecast.campaign.choose import Choice, Ranking, Rules, choose_next
 from slicecast.campaign.events import Damage, Draft, Event, Kind
-from slicecast.campaign.state import DONE, Case, Lease, State, Status, Task, fold
+from slicecast.campaign.state import DONE, Case, Lease, ReadingTask, State, Status, fold
 from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, UnknownImage
 
@@ -136,7 +136,7 @@ class Campaign:
             self._refuse_others(known, who, now_s)
             if holds(known, who, now_s):
                 return [Draft(Kind.RENEWED, case, who, {"until": now_s + self.rules.lease_s})]
-            task = Task.GOLD if known.gold else Task.ANNOTATE
+            task = ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
             return [self._lease(Choice(case, reason, task=task), who, now_s=now_s, strategy="", address=address)]
 
         self._decide(decide)
@@ -185,7 +185,7 @@ class Campaign:
 
         self._decide(decide)
 
-    def task_of(self, case: str, who: str) -> Task:
+    def task_of(self, case: str, who: str) -> ReadingTask:
         """Return what a label of this case by this person would be.
 
         Raises:
@@ -195,9 +195,11 @@ class Campaign:
         self._refuse_others(known, who, self._clock())
         if known.lease is not None and known.lease.who == who:
             return known.lease.task
-        return Task.GOLD if known.gold else Task.ANNOTATE
+        return ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
 
-    def submitted(self, case: str, who: str, data: Mapping[str, Any], *, task: Task = Task.ANNOTATE) -> None:
+    def submitted(
+        self, case: str, who: str, data: Mapping[str, Any], *, task: ReadingTask = ReadingTask.ANNOTATE
+    ) -> None:
         """Record a saved label; ends the lease.
 
         Args:
@@ -243,7 +245,7 @@ class Campaign:
     def _judge(self, kind: Kind, case: str, who: str, data: Mapping[str, Any]) -> None:
         def decide(state: State, now_s: float) -> list[Draft]:
             known = _known(state, case)
-            first = known.reading(Task.ANNOTATE)
+            first = known.reading(ReadingTask.ANNOTATE)
             if known.status not in (Status.SUBMITTED, Status.FLAGGED, Status.APPROVED):
                 raise Conflict(f"'{case}' is {known.status}: there is no label to judge. Submit one first.")
             if kind is Kind.APPROVED and known.status is Status.FLAGGED and first is None:
@@ -297,7 +299,7 @@ def holds(case: Case, who: str, now_s: float) -> bool:
 
 def hidden(case: Case) -> Case:
     """Return a case as an annotator may see it: without its being gold."""
-    lease = None if case.lease is None else replace(case.lease, task=Task.ANNOTATE)
+    lease = None if case.lease is None else replace(case.lease, task=ReadingTask.ANNOTATE)
     return replace(case, gold=False, lease=lease, comparisons=())
 
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from slicecast.campaign.state import DONE, Case, State, Status, Task
+from slicecast.campaign.state import DONE, Case, ReadingTask, State, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Choice:
     case: str
     reason: str
     score: float | None = None
-    task: Task = Task.ANNOTATE
+    task: ReadingTask = ReadingTask.ANNOTATE
 
 
 Ranking = Callable[[Sequence[str]], Sequence[Choice]]
@@ -104,7 +104,7 @@ def _gold(cases: Sequence[Case], who: str, *, rules: Rules, rng: random.Random) 
     gold = [case for case in cases if case.gold and not case.read_by(who) and who not in case.skipped_by]
     if not gold or rng.random() >= rules.gold_share:
         return None
-    return Choice(rng.choice(gold).name, "picked at random", task=Task.GOLD)
+    return Choice(rng.choice(gold).name, "picked at random", task=ReadingTask.GOLD)
 
 
 def _first(cases: Sequence[Case], who: str, ranking: Ranking, *, skipped: bool) -> Choice | None:
@@ -123,10 +123,10 @@ def _first(cases: Sequence[Case], who: str, ranking: Ranking, *, skipped: bool) 
 def _second(cases: Sequence[Case], who: str, rules: Rules) -> Choice | None:
     for case in cases:
         if _wants_second(case, rules) and not case.read_by(who) and who not in case.skipped_by:
-            return Choice(case.name, "to be read by a second person", task=Task.SECOND)
+            return Choice(case.name, "to be read by a second person", task=ReadingTask.SECOND)
     return None
 
 
 def _wants_second(case: Case, rules: Rules) -> bool:
-    read_once = case.reading(Task.ANNOTATE) is not None and case.reading(Task.SECOND) is None
+    read_once = case.reading(ReadingTask.ANNOTATE) is not None and case.reading(ReadingTask.SECOND) is None
     return read_once and case.status in DONE and read_twice(case.name, rules)

@@ -26,7 +26,7 @@ class Status(StrEnum):
     APPROVED = "approved"
 
 
-class Task(StrEnum):
+class ReadingTask(StrEnum):
     """What a lease is for."""
 
     ANNOTATE = "annotate"
@@ -52,7 +52,7 @@ class Lease:
 
     who: str
     until_s: float
-    task: Task
+    task: ReadingTask
     reason: str = ""
     address: str = ""
 
@@ -73,7 +73,7 @@ class Reading:
 
     who: str
     when_s: float
-    task: Task
+    task: ReadingTask
     tag: str
     active_s: float
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Case:
     seen_s: Mapping[str, float] = field(default_factory=dict)
     predictions: int = 0
 
-    def reading(self, task: Task) -> Reading | None:
+    def reading(self, task: ReadingTask) -> Reading | None:
         """Return the latest reading of a task."""
         return next((reading for reading in reversed(self.readings) if reading.task is task), None)
 
@@ -157,7 +157,7 @@ def _added(case: Case, event: Event) -> Case:
 
 def _leased(case: Case, event: Event) -> Case:
     data = event.data
-    task = Task(data.get("task", Task.ANNOTATE))
+    task = ReadingTask(data.get("task", ReadingTask.ANNOTATE))
     lease = Lease(event.who, float(data["until"]), task, data.get("reason", ""), data.get("address", ""))
     return replace(case, lease=lease)
 
@@ -178,13 +178,13 @@ def _predicted(case: Case, event: Event) -> Case:
 
 
 def _submitted(case: Case, event: Event) -> Case:
-    task = Task(event.data.get("task", Task.ANNOTATE))
+    task = ReadingTask(event.data.get("task", ReadingTask.ANNOTATE))
     active_s = event.data.get("active_s")
     counted = case.active_s.get(event.who, 0.0) if active_s is None else float(active_s)
     reading = Reading(event.who, event.when_s, task, event.data.get("tag", "final"), counted, event.data)
     case = replace(_without_lease(case, event.who), readings=(*case.readings, reading), asked=None)
     case = replace(case, active_s={**case.active_s, event.who: 0.0})
-    return replace(case, status=Status.SUBMITTED, note="") if task is Task.ANNOTATE else case
+    return replace(case, status=Status.SUBMITTED, note="") if task is ReadingTask.ANNOTATE else case
 
 
 def _skipped(case: Case, event: Event) -> Case:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from slicecast.active.calibration import GATE, Calibration, Pair, Reliability, SliceFeatures, calibrate
-from slicecast.campaign.state import Case, State, Status, Task
+from slicecast.campaign.state import Case, ReadingTask, State, Status
 
 MIN_POINTS = 3
 """Fewer submitted cases do not make a curve."""
@@ -57,7 +57,7 @@ def people(state: State) -> list[Person]:
     return sorted(found, key=lambda person: (-person.cases, person.who))
 
 
-def agreements(state: State, *, against: Iterable[str] = (Task.SECOND,)) -> list[Agreement]:
+def agreements(state: State, *, against: Iterable[str] = (ReadingTask.SECOND,)) -> list[Agreement]:
     """Return the comparisons with second readings or gold truths, oldest first."""
     wanted = {str(name) for name in against}
     found = [(c["when_s"], case.name, c) for case in state.cases.values() for c in case.comparisons]
@@ -68,19 +68,11 @@ def agreements(state: State, *, against: Iterable[str] = (Task.SECOND,)) -> list
     ]
 
 
-def seconds(state: State) -> dict[str, float]:
-    """Return how long the first annotation took, of each case that was timed."""
-    readings = {case.name: case.reading(Task.ANNOTATE) for case in _ordinary(state)}
-    return {
-        name: reading.active_s for name, reading in readings.items() if reading is not None and reading.active_s > 0
-    }
-
-
 def learning_curve(state: State) -> list[tuple[int, float, float]]:
     """Return (cases so far, Dice of the model's first answer with what was submitted, minutes so far)."""
     found = []
     for case in _ordinary(state):
-        reading = case.reading(Task.ANNOTATE)
+        reading = case.reading(ReadingTask.ANNOTATE)
         drafts = [c for c in case.comparisons if c["against"] == "draft"]
         if reading is not None and drafts:
             found.append((reading.when_s, drafts[-1]["dice"], reading.active_s / 60))
@@ -137,8 +129,8 @@ def rows(state: State) -> list[dict[str, Any]]:
 
 
 def _row(case: Case) -> dict[str, Any]:
-    reading = case.reading(Task.ANNOTATE)
-    second: Mapping[str, Any] = next((c for c in reversed(case.comparisons) if c["against"] == Task.SECOND), {})
+    reading = case.reading(ReadingTask.ANNOTATE)
+    second: Mapping[str, Any] = next((c for c in reversed(case.comparisons) if c["against"] == ReadingTask.SECOND), {})
     data: Mapping[str, Any] = reading.data if reading else {}
     return {
         "case": case.name,

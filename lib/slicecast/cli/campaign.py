@@ -15,7 +15,7 @@ from slicecast.campaign.export import LabelledCase, export_csv, export_dataset
 from slicecast.campaign.gold import keep_truth
 from slicecast.campaign.report import write_report
 from slicecast.campaign.settings import FOLDER, campaign_settings
-from slicecast.campaign.state import State, Status, Task
+from slicecast.campaign.state import ReadingTask, State, Status
 from slicecast.campaign.store import EventStore
 from slicecast.campaign.summary import agreements, people, progress
 from slicecast.dicom.catalogue import Catalogue
@@ -53,7 +53,7 @@ def status(studies: Studies, as_json: AsJson = False) -> None:
         minutes = "" if person.minutes is None else f"{person.minutes:.1f}"
         table.add_row(person.who, str(person.cases), minutes, f"{person.total_minutes:.0f}")
     Console().print(table)
-    for a in agreements(state, against=(Task.SECOND, Task.GOLD)):
+    for a in agreements(state, against=(ReadingTask.SECOND, ReadingTask.GOLD)):
         distance = "" if a.hd95_mm is None else f", HD95 {a.hd95_mm:.1f} mm"
         typer.echo(f"{a.case}: {a.who} against {a.against}: Dice {a.dice:.3f}, NSD {a.nsd:.3f}{distance}")
     typer.echo(f"head {_head(state)}")

@@ -2,12 +2,12 @@
 
 from types import SimpleNamespace
 
-from slicecast.campaign.state import Case, Lease, Reading, Status, Task
+from slicecast.campaign.state import Case, Lease, Reading, ReadingTask, Status
 from slicecast.server.campaign.view import _row as row
 from slicecast.server.campaign.view import current_mask, ohif_link
 
-SECOND = Lease("bob", 1e12, Task.SECOND)
-READING = Reading("ann", 5.0, Task.ANNOTATE, "final", 60.0)
+SECOND = Lease("bob", 1e12, ReadingTask.SECOND)
+READING = Reading("ann", 5.0, ReadingTask.ANNOTATE, "final", 60.0)
 
 
 def service(case, drafts):
@@ -42,7 +42,7 @@ def test_a_second_reader_does_not_see_the_first_label():
 
 def test_a_gold_case_looks_like_any_other():
     assert row(Case("a", gold=True), 0.0, {}, "ann")["status"] == "open"
-    read = Case("a", gold=True, readings=(Reading("ann", 5.0, Task.GOLD, "gold-ann", 60.0),))
+    read = Case("a", gold=True, readings=(Reading("ann", 5.0, ReadingTask.GOLD, "gold-ann", 60.0),))
     assert row(read, 0.0, {}, "ann")["status"] == "submitted"
 
 

@@ -21,7 +21,7 @@ from slicecast.campaign.campaign import Campaign
 from slicecast.campaign.choose import Choice
 from slicecast.campaign.gold import find_truth, keep_truth
 from slicecast.campaign.settings import FOLDER, campaign_settings
-from slicecast.campaign.state import Status, Task
+from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.store import EventStore
 from slicecast.campaign.summary import calibration
 from slicecast.errors import SlicecastError
@@ -97,7 +97,8 @@ class CampaignService:
         state, found = self.campaign.state(), []
         for image in self._datastore().get_labeled_images():
             case = state.case(image)
-            if case.status in (Status.OPEN, Status.REJECTED) and case.reading(Task.ANNOTATE) is None and not case.gold:
+            unread = case.reading(ReadingTask.ANNOTATE) is None and not case.gold
+            if case.status in (Status.OPEN, Status.REJECTED) and unread:
                 self.campaign.submitted(
                     image, "server", {"tag": FINAL, "found": True, **self._fingerprint(image, FINAL)}
                 )
@@ -165,7 +166,7 @@ class CampaignService:
         who = self.who(case, client_id=client_id or info.get("client_id"))
         self.adopt(case, who)
         task = self.campaign.task_of(case, who)
-        own_tag = FINAL if task is Task.ANNOTATE else f"{task}-{_plain(who)}"
+        own_tag = FINAL if task is ReadingTask.ANNOTATE else f"{task}-{_plain(who)}"
         label = store.save_label(image, str(file), own_tag, {**info, "user": who})
         said = {key: info[key] for key in ("active_s", "model", "label_info") if info.get(key) is not None}
         draft = self.drafts.find(case, who)
@@ -218,11 +219,12 @@ class CampaignService:
         """Return once all comparisons queued so far are done."""
         self._thread.submit(lambda: None).result()
 
-    def _compare_all(self, case: str, who: str, task: Task, tag: str) -> None:
+    def _compare_all(self, case: str, who: str, task: ReadingTask, tag: str) -> None:
         try:
             label = Path(self._datastore().get_label_uri(case, tag))
             self._compare_draft(case, who, label)
-            other = {Task.SECOND: self.final_label(case), Task.GOLD: find_truth(self._folder, case)}.get(task)
+            others = {ReadingTask.SECOND: self.final_label(case), ReadingTask.GOLD: find_truth(self._folder, case)}
+            other = others.get(task)
             if other is not None:
                 self.campaign.compared(case, {"against": str(task), "who": who, **compare_labels(label, other)})
         except SlicecastError as error:

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from slicecast.campaign.campaign import holds, words_for
-from slicecast.campaign.plots import draw_calibration, draw_learning_curve, draw_minutes
-from slicecast.campaign.state import Case, Reading, State, Status, Task
+from slicecast.campaign.report import draw_calibration, draw_learning_curve, draw_minutes
+from slicecast.campaign.state import Case, Reading, ReadingTask, State, Status
 from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
 from slicecast.errors import UnknownImage
 from slicecast.inference.caller import Caller, current_caller
@@ -78,7 +78,7 @@ def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
     case, who, now_s = state.case(name), service.who(name), service.campaign.now_s()
     mask, record = current_mask(service, name, who)
     draft = service.drafts.find(name, who)
-    reading = case.reading(Task.ANNOTATE)
+    reading = case.reading(ReadingTask.ANNOTATE)
     return {
         **_who(current_caller(), who),
         "case": _row(case, now_s, {}, who),
@@ -109,7 +109,7 @@ def current_mask(service: CampaignService, name: str, who: str) -> tuple[Path | 
     """Return the file and record of the newest mask that a person may see, draft or submitted label."""
     case = service.campaign.state().case(name)
     draft = service.drafts.find(name, who) if _blind(case, who) else service.drafts.latest(name)
-    reading = None if _blind(case, who) else case.reading(Task.ANNOTATE)
+    reading = None if _blind(case, who) else case.reading(ReadingTask.ANNOTATE)
     if reading is not None and (draft is None or draft.record["when_s"] <= reading.when_s):
         label = service.final_label(name)
         if label is not None:
@@ -145,7 +145,7 @@ def _found(state: State, status: str, find: str) -> list[Case]:
 
 def _row(case: Case, now_s: float, reasons: dict[str, str], who: str) -> dict[str, Any]:
     lease = case.lease if case.lease is not None and case.lease.live(now_s) else None
-    reading = case.reading(Task.ANNOTATE)
+    reading = case.reading(ReadingTask.ANNOTATE)
     confidence = (case.prediction or {}).get("mean_confidence")
     return {
         "name": case.name,
@@ -167,7 +167,7 @@ def _shown_status(case: Case) -> str:
 
 def _blind(case: Case, who: str) -> bool:
     """Tell whether a person reads this case as the second one, and must not see the first one's label."""
-    return case.lease is not None and case.lease.who == who and case.lease.task is not Task.ANNOTATE
+    return case.lease is not None and case.lease.who == who and case.lease.task is not ReadingTask.ANNOTATE
 
 
 def _bars(record: dict[str, Any], case: Case) -> list[dict[str, Any]]:
@@ -187,4 +187,5 @@ def _reading(reading: Reading) -> dict[str, Any]:
 def _agreements(state: State, caller: Caller) -> list[dict[str, Any]]:
     """Return second readings; those against gold only to a reviewer who has logged in."""
     gold = caller.roles is not None and caller.may("reviewer")
-    return [asdict(a) for a in agreements(state, against=(Task.SECOND, Task.GOLD) if gold else (Task.SECOND,))]
+    against = (ReadingTask.SECOND, *((ReadingTask.GOLD,) if gold else ()))
+    return [asdict(a) for a in agreements(state, against=against)]

@@ -6,7 +6,7 @@ import pytest
 from campaigns import played
 from matplotlib.figure import Figure
 
-from slicecast.campaign.plots import draw_calibration, draw_learning_curve, draw_minutes, put_curves
+from slicecast.campaign.report import draw_calibration, draw_learning_curve, draw_minutes, put_curves
 from slicecast.campaign.state import State
 
 
