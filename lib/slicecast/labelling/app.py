@@ -28,6 +28,7 @@ from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
+from slicecast.labelling.preannotation import Carrier
 from slicecast.labelling.scoring.background import BackgroundScorer
 from slicecast.labelling.selection.ranked import SCORES, StudyCases, open_background_scorer
 from slicecast.labelling.selection.scoring import ScoringQueue, record_result
@@ -36,7 +37,6 @@ from slicecast.labelling.store.pacs import open_pacs
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
 from slicecast.labelling.store.upload_sessions import SafeSessions
 from slicecast.labelling.tasks.answer import SIGNS
-from slicecast.labelling.tasks.carry import Carrier
 from slicecast.labelling.tasks.preannotation import preannotation
 from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 
@@ -66,7 +66,7 @@ class AppConfig:
         strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`). Default: the
             one of `configs/active.yaml`.
         insecure: answer other machines although nobody logs in (see `slicecast.server.security.gate`).
-        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.labelling.tasks.carry`).
+        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.labelling.preannotation`).
     """
 
     labels: tuple[str, ...] = DEFAULT_LABELS

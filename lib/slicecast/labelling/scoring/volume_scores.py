@@ -2,7 +2,7 @@
 
 The automatic prompt comes from a labelled case, the support: three of its slices are the model's memory, and what they
 call up in the other volume is boxed (`slicecast.engine.support`). Five passes start from those boxes
-(`slicecast.labelling.scoring.views`); their scores are worked out by `slicecast.active.uncertainty`.
+(`slicecast.labelling.scoring.passes`); their scores are worked out by `slicecast.active.uncertainty`.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from slicecast.engine.tracker import Tracker
 from slicecast.inference.predictors import SharedPredictor
 from slicecast.inference.studies import Study
 from slicecast.labelling.landmarks import find_body
-from slicecast.labelling.scoring.views import Boxes, View, look_from_all_sides, object_scores, region
+from slicecast.labelling.scoring.passes import Boxes, View, look_from_all_sides, object_scores, region
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
 LOOKS = 8

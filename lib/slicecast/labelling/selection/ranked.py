@@ -21,7 +21,7 @@ from slicecast.errors import GeometryError
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.scoring.background import BackgroundScorer, RankedQueue
-from slicecast.labelling.store.label_info import true_label_info
+from slicecast.labelling.store.labels import true_label_info
 from slicecast.labelling.tasks.request import number_labels
 from slicecast.volume import read_volume
 

@@ -29,7 +29,7 @@ from slicecast.dicom.series import NO_IMAGES, Series
 from slicecast.dicom.uids import is_uid
 from slicecast.errors import InputError, ResourceError
 from slicecast.labelling.store.datastore import locked
-from slicecast.labelling.store.outbox import Parcel
+from slicecast.labelling.store.delivery import Parcel
 from slicecast.labelling.store.studies import SERIES_EXTENSION, StudiesDatastore, series_names
 
 logger = logging.getLogger(__name__)

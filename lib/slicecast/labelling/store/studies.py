@@ -22,7 +22,7 @@ from slicecast.dicom.labels import seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError
 from slicecast.labelling.store.datastore import SafeDatastore, locked
-from slicecast.labelling.store.outbox import Outbox, Parcel
+from slicecast.labelling.store.delivery import Outbox, Parcel
 from slicecast.labelling.store.stow import Outcome, Store
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import read_volume, write_volume

@@ -11,8 +11,8 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 
 from slicecast.errors import SlicecastError
 from slicecast.inference.settings import request_limits
-from slicecast.labelling.store.archives import unpack
 from slicecast.labelling.store.images import is_upload_name
+from slicecast.labelling.store.uploads import unpack
 
 
 class SafeSessions(Sessions):

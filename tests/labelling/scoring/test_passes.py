@@ -8,7 +8,7 @@ from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.tracker import Tracker
 from slicecast.inference.studies import open_study
-from slicecast.labelling.scoring.views import look_from_all_sides, mirrored, object_scores, region
+from slicecast.labelling.scoring.passes import look_from_all_sides, mirrored, object_scores, region
 from slicecast.volume import SliceAxis
 
 AXES = (SliceAxis.AXIAL, SliceAxis.CORONAL)

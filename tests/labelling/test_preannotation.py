@@ -9,7 +9,7 @@ from builders import phantom, stored_as
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import GeometryError, SlicecastError
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.tasks.carry import Carrier
+from slicecast.labelling.preannotation import Carrier
 from slicecast.volume import read_volume, write_mask, write_volume
 
 LABELS = ("other", "ball")

@@ -19,7 +19,7 @@ from slicecast.errors import GeometryError, SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.landmarks import Body, Landmark, find_body, landmarks, transfer
-from slicecast.labelling.store.label_info import true_label_info
+from slicecast.labelling.store.labels import true_label_info
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
 from slicecast.labelling.tasks.wire import IJK

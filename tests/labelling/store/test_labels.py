@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slicecast.labelling.store.label_info import SENT, true_label_info, with_true_label_info
+from slicecast.labelling.store.labels import SENT, true_label_info, with_true_label_info
 from slicecast.volume import Geometry, write_mask
 
 

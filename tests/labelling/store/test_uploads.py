@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from slicecast.errors import InputError, TooLarge
-from slicecast.labelling.store.archives import unpack
+from slicecast.labelling.store.uploads import unpack
 
 EVIL = ["../../out.nii", "/etc/out.nii", "a/../../out.nii", "C:\\out.nii", "..\\..\\out.nii", "a\nb.nii", "x" * 300]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slicecast.labelling.store.outbox import Outbox
+from slicecast.labelling.store.delivery import Outbox
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ KILLED = """
 import os, resource, signal, sys
 from pathlib import Path
 from slicecast.labelling.store import versions
-from slicecast.labelling.store.outbox import Outbox
+from slicecast.labelling.store.delivery import Outbox
 folder, label, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 count = 0
 def tick(event, args):
