@@ -9,7 +9,7 @@ from builders import phantom, stored_as
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import GeometryError, SlicecastError
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.preannotation import Carrier
+from slicecast.labelling.preannotation import PreAnnotator
 from slicecast.volume import read_volume, write_mask, write_volume
 
 LABELS = ("other", "ball")
@@ -31,14 +31,14 @@ def submit(store, tmp_path):
 
 
 @pytest.fixture
-def carrier(store):
-    return Carrier(SegmentService(predictor=FakePredictor()), store, LABELS)
+def annotator(store):
+    return PreAnnotator(SegmentService(predictor=FakePredictor()), store, LABELS)
 
 
-def test_an_image_without_a_label_gets_a_mask_with_names(store, submit, carrier):
+def test_an_image_without_a_label_gets_a_mask_with_names(store, submit, annotator):
     submit("first")
-    carrier.submit("first")
-    assert carrier.wait(WAIT_S)
+    annotator.submit("first")
+    assert annotator.wait(WAIT_S)
     params = store.get_label_info("second", "original")["params"]
     assert params["label_names"] == {"ball": 2} and params["carried_from"] == "first"
     assert 0 <= params["mean_confidence"] <= 1
@@ -48,59 +48,59 @@ def test_an_image_without_a_label_gets_a_mask_with_names(store, submit, carrier)
     assert not mask.geometry.differences(read_volume(store.get_image_uri("second")).geometry)
 
 
-def test_images_with_a_label_or_a_pre_annotation_keep_theirs(store, submit, carrier):
+def test_images_with_a_label_or_a_pre_annotation_keep_theirs(store, submit, annotator):
     submit("first")
-    assert carrier.carry("first", ["first", "second"]) == ["second"]
+    assert annotator.annotate("first", ["first", "second"]) == ["second"]
     before = store.get_label_info("second", "original")
-    assert carrier.carry("first", ["second"]) == []
+    assert annotator.annotate("first", ["second"]) == []
     assert store.get_label_info("second", "original") == before
 
 
-def test_another_orientation_is_the_same_patient(studies, store, submit, carrier):
+def test_another_orientation_is_the_same_patient(studies, store, submit, annotator):
     turned = stored_as(phantom().volume, (2, 0, 1), (True, False, True))
     write_volume(studies / "turned.nii.gz", turned)
     store.refresh()
     submit("first")
-    assert carrier.carry("first", ["turned"]) == ["turned"]
+    assert annotator.annotate("first", ["turned"]) == ["turned"]
     truth = stored_as(phantom().volume.with_array(phantom().truth * 100.0), (2, 0, 1), (True, False, True)).array > 50
     mask = read_volume(store.get_label_uri("turned", "original")).array == 2
     assert 2 * (truth & mask).sum() / (truth.sum() + mask.sum()) > 0.8
 
 
-def test_a_label_without_names_means_the_servers_numbers(store, submit, carrier):
+def test_a_label_without_names_means_the_servers_numbers(store, submit, annotator):
     submit("first", info=False)
-    carrier.carry("first", ["second"])
+    annotator.annotate("first", ["second"])
     assert store.get_label_info("second", "original")["params"]["label_names"] == {"ball": 2}
 
 
-def test_an_image_that_cannot_be_used_does_not_stop_the_others(studies, store, submit, carrier, monkeypatch):
+def test_an_image_that_cannot_be_used_does_not_stop_the_others(studies, store, submit, annotator, monkeypatch):
     for name in ("damaged", "removed", "third"):
         shutil.copy(studies / "second.nii.gz", studies / f"{name}.nii.gz")
     store.refresh()
     (studies / "damaged.nii.gz").write_bytes(b"no volume")
     submit("first")
-    segment = carrier._service.segment
+    segment = annotator._service.segment
 
     def removed_meanwhile(request):
         if request.image.name.startswith("removed"):
             del store._datastore.objects["removed"]
         return segment(request)
 
-    monkeypatch.setattr(carrier._service, "segment", removed_meanwhile)
-    assert carrier.carry("first", ["damaged", "removed", "second", "third"]) == ["second", "third"]
+    monkeypatch.setattr(annotator._service, "segment", removed_meanwhile)
+    assert annotator.annotate("first", ["damaged", "removed", "second", "third"]) == ["second", "third"]
 
 
-def test_a_label_that_cannot_be_used_harms_nothing(store, submit, carrier, tmp_path):
+def test_a_label_that_cannot_be_used_harms_nothing(store, submit, annotator, tmp_path):
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"no volume")
     store.save_label("first", str(broken), "final", {})
     with pytest.raises(SlicecastError):
-        carrier.carry("first", ["second"])
+        annotator.annotate("first", ["second"])
     moved = phantom("oblique").volume.geometry
     submit("first", like=moved)
     with pytest.raises(GeometryError, match="not on its image's grid"):
-        carrier.carry("first", ["second"])
+        annotator.annotate("first", ["second"])
     submit("first")
     for image_id in ("gone", "first"):
-        carrier.submit(image_id)
-    assert carrier.wait(WAIT_S) and store.get_label_uri("second", "original")
+        annotator.submit(image_id)
+    assert annotator.wait(WAIT_S) and store.get_label_uri("second", "original")

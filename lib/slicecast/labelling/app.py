@@ -28,7 +28,7 @@ from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
-from slicecast.labelling.preannotation import Carrier
+from slicecast.labelling.preannotation import PreAnnotator
 from slicecast.labelling.scoring.background import BackgroundScorer
 from slicecast.labelling.selection.ranked import SCORES, StudyCases, open_background_scorer
 from slicecast.labelling.selection.scoring import ScoringQueue, record_result
@@ -242,7 +242,7 @@ class AppBehaviour(MONAILabelApp):
         """Let a submitted label start pre-annotations of other images; a DICOM server would have to send them all."""
         self.background_scorer.wake()
         if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
-            self._carrier.submit(image_id)
+            self._preannotator.submit(image_id)
         return {}
 
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -272,8 +272,8 @@ class AppBehaviour(MONAILabelApp):
         return ScoringQueue(lambda name: self.scoring({"method": name}))
 
     @cached_property
-    def _carrier(self) -> Carrier:
-        return Carrier(self.service, self.datastore(), self.config.labels)
+    def _preannotator(self) -> PreAnnotator:
+        return PreAnnotator(self.service, self.datastore(), self.config.labels)
 
     def _download_dcmqi_tools(self) -> None:
         """Download nothing: a hospital's server has no way out."""

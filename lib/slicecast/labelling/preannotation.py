@@ -33,7 +33,7 @@ MODEL = "sam2"
 """The model that is named as the maker."""
 
 
-class Carrier:
+class PreAnnotator:
     """Makes pre-annotations in one background thread that gives way to every user.
 
     Args:
@@ -47,7 +47,7 @@ class Carrier:
         self._store = store
         self._labels = tuple(labels)
         self._submitted: queue.SimpleQueue[str | Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="carry", daemon=True).start()
+        threading.Thread(target=self._work, name="pre-annotation", daemon=True).start()
 
     def submit(self, image_id: str) -> None:
         """Say that an image has a new final label."""
@@ -59,7 +59,7 @@ class Carrier:
         self._submitted.put(done.set)
         return done.wait(timeout_s)
 
-    def carry(self, known_id: str, image_ids: Sequence[str]) -> list[str]:
+    def annotate(self, known_id: str, image_ids: Sequence[str]) -> list[str]:
         """Give images a pre-annotation from the final label of another; return those that got one.
 
         Raises:
@@ -103,7 +103,7 @@ class Carrier:
     def _save(self, image_id: str, file: str, params: Mapping[str, Any]) -> None:
         info = {"model": MODEL, "params": dict(params)}
         self._store.save_label(image_id, file, DefaultLabelTag.ORIGINAL.value, info)
-        logger.info("'%s' has a pre-annotation, carried over from '%s'", image_id, params["carried_from"])
+        logger.info("'%s' has a pre-annotation, from the label of '%s'", image_id, params["carried_from"])
 
     def _labelled(self, image_id: str) -> tuple[Study, np.ndarray, dict[str, int]]:
         """Return an image, its final label in canonical orientation, and the names of its values."""
@@ -130,7 +130,7 @@ class Carrier:
                 continue
             try:
                 waiting = [name for name in sorted(self._store.get_unlabeled_images()) if self._is_open(name)]
-                self.carry(task, waiting[:AHEAD])
+                self.annotate(task, waiting[:AHEAD])
             except SlicecastError as error:
                 logger.info("The label of '%s' starts no pre-annotation: %s", task, error)
             except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
