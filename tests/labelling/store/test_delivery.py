@@ -1,4 +1,4 @@
-"""The outbox: nothing is lost by failures, restarts or a kill at any step; nothing is delivered that was refused."""
+"""The delivery queue: nothing is lost by failures, restarts or a kill at any step; nothing is delivered that was refused."""
 
 import json
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slicecast.labelling.store.delivery import Outbox
+from slicecast.labelling.store.delivery import DeliveryQueue
 
 
 @pytest.fixture
@@ -19,31 +19,31 @@ def label(tmp_path) -> Path:
 
 
 class Receiver:
-    """Takes parcels, or fails as often as it is told to."""
+    """Takes deliveries, or fails as often as it is told to."""
 
     def __init__(self, failures: int = 0) -> None:
         self.failures, self.got = failures, []
 
-    def __call__(self, parcel) -> None:
+    def __call__(self, delivery) -> None:
         if self.failures:
             self.failures -= 1
             raise OSError("the PACS is down")
-        self.got.append((parcel.facts["image_id"], parcel.label.read_bytes(), parcel.label.name))
+        self.got.append((delivery.facts["image_id"], delivery.label.read_bytes(), delivery.label.name))
 
 
 def test_labels_arrive_in_order_and_once(tmp_path, label):
     receiver = Receiver()
-    box = Outbox(tmp_path / "box", receiver)
+    box = DeliveryQueue(tmp_path / "box", receiver)
     for name in ("a", "b", "c"):
         box.put(label, {"image_id": name})
-    assert [parcel.facts["image_id"] for parcel in box.waiting()] == ["a", "b", "c"]
+    assert [delivery.facts["image_id"] for delivery in box.waiting()] == ["a", "b", "c"]
     assert box.deliver_all() == 0 and box.deliver_all() == 0
     assert receiver.got == [(name, b"voxels", "label.nii.gz") for name in "abc"]
 
 
 def test_it_tries_until_they_have_arrived(tmp_path, label):
     receiver = Receiver(failures=3)
-    box = Outbox(tmp_path / "box", receiver, wait_s=0.01)
+    box = DeliveryQueue(tmp_path / "box", receiver, wait_s=0.01)
     box.put(label, {"image_id": "a"})
     box.start()
     while box.waiting():
@@ -53,16 +53,16 @@ def test_it_tries_until_they_have_arrived(tmp_path, label):
 
 
 def test_a_restart_goes_on(tmp_path, label):
-    Outbox(tmp_path / "box", Receiver(failures=99)).put(label, {"image_id": "a"})
+    DeliveryQueue(tmp_path / "box", Receiver(failures=99)).put(label, {"image_id": "a"})
     label.unlink()
     receiver = Receiver()
-    assert Outbox(tmp_path / "box", receiver).deliver_all() == 0
+    assert DeliveryQueue(tmp_path / "box", receiver).deliver_all() == 0
     assert receiver.got == [("a", b"voxels", "label.nii.gz")]
 
 
 def test_one_that_cannot_be_delivered_does_not_hold_up_others(tmp_path, label):
     receiver = Receiver(failures=1)
-    box = Outbox(tmp_path / "box", receiver)
+    box = DeliveryQueue(tmp_path / "box", receiver)
     box.put(label, {"image_id": "a"})
     box.put(label, {"image_id": "b"})
     assert box.deliver_all() == 1
@@ -70,14 +70,14 @@ def test_one_that_cannot_be_delivered_does_not_hold_up_others(tmp_path, label):
 
 
 def test_a_damaged_job_stays_and_is_skipped(tmp_path, label):
-    box = Outbox(tmp_path / "box", Receiver())
+    box = DeliveryQueue(tmp_path / "box", Receiver())
     job = box.put(label, {"image_id": "a"})
     (job / "job.json").write_text("{")
     assert box.waiting() == [] and job.is_dir()
 
 
 def test_a_discarded_one_never_arrives(tmp_path, label):
-    box = Outbox(tmp_path / "box", receiver := Receiver())
+    box = DeliveryQueue(tmp_path / "box", receiver := Receiver())
     box.discard(box.put(label, {"image_id": "a"}))
     assert box.deliver_all() == 0 and receiver.got == []
 
@@ -86,7 +86,7 @@ KILLED = """
 import os, resource, signal, sys
 from pathlib import Path
 from slicecast.labelling.store import versions
-from slicecast.labelling.store.delivery import Outbox
+from slicecast.labelling.store.delivery import DeliveryQueue
 folder, label, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 count = 0
 def tick(event, args):
@@ -97,7 +97,7 @@ def tick(event, args):
             count += 1
             if count == step:
                 os.kill(os.getpid(), signal.SIGKILL)
-box = Outbox(folder, lambda parcel: None)
+box = DeliveryQueue(folder, lambda delivery: None)
 sys.addaudithook(tick)
 box.put(label, {"image_id": "a"})
 print("safe", flush=True)
@@ -114,11 +114,11 @@ def test_killed_at_any_step_what_was_said_to_be_safe_is_there(tmp_path, label):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         receiver = Receiver()
-        box = Outbox(folder, receiver)
+        box = DeliveryQueue(folder, receiver)
         assert not list(folder.glob(".*")), "leftovers are removed"
         whole = box.waiting()
-        assert all(json.loads((parcel.folder / "job.json").read_text()) == {"image_id": "a"} for parcel in whole)
-        assert all(parcel.label.read_bytes() == b"voxels" for parcel in whole)
+        assert all(json.loads((delivery.folder / "job.json").read_text()) == {"image_id": "a"} for delivery in whole)
+        assert all(delivery.label.read_bytes() == b"voxels" for delivery in whole)
         said.append("safe" in done.stdout)
         assert whole or not said[-1]
         if done.returncode == 0:

@@ -69,7 +69,7 @@ def opened(server, tmp_path):
 
     yield make
     for store in stores:
-        store.outbox.close()
+        store.deliveries.close()
 
 
 def submit(store, tmp_path, empty=False):
@@ -95,11 +95,11 @@ def test_a_label_waits_for_the_server(server, opened, tmp_path, empty):
     server.up = False
     uid = submit(store, tmp_path, empty)
     assert store.status()["completed"] == 1 and store.get_unlabeled_images() == []
-    assert store.outbox.deliver_all() == 1 and server.stored == []
-    store.outbox.close()
+    assert store.deliveries.deliver_all() == 1 and server.stored == []
+    store.deliveries.close()
     server.up = True
     again = opened()
-    assert again.outbox.deliver_all() == 0
+    assert again.deliveries.deliver_all() == 0
     assert {referenced_series(seg) for seg in server.stored} == {uid}
     assert bool(server.stored[0].pixel_array.any()) is not empty
 
@@ -107,10 +107,10 @@ def test_a_label_waits_for_the_server(server, opened, tmp_path, empty):
 def test_a_label_made_elsewhere_counts(server, opened, tmp_path):
     first = opened()
     submit(first, tmp_path)
-    first.outbox.deliver_all()
+    first.deliveries.deliver_all()
     elsewhere = PacsDatastore(Remote(server, {}), tmp_path / "other")
     assert elsewhere.get_labeled_images() == [server.series.uid]
-    elsewhere.outbox.close()
+    elsewhere.deliveries.close()
 
 
 def test_without_the_server(server, opened):

@@ -53,7 +53,7 @@ def opened(folder):
 
     yield make
     for store in stores:
-        store.outbox.close()
+        store.deliveries.close()
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def series_id(store):
 
 
 def sent(store):
-    """Wait for the outbox, and return the DICOM SEG objects in the folder."""
+    """Wait for the delivery queue, and return the DICOM SEG objects in the folder."""
     end = time.monotonic() + 60
-    while store.outbox.waiting() and time.monotonic() < end:
+    while store.deliveries.waiting() and time.monotonic() < end:
         time.sleep(0.02)
-    assert store.outbox.waiting() == []
+    assert store.deliveries.waiting() == []
     return [pydicom.dcmread(file) for file in (store._work.parent / "segmentations").glob("*.dcm")]
 
 
@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_the_old_label_and_tells(store, folder, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "refused" in done.stdout
         assert (folder / "labels" / "final" / "first.nrrd").read_bytes() == old.read_bytes()
-    assert store.outbox.waiting() == [], "what was refused is never sent"
+    assert store.deliveries.waiting() == [], "what was refused is never sent"
 
 
 KILLED = """
@@ -256,7 +256,7 @@ def test_killed_at_any_step_the_old_or_the_new_label_is_there(opened, folder, tm
         content = (folder / "labels" / "final" / "first.nrrd").read_bytes()
         assert content == new.read_bytes() or (content == old.read_bytes() and not said)
         assert again.get_labeled_images() == ["first"]
-        again.outbox.close()
+        again.deliveries.close()
         step += 11
         assert step < 400
     versions = {file.read_bytes() for file in (folder / "labels" / "versions" / "final" / "first").glob("*.nrrd")}

@@ -25,7 +25,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Delivery:
     """A label to be delivered.
 
     Args:
@@ -39,7 +39,7 @@ class Parcel:
     facts: Mapping[str, Any]
 
 
-class Outbox:
+class DeliveryQueue:
     """Delivers labels in order, in the background, until each has arrived.
 
     Args:
@@ -48,7 +48,7 @@ class Outbox:
         wait_s: seconds before the second attempt.
     """
 
-    def __init__(self, folder: Path, deliver: Callable[[Parcel], None], *, wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(self, folder: Path, deliver: Callable[[Delivery], None], *, wait_s: float = FIRST_WAIT_S) -> None:
         self._folder, self._deliver, self._first_wait_s = folder, deliver, wait_s
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,15 +82,15 @@ class Outbox:
             return
         shutil.rmtree(hidden, ignore_errors=True)
 
-    def waiting(self) -> list[Parcel]:
+    def waiting(self) -> list[Delivery]:
         """Return the jobs that have not been delivered, oldest first."""
-        return [parcel for folder in sorted(self._folder.glob("[0-9]*")) if (parcel := _parcel(folder))]
+        return [delivery for folder in sorted(self._folder.glob("[0-9]*")) if (delivery := _read_job(folder))]
 
     def start(self) -> None:
         """Deliver what waits, now."""
         with self._guard:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="delivery-queue", daemon=True)
                 self._thread.start()
         self._wake.set()
 
@@ -103,13 +103,13 @@ class Outbox:
 
     def deliver_all(self) -> int:
         """Try each job once; return how many are left."""
-        for parcel in self.waiting():
+        for delivery in self.waiting():
             try:
-                self._deliver(parcel)
+                self._deliver(delivery)
             except Exception as error:  # a background thread's outermost boundary; whatever it was, the label is kept
-                logger.warning("A label of %s still waits: %s", parcel.facts.get("image_id"), error)
+                logger.warning("A label of %s still waits: %s", delivery.facts.get("image_id"), error)
             else:
-                self.discard(parcel.folder)
+                self.discard(delivery.folder)
         return len(self.waiting())
 
     def _run(self) -> None:
@@ -126,10 +126,10 @@ class Outbox:
         return max((int(path.name) for path in self._folder.glob("[0-9]*") if path.name.isdecimal()), default=0) + 1
 
 
-def _parcel(folder: Path) -> Parcel | None:
+def _read_job(folder: Path) -> Delivery | None:
     try:
         facts = json.loads((folder / JOB).read_text(encoding="utf-8"))
-        return Parcel(folder, next(folder.glob("label*")), facts)
+        return Delivery(folder, next(folder.glob("label*")), facts)
     except (OSError, ValueError, StopIteration) as error:
         logger.error("The waiting label %s cannot be read (%s); it stays where it is", folder, error)
         return None

@@ -29,7 +29,7 @@ from slicecast.dicom.series import NO_IMAGES, Series
 from slicecast.dicom.uids import is_uid
 from slicecast.errors import InputError, ResourceError
 from slicecast.labelling.store.datastore import locked
-from slicecast.labelling.store.delivery import Parcel
+from slicecast.labelling.store.delivery import Delivery
 from slicecast.labelling.store.studies import SERIES_EXTENSION, StudiesDatastore, series_names
 
 logger = logging.getLogger(__name__)
@@ -202,15 +202,15 @@ class PacsDatastore(StudiesDatastore):
             shutil.rmtree(part, ignore_errors=True)
         self.catalogue.dicom_series(now=True)
 
-    def _write_seg(self, parcel: Parcel) -> None:
+    def _write_seg(self, delivery: Delivery) -> None:
         """Send a label to the server as DICOM SEG."""
-        uid = parcel.facts["image_id"]
+        uid = delivery.facts["image_id"]
         self._fetch(uid)
         series = self.catalogue.of_image(uid)
         if series is None:
             raise ResourceError(f"The series {uid} is not here, though it was fetched. Empty the cache.")
         try:
-            data = seg_of_label(parcel.label, series, parcel.facts["info"])
+            data = seg_of_label(delivery.label, series, delivery.facts["info"])
         except InputError as error:
             logger.error("The label of %s cannot be DICOM SEG, so it stays here only: %s", uid, error)
             return

@@ -22,7 +22,7 @@ from slicecast.dicom.labels import seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError
 from slicecast.labelling.store.datastore import SafeDatastore, locked
-from slicecast.labelling.store.delivery import Outbox, Parcel
+from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
 from slicecast.labelling.store.stow import Outcome, Store
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import read_volume, write_volume
@@ -51,10 +51,10 @@ class StudiesDatastore(SafeDatastore):
             root, self._volume_files, self._work, skip=(root / "labels",), follow_links=follow_links
         )
         super().__init__(datastore_path, follow_links=follow_links, **options)
-        self.outbox = Outbox(self._work / "outbox", self._write_seg)
+        self.deliveries = DeliveryQueue(self._work / "outbox", self._write_seg)
         self._store = Store(root / SEGMENTATIONS, self._known_series, self._save_stored)
-        if self.outbox.waiting():
-            self.outbox.start()
+        if self.deliveries.waiting():
+            self.deliveries.start()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label on its image's own grid; a final one becomes a DICOM SEG beside it, in the background."""
@@ -63,15 +63,15 @@ class StudiesDatastore(SafeDatastore):
             file = self._on_own_grid(image_id, own, Path(label_filename), Path(folder))
             job = None
             if label_tag == DefaultLabelTag.FINAL and own in self._objects() and "dicom_seg" not in (label_info or {}):
-                job = self.outbox.put(file, {"image_id": own, "info": label_info or {}})
+                job = self.deliveries.put(file, {"image_id": own, "info": label_info or {}})
             try:
                 saved = super().save_label(own, str(file), label_tag, label_info)
             except BaseException:
                 if job is not None:  # the client hears of the failure, so nothing may arrive anywhere
-                    self.outbox.discard(job)
+                    self.deliveries.discard(job)
                 raise
         if job is not None:
-            self.outbox.start()
+            self.deliveries.start()
         return saved
 
     def store_instances(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
@@ -158,13 +158,13 @@ class StudiesDatastore(SafeDatastore):
     def _save_stored(self, series_uid: str, file: Path, record: dict[str, object]) -> None:
         self.save_label(series_uid, str(file), DefaultLabelTag.FINAL.value, record)
 
-    def _write_seg(self, parcel: Parcel) -> None:
+    def _write_seg(self, delivery: Delivery) -> None:
         """Write a label as DICOM SEG; what can never become one is given up, for the label itself is safe."""
-        series = self.catalogue.of_image(parcel.facts["image_id"])
+        series = self.catalogue.of_image(delivery.facts["image_id"])
         if series is None:
             return
         try:
-            data = seg_of_label(parcel.label, series, parcel.facts["info"])
+            data = seg_of_label(delivery.label, series, delivery.facts["info"])
         except InputError as error:
             logger.warning("The label of %s cannot be DICOM SEG: %s", series.image_id, error)
             return
