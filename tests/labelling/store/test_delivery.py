@@ -1,4 +1,4 @@
-"""The delivery queue: nothing is lost by failures, restarts or a kill at any step; nothing is delivered that was refused."""
+"""The delivery queue: failures, restarts and a kill at any step lose nothing; what was refused is not delivered."""
 
 import json
 import signal
