@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from slicecast.errors import InputError
 
-MARGIN_VOXELS = 3
-"""Passes are compared where any of them finds the structure, and so much around it."""
-
 
 def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Return the Dice coefficient; two empty masks agree (1), an empty and another one do not (0)."""

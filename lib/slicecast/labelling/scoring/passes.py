@@ -1,14 +1,14 @@
-"""One automatic prompt, five passes that ought to agree: what the scores of a volume are worked out from.
+"""Augmentation passes: five propagations from one automatic prompt. Where they differ, the model is unsure.
 
-| view | walks |
+| pass | propagates |
 |---|---|
 | forward | from the lowest prompted slice alone |
 | backward | from the highest one alone |
 | jittered | from all of them, their boxes moved by a few percent |
-| mirrored | from the middle one alone, in slices seen left for right |
-| across | along another axis, from the middle slice of what the jittered view found |
+| mirrored | from the middle one alone, in slices mirrored left to right |
+| across | along another axis, from the middle slice of what the jittered pass found |
 
-The first three share their encoded slices and walk in one batch.
+The first three share their encoded slices and run in one batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.assemble import Track, label_slices, track_logits
+from slicecast.engine.assemble import Track, label_slices
 from slicecast.engine.frames import Frames
 from slicecast.engine.propagation import segment
 from slicecast.engine.support import box_of, boxed
@@ -32,52 +32,41 @@ Boxes = Mapping[int, NDArray[np.float32]]
 JITTER = 0.05
 """By how much of its side each edge of a box is moved at most."""
 
-SURE_LOGIT = 30.0
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class AugmentationPass:
     """One pass's answers about one object.
 
     Args:
         axis: of its slices.
         track: the answers.
         labels: finished masks (H, W) by slice number.
-        logits: (H, W) by slice number, of the slices that were walked.
-        mirrored: the slices are seen left for right.
+        mirrored: the slices are mirrored left to right.
     """
 
     axis: SliceAxis
     track: Track
     labels: Mapping[int, NDArray[np.uint8]]
-    logits: Mapping[int, NDArray[np.float32]]
     mirrored: bool = False
 
     def mask(self, shape_kji: tuple[int, ...]) -> NDArray[np.bool_]:
         """Return the mask, [k, j, i]."""
-        return self._filled(self.labels, np.zeros(shape_kji, dtype=bool))
-
-    def probability(self, shape_kji: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return the probability of each voxel, [k, j, i]; 0 where no slice was walked."""
-        found = {n: 1.0 / (1.0 + np.exp(-np.clip(z, -SURE_LOGIT, SURE_LOGIT))) for n, z in self.logits.items()}
-        return self._filled(found, np.zeros(shape_kji, dtype=np.float32))
-
-    def _filled(self, slices: Mapping[int, NDArray], out: NDArray) -> NDArray:
-        stack = SliceStack(out, self.axis)
-        for number, pixels in slices.items():
+        mask = np.zeros(shape_kji, dtype=bool)
+        stack = SliceStack(mask, self.axis)
+        for number, pixels in self.labels.items():
             stack.slice(number)[...] = pixels[:, ::-1] if self.mirrored else pixels
-        return out
+        return mask
 
 
-def look_from_all_sides(
+def run_passes(
     tracker: Tracker,
     across: Tracker | None,
     prompts: Mapping[str, Boxes],
     *,
     axes: tuple[SliceAxis, SliceAxis],
     rng: np.random.Generator,
-) -> dict[str, dict[str, View]]:
-    """Return each object's views by name.
+) -> dict[str, dict[str, AugmentationPass]]:
+    """Return the passes of each object by name.
 
     Args:
         tracker: of the volume's slices.
@@ -95,17 +84,17 @@ def look_from_all_sides(
         "backward": {name: {max(boxes): boxes[max(boxes)]} for name, boxes in prompts.items()},
         "jittered": moved,
     }
-    views = _walk(tracker, starts, axis=axes[0])
+    passes = _run(tracker, starts, axis=axes[0])
     mirror = replace_frames(tracker, mirrored(tracker.frames))
     flipped = {name: _flipped(boxes, tracker.frames) for name, boxes in prompts.items()}
-    _merge(views, _walk(mirror, {"mirrored": flipped}, axis=axes[0], seen_mirrored=True))
+    _merge(passes, _run(mirror, {"mirrored": flipped}, axis=axes[0], is_mirrored=True))
     if across is not None:
-        _merge(views, _walk(across, {"across": _cuts(views, tracker.frames, axes)}, axis=axes[1]))
-    return views
+        _merge(passes, _run(across, {"across": _cuts(passes, tracker.frames, axes)}, axis=axes[1]))
+    return passes
 
 
 def mirrored(frames: Frames) -> Frames:
-    """Return the same slices seen left for right."""
+    """Return the same slices mirrored left to right."""
     return replace(frames, read=lambda number: frames.read(number)[:, ::-1], key=f"{frames.key}/mirrored")
 
 
@@ -114,31 +103,30 @@ def replace_frames(tracker: Tracker, frames: Frames) -> Tracker:
     return Tracker(tracker.predictor, frames, tracker.cache, tracker.options, cancelled=tracker.cancelled)
 
 
-def _walk(
-    tracker: Tracker, starts: Mapping[str, Mapping[str, Boxes]], *, axis: SliceAxis, seen_mirrored: bool = False
-) -> dict[str, dict[str, View]]:
-    """Walk several views of several objects in one batch."""
-    asked = {(view, name): boxes for view, given in starts.items() for name, boxes in given.items() if boxes}
+def _run(
+    tracker: Tracker, starts: Mapping[str, Mapping[str, Boxes]], *, axis: SliceAxis, is_mirrored: bool = False
+) -> dict[str, dict[str, AugmentationPass]]:
+    """Run several passes of several objects in one batch."""
+    asked = {(which, name): boxes for which, given in starts.items() for name, boxes in given.items() if boxes}
     if not asked:
         return {}
     names = {f"{n}": key for n, key in enumerate(asked)}
     found = segment(tracker, {n: _prompts(asked[key]) for n, key in names.items()})
-    views: dict[str, dict[str, View]] = {}
-    for n, (view, name) in names.items():
+    passes: dict[str, dict[str, AugmentationPass]] = {}
+    for n, (which, name) in names.items():
         track = found.tracks[n]
-        logits = {number: track_logits(tracker, track, number) for number in track.answers}
         labels = label_slices(tracker, {n: track})
-        views.setdefault(name, {})[view] = View(axis, track, labels, logits, seen_mirrored)
-    return views
+        passes.setdefault(name, {})[which] = AugmentationPass(axis, track, labels, is_mirrored)
+    return passes
 
 
 def _prompts(boxes: Boxes) -> list[SlicePrompt]:
     return [boxed(number, boxes[number]) for number in sorted(boxes)]
 
 
-def _merge(views: dict[str, dict[str, View]], more: Mapping[str, Mapping[str, View]]) -> None:
+def _merge(passes: dict[str, dict[str, AugmentationPass]], more: Mapping[str, Mapping[str, AugmentationPass]]) -> None:
     for name, found in more.items():
-        views[name] |= found
+        passes[name] |= found
 
 
 def _moved(boxes: Boxes, frames: Frames, rng: np.random.Generator) -> Boxes:
@@ -158,13 +146,13 @@ def _flipped(boxes: Boxes, frames: Frames) -> Boxes:
 
 
 def _cuts(
-    views: Mapping[str, Mapping[str, View]], frames: Frames, axes: tuple[SliceAxis, SliceAxis]
+    passes: Mapping[str, Mapping[str, AugmentationPass]], frames: Frames, axes: tuple[SliceAxis, SliceAxis]
 ) -> dict[str, Boxes]:
-    """Return a box of each object on a slice along the second axis, as the jittered view has it."""
+    """Return a box of each object on a slice along the second axis, as the jittered pass has it."""
     slice_, *plane = (int(axis) for axis in (axes[0], *axes[0].in_plane))
     size = {slice_: frames.count, plane[0]: frames.shape_hw[1], plane[1]: frames.shape_hw[0]}
     shape_kji = (size[2], size[1], size[0])
-    return {name: _cut(own["jittered"].mask(shape_kji), axes[1]) for name, own in views.items()}
+    return {name: _cut(own["jittered"].mask(shape_kji), axes[1]) for name, own in passes.items()}
 
 
 def _cut(mask: NDArray[np.bool_], axis: SliceAxis) -> Boxes:
@@ -174,18 +162,14 @@ def _cut(mask: NDArray[np.bool_], axis: SliceAxis) -> Boxes:
     return {number: box_of(stack.slice(number)) for number in numbers}
 
 
-def object_scores(views: Mapping[str, View]) -> NDArray[np.float64]:
-    """Return the object scores of all slices that any view walked without a prompt, (Z,) logits."""
-    answers = chain.from_iterable(view.track.answers.values() for view in views.values())
+def object_scores(passes: Mapping[str, AugmentationPass]) -> NDArray[np.float64]:
+    """Return the object scores of all slices that any pass reached without a prompt, (Z,) logits."""
+    answers = chain.from_iterable(one.track.answers.values() for one in passes.values())
     return np.array([answer.object_score for answer in answers if not answer.prompted], dtype=np.float64)
 
 
-def region(masks: Sequence[NDArray[np.bool_]], *, margin: int) -> tuple[slice, slice, slice]:
-    """Return the part of a volume [k, j, i] that holds all masks and a margin; everything where all are empty."""
+def region(masks: Sequence[NDArray[np.bool_]]) -> tuple[slice, ...]:
+    """Return the part of a volume [k, j, i] that holds all masks; everything where all are empty."""
     union = np.logical_or.reduce(masks)
-    if not union.any():
-        return slice(None), slice(None), slice(None)
-    ends = [np.flatnonzero(union.any(axis=tuple(m for m in range(3) if m != n)))[[0, -1]] for n in range(3)]
-    low, high = (np.array(end) for end in zip(*ends, strict=True))
-    k, j, i = (slice(max(0, int(a) - margin), int(b) + margin + 1) for a, b in zip(low, high, strict=True))
-    return k, j, i
+    shown = [np.flatnonzero(union.any(axis=tuple(m for m in range(3) if m != n))) for n in range(3)]
+    return tuple(slice(int(n[0]), int(n[-1]) + 1) if len(n) else slice(None) for n in shown)

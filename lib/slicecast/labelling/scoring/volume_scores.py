@@ -13,12 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.uncertainty import (
-    MARGIN_VOXELS,
-    cycle_error,
-    disagreement,
-    object_entropy,
-)
+from slicecast.active.uncertainty import cycle_error, disagreement, object_entropy
 from slicecast.engine.confidence import slice_confidence
 from slicecast.engine.embeddings import EmbeddingCache
 from slicecast.engine.frames import whole_view
@@ -28,7 +23,7 @@ from slicecast.engine.tracker import Tracker
 from slicecast.inference.predictors import SharedPredictor
 from slicecast.inference.studies import Study
 from slicecast.labelling.landmarks import find_body
-from slicecast.labelling.scoring.passes import Boxes, View, look_from_all_sides, object_scores, region
+from slicecast.labelling.scoring.passes import AugmentationPass, Boxes, object_scores, region, run_passes
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
 LOOKS = 8
@@ -44,7 +39,7 @@ CACHE_BYTES = 1 << 27
 """Of encoded slices: a volume is not looked at again."""
 
 QUICK = EngineOptions(zoom_rounds=0)
-"""Windows do not grow: a second walk costs twice, and the views are only compared with each other."""
+"""Windows do not grow: a second propagation costs twice, and the passes are only compared with each other."""
 
 VERSION = 1
 """Part of the name of what is kept; changes with the meaning of the scores."""
@@ -78,7 +73,7 @@ class VolumeScores:
         by_structure: the same of each structure.
         support: the labelled case that the prompt came from.
         seconds: that it took.
-        masks: what the jittered view found, bool [k, j, i] canonical, by structure.
+        masks: what the jittered pass found, bool [k, j, i] canonical, by structure.
     """
 
     scores: Mapping[str, float]
@@ -166,10 +161,10 @@ class VolumeScorer:
         rng = np.random.default_rng(_seed(self._seed, study.digest))
         boxes = self.prompt(study, support)
         across = self.tracker(study, axes[1]) if axes[1] != axes[0] else None
-        views = look_from_all_sides(self.tracker(study, axes[0]), across, boxes, axes=axes, rng=rng)
+        passes = run_passes(self.tracker(study, axes[0]), across, boxes, axes=axes, rng=rng)
         shape = study.volume.array.shape
-        masks = {name: own["jittered"].mask(shape) for name, own in views.items()}
-        scores = {name: _of_views(own, shape) for name, own in views.items()}
+        masks = {name: own["jittered"].mask(shape) for name, own in passes.items()}
+        scores = {name: _of_passes(own, shape) for name, own in passes.items()}
         for name, own in scores.items():
             own["cycle"] = self._cycle(study, support, name, masks[name])
         mean = {key: float(np.mean([own[key] for own in scores.values()])) for key in next(iter(scores.values()))}
@@ -215,14 +210,14 @@ def _slices(mask: NDArray[np.bool_], axis: SliceAxis) -> list[tuple[int, NDArray
     return [(number, np.ascontiguousarray(stack.slice(number))) for number in numbers]
 
 
-def _of_views(views: Mapping[str, View], shape: tuple[int, ...]) -> dict[str, float]:
+def _of_passes(passes: Mapping[str, AugmentationPass], shape: tuple[int, ...]) -> dict[str, float]:
     """Work out the scores of one structure."""
-    masks = [view.mask(shape) for view in views.values()]
-    part = region(masks, margin=MARGIN_VOXELS)
-    sure = [slice_confidence(a) for a in views["jittered"].track.answers.values() if not a.prompted]
+    masks = [one.mask(shape) for one in passes.values()]
+    part = region(masks)
+    sure = [slice_confidence(a) for a in passes["jittered"].track.answers.values() if not a.prompted]
     return {
         "disagree": disagreement([mask[part] for mask in masks]),
-        "object_entropy": object_entropy(object_scores(views)),
+        "object_entropy": object_entropy(object_scores(passes)),
         "confidence": float(np.mean(sure)) if sure else 0.0,
     }
 
