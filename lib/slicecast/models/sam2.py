@@ -88,6 +88,11 @@ class Sam2Predictor:
         """Where the network runs."""
         return self._model.device
 
+    @property
+    def network(self) -> SAM2Base:
+        """The network itself, for those who look into it."""
+        return self._model
+
     def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
         """Encode slices (N, S, S) float32 in [0, 1]."""
         encoded: list[Embedding] = []
