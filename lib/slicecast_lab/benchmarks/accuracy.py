@@ -1,20 +1,18 @@
-"""Measure the default model on real scans and write the results page.
+"""Measure the default model on real scans and write the tables of the accuracy page.
 
     python -m slicecast_lab.benchmarks.accuracy  # all test cases (make results)
     python -m slicecast_lab.benchmarks.accuracy --quick --jobs 2  # 20 hippocampus cases, corrections on these only
 
 Sets come from SLICECAST_DATA (default ../shared/data); those that are absent are left out, and the page says so.
-Everything measured is kept in build/results/; `--render` writes the page again from there.
+Everything measured is kept in build/results/; `--render` writes the tables again from there.
 """
 
 import argparse
-import datetime
 import json
 import logging
 import multiprocessing
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,25 +21,44 @@ from typing import Any
 import torch
 
 from slicecast.config import data_dir, project_dir
+from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentService
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
-from slicecast_lab.evaluation import page
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
+from slicecast_lab.evaluation.page import circumstances_table, markdown, write_blocks
 from slicecast_lab.evaluation.picture import draw_cases, draw_clicks
-from slicecast_lab.evaluation.provenance import provenance
-from slicecast_lab.evaluation.report import as_json, write_json
-from slicecast_lab.evaluation.run import evaluate
+from slicecast_lab.evaluation.provenance import command_line, provenance
+from slicecast_lab.evaluation.report import PROTOCOL, as_json, show_mean, write_json
+from slicecast_lab.evaluation.run import MISTAKES, evaluate
 from slicecast_lab.evaluation.settings import Settings, Unit, parse_prompt
 
 ROOT = project_dir("docs").parent
 PROMPTS = ("mask", "box", "clicks:5")
-BASELINES = ("copy", "copy-extent", "region", "levelset", "walker")
-"""From the mask."""
-OTHER = ("monailabel",)
-"""From the box and the clicks: it takes no masks."""
+CLICKS = PROMPTS[-1]
 CORRECTIONS = 3
+
+MONAI_LABEL = "monailabel"
+BASELINE_NAMES = {
+    "copy": "copy to every slice",
+    "copy-extent": "copy within true extent",
+    "region": "region growing",
+    "levelset": "level set",
+    "walker": "random walker",
+}
+CHOSEN_BY = {
+    "suggested": "the product",
+    "worst": "truth: most wrong voxels",
+    "even": "rule: middle of the widest gap",
+}
+
+FEWEST_CASES = 3
+"""With fewer a bootstrap interval says nothing at all."""
+
+SMALLEST_SHARE = 0.05
+"""Of the wrong voxels; smaller ones are not listed."""
+
 QUICK_CASES = 20
 ORGANS = {"spleen": 1, "kidney_right": 2, "kidney_left": 3, "liver": 5, "heart": 51, "aorta": 52}
 
@@ -85,7 +102,7 @@ GOALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class RowTask:
     """One row of the page, measured in a process of its own, so that its peak memory is its own."""
 
     goal: Goal
@@ -95,7 +112,7 @@ class Task:
     command: str
 
 
-def measure(task: Task) -> str:
+def measure(task: RowTask) -> str:
     """Measure one row from every prompt; write JSON and pictures; return the row's key."""
     torch.set_num_threads(1)
     logging.getLogger("slicecast").setLevel(logging.ERROR)
@@ -106,27 +123,27 @@ def measure(task: Task) -> str:
         for prompt in PROMPTS:
             service = SegmentService(predictor=predictor)  # nothing read or encoded yet: first clicks are first clicks
             done = evaluate(cases, service, _settings(task, prompt), monailabel=other)
-            now = datetime.datetime.now(datetime.UTC)
-            said = provenance(spec, task.command, device=str(predictor.device), now=now)
+            said = provenance(spec, task.command, device=str(predictor.device))
             file = report_file(task.build, task.goal, prompt)
             write_json(as_json(done, said), file)
             draw_cases(done, file.with_suffix(".png"), title=f"{task.goal.title}, {prompt}")
     return task.goal.key
 
 
-def _settings(task: Task, prompt: str) -> Settings:
+def _settings(task: RowTask, prompt: str) -> Settings:
+    """MONAI Label's task is asked from the box and the clicks: it takes no masks."""
     kind, clicks = parse_prompt(prompt)
     from_mask = kind == "mask"
     return Settings(
         prompt=kind,
         clicks=clicks,
         corrections=task.corrections if from_mask else 0,
-        baselines=BASELINES if from_mask else OTHER,
+        baselines=tuple(BASELINE_NAMES) if from_mask else (MONAI_LABEL,),
         unit=task.goal.unit,
     )
 
 
-def tasks(*, quick: bool, limit: int, only: Sequence[str], build: Path, command: str) -> list[Task]:
+def tasks(*, quick: bool, limit: int, only: Sequence[str], build: Path, command: str) -> list[RowTask]:
     """List what is to be measured, about the longest first."""
     found = []
     for goal in GOALS:
@@ -134,7 +151,7 @@ def tasks(*, quick: bool, limit: int, only: Sequence[str], build: Path, command:
             continue
         large = goal.key == "hippocampus"
         cases = limit or (QUICK_CASES if quick and large else 0)
-        found.append(Task(goal, cases, CORRECTIONS if large or not quick else 0, build, command))
+        found.append(RowTask(goal, cases, CORRECTIONS if large or not quick else 0, build, command))
     return found
 
 
@@ -143,126 +160,194 @@ def report_file(build: Path, goal: Goal, prompt: str) -> Path:
     return build / f"{goal.key}-{prompt.replace(':', '')}.json"
 
 
-def read_rows(build: Path) -> dict[str, page.Row]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One set's results.
+
+    Args:
+        title: of the set.
+        targets: Dice to reach, by prompt.
+        reports: by prompt: ``mask``, ``box``, ``clicks:5``; each as `report.as_json` writes it.
+
+    Raises:
+        ConfigError: a report is of another protocol, whose numbers mean something else.
+    """
+
+    title: str
+    targets: Mapping[str, float]
+    reports: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        for report in self.reports.values():
+            if report["protocol"] != PROTOCOL:
+                raise ConfigError(
+                    f"A report of protocol {report['protocol']!r} does not belong in a table of {PROTOCOL}. "
+                    "Measure again with --protocol fixed."
+                )
+
+    def summary(self, prompt: str) -> Mapping[str, Any]:
+        """Return the summary of one prompt."""
+        return self.reports[prompt]["summary"]
+
+
+def read_rows(build: Path) -> dict[str, Row]:
     """Read what was measured, by key; rows that are not complete are left out."""
     rows = {}
     for goal in GOALS:
         files = {prompt: report_file(build, goal, prompt) for prompt in PROMPTS}
         if all(file.is_file() for file in files.values()):
             reports = {prompt: json.loads(file.read_text(encoding="utf-8")) for prompt, file in files.items()}
-            rows[goal.key] = page.Row(goal.title, dict(zip(PROMPTS, goal.targets, strict=True)), reports)
+            rows[goal.key] = Row(goal.title, dict(zip(PROMPTS, goal.targets, strict=True)), reports)
     return rows
 
 
-def write_page(rows: dict[str, page.Row], target: Path) -> None:
-    """Write the page, and beside it the plot; pictures of real scans stay in the build folder."""
-    clicks = PROMPTS[-1]
-    curves = {row.title: row.summary(clicks)["clicks"]["dice_by_click"] for row in rows.values()}
+def write_page(rows: Mapping[str, Row], target: Path) -> None:
+    """Write the page's tables, and beside it the plot; pictures of real scans stay in the build folder."""
+    curves = {row.title: row.summary(CLICKS)["clicks"]["dice_by_click"] for row in rows.values()}
     draw_clicks(curves, target.parent / "accuracy-clicks.png")
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(_text(rows), encoding="utf-8")
-    part.replace(target)
+    write_blocks(target, blocks(rows))
 
 
-def _text(rows: dict[str, page.Row]) -> str:
-    listed, clicks = list(rows.values()), PROMPTS[-1]
-    reports = [report for row in listed for report in row.reports.values()]
-    newest: dict[str, Any] = max((r["circumstances"] for r in reports), key=lambda said: said["date"])
-    weights = {r["circumstances"]["model"]["sha256"] for r in reports}
-    missed = any(row.misses for row in listed)
-    corrected = [row for row in listed if row.summary("mask")["corrections"]]
-    parts = [
-        INTRODUCTION,
-        page.circumstances_table(newest),
-        *(["**These rows come from different weights:** measure all of them again."] if len(weights) > 1 else []),
-        "## Dice",
-        "Over the whole volume, from prompts on the slice where the object is largest. Mean (95 % bootstrap interval).",
-        page.dice_table(listed, clicks=clicks),
-        *(["### Below target, and why", WHY, page.shortfall_table(listed)] if missed else []),
-        _verdict(rows),
-        "## Against simple methods",
-        "All from the same painted slice. In brackets: by how much the model's Dice is higher, 95 % interval of the "
-        "paired difference. The true extent, which *copy within true extent* uses, no user knows beforehand.",
-        page.baseline_table(listed),
-        "## Against MONAI Label's own SAM 2 task",
-        MONAI_LABEL,
-        page.monailabel_table(listed, [prompt for prompt in PROMPTS if prompt != "mask"]),
-        "## Surfaces",
-        "NSD with a tolerance of 2 and HD95, in the unit given.",
-        page.surface_table(listed, PROMPTS),
-        "## Clicks",
-        CLICKS,
-        page.click_table(listed, clicks=clicks),
-        "![Dice against clicks](accuracy-clicks.png)",
-        *(["## Painting further slices", CORRECTED, page.correction_table(corrected)] if corrected else []),
-        "## Seconds and memory",
-        "From the request to the mask on the scan's grid; the first click reads and encodes the scan. The machine may "
-        "have had other work, see its load average above.",
-        page.seconds_table(listed, clicks=clicks),
-        "## Best, median and worst case",
-        NOTES,
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _verdict(rows: dict[str, page.Row]) -> str:
-    missed = any(row.misses for row in rows.values())
-    absent = [goal.title for goal in GOALS if goal.key not in rows]
-    skipped = {
-        f"{name} ({why})" for row in rows.values() for r in row.reports.values() for name, why in r["skipped"].items()
+def blocks(rows: Mapping[str, Row]) -> dict[str, str]:
+    """Return the tables by their names in the page."""
+    listed = list(rows.values())
+    newest = max((r["circumstances"] for row in listed for r in row.reports.values()), key=lambda said: said["date"])
+    tables = {
+        "dice": map(dice_cells, listed),
+        "below target": (cells for row in listed for cells in shortfall_cells(row)),
+        "baselines": map(baseline_cells, listed),
+        "MONAI Label": map(monailabel_cells, listed),
+        "surfaces": map(surface_cells, listed),
+        "clicks": map(click_cells, listed),
+        "corrections": (cells for row in listed for cells in correction_cells(row)),
+        "seconds": map(seconds_cells, listed),
     }
-    sizes = {key: row.summary("mask")["cases"] for key, row in rows.items()}
-    lines = [
-        "" if missed else "Every target is reached.",
-        f"Not measured here: {', '.join(absent)}." if absent else "",
-        f"Skipped cases: {'; '.join(sorted(skipped))}" if skipped else "",
-        f"Hippocampus: the first {sizes['hippocampus']} of the 50 test cases, by name (`--quick`)."
-        if sizes.get("hippocampus", 50) < 50
-        else "",
-    ]
-    return "\n\n".join(filter(None, lines))
+    return {
+        "circumstances": circumstances_table(newest),
+        **{name: markdown(cells) for name, cells in tables.items()},
+        "cases": "\n\n".join(_remarks(rows)),
+    }
 
 
-INTRODUCTION = """# Accuracy on real scans
+def _remarks(rows: Mapping[str, Row]) -> Iterable[str]:
+    """Say which cases the tables are of, where these are not all."""
+    reports = [report for row in rows.values() for report in row.reports.values()]
+    absent = [goal.title for goal in GOALS if goal.key not in rows]
+    skipped = sorted({f"{name} ({why})" for report in reports for name, why in report["skipped"].items()})
+    if len({report["circumstances"]["model"]["sha256"] for report in reports}) > 1:
+        yield "**These rows come from different weights:** measure all of them again."
+    if absent:
+        yield f"Not measured here: {', '.join(absent)}."
+    if skipped:
+        yield f"Skipped cases: {'; '.join(skipped)}"
+    if "hippocampus" in rows and (count := rows["hippocampus"].summary("mask")["cases"]) < 50:
+        yield f"Hippocampus: the first {count} of the 50 test cases, by name (`--quick`)."
 
-The bundled model has been trained from nothing, on generated volumes only: on every real scan it is zero-shot. Its
-training goes on, so these are numbers of a model underway, of the weights named here. Nothing was tuned on these cases.
-The targets are the project's own, and ambitious. The page is written by `make results`.
-Protocol: `fixed` of [`slicecast evaluate`](../cli.md#slicecast-evaluate)."""
 
-WHY = """Shares of the wrong voxels, case by case and then the mean: on the slice that was prompted, missed or too much
-on the object's other slices, and past its ends. With a mask the prompted slice is right by construction; with a box or
-clicks the mistakes there are carried on."""
+def dice_cells(row: Row) -> dict[str, str]:
+    """Return Dice with its interval beside its target, for each prompt."""
+    summary = row.summary("mask")
+    cases, groups = summary["cases"], summary["groups"]
+    return {
+        "set": row.title,
+        "cases": f"{cases}" if cases == groups else f"{cases} (of {groups} patients)",
+        "one mask": _against(row, "mask"),
+        "one box": _against(row, "box"),
+        "one click": show_mean(row.summary(CLICKS)["clicks"]["dice_by_click"][0]),
+        "5 clicks": _against(row, CLICKS),
+    }
 
-MONAI_LABEL = """`monailabel.sam2.infer.Sam2InferTask` with the same weights file, the same slices, windowed as here
-(raw scans would be black or white to it), and the same box or the same five clicks; in brackets the paired difference
-as above. It tracks forward only, so it finds nothing before the prompted slice. With the bundled model it has a
-second handicap: SAM 2's own predictor, which it calls, gives a network neither the carried logits nor the drawn
-prompts nor the zoom that this one was trained with."""
 
-CLICKS = """All on the one slice: the first deepest inside the object, each further one deepest inside the largest error
-of the answer there. AUC is the area under Dice over clicks 1 to 5. A case that never reaches the goal counts with all
-five clicks."""
+def baseline_cells(row: Row) -> dict[str, str]:
+    """Return the model from one mask beside what simple methods make of the same mask."""
+    summary = row.summary("mask")
+    compared = {BASELINE_NAMES[name]: _compared(own) for name, own in summary["baselines"].items()}
+    return {"set": row.title, "model": _value(summary["dice"]), **compared}
 
-CORRECTED = """Dice after one painted slice, and after each further one painted by truth. Who chooses the slice
-makes the difference: the product by its own doubt, the truth, or a rule that knows the object's true extent."""
 
-NOTES = """`make results` draws them for every set and prompt in `build/results/`. They show real scans, which are
-not this project's to give away, so they are not part of it.
+def shortfall_cells(row: Row) -> Iterable[dict[str, str]]:
+    """Yield each missed target with where its wrong voxels are, the largest share first."""
+    for prompt, goal in row.targets.items():
+        summary = row.summary(prompt)
+        shares = sorted(summary["mistakes"].items(), key=lambda item: -item[1])
+        if summary["dice"]["value"] < goal:
+            where = "; ".join(f"{share:.0%} {MISTAKES[kind]}" for kind, share in shares if share >= SMALLEST_SHARE)
+            cells = {"set": row.title, "prompt": prompt, "Dice": _value(summary["dice"]), "target": f"{goal:.2f}"}
+            yield {**cells, "where the wrong voxels are": where}
 
-## Reading the numbers
 
-* Intervals say how far the mean would move with other cases of the same kind, no more. With three cases (BraTS, RECIST)
-  they say little.
-* ACDC: 10 patients in two phases each; the bootstrap draws patients. The files store no true spacing, so surfaces are
-  in voxels.
-* 3 mm CT: six organs of one scan, so its interval is over organs, not over patients. The labels are another network's
-  output, not truth. The scan is read for its first organ only, so five of its six first clicks find it in memory.
-* Dice includes the prompted slice, which a painted mask answers exactly. `dice_elsewhere` in the JSON files leaves it
-  out."""
+def monailabel_cells(row: Row) -> dict[str, str]:
+    """Return the model beside MONAI Label's own task with the same weights, slices and prompts."""
+    cells = {"set": row.title}
+    for prompt in ("box", CLICKS):
+        summary = row.summary(prompt)
+        cells[f"Slicecast, {prompt}"] = _value(summary["dice"])
+        cells[f"MONAI Label, {prompt}"] = _compared(summary["baselines"][MONAI_LABEL])
+    return cells
+
+
+def surface_cells(row: Row) -> dict[str, str]:
+    """Return NSD and HD95 for each prompt."""
+    cells = {"set": row.title, "unit": row.summary("mask")["unit"]}
+    for prompt in PROMPTS:
+        summary = row.summary(prompt)
+        undefined = summary["hd95_undefined"]
+        cells[f"NSD, {prompt}"] = show_mean(summary["nsd"])
+        cells[f"HD95, {prompt}"] = show_mean(summary["hd95"], 1) + (f", {undefined} undefined" if undefined else "")
+    return cells
+
+
+def click_cells(row: Row) -> dict[str, str]:
+    """Return Dice after each click and what is derived from it."""
+    clicks = row.summary(CLICKS)["clicks"]
+    return {
+        "set": row.title,
+        **{f"after {n}": _value(step) for n, step in enumerate(clicks["dice_by_click"], start=1)},
+        "AUC (of 4)": show_mean(clicks["auc"], 2),
+        f"clicks to {clicks['goal']}": f"{clicks['noc']:.2f}",
+        "failures": f"{clicks['failure_rate']:.0%}",
+    }
+
+
+def correction_cells(row: Row) -> Iterable[dict[str, str]]:
+    """Yield Dice after each further painted slice, by who chose it; none for a set without corrections."""
+    for who, steps in row.summary("mask")["corrections"].items():
+        values = {f"+{n}" if n else "one slice": _value(step) for n, step in enumerate(steps)}
+        yield {"set": row.title, "slice chosen by": CHOSEN_BY[who], **values}
+
+
+def seconds_cells(row: Row) -> dict[str, str]:
+    """Return seconds of the first and the next interaction, and memory."""
+    summary = row.summary(CLICKS)
+    seconds = {
+        f"{which} click {key}": f"{summary[f'seconds_{which}'][key]:.2f}" if summary[f"seconds_{which}"] else "-"
+        for which in ("first", "next")
+        for key in ("p50", "p95")
+    }
+    return {"set": row.title, **seconds, "peak memory, MiB": str(summary["peak_rss_mib"])}
+
+
+def _against(row: Row, prompt: str) -> str:
+    goal, mean = row.targets[prompt], row.summary(prompt)["dice"]
+    return f"{show_mean(mean)}; target {goal:.2f}{' **missed**' if mean['value'] < goal else ''}"
+
+
+def _compared(baseline: Mapping[str, Any]) -> str:
+    """Write a baseline's Dice and by how much the model is better, case by case."""
+    difference = baseline["difference"]
+    if difference["count"] < FEWEST_CASES:
+        return f"{_value(baseline['dice'])}; too few cases to say ({difference['value']:+.3f})"
+    low, high = difference["low"], difference["high"]
+    verdict = "model better" if low > 0 else "model worse" if high < 0 else "undecided"
+    return f"{_value(baseline['dice'])}; {verdict} ({low:+.3f} to {high:+.3f})"
+
+
+def _value(mean: Mapping[str, Any]) -> str:
+    return f"{mean['value']:.3f}"
 
 
 def main() -> None:
+    """Measure and write."""
     words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     words.add_argument("--quick", action="store_true", help="20 hippocampus cases; corrections on these only")
     words.add_argument("--only", action="append", default=[], choices=[goal.key for goal in GOALS], help="repeatable")
@@ -273,7 +358,7 @@ def main() -> None:
     words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "accuracy.md")
     asked = words.parse_args()
     if not asked.render:
-        command = shlex.join(["python", "-m", "slicecast_lab.benchmarks.accuracy", *sys.argv[1:]])
+        command = command_line("python -m slicecast_lab.benchmarks.accuracy")
         todo = tasks(quick=asked.quick, limit=asked.limit, only=asked.only, build=asked.build, command=command)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(asked.jobs, mp_context=context, max_tasks_per_child=1) as pool:

@@ -1,16 +1,14 @@
-"""Simulate campaigns with the default model and write the active-learning page.
+"""Simulate campaigns with the default model and write the tables and pictures of the active-learning page.
 
     python -m slicecast_lab.benchmarks.simulation  # all test cases (make simulate); about 20 minutes on two quiet cores
     python -m slicecast_lab.benchmarks.simulation --quick  # fewer cases and seeds; about 8 minutes
 
 Sets come from SLICECAST_DATA (default ../shared/data); those that are absent are left out, and the page says so. What
-is done is kept in build/simulation/: a run that was stopped goes on where it ended. `--render` writes the page again.
+is done is kept in build/simulation/: a run that was stopped goes on where it ended. `--render` writes the tables again.
 """
 
 import argparse
-import datetime
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,18 +16,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from jinja2 import Template
+
 from slicecast.config import data_dir, project_dir
 from slicecast.models.weights import choose_model
-from slicecast_lab.evaluation.cases import CaseFiles, find_cases
-from slicecast_lab.evaluation.provenance import provenance
+from slicecast_lab.evaluation.cases import CaseFiles, find_cases, find_split
+from slicecast_lab.evaluation.page import circumstances_table, markdown, write_blocks
+from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import write_json
-from slicecast_lab.simulation.cases import find_split
 from slicecast_lab.simulation.experiments import simulate_joint, simulate_slices, simulate_volumes
 from slicecast_lab.simulation.learner import Labelling
-from slicecast_lab.simulation.page import Part, write_page
 from slicecast_lab.simulation.plots import draw_report
 from slicecast_lab.simulation.robot import Robot
 from slicecast_lab.simulation.slices import SliceTask
+from slicecast_lab.simulation.tables import confidence_table, tables_of
 from slicecast_lab.simulation.volumes import VolumePlan, Work
 from slicecast_lab.simulation.work import Crew, Setup, Task, carry_out
 
@@ -42,6 +43,41 @@ SLICES = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", 
 FEWER = ("value", "strided", "worst", "raw:value", "oracle_worst")
 VOLUMES = ("random", "strat_random", "coverage", "auto", "oracle")
 BUDGETS = (0, 1, 2, 3, 5, 8, 12, 20)
+
+SECTION = Template(
+    """
+![{{ title }}]({{ picture }})
+
+{% for table in tables %}
+**{{ table.title }}**
+
+{{ markdown(table.frame) }}
+
+{% for note in table.notes %}
+{{ note }}
+
+{% endfor %}
+{% endfor %}
+{% if not confidence.empty %}
+{{ markdown(confidence) }}
+
+From {{ fit.slices }} answered slices of {{ fit.volumes }} volumes; the gate is a Spearman of 0.3.
+
+{% endif %}
+{% if selected %}
+<details><summary>Selected volumes</summary>
+
+{{ markdown(selected) }}
+
+</details>
+
+{% endif %}
+Robot: {{ settings.robot }}, {{ "every slice painted" if selected else settings.strokes }}. Took {{ minutes }} minutes.
+""",
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+"""One section of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,32 +180,66 @@ def measure(run: Run, asked: argparse.Namespace, command: str) -> None:
         print(f"{run.key}: {done} of {total} {name}", flush=True)
 
     report = run.simulate(data_dir() / run.folder, QUICK if asked.quick else FULL, setup, work)
-    now = datetime.datetime.now(datetime.UTC)
-    said = provenance(spec, command, device=setup.device, now=now)
+    said = provenance(spec, command, device=setup.device)
     said["seconds"] = round(time.monotonic() - started)
     write_json(report, asked.build / f"{run.key}.json")
     write_json(said, asked.build / f"{run.key}.circumstances.json")
 
 
 def render(asked: argparse.Namespace) -> None:
-    """Write the page and its pictures from what was measured."""
-    parts, absent = [], []
-    for run in RUNS:
-        file = asked.build / f"{run.key}.json"
-        if not file.is_file():
-            absent.append(run.title)
-            continue
-        report = json.loads(file.read_text(encoding="utf-8"))
-        said = json.loads(file.with_suffix(".circumstances.json").read_text(encoding="utf-8"))
-        picture = asked.page.parent / f"active-learning-{run.key}.svg"
-        parts.append(Part(run.title, report, said, draw_report(report, picture).name))
-    if not parts:
+    """Write the page's tables and pictures from what was measured."""
+    found = {run: _read(asked.build / f"{run.key}.json") for run in RUNS if (asked.build / f"{run.key}.json").is_file()}
+    if not found:
         sys.exit(f"Nothing was measured: no set in {data_dir()}. Set SLICECAST_DATA to the folder that holds them.")
-    write_page(parts, absent, asked.page)
-    print(asked.page)
+    blocks = {"circumstances": circumstances([said for _, said in found.values()], set(RUNS) - set(found))}
+    for run, (report, said) in found.items():
+        picture = draw_report(report, asked.page.parent / f"active-learning-{run.key}.svg")
+        blocks[run.key] = section(run.title, report, said, picture.name)
+    print(write_blocks(asked.page, blocks))
+
+
+def circumstances(said: Sequence[dict[str, Any]], absent: set[Run]) -> str:
+    """Say under what circumstances simulations were made, and which were not."""
+    blocks = [circumstances_table(max(said, key=lambda own: str(own["date"])))]
+    if len({own["model"]["sha256"] for own in said}) > 1:
+        blocks.append("**The sections come from different weights:** run `make simulate` again.")
+    if len({own["command"] for own in said}) > 1:
+        blocks.append("The sections come from different commands; the one named is the newest.")
+    if absent:
+        blocks.append(f"Not simulated here: {', '.join(sorted(run.title for run in absent))}.")
+    return "\n\n".join(blocks)
+
+
+def section(title: str, report: dict[str, Any], said: dict[str, Any], picture: str) -> str:
+    """Return one section: picture, tables, how well confidence fitted, what the first campaigns labelled."""
+    summary = report["summary"]
+    fit = summary.get("confidence")
+    selected = [
+        {"strategy": name, "labelled in the campaign of seed 0": ", ".join(own["selected"][0])}
+        for name, own in summary.get("strategies", {}).items()
+        if "selected" in own
+    ]
+    return SECTION.render(
+        title=title,
+        picture=picture,
+        tables=tables_of(report),
+        fit=fit,
+        confidence=confidence_table(fit) if fit else pd.DataFrame(),
+        selected=selected,
+        settings=report["settings"],
+        minutes=f"{said['seconds'] / 60:.1f}",
+        markdown=markdown,
+    )
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a run's report and its circumstances."""
+    report, said = (json.loads(f.read_text(encoding="utf-8")) for f in (file, file.with_suffix(".circumstances.json")))
+    return report, said
 
 
 def main() -> None:
+    """Simulate and write."""
     words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     words.add_argument("--quick", action="store_true", help="fewer cases and seeds")
     words.add_argument("--only", action="append", default=[], choices=[run.key for run in RUNS], help="repeatable")
@@ -180,7 +250,7 @@ def main() -> None:
     words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "active-learning.md")
     asked = words.parse_args()
     if not asked.render:
-        command = shlex.join(["python", "-m", "slicecast_lab.benchmarks.simulation", *sys.argv[1:]])
+        command = command_line("python -m slicecast_lab.benchmarks.simulation")
         for run in RUNS:
             if (not asked.only or run.key in asked.only) and (data_dir() / run.folder).is_dir():
                 measure(run, asked, command)

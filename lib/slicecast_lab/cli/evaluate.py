@@ -1,37 +1,42 @@
 """Measure a model on scans whose truth is known, beside simple baselines."""
 
 import contextlib
-import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentService
+from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
+from slicecast.models.video import VideoTracker, load_video_tracker
 from slicecast.models.weights import choose_model
-from slicecast_lab.cli._seed import (
-    command_line,
-    measure_set,
-    measure_study,
-    refuse_options,
-    tell_skipped,
-    with_progress,
-)
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
 from slicecast_lab.evaluation.picture import FORMATS, draw_cases
-from slicecast_lab.evaluation.provenance import provenance
+from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import as_json, summary_table, write_json
 from slicecast_lab.evaluation.run import evaluate
 from slicecast_lab.evaluation.seed import PROTOCOL as SEED_EXACT
-from slicecast_lab.evaluation.seed import SALIENT_VOXELS, SeedSettings
+from slicecast_lab.evaluation.seed import SALIENT_VOXELS, SeedSettings, evaluate_seed
+from slicecast_lab.evaluation.seed_report import (
+    SEED_SETS,
+    find_seed_sets,
+    seed_as_json,
+    seed_summary_table,
+    study_settings,
+    study_table,
+)
 from slicecast_lab.evaluation.settings import Settings, parse_prompt, parse_values
 
 app = typer.Typer(add_completion=False)
+
+T = TypeVar("T")
 
 Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder with images/ and labels/, or as in MSD or BraTS.")]
 Label = Annotated[str, typer.Option(metavar="L[,L2]", help="Label values; several together are one object.")]
@@ -132,8 +137,7 @@ def _measure_fixed(
         done = with_progress(
             len(cases), lambda tell: evaluate(cases, service, settings, monailabel=other, progress=tell)
         )
-    now = datetime.datetime.now(datetime.UTC)
-    report = as_json(done, provenance(spec, command_line(), device=str(predictor.device), now=now))
+    report = as_json(done, provenance(spec, command_line("slicecast"), device=str(predictor.device)))
     Console().print(summary_table(report["summary"], settings))
     tell_skipped(done.skipped)
     if json_file is not None:
@@ -155,3 +159,74 @@ def _check_fixed(protocol: str, *, label: str, picture: Path | None) -> None:
         raise ConfigError("Say which label values are the object, for example --label 1 or --label 1,2.")
     if picture is not None and picture.suffix not in FORMATS:
         raise ConfigError(f"--picture {picture} must end in one of {', '.join(FORMATS)}.")
+
+
+def measure_set(
+    cases: list[CaseFiles], settings: SeedSettings, *, set_name: str, model: str, device: str, json_file: Path | None
+) -> None:
+    """Measure one model from one prompt on one set."""
+    spec = choose_model(model or None)
+    report = _measure_seed(cases, settings, spec, load_video_tracker(spec, device=device), set_name=set_name)
+    Console().print(seed_summary_table(report))
+    if json_file is not None:
+        write_json(report, json_file)
+
+
+def measure_study(root: Path, *, models: str, device: str, limit: int, salient: int, json_file: Path | None) -> None:
+    """Measure models on every set of the study that is in `root`, from each of its prompts; print its table.
+
+    Written after every evaluation, so that a run that is stopped keeps what it has.
+    """
+    sets = find_seed_sets(root)
+    reports: list[dict[str, Any]] = []
+    for spec in [choose_model(name) for name in models.split(",") if name] or [choose_model()]:
+        tracker = load_video_tracker(spec, device=device)
+        for name, folder in sets.items():
+            cases = find_cases(folder, (), limit=limit)
+            for settings in study_settings(salient):
+                reports.append(_measure_seed(cases, settings, spec, tracker, set_name=name))
+                if json_file is not None:
+                    write_json({"protocol": SEED_EXACT, "preset": "seed", "reports": reports}, json_file)
+    typer.echo(
+        f"Mean Dice over the clip (95 % bootstrap interval), protocol {SEED_EXACT}, salient over {salient} voxels.\n"
+    )
+    typer.echo(study_table(reports, columns=[item.name for item in SEED_SETS]))
+    absent = [item.name for item in SEED_SETS if item.name not in sets]
+    if absent:
+        typer.echo(f"\nNot in {root}: {', '.join(absent)}.")
+
+
+def refuse_options(**given: object) -> None:
+    """Refuse options that the published protocol does not have.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    for name, value in given.items():
+        if value:
+            raise ConfigError(
+                f"--{name} does not go with the protocol {SEED_EXACT}, which has no choice there. Leave it out."
+            )
+
+
+def with_progress(total: int, run: Callable[[Callable[[int, int, str], None]], T]) -> T:
+    """Run something that reports cases done, their number and the name of the next, with a bar on stderr."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        return run(lambda done, _, name: bar.update(task, completed=done, description=name))
+
+
+def tell_skipped(skipped: dict[str, str]) -> None:
+    """Say on stderr which cases were left out, and why."""
+    for name, why in skipped.items():
+        typer.echo(f"skipped {name}: {why}", err=True)
+
+
+def _measure_seed(
+    cases: Sequence[CaseFiles], settings: SeedSettings, spec: ModelSpec, tracker: VideoTracker, *, set_name: str
+) -> dict[str, Any]:
+    done = with_progress(len(cases), lambda tell: evaluate_seed(cases, tracker, settings, progress=tell))
+    tell_skipped(done.skipped)
+    said = provenance(spec, command_line("slicecast"), device=str(tracker.device))
+    return seed_as_json(done, said, set_name=set_name, fill_hole_area_px=tracker.fill_hole_area_px)

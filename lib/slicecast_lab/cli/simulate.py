@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
-from slicecast_lab.evaluation.cases import CaseFiles, find_cases
+from slicecast_lab.cli.evaluate import with_progress
+from slicecast_lab.evaluation.cases import CaseFiles, find_cases, find_split, has_split
 from slicecast_lab.evaluation.report import write_json
 from slicecast_lab.evaluation.settings import parse_values
-from slicecast_lab.simulation.cases import find_split, has_split
 from slicecast_lab.simulation.experiments import EXPERIMENTS, simulate_joint, simulate_slices, simulate_volumes
 from slicecast_lab.simulation.learner import Labelling
 from slicecast_lab.simulation.plots import draw_report
@@ -101,7 +100,7 @@ def simulate(
     values, hand = parse_values(label) if label else (), Robot(robot, seed)  # type: ignore[arg-type]
 
     def work(tasks: Sequence[Task]) -> list[Any]:
-        return _with_bar(tasks, setup, crew, store)
+        return with_progress(len(tasks), lambda tell: carry_out(tasks, setup, crew, store=store, progress=tell))
 
     if experiment == "slices":
         task = SliceTask(_ANY, _names(strategies, SLICES), corrections, hand, strokes)
@@ -144,17 +143,6 @@ def _number(word: str) -> int:
     if not word.strip().isdecimal():
         raise ConfigError(f"The budget {word!r} is no whole number. Give ascending numbers such as 0,1,2,3,5,8.")
     return int(word)
-
-
-def _with_bar(tasks: Sequence[Task], setup: Setup, crew: Crew, store: Path | None) -> list[Any]:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown = bar.add_task("", total=len(tasks))
-
-        def tell(done: int, total: int, name: str) -> None:
-            bar.update(shown, completed=done, total=total, description=name)
-
-        return carry_out(tasks, setup, crew, store=store, progress=tell)
 
 
 def _hand_over(report: dict[str, Any], json_file: Path | None, plot: Path | None) -> None:

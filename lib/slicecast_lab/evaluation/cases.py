@@ -1,5 +1,6 @@
-"""Cases of known truth: folders of scans and their labels (see `layouts`), read one case at a time."""
+"""Cases of known truth: folders of scans and their labels in several layouts, read one case at a time."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,22 @@ from slicecast.volume import (
     choose_axis,
     read_volume,
 )
-from slicecast_lab.evaluation.layouts import scans_and_labels
+from slicecast.volume.reading import READ_ENDINGS
 from slicecast_lab.evaluation.settings import SliceRule
+
+FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
+"""Ours; the Decathlon's, whose test scans come without labels."""
+
+BRATS_IMAGE = "_flair"
+"""Of the four contrasts the one that shows the whole tumour best."""
+
+BRATS_LABELS = ("_seg", "_segm")
+"""The second is how one case of BraTS 2020 is misnamed."""
+
+TEST_SHARE = 4
+"""Without a split of its own, about one case in so many of a set is for testing, chosen by its name."""
+
+POOL, TEST = "pool", "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +157,92 @@ def pick_slice(case: Case, rule: SliceRule) -> int:
     wanted = first + (last - first) // places[rule]
     shown = np.flatnonzero(areas)
     return int(shown[np.abs(shown - wanted).argmin()])
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The cases to choose among, and those to measure on; they share no group."""
+
+    pool: Sequence[CaseFiles]
+    test: Sequence[CaseFiles]
+
+
+def has_split(folder: Path) -> bool:
+    """Tell whether a set says itself which cases are for testing."""
+    return (folder / "split.json").is_file()
+
+
+def find_split(folder: Path, values: Sequence[int], *, pool: int = 0, test: int = 0) -> Split:
+    """Return the first cases of `split.json`'s pool and test; without that file, cases are divided by their names.
+
+    Args:
+        pool, test: at most so many; 0 for all.
+
+    Raises:
+        ConfigError: the folder has not the expected layout, or one part is empty.
+    """
+    if has_split(folder):
+        return Split(
+            find_cases(folder, values, split=POOL, limit=pool), find_cases(folder, values, split=TEST, limit=test)
+        )
+    chosen: dict[bool, list[CaseFiles]] = {False: [], True: []}
+    for files in find_cases(folder, values):
+        chosen[hashlib.sha256(files.group.encode()).digest()[0] % TEST_SHARE == 0].append(files)
+    if not (chosen[False] and chosen[True]):
+        raise ConfigError(f"{folder} has too few cases to divide. Name them in split.json, as pool and test.")
+    return Split(chosen[False][: pool or None], chosen[True][: test or None])
+
+
+def content_of(files: CaseFiles) -> tuple:
+    """Return what names a case: its files' bytes, and which voxels are the object."""
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest()[:24] for file in (files.image, files.label)]
+    return files.id, files.group, files.values, *digests
+
+
+def scans_and_labels(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the scans and the labels of a set, each by case.
+
+    Raises:
+        ConfigError: the folder has none of the known layouts.
+    """
+    for images, labels in FOLDERS:
+        if (folder / images).is_dir():
+            return _by_name(folder / images), _by_name(folder / labels)
+    scans, truths = _brats(folder)
+    if not scans:
+        raise ConfigError(
+            f"There is no folder {folder / 'images'}. Evaluation needs images/ and labels/ side by side, imagesTr/ and "
+            "labelsTr/ as in the Decathlon, or a folder for each case with *_flair and *_seg as in BraTS."
+        )
+    return scans, truths
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """Return the readable files of a folder by their names without ending."""
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}. Evaluation needs images/ and labels/ side by side.")
+    names = {file: _stem(file) for file in sorted(folder.iterdir())}
+    return {stem: file for file, stem in names.items() if stem and not stem.startswith(".")}
+
+
+def _brats(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    scans: dict[str, Path] = {}
+    truths: dict[str, Path] = {}
+    for case in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for file in sorted(case.iterdir()) if case.is_dir() else ():
+            stem = _stem(file).lower()
+            if stem.endswith(BRATS_IMAGE):
+                scans[case.name] = file
+            elif stem.endswith(BRATS_LABELS):
+                truths[case.name] = file
+    return scans, truths
+
+
+def _stem(file: Path) -> str:
+    """Return a readable file's name without its ending, else nothing."""
+    endings = sorted(READ_ENDINGS, key=len, reverse=True)
+    ending = next((e for e in endings if file.name.lower().endswith(e)), None)
+    return file.name[: -len(ending)] if ending else ""
 
 
 def _split(folder: Path, name: str) -> list[str]:

@@ -3,7 +3,10 @@
 import datetime
 import os
 import platform
+import resource
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +18,22 @@ from slicecast.config import CHECKOUT
 from slicecast.models.registry import ModelSpec
 from slicecast.models.weights import file_sha256, weights_path
 
-CPU_INFO = Path("/proc/cpuinfo")
+CPU_INFO, STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
+PEAK = "VmHWM:"
+
+RESULTS = "docs/results"
+"""A page that is written again does not change what it measures."""
 
 
-def provenance(spec: ModelSpec, command: str, *, device: str, now: datetime.datetime) -> dict[str, Any]:
+def provenance(spec: ModelSpec, command: str, *, device: str, now: datetime.datetime | None = None) -> dict[str, Any]:
     """Describe a run as JSON values.
 
     Args:
         command: as typed.
         device: the model ran on.
-        now: with its time zone.
+        now: with its time zone; the present by default.
     """
+    now = now or datetime.datetime.now(datetime.UTC)
     return {
         "command": command,
         "date": now.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -46,18 +54,30 @@ def provenance(spec: ModelSpec, command: str, *, device: str, now: datetime.date
     }
 
 
-RESULTS = "docs/results"
-"""A page that is written again does not change what it measures."""
+def command_line(program: str) -> str:
+    """Return the command as typed; `program` is how it was started, such as ``slicecast``."""
+    return f"{program} {shlex.join(sys.argv[1:])}".strip()
+
+
+def peak_rss_mib() -> int:
+    """Return the most memory this process has had, in MiB.
+
+    On Linux since it began: `ru_maxrss` starts with what the parent had when it forked.
+    """
+    lines = STATUS.read_text(encoding="utf-8").splitlines() if STATUS.is_file() else []
+    peaks = [int(line.split()[1]) // 1024 for line in lines if line.startswith(PEAK)]
+    if peaks:
+        return peaks[0]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def _commit() -> str | None:
     """Return the commit, with `+` where tracked files differ from it; None outside a checkout."""
     commit = _git("rev-parse", "--short=12", "HEAD")
-    return (
-        None
-        if commit is None
-        else commit + ("+" if _git("status", "--porcelain", "-uno", "--", ".", f":!{RESULTS}") else "")
-    )
+    if commit is None:
+        return None
+    return commit + ("+" if _git("status", "--porcelain", "-uno", "--", ".", f":!{RESULTS}") else "")
 
 
 def _git(*words: str) -> str | None:

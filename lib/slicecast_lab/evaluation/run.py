@@ -1,8 +1,6 @@
 """Evaluate a model on cases: play the annotator on each, score the answers, compare with baselines."""
 
 import logging
-import resource
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,13 +12,21 @@ from slicecast.prompts import ObjectPrompts
 from slicecast.volume.metrics import Surface, dice, surface
 from slicecast_lab.evaluation.baselines import run_baseline
 from slicecast_lab.evaluation.cases import Case, CaseFiles, pick_slice, read_case
-from slicecast_lab.evaluation.mistakes import mistake_shares
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess, segment_case
 from slicecast_lab.evaluation.prompts import CHOICES, Interaction, Segments, correct, play
+from slicecast_lab.evaluation.provenance import peak_rss_mib
 from slicecast_lab.evaluation.settings import Settings
 from slicecast_lab.evaluation.snapshot import Snapshot, take_snapshot
 
 logger = logging.getLogger(__name__)
+
+MISTAKES = {
+    "prompted": "the prompted slice itself",
+    "missed": "object missed on other slices",
+    "excess": "too much on the object's other slices",
+    "beyond": "carried past the object's ends",
+}
+"""Kind of mistake -> words."""
 
 Progress = Callable[[int, int, str], None]
 """Called with the cases done, their number, and the name of the one that begins."""
@@ -75,7 +81,7 @@ class Evaluation:
     settings: Settings
     results: tuple[CaseResult, ...]
     skipped: dict[str, str]
-    peak_rss_mib: float
+    peak_rss_mib: int
 
 
 def evaluate(
@@ -153,10 +159,31 @@ def _baselines(
     return {str(name): value for name, value in scores.items()}
 
 
-def peak_rss_mib() -> float:
-    """Return the most memory this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+def mistake_shares(case: Case, mask: NDArray[np.bool_], number: int) -> dict[str, float]:
+    """Return which share of the wrong voxels is of each kind; zeros where nothing is wrong.
+
+    Args:
+        mask: bool [k, j, i], as stored.
+        number: the prompted canonical slice.
+    """
+    missed, excess = _by_slice(case, case.truth & ~mask), _by_slice(case, mask & ~case.truth)
+    first, last = case.extent
+    inside = np.zeros(len(missed), dtype=bool)
+    inside[first : last + 1] = True
+    elsewhere = inside & (np.arange(len(missed)) != number)
+    counts = {
+        "prompted": missed[number] + excess[number],
+        "missed": missed[elsewhere].sum(),
+        "excess": excess[elsewhere].sum(),
+        "beyond": excess[~inside].sum(),
+    }
+    wrong = max(int(missed.sum() + excess.sum()), 1)
+    return {kind: float(count) / wrong for kind, count in counts.items()}
+
+
+def _by_slice(case: Case, voxels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    stack = case.slices(voxels)
+    return np.array([np.count_nonzero(stack.slice(n)) for n in range(stack.count)])
 
 
 def _prolonged(values: Sequence[float], count: int) -> tuple[float, ...]:

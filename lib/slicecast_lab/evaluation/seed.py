@@ -31,7 +31,8 @@ from slicecast.errors import ConfigError, InputError, PromptError
 from slicecast.prompts.simulate import SEED_MIN_DEPTH_PX
 from slicecast.volume.metrics import dice, plain_surface_dice
 from slicecast_lab.evaluation.cases import Case, CaseFiles, read_case
-from slicecast_lab.evaluation.run import Progress, logger, peak_rss_mib
+from slicecast_lab.evaluation.provenance import peak_rss_mib
+from slicecast_lab.evaluation.run import Progress, logger
 from slicecast_lab.evaluation.settings import MAX_ROUNDS
 
 PROTOCOL = "seed-exact"
@@ -132,7 +133,7 @@ class SeedEvaluation:
     settings: SeedSettings
     results: tuple[SeedResult, ...]
     skipped: dict[str, str]
-    peak_rss_mib: float
+    peak_rss_mib: int
 
 
 def evaluate_seed(

@@ -1,14 +1,17 @@
-"""JSON and tables of the published protocol: tables of their own, into which no other numbers are let."""
+"""The published study: its sets, its rows, and JSON and tables of its protocol, into which no other numbers are let."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
 from slicecast.errors import ConfigError
 from slicecast.volume.metrics import bootstrap_mean
-from slicecast_lab.evaluation.page import table
-from slicecast_lab.evaluation.report import show_mean
+from slicecast_lab.evaluation.page import markdown
+from slicecast_lab.evaluation.report import measure_table, rounded, show_mean
 from slicecast_lab.evaluation.seed import PROTOCOL, SeedEvaluation, SeedResult, SeedSettings
 
 STUDY_PROMPTS = (("clicks", 1), ("clicks", 5), ("mask", 1))
@@ -18,6 +21,40 @@ STEPS = ("load", "prompt", "forward", "reverse")
 
 Report = Mapping[str, Any]
 """One evaluation, as `seed_as_json` writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedSet:
+    """One column of the published study's table: its name and the folders it is looked for in."""
+
+    name: str
+    folders: tuple[str, ...]
+
+
+SEED_SETS = (
+    SeedSet("BraTS2020", ("MICCAI_BraTS2020_TrainingData", "BraTS2020_TrainingData", "BraTS2020", "brats2020")),
+    SeedSet("Spleen", ("Task09_Spleen",)),
+    SeedSet("Liver", ("Task03_Liver",)),
+    SeedSet("Lung", ("Task06_Lung",)),
+    SeedSet("Pancreas", ("Task07_Pancreas",)),
+)
+
+
+def find_seed_sets(root: Path) -> dict[str, Path]:
+    """Return the folder of each set of the published study that lies in `root`, or one level deeper, by name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = {}
+    for item in SEED_SETS:
+        places = [p for name in item.folders for p in (root / name, *sorted(root.glob(f"*/{name}"))) if p.is_dir()]
+        if places:
+            found[item.name] = places[0]
+    if not found:
+        wanted = ", ".join(item.folders[0] for item in SEED_SETS)
+        raise ConfigError(f"{root} holds none of the study's sets. Put there one or more of {wanted}, as unpacked.")
+    return found
 
 
 def seed_as_json(
@@ -51,20 +88,17 @@ def seed_as_json(
 
 def seed_summary_table(report: Report) -> Table:
     """Draw one evaluation for a terminal."""
-    summary = report["summary"]
-    drawn = Table(
-        title=f"{report['set']}: {report['settings']['prompt']}, {summary['cases']} cases, protocol {PROTOCOL}",
-        caption="mean (95 % bootstrap interval)",
-        title_justify="left",
-    )
-    drawn.add_column("measure", no_wrap=True)
-    drawn.add_column("value", no_wrap=True)
-    drawn.add_row("Dice over the clip", show_mean(summary["dice"]))
-    drawn.add_row("NSD at 1 voxel, order of visits", show_mean(summary["nsd"]))
+    count = report["summary"]["cases"]
+    title = f"{report['set']}: {report['settings']['prompt']}, {count} cases, protocol {PROTOCOL}"
+    return measure_table(title, _measures(report["summary"]))
+
+
+def _measures(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "Dice over the clip", show_mean(summary["dice"])
+    yield "NSD at 1 voxel, order of visits", show_mean(summary["nsd"])
     for step in STEPS:
-        drawn.add_row(f"seconds, {step}, mean", f"{summary['seconds'][step]:.2f}")
-    drawn.add_row("peak memory, MiB", str(summary["peak_rss_mib"]))
-    return drawn
+        yield f"seconds, {step}, mean", f"{summary['seconds'][step]:.2f}"
+    yield "peak memory, MiB", str(summary["peak_rss_mib"])
 
 
 def study_table(reports: Sequence[Report], *, columns: Sequence[str]) -> str:
@@ -76,15 +110,20 @@ def study_table(reports: Sequence[Report], *, columns: Sequence[str]) -> str:
     for report in reports:
         if report["protocol"] != PROTOCOL:
             raise ConfigError(f"A report of protocol {report['protocol']!r} does not belong in a table of {PROTOCOL}.")
-    cells = {(_model(r), r["settings"]["prompt"], r["set"]): _cell(r) for r in reports}
-    models = dict.fromkeys(_model(r) for r in reports)
-    prompts = dict.fromkeys(r["settings"]["prompt"] for r in reports)
-    rows = [
-        [model, _words(prompt), *(cells.get((model, prompt, name), "-") for name in columns)]
-        for model in models
-        for prompt in prompts
-    ]
-    return table(["model", "prompt", *columns], rows)
+    frame = pd.DataFrame([_cell(report) for report in reports])
+    drawn = frame.pivot_table("cell", ["model", "prompt"], "set", aggfunc="last", sort=False)
+    return markdown(drawn.reindex(columns=list(columns)).fillna("-").reset_index())
+
+
+def _cell(report: Report) -> dict[str, str]:
+    summary = report["summary"]
+    kind, _, count = report["settings"]["prompt"].partition(":")
+    return {
+        "model": report["circumstances"]["model"]["name"],
+        "prompt": f"{count} click{'s' * (count != '1')}" if count else f"1 {kind}",
+        "set": report["set"],
+        "cell": f"{show_mean(summary['dice'])}, {summary['cases']} cases",
+    }
 
 
 def study_settings(salient: int) -> list[SeedSettings]:
@@ -98,11 +137,11 @@ def _summarise(evaluation: SeedEvaluation) -> dict[str, Any]:
         why = next(iter(evaluation.skipped.values()), "there were none")
         raise ConfigError(f"No case could be evaluated; the first reason: {why}")
     return {
-        "dice": _mean([r.dice for r in results]),
-        "nsd": _mean([r.nsd for r in results]),
+        "dice": rounded(bootstrap_mean([r.dice for r in results])),
+        "nsd": rounded(bootstrap_mean([r.nsd for r in results])),
         "seconds": {step: round(sum(r.seconds[step] for r in results) / len(results), 4) for step in STEPS},
         "slices": sum(r.visited for r in results),
-        "peak_rss_mib": round(evaluation.peak_rss_mib),
+        "peak_rss_mib": evaluation.peak_rss_mib,
         "cases": len(results),
     }
 
@@ -118,27 +157,3 @@ def _describe(result: SeedResult) -> dict[str, Any]:
         "nsd": round(result.nsd, 4),
         "seconds": {step: round(value, 4) for step, value in result.seconds.items()},
     }
-
-
-def _mean(values: Sequence[float]) -> dict[str, Any]:
-    mean = bootstrap_mean(values)
-    return {
-        "value": round(mean.value, 4),
-        "low": round(mean.low, 4),
-        "high": round(mean.high, 4),
-        "count": mean.count,
-    }
-
-
-def _model(report: Report) -> str:
-    return str(report["circumstances"]["model"]["name"])
-
-
-def _cell(report: Report) -> str:
-    summary = report["summary"]
-    return f"{show_mean(summary['dice'])}, {summary['cases']} cases"
-
-
-def _words(prompt: str) -> str:
-    kind, _, count = prompt.partition(":")
-    return f"1 {kind}" if not count else f"{count} click{'s' if count != '1' else ''}"

@@ -13,8 +13,7 @@ from slicecast.prompts import Absent, MaskPrompt, ObjectPrompts, Point, PromptSe
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import Case
-from slicecast_lab.simulation.effort import Actions
-from slicecast_lab.simulation.robot import Robot
+from slicecast_lab.simulation.robot import Actions, Robot
 
 NAME = "object"
 

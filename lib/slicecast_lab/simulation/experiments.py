@@ -6,13 +6,10 @@ from typing import Any, Literal
 
 import slicecast
 from slicecast.errors import ConfigError
-from slicecast_lab.evaluation.cases import CaseFiles
-from slicecast_lab.simulation.cases import Split
+from slicecast_lab.evaluation.cases import CaseFiles, Split
 from slicecast_lab.simulation.learner import Labelling
-from slicecast_lab.simulation.slice_summary import summarise_slices
-from slicecast_lab.simulation.slices import SliceTask
-from slicecast_lab.simulation.summary import summarise_joint, summarise_volumes
-from slicecast_lab.simulation.taught import PairTask, Taught, describe
+from slicecast_lab.simulation.slices import PairTask, SliceTask, Taught, describe
+from slicecast_lab.simulation.summary import summarise_joint, summarise_slices, summarise_volumes
 from slicecast_lab.simulation.volumes import ORACLE, VolumePlan, Work, learn, run_campaigns
 from slicecast_lab.simulation.work import Setup
 

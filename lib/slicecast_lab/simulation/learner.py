@@ -20,11 +20,10 @@ from slicecast.prompts import Box, ObjectPrompts, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume import choose_axis
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import Case, CaseFiles, read_case
+from slicecast_lab.evaluation.cases import Case, CaseFiles, content_of, read_case
 from slicecast_lab.simulation.annotator import NAME, Bench, Mask
-from slicecast_lab.simulation.cases import content_of
-from slicecast_lab.simulation.course import play_label
 from slicecast_lab.simulation.robot import PERFECT, Robot
+from slicecast_lab.simulation.slices import play_label
 
 DIGITS = 5
 

@@ -5,7 +5,7 @@ import pytest
 from builders import phantom
 
 from slicecast.errors import ConfigError, GeometryError
-from slicecast_lab.evaluation.cases import CaseFiles, find_cases, pick_slice, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, find_cases, pick_slice, read_case, scans_and_labels
 
 
 def test_a_folder_is_listed_by_name_and_by_split(folder):
@@ -57,3 +57,41 @@ def test_the_prompted_slice_is_the_largest_or_at_half_or_a_quarter_of_the_extent
     assert pick_slice(case, "quarter") == first + (last - first) // 4
     with pytest.raises(ConfigError, match="largest, centre, quarter"):
         pick_slice(case, "smallest")
+
+
+def touch(*files):
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def test_the_decathlons_layout(tmp_path):
+    folder = tmp_path / "Task09_Spleen"
+    for part in ("imagesTr", "labelsTr"):
+        touch(
+            folder / part / "spleen_2.nii.gz", folder / part / "spleen_10.nii.gz", folder / part / "._spleen_2.nii.gz"
+        )
+    touch(folder / "imagesTs" / "spleen_7.nii.gz", folder / "dataset.json")
+    found = find_cases(folder, ())
+    assert [case.id for case in found] == ["spleen_10", "spleen_2"]
+    assert found[0].label == folder / "labelsTr" / "spleen_10.nii.gz" and found[0].values == ()
+
+
+def test_the_layout_of_brats_with_its_misnamed_label(tmp_path):
+    for case, label in (
+        ("BraTS20_Training_001", "BraTS20_Training_001_seg"),
+        ("BraTS20_Training_355", "W39_1998_Segm"),
+    ):
+        contrasts = [tmp_path / case / f"{case}_{name}.nii" for name in ("flair", "t1", "t1ce", "t2")]
+        touch(*contrasts, tmp_path / case / f"{label}.nii")
+    touch(tmp_path / "name_mapping.csv")
+    scans, truths = scans_and_labels(tmp_path)
+    assert list(scans) == list(truths) == ["BraTS20_Training_001", "BraTS20_Training_355"]
+    assert scans["BraTS20_Training_001"].name == "BraTS20_Training_001_flair.nii"
+    assert truths["BraTS20_Training_355"].name == "W39_1998_Segm.nii"
+
+
+def test_another_layout_is_refused(tmp_path):
+    touch(tmp_path / "scans" / "a.nii.gz")
+    with pytest.raises(ConfigError, match=r"imagesTr/ and.*labelsTr/"):
+        scans_and_labels(tmp_path)

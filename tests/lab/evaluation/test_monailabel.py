@@ -1,7 +1,15 @@
 """MONAI Label's own SAM 2 task as a baseline: what it is given, and that it really answers."""
 
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.registry import bundled_spec
@@ -10,7 +18,7 @@ from slicecast.volume import choose_window, normalise
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation import monailabel
 from slicecast_lab.evaluation.cases import pick_slice
-from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer, MonaiLabelProcess, segment_case
+from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer, MonaiLabelProcess, answer_lines, segment_case
 from slicecast_lab.evaluation.prompts import play
 from slicecast_lab.evaluation.run import evaluate
 from slicecast_lab.evaluation.settings import Settings
@@ -101,3 +109,46 @@ def test_the_real_task_tracks_forward_as_sam2s_own_predictor_does():
     assert dice(answer.mask, wanted) > 0.9
     assert np.array_equal(answer.mask, again.mask)
     assert answer.seconds > 0 and answer.peak_rss_mib > 100
+
+
+class Bright:
+    """Finds what is bright."""
+
+    def segment(self, request):
+        return sitk.GetArrayFromImage(sitk.ReadImage(request["image"])) > 0
+
+
+@pytest.fixture
+def request_line(tmp_path) -> dict:
+    scan = np.zeros((3, 40, 48), dtype=np.float32)
+    scan[:, 10:25, 10:30] = 200
+    sitk.WriteImage(sitk.GetImageFromArray(scan), tmp_path / "scan.nii.gz")
+    points = {"foreground": [[20, 17, 1]], "background": [], "roi": []}
+    return {"image": str(tmp_path / "scan.nii.gz"), "mask": str(tmp_path / "mask.npy"), **points}
+
+
+def test_every_line_is_answered_with_a_mask_and_what_it_cost(request_line):
+    answers = io.StringIO()
+    answer_lines(Bright(), io.StringIO(f"{json.dumps(request_line)}\n" * 2), answers)
+    first, second = map(json.loads, answers.getvalue().splitlines())
+    assert set(first) == set(second) == {"seconds", "peak_rss_mib"} and first["peak_rss_mib"] > 10
+    assert np.load(request_line["mask"]).sum() == 3 * 15 * 20
+
+
+@pytest.mark.slow
+def test_it_answers_without_network_and_leaves_running_servers_caches_alone(request_line, tmp_path):
+    """Importing the module empties the cache folder in the home directory, unless it is told of another."""
+    other = tmp_path / "home" / ".cache" / "monailabel" / "sam2" / "frames_of_a_running_server"
+    other.mkdir(parents=True)
+    words = [sys.executable, "-m", "slicecast_lab.evaluation.monailabel", "--model", "sam2_nano", "--threads", "1"]
+    done = subprocess.run(
+        words,
+        input=json.dumps(request_line) + "\n",
+        env={**os.environ, "HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["seconds"] > 0
+    assert np.load(Path(request_line["mask"])).shape == (3, 40, 48)
+    assert other.is_dir()

@@ -3,10 +3,12 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
-from slicecast_lab.evaluation.report import as_json, show_mean, summary_table, write_json
-from slicecast_lab.evaluation.run import evaluate
+from slicecast.errors import ConfigError
+from slicecast_lab.evaluation.report import as_json, describe_case, show_mean, summarise, summary_table, write_json
+from slicecast_lab.evaluation.run import Evaluation, evaluate
 from slicecast_lab.evaluation.settings import Settings
 
 
@@ -34,3 +36,35 @@ def test_the_report_holds_everything(cases, service, tmp_path):
 def test_means_are_shown_with_their_interval():
     assert show_mean({"value": 0.8123, "low": 0.79, "high": 0.83, "count": 9}) == "0.812 (0.790 to 0.830)"
     assert show_mean(None) == "-"
+
+
+@pytest.fixture
+def clicked(cases, service) -> Evaluation:
+    return evaluate(cases, service, Settings(prompt="clicks", clicks=5, corrections=1, baselines=("copy",)))
+
+
+def test_means_are_those_of_the_cases(clicked):
+    summary = summarise(clicked)
+    finals = [result.final_dice for result in clicked.results]
+    mean = pytest.approx(sum(finals) / 3, abs=1e-4)
+    assert summary["dice"]["value"] == mean and summary["dice"]["count"] == summary["cases"] == 3
+    assert summary["clicks"]["dice_by_click"][-1] == summary["dice"]
+    assert summary["corrections"]["worst"][0] == summary["dice"] and len(summary["corrections"]["worst"]) == 2
+    copied = summary["baselines"]["copy"]
+    assert copied["difference"]["value"] == pytest.approx(summary["dice"]["value"] - copied["dice"]["value"], abs=2e-4)
+    assert 0 <= summary["clicks"]["auc"]["value"] <= 4 and 1 <= summary["clicks"]["noc"] <= 5
+
+
+def test_a_mask_has_no_click_measures(cases, service):
+    summary = summarise(evaluate(cases[:1], service, Settings()))
+    assert summary["clicks"] is None and summary["seconds_next"] is None and summary["baselines"] == {}
+
+
+def test_everything_is_json(clicked):
+    assert json.loads(json.dumps(summarise(clicked))) == summarise(clicked)
+    assert json.loads(json.dumps(describe_case(clicked.results[0])))["id"] == "anisotropic"
+
+
+def test_nothing_measured_is_an_error():
+    with pytest.raises(ConfigError, match="too small"):
+        summarise(Evaluation(Settings(), (), {"a": "too small"}, 1.0))

@@ -2,7 +2,11 @@
 
 from dataclasses import replace
 
-from slicecast_lab.evaluation.run import evaluate
+import numpy as np
+import pytest
+
+from slicecast_lab.evaluation.cases import pick_slice
+from slicecast_lab.evaluation.run import MISTAKES, evaluate, mistake_shares
 from slicecast_lab.evaluation.settings import Settings
 
 
@@ -43,3 +47,25 @@ def test_what_cannot_be_used_is_skipped_with_its_reason(cases, service):
 def test_results_repeat(cases, service):
     first, second = (evaluate(cases[:1], service, Settings(prompt="clicks", clicks=2)) for _ in range(2))
     assert first.results[0].dice == second.results[0].dice
+
+
+def test_a_right_answer_has_none(case):
+    shares = mistake_shares(case, case.truth, pick_slice(case, "largest"))
+    assert set(shares) == set(MISTAKES) and not any(shares.values())
+
+
+def test_nothing_found_is_missed(case):
+    number = pick_slice(case, "largest")
+    shares = mistake_shares(case, np.zeros_like(case.truth), number)
+    assert shares["prompted"] == pytest.approx(case.areas[number] / case.areas.sum())
+    assert shares["missed"] == pytest.approx(1 - shares["prompted"])
+    assert shares["excess"] == shares["beyond"] == 0
+
+
+def test_everything_found_is_too_much(case):
+    shares = mistake_shares(case, np.ones_like(case.truth), pick_slice(case, "largest"))
+    first, last = case.extent
+    wrong = np.count_nonzero(~case.truth)
+    area = case.truth.size // len(case.areas)
+    assert shares["beyond"] == pytest.approx(area * (len(case.areas) - (last - first + 1)) / wrong)
+    assert sum(shares.values()) == pytest.approx(1)

@@ -3,10 +3,10 @@
 import pytest
 
 from slicecast.errors import ConfigError
+from slicecast_lab.benchmarks.accuracy import Row
 from slicecast_lab.evaluation.cases import CaseFiles
-from slicecast_lab.evaluation.page import Row
 from slicecast_lab.evaluation.seed import SeedEvaluation, SeedResult, SeedSettings
-from slicecast_lab.evaluation.seed_report import seed_as_json, study_settings, study_table
+from slicecast_lab.evaluation.seed_report import find_seed_sets, seed_as_json, study_settings, study_table
 
 SECONDS = {"load": 1.0, "prompt": 0.5, "forward": 2.0, "reverse": 2.0}
 
@@ -40,12 +40,13 @@ def test_the_table_has_a_row_for_each_model_and_prompt_and_a_column_for_each_set
     one, five, mask = study_settings(256)
     reports = [report(0.4, settings=one), report(0.6, 0.6, settings=five), report(0.7, settings=mask, set_name="Lung")]
     reports.append(report(0.5, settings=one, model="sam2_hiera_tiny"))
-    lines = study_table(reports, columns=["Spleen", "Lung"]).splitlines()
-    assert lines[0] == "| model | prompt | Spleen | Lung |"
-    assert lines[2] == "| sam2_hiera_large | 1 click | 0.400 (0.400 to 0.400), 1 cases | - |"
-    assert lines[3] == "| sam2_hiera_large | 5 clicks | 0.600 (0.600 to 0.600), 2 cases | - |"
-    assert lines[4] == "| sam2_hiera_large | 1 mask | - | 0.700 (0.700 to 0.700), 1 cases |"
-    assert lines[5].startswith("| sam2_hiera_tiny | 1 click | 0.500")
+    table = study_table(reports, columns=["Spleen", "Lung"])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert lines[0] == ["model", "prompt", "Spleen", "Lung"]
+    assert lines[2] == ["sam2_hiera_large", "1 click", "0.400 (0.400 to 0.400), 1 cases", "-"]
+    assert lines[3] == ["sam2_hiera_large", "5 clicks", "0.600 (0.600 to 0.600), 2 cases", "-"]
+    assert lines[4] == ["sam2_hiera_large", "1 mask", "-", "0.700 (0.700 to 0.700), 1 cases"]
+    assert lines[5][:2] == ["sam2_hiera_tiny", "1 click"] and lines[5][2].startswith("0.500")
 
 
 def test_the_two_protocols_never_share_a_table():
@@ -59,3 +60,13 @@ def test_the_two_protocols_never_share_a_table():
 def test_no_case_at_all_is_an_error():
     with pytest.raises(ConfigError, match="No case could be evaluated"):
         report()
+
+
+def test_the_studys_sets_are_found_also_one_level_deeper(tmp_path):
+    for name in ("msd/Task03_Liver", "Task07_Pancreas", "BraTS2020_TrainingData/MICCAI_BraTS2020_TrainingData"):
+        (tmp_path / name).mkdir(parents=True)
+    found = find_seed_sets(tmp_path)
+    assert list(found) == ["BraTS2020", "Liver", "Pancreas"]
+    assert found["BraTS2020"].name == "MICCAI_BraTS2020_TrainingData"
+    with pytest.raises(ConfigError, match="Task09_Spleen"):
+        find_seed_sets(tmp_path / "msd" / "Task03_Liver")

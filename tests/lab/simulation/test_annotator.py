@@ -6,8 +6,7 @@ import pytest
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import pick_slice
 from slicecast_lab.simulation.annotator import GOOD_SLICE, MAX_CLICKS, Bench, Said
-from slicecast_lab.simulation.effort import Actions
-from slicecast_lab.simulation.robot import Robot
+from slicecast_lab.simulation.robot import Actions, Robot
 
 
 def test_a_painted_slice_is_right_in_the_answer(bench):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from slicecast.errors import ConfigError
-from slicecast_lab.simulation.cases import content_of, find_split
+from slicecast_lab.evaluation.cases import content_of, find_split
 
 
 def test_a_set_says_itself_which_cases_are_for_testing(folder):

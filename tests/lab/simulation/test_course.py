@@ -3,7 +3,7 @@
 import pytest
 
 from slicecast.errors import ConfigError
-from slicecast_lab.simulation.course import check_strategy, play, play_label, turns
+from slicecast_lab.simulation.slices import check_strategy, play, play_label, turns
 
 NAMES = ["value", "strided", "worst", "disagree", "extent+value", "random", "oracle_worst"]
 

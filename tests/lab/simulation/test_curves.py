@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicecast.errors import ConfigError
-from slicecast_lab.simulation.curves import at_effort, aubc, captured_gap, crossed_mean, steps_to
+from slicecast_lab.simulation.summary import at_effort, aubc, captured_gap, crossed_mean, steps_to
 
 shares = st.floats(0, 1)
 axes = st.lists(st.integers(0, 1000), min_size=1, max_size=9, unique=True).map(sorted)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slicecast_lab.simulation.effort import EFFORT, EFFORTS, Actions
+from slicecast_lab.simulation.robot import EFFORT, EFFORTS, Actions
 
 counts = st.integers(0, 50)
 actions = st.builds(Actions, counts, counts, counts, counts)

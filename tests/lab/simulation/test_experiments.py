@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 
 from slicecast.errors import ConfigError
-from slicecast_lab.evaluation.cases import CaseFiles
-from slicecast_lab.simulation.cases import find_split
+from slicecast_lab.benchmarks.simulation import section
+from slicecast_lab.evaluation.cases import CaseFiles, find_split
+from slicecast_lab.evaluation.page import markdown
 from slicecast_lab.simulation.experiments import simulate_joint, simulate_slices, simulate_volumes
 from slicecast_lab.simulation.learner import Labelling
-from slicecast_lab.simulation.page import Part, page_text
 from slicecast_lab.simulation.plots import draw_report
 from slicecast_lab.simulation.robot import Robot
 from slicecast_lab.simulation.slices import SliceTask
@@ -43,7 +43,9 @@ def reports(folder, tmp_path_factory):
 def test_a_report_has_tables_and_a_picture_that_repeat(reports, tmp_path, name):
     report = json.loads(json.dumps(reports[name]))
     assert report == reports[name]
-    assert all(table.rows and table.markdown().startswith("| ") and table.rich() for table in tables_of(report))
+    assert all(
+        len(table.frame) and markdown(table.frame).startswith("| ") and table.rich() for table in tables_of(report)
+    )
     first, again = (draw_report(report, tmp_path / f"{n}.svg").read_bytes() for n in (1, 2))
     assert first == again and b"<svg" in first
 
@@ -80,21 +82,12 @@ def test_effort_is_what_the_labels_took(reports):
     assert said["efforts"]["painting x 2"]["seconds"][-1] > horizon
 
 
-def test_the_page_names_circumstances_targets_and_nulls(reports):
-    said = {
-        "command": "make simulate",
-        "commit": "abc",
-        "date": "2026-11-21 00:00 UTC",
-        "model": {"name": "fake", "sha256": "0", "image_size": 64},
-        "machine": dict.fromkeys(("cpu", "cores", "memory_gib", "device", "system", "python", "torch"), 1)
-        | {"load": [0.0]},
-        "seconds": 60,
-    }
-    text = page_text([Part(name, report, said, f"{name}.svg") for name, report in reports.items()], ["lost set"])
-    assert "make simulate" in text and "lost set" in text and "not fine-tuned" in text
-    assert "`value` minus `strided`" in text and "reached**" in text
-    assert "every slice painted" in text
-    assert all(f"]({name}.svg)" in text for name in reports)
+def test_a_section_has_picture_tables_and_what_was_selected(reports):
+    texts = {name: section(name, report, {"seconds": 60}, f"{name}.svg") for name, report in reports.items()}
+    assert all(f"]({name}.svg)" in text and "Took 1.0 minutes" in text for name, text in texts.items())
+    assert "value against the others" in texts["slices"] and "fitted (" in texts["slices"]
+    assert "Selected volumes" in texts["volumes"] and "every slice painted" in texts["volumes"]
+    assert "\n\n\n" not in "".join(texts.values())
 
 
 def test_the_joint_experiment_has_no_oracle(folder):
