@@ -23,8 +23,7 @@ from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.selection.ranked import BackgroundScoring, ranked_strategies
-from slicecast.labelling.selection.scoring import ConfidenceScoring
-from slicecast.labelling.selection.strategies import strategies
+from slicecast.labelling.selection.strategies import ConfidenceScoring, strategies
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume

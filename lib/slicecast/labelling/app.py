@@ -28,16 +28,14 @@ from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
-from slicecast.labelling.preannotation import PreAnnotator
+from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.scoring.background import BackgroundScorer
 from slicecast.labelling.selection.ranked import SCORES, StudyCases, open_background_scorer
-from slicecast.labelling.selection.scoring import ScoringQueue, record_result
-from slicecast.labelling.store.images import FoundImage, find_image
+from slicecast.labelling.selection.strategies import ScoringQueue, record_result
 from slicecast.labelling.store.pacs import open_pacs
-from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
-from slicecast.labelling.store.upload_sessions import SafeSessions
+from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
+from slicecast.labelling.store.uploads import SafeSessions
 from slicecast.labelling.tasks.answer import SIGNS
-from slicecast.labelling.tasks.preannotation import preannotation
 from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,9 @@ it with Next Sample, and the strategy `confidence` reads how sure the model was.
 """
 
 import logging
+import os
 import queue
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +24,8 @@ from slicecast.labelling.landmarks import Body, Landmark, find_body, landmarks, 
 from slicecast.labelling.store.labels import true_label_info
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
-from slicecast.labelling.tasks.wire import IJK
-from slicecast.volume import read_volume
+from slicecast.prompts.model import IJK
+from slicecast.volume import Geometry, Volume, read_volume, write_volume
 
 logger = logging.getLogger(__name__)
 
@@ -142,3 +144,31 @@ def _as_stored(study: Study, ijk: IJK) -> IJK:
     place_mm = study.volume.geometry.index_to_world(ijk)
     i, j, k = (int(n) for n in study.reorientation.source.world_to_index(place_mm).round())
     return i, j, k
+
+
+NOTHING = "There is no automatic model and no pre-annotation. Place points and choose one of the interactive models."
+
+
+def preannotation(store: Datastore, image_id: str, *, geometry: Geometry, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the pre-annotation as an infer answer, `file` and `params`; without one an empty mask.
+
+    Args:
+        store: the studies.
+        image_id: of the image.
+        geometry: of the image.
+        labels: the app's, which are named where there is no pre-annotation.
+    """
+    tag = DefaultLabelTag.ORIGINAL.value
+    uri = store.get_label_uri(image_id, tag)
+    if not uri:
+        empty = Volume(np.zeros(geometry.size_ijk[::-1], np.uint8), geometry)
+        return _answer(empty, {"label_names": number_labels(labels, labels), "warnings": [NOTHING]})
+    params = (store.get_label_info(image_id, tag) or {}).get("params") or {}
+    return _answer(read_volume(uri), {"label_names": params.get("label_names") or {}, "warnings": []})
+
+
+def _answer(mask: Volume, params: dict[str, Any]) -> dict[str, Any]:
+    handle, path = tempfile.mkstemp(prefix="slicecast-", suffix=".nrrd")
+    os.close(handle)
+    write_volume(path, mask, compress=False)
+    return {"file": path, "params": params}

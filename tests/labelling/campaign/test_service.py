@@ -13,7 +13,7 @@ from slicecast.campaign.state import Status
 from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, NotFound
 from slicecast.inference.caller import Caller, calling
-from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
+from slicecast.labelling.campaign.service import MAX_PROMPTS, CampaignService, Leased, open_campaign_service, prompts_of
 from slicecast.labelling.selection.strategies import strategies
 from slicecast.volume import Volume, write_volume
 
@@ -208,4 +208,16 @@ def test_a_campaign_lies_beside_the_studies(store, studies):
     assert (studies / "campaign" / "campaign.db").is_file() and set(service.campaign.state().cases) == {
         "first",
         "second",
+    }
+
+
+def test_points_by_label_and_the_rest_by_key():
+    request = {"model": "sam2", "image": "x", "spleen": [[1, 2, 3]], "background": [], "roi": [1, 2, 3, 4, 5, 6]}
+    assert prompts_of({**request, "label_names": ["a"]}) == {"spleen": [[1, 2, 3]], "roi": [1, 2, 3, 4, 5, 6]}
+
+
+def test_of_many_only_the_number():
+    assert prompts_of({"foreground": [[0, 0, n] for n in range(MAX_PROMPTS + 1)], "axis": "axial"}) == {
+        "foreground": MAX_PROMPTS + 1,
+        "axis": "axial",
     }

@@ -10,7 +10,7 @@ from slicecast.errors import Cancelled
 from slicecast.inference.predictors import SharedPredictor
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.studies import open_study
-from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, VolumeScorer, extent_of
+from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, Known, ScoreStore, VolumeScorer, extent_of
 from slicecast.volume import SliceAxis
 
 NAMES = {"disagree", "cycle", "object_entropy", "confidence"}
@@ -74,3 +74,15 @@ def test_the_body_s_extent_is_in_the_order_of_the_slices():
     study = open_study(scan(ball(centre_ijk=(8, 10, 8), radius=4.0), noise=0.0))
     assert extent_of(study, SliceAxis.AXIAL).tolist() == [[4, 6, 4], [12, 14, 12]]
     assert extent_of(study, SliceAxis.SAGITTAL).tolist() == [[6, 4, 4], [14, 12, 12]]
+
+
+def test_it_is_found_again_by_file_and_content_for_the_same_model_only(tmp_path):
+    known = Known("abc", "", np.array([0.5, -2.0], np.float32), {"disagree": 0.25}, {"a": {"disagree": 0.25}}, "s", 3)
+    store = ScoreStore(tmp_path, "model 1")
+    store.keep(("file", 1, 2), known)
+    store.close()
+    again = ScoreStore(tmp_path, "model 1")
+    found = again.load("abc")
+    assert again.content_of(("file", 1, 2)) == "abc" and again.content_of(("file", 1, 3)) is None
+    assert found.to_bytes() == known.to_bytes() and found.embedding.dtype == np.float32
+    assert ScoreStore(tmp_path, "model 2").load("abc") is None

@@ -1,11 +1,21 @@
 """Which image is next, and why."""
 
 import random
+import threading
 
 import pytest
 
-from slicecast.labelling.selection.scoring import record_result
-from slicecast.labelling.selection.strategies import LONG_AGO_S, last_shown, strategies
+from slicecast.labelling.selection.strategies import (
+    LONG_AGO_S,
+    SCORE,
+    Candidates,
+    ConfidenceScoring,
+    ScoringQueue,
+    confidence_of,
+    last_shown,
+    record_result,
+    strategies,
+)
 
 NOW = 1_700_000_000.0
 
@@ -74,3 +84,84 @@ def test_least_confident_first(chosen, store):
 
 def test_without_any_confidence_it_is_by_chance(chosen):
     assert chosen("confidence")["reason"].startswith("no image has a confidence yet: random among 2")
+
+
+def test_only_the_candidates(store):
+    view = Candidates(store, ["second"])
+    assert view.get_unlabeled_images() == ["second"]
+    assert view.get_image_uri("first") == store.get_image_uri("first")
+
+
+def test_what_is_known_is_what_the_store_knows(store, tmp_path):
+    store.update_image_info("first", {"last_result": {"confidence": 0.5}})
+    (tmp_path / "l.nii.gz").write_bytes(b"x")
+    store.save_label("first", str(tmp_path / "l.nii.gz"), "original", {"params": {"mean_confidence": 0.7}})
+    view = Candidates(store, ["first"])
+    assert view.get_image_info("first")["last_result"] == store.get_image_info("first")["last_result"]
+    assert view.get_label_info("first", "original") == store.get_label_info("first", "original")
+    assert view.get_label_info("second", "original") == {}
+
+
+@pytest.mark.parametrize(
+    ("image", "original", "score"),
+    [
+        ({}, {}, None),
+        ({"last_result": {"confidence": 0.4}}, {"params": {"mean_confidence": 0.9}}, 0.4),
+        ({"last_result": {"confidence": None}}, {"params": {"mean_confidence": 0.9}}, 0.9),
+        ({}, None, None),
+        ({"last_result": None}, {"params": None}, None),
+    ],
+)
+def test_confidence_of(image, original, score):
+    assert confidence_of(image, original) == score
+
+
+def test_scores_are_written_once(store, tmp_path):
+    label = tmp_path / "pre.nii.gz"
+    label.write_bytes(b"x")
+    record_result(store, "first", model="sam2", confidence=0.4, when_s=1.0)
+    store.save_label("second", str(label), "original", {"params": {"mean_confidence": 0.9}})
+    scoring = ConfidenceScoring()
+    assert scoring({}, store) == {"first": 0.4, "second": 0.9}
+    assert store.get_image_info("second")[SCORE] == 0.9
+    before = (tmp_path / "studies" / "datastore_v2.json").stat().st_mtime_ns
+    scoring({}, store)
+    assert (tmp_path / "studies" / "datastore_v2.json").stat().st_mtime_ns == before
+
+
+def test_labelled_images_are_left_alone(store, tmp_path):
+    label = tmp_path / "label.nii.gz"
+    label.write_bytes(b"x")
+    record_result(store, "first", model="sam2", confidence=0.4, when_s=1.0)
+    store.save_label("first", str(label), "final", {})
+    assert ConfidenceScoring()({}, store) == {}
+
+
+def test_a_waiting_method_is_not_queued_again():
+    begin, ran = threading.Event(), []
+
+    def run(method):
+        begin.wait(5)
+        ran.append(method)
+
+    queue = ScoringQueue(run)
+    queue.submit("blocker")
+    assert [queue.submit("confidence") for _ in range(50)] == [True] + [False] * 49
+    begin.set()
+    queue.wait()
+    assert ran == ["blocker", "confidence"]
+
+
+def test_a_failing_method_is_logged_and_the_next_one_runs(caplog):
+    ran = []
+
+    def run(method):
+        if method == "broken":
+            raise ValueError("a bug")
+        ran.append(method)
+
+    queue = ScoringQueue(run)
+    queue.submit("broken")
+    queue.submit("fine")
+    queue.wait()
+    assert ran == ["fine"] and "'broken' failed" in caplog.text

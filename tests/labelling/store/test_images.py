@@ -6,7 +6,8 @@ import pytest
 from labelserver import upload_name
 
 from slicecast.errors import InputError, UnknownImage
-from slicecast.labelling.store.images import find_image, is_upload
+from slicecast.labelling.store.studies import find_image
+from slicecast.labelling.store.uploads import is_upload
 
 
 def test_by_id(store, studies):

@@ -1,10 +1,23 @@
 """Requests as the clients send them (`requests/*.json`), and those that no client should."""
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from labelserver import REQUESTS, recorded
 
 from slicecast.errors import ConfigError, PromptError
-from slicecast.labelling.tasks.request import RESERVED, number_labels, parse_request
+from slicecast.labelling.tasks.request import (
+    RESERVED,
+    number_labels,
+    parse_request,
+    read_extension,
+    read_flag,
+    read_range,
+    read_roi,
+    read_slice,
+    roi_box,
+    short,
+)
 from slicecast.prompts import MaskPrompt
 
 SIZE = (24, 20, 16)
@@ -169,3 +182,109 @@ def test_a_request_names_the_strategy_of_the_next_slice():
     wire = {"foreground": [[1, 2, 3]], "slice_strategy": ["extent", "value"]}
     assert parse_request(wire, style="single").slice_strategy == "extent"
     assert parse_request({"foreground": [[1, 2, 3]]}, style="single").slice_strategy == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [(None, None), ("", None), ([], None), ("20:60", (20, 60)), ([3, 4], (3, 4))]
+)
+def test_range(value, read):
+    assert read_range(value) == read
+
+
+@pytest.mark.parametrize("value", ["20", "a:b", "5:5", "-1:4", "1:2:3", 7, {"a": 1}, [1, None], float("inf")])
+def test_range_that_is_none(value):
+    with pytest.raises(ConfigError, match="write first:end"):
+        read_range(value)
+
+
+@pytest.mark.parametrize(("value", "read"), [(None, None), ("", None), (0, 0), (7.0, 7)])
+def test_slice(value, read):
+    assert read_slice(value) == read
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "3", True, float("nan"), float("inf"), [1]])
+def test_slice_that_is_none(value):
+    with pytest.raises(PromptError, match="counted from 0"):
+        read_slice(value)
+
+
+@pytest.mark.parametrize("value", [[1, 2, 3], "1,2,3,4", [1, 2, 3, "4"], [1, 2, 3, 4.5], [1, 2, 3, float("nan")], {}])
+def test_roi_that_is_none(value):
+    with pytest.raises(PromptError, match="'roi' is"):
+        read_roi(value)
+
+
+@pytest.mark.parametrize("value", [True, "true", "True", "1", 1, "yes"])
+def test_flag_on(value):
+    assert read_flag(value)
+
+
+@pytest.mark.parametrize("value", [False, "false", "", None, 0, "0"])
+def test_flag_off(value):
+    assert not read_flag(value)
+
+
+def test_extension():
+    assert read_extension(None) is None
+    assert read_extension(".nii.gz") == ".nii.gz"
+    with pytest.raises(ConfigError, match=r"'/../x.nii'; choose .nii.gz, .nrrd"):
+        read_extension("/../x.nii")
+
+
+def test_long_values_are_shortened_in_messages():
+    assert len(short(list(range(1000)))) == 60
+
+
+ROI_SIZE = (40, 30, 20)
+
+
+@st.composite
+def corners(draw):
+    low = [draw(st.integers(0, size - 2)) for size in ROI_SIZE]
+    high = [draw(st.integers(first + 1, size - 1)) for first, size in zip(low, ROI_SIZE, strict=True)]
+    return tuple(low), tuple(high)
+
+
+@given(corners(), st.tuples(st.booleans(), st.booleans(), st.booleans()))
+def test_slicer_order_with_reversed_pairs(box, reversed_pairs):
+    low, high = box
+    pairs = [(h, l) if flip else (l, h) for l, h, flip in zip(low, high, reversed_pairs, strict=True)]  # noqa: E741
+    point = tuple((first + last) // 2 for first, last in zip(low, high, strict=True))
+    found = roi_box([n for pair in pairs for n in pair], ROI_SIZE, points=[point, low, high])
+    assert (found.low_ijk, found.high_ijk) == (low, high)
+
+
+@given(corners())
+def test_corner_order_is_told_by_the_points(box):
+    low, high = box
+    (i0, j0, k0), (i1, j1, k1) = low, high
+    a_then_b = (min(i0, j0), max(i0, j0)), (min(i1, j1), max(i1, j1))
+    assume(not (a_then_b[0][0] <= i0 and i1 <= a_then_b[0][1] and a_then_b[1][0] <= j0 and j1 <= a_then_b[1][1]))
+    found = roi_box([i0, j0, i1, j1, k0, k1], ROI_SIZE, points=[low, high, (i0, j1, k0), (i1, j0, k1)])
+    assert (found.low_ijk, found.high_ijk) == (low, high)
+
+
+def test_the_order_that_fits_the_volume_is_meant():
+    found = roi_box([35, 2, 38, 28, 0, 5], ROI_SIZE)  # as pairs, j would run from 28 to 38 and leave the 30 rows
+    assert (found.low_ijk, found.high_ijk) == ((35, 2, 0), (38, 28, 5))
+
+
+def test_slicer_is_believed_when_nothing_tells():
+    found = roi_box([2, 10, 4, 12, 0, 5], ROI_SIZE)
+    assert (found.low_ijk, found.high_ijk) == ((2, 4, 0), (10, 12, 5))
+
+
+def test_it_is_cut_off_at_the_volume():
+    found = roi_box([-5, 100, 2, 4, 3, -9], ROI_SIZE)
+    assert (found.low_ijk, found.high_ijk) == ((0, 2, 0), (39, 4, 3))
+
+
+def test_four_numbers_need_a_slice():
+    assert roi_box([1, 5, 2, 6], ROI_SIZE, slice=7).high_ijk == (5, 6, 7)
+    with pytest.raises(PromptError, match="a volume needs six numbers"):
+        roi_box([1, 5, 2, 6], ROI_SIZE)
+
+
+def test_beyond_the_volume():
+    with pytest.raises(PromptError, match="lies outside the volume of 40 x 30 x 20 voxels"):
+        roi_box([50, 60, 50, 60, 0, 5], ROI_SIZE)

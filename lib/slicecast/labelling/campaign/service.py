@@ -28,8 +28,7 @@ from slicecast.errors import SlicecastError
 from slicecast.inference.caller import current_caller
 from slicecast.labelling.campaign.compare import compare_labels, slice_truths
 from slicecast.labelling.campaign.drafts import Drafts
-from slicecast.labelling.campaign.prompt_log import prompts_of
-from slicecast.labelling.selection.candidates import Candidates
+from slicecast.labelling.selection.strategies import Candidates
 from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.studies import dicom_names
 from slicecast.labelling.store.versions import FOLDER as VERSIONS
@@ -300,3 +299,25 @@ def _plain(who: str) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")
+"""Of a request; besides them every list of points under a label's name."""
+
+MAX_PROMPTS = 400
+"""Points kept in an event; of more, only the number."""
+
+
+def prompts_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the annotator said, from an infer request: points by key, other prompts as they are."""
+    found = {key: value for key, value in request.items() if key in PROMPT_KEYS or _is_points(value)}
+    kept = {key: value for key, value in found.items() if value not in (None, [], "")}
+    if sum(len(value) for value in kept.values() if isinstance(value, list)) <= MAX_PROMPTS:
+        return kept
+    return {key: len(value) if isinstance(value, list) else value for key, value in kept.items()}
+
+
+def _is_points(value: Any) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(entry, list) and len(entry) == 3 for entry in value)
+    )

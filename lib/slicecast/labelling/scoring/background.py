@@ -26,8 +26,7 @@ from slicecast.errors import Cancelled, SlicecastError
 from slicecast.inference.prefetch import wait_until_quiet
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Studies, Study, stamp_of
-from slicecast.labelling.scoring.score_store import Known, ScoreStore
-from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer
+from slicecast.labelling.scoring.volume_scores import Known, ScoreStore, Support, VolumeScorer
 
 logger = logging.getLogger(__name__)
 

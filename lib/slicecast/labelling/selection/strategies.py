@@ -3,16 +3,20 @@
 OHIF's strategy menu is dead, it always asks for `random`: see `slicecast.labelling.app.asked_strategy`.
 """
 
+import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.campaign.choose import Choice
-from slicecast.labelling.selection.scoring import SCORE, confidence_of
+from slicecast.labelling.store.datastore import SafeDatastore
 
 Clock = Callable[[], float]
 
@@ -103,3 +107,109 @@ def strategies(*, rng: random.Random | None = None, clock: Clock = time.time) ->
     """Return the app's strategies by name."""
     chance = Random(rng=rng, clock=clock)
     return {"random": chance, "first": First(), "confidence": LeastConfident(otherwise=chance)}
+
+
+class Candidates:
+    """A store of which a strategy sees only the candidates.
+
+    What a folder's store knows of an image is shown as it is, without a copy and without looking for the file: a
+    strategy asks for all of thousands of images while somebody waits. It must not change what it is shown.
+    """
+
+    def __init__(self, store: Datastore, names: Sequence[str]) -> None:
+        self._store = store
+        self._names = list(names)
+        self._records: Mapping[str, Any] = store._datastore.objects if isinstance(store, SafeDatastore) else {}
+
+    def get_unlabeled_images(self) -> list[str]:
+        """Return the candidates."""
+        return list(self._names)
+
+    def get_image_info(self, image_id: str) -> Mapping[str, Any]:
+        """Return what is known of an image."""
+        record = self._records.get(image_id)
+        return record.image.info if record else self._store.get_image_info(image_id)
+
+    def get_label_info(self, label_id: str, label_tag: str) -> Mapping[str, Any]:
+        """Return what is known of a label; nothing where there is none."""
+        record = self._records.get(label_id)
+        if record is None:
+            return self._store.get_label_info(label_id, label_tag)
+        label = record.labels.get(label_tag)
+        return label.info if label else {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+logger = logging.getLogger(__name__)
+
+SCORE = "confidence"
+"""Key of the score in an image's info: 0 (unsure) to 1."""
+LAST_RESULT = "last_result"
+"""Key of what the last result of an image was like."""
+
+
+def record_result(datastore: Datastore, image_id: str, *, model: str, confidence: float | None, when_s: float) -> None:
+    """Write down how sure the model was of its last result for an image."""
+    entry = {"model": model, "confidence": confidence, "ts": int(when_s)}
+    datastore.update_image_info(image_id, {LAST_RESULT: entry})
+
+
+def confidence_of(image_info: Mapping[str, Any], original_info: Mapping[str, Any] | None = None) -> float | None:
+    """Return the confidence of the last result, else of the pre-annotation; None when there is neither."""
+    params = (original_info or {}).get("params") or {}
+    candidates = ((image_info.get(LAST_RESULT) or {}).get("confidence"), params.get("mean_confidence"))
+    return next((float(value) for value in candidates if isinstance(value, int | float)), None)
+
+
+class ConfidenceScoring(ScoringMethod):
+    """Scores each image without a final label by the mean confidence of its slices."""
+
+    def __init__(self) -> None:
+        super().__init__("Mean slice confidence of the last result or of the pre-annotation, 0 to 1")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, float]:
+        """Write the scores that have changed into the images' info; return all of them."""
+        scores: dict[str, float] = {}
+        seen = Candidates(datastore, datastore.get_unlabeled_images())
+        for image_id in seen.get_unlabeled_images():
+            info = seen.get_image_info(image_id)
+            score = confidence_of(info, seen.get_label_info(image_id, DefaultLabelTag.ORIGINAL.value))
+            if score is None:
+                continue
+            scores[image_id] = score
+            if info.get(SCORE) != score:
+                datastore.update_image_info(image_id, {SCORE: score})
+        return scores
+
+
+class ScoringQueue:
+    """Runs scoring methods in one background thread; a method that already waits is not queued again."""
+
+    def __init__(self, run: Callable[[str], Any]) -> None:
+        self._run = run
+        self._waiting: set[str] = set()
+        self._guard = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
+
+    def submit(self, method: str) -> bool:
+        """Queue a method; False if it was waiting already."""
+        with self._guard:
+            if method in self._waiting:
+                return False
+            self._waiting.add(method)
+        self._thread.submit(self._work, method)
+        return True
+
+    def wait(self) -> None:
+        """Return once everything queued so far is done."""
+        self._thread.submit(lambda: None).result()
+
+    def _work(self, method: str) -> None:
+        with self._guard:
+            self._waiting.discard(method)
+        try:
+            self._run(method)
+        except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
+            logger.exception("The scoring method '%s' failed", method)

@@ -9,6 +9,8 @@ import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ from pydicom.dataset import Dataset
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.labels import seg_of_label
 from slicecast.dicom.series import Series
-from slicecast.errors import InputError
+from slicecast.errors import InputError, UnknownImage
 from slicecast.labelling.store.datastore import SafeDatastore, locked
 from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
 from slicecast.labelling.store.stow import Outcome, Store
+from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import read_volume, write_volume
 from slicecast.volume.orientation import onto_grid
@@ -255,3 +258,45 @@ def series_names(summary: Dataset) -> dict[str, str]:
 def dicom_names(store: Datastore, image_id: str) -> dict[str, str]:
     """Return an image's UIDs and the like, with which OHIF opens it; nothing where it has none."""
     return store.dicom_names(image_id) if isinstance(store, StudiesDatastore) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """The file or DICOM folder of a request, and its id if it belongs to the studies."""
+
+    path: Path
+    id: str | None
+
+
+def find_image(request: Mapping[str, Any], datastore: Datastore, *, sessions: Path | None = None) -> FoundImage:
+    """Find the image that a request names.
+
+    Raises:
+        UnknownImage: no image is named, or there is none of that id.
+        InputError: a path is named.
+    """
+    name = request.get("image")
+    if not isinstance(name, str) or not name:
+        raise UnknownImage("The request names no image. Give an image's id, or a session that has not expired.")
+    if "/" in name or "\\" in name:
+        return FoundImage(_uploaded(name, sessions), None)
+    if isinstance(datastore, StudiesDatastore):
+        path, own = datastore.scan_path(name), datastore.image_id(name)
+    else:
+        path, own = datastore.get_image_uri(name) if name not in (".", "..") else "", name
+    if not path:
+        raise UnknownImage(f"There is no image '{name}' in the studies.{_hint(name, datastore)}")
+    return FoundImage(Path(path), own)
+
+
+def _uploaded(name: str, sessions: Path | None) -> Path:
+    path = Path(name)
+    in_session = sessions is not None and path.resolve().is_relative_to(sessions.resolve())
+    if path.exists() and (in_session or is_upload(path)):
+        return path
+    raise InputError(f"The image '{name}' is a path. Give the id of an image of the studies, or upload the file.")
+
+
+def _hint(name: str, datastore: Datastore) -> str:
+    near = get_close_matches(name, datastore.list_images(), n=1)
+    return f" Did you mean '{near[0]}'?" if near else " Ask for the list of images again."

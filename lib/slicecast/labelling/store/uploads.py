@@ -9,7 +9,12 @@ import bz2
 import gzip
 import io
 import lzma
+import re
+import shutil
 import tarfile
+import tempfile
+import time
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from slicecast.errors import InputError, TooLarge
+from monailabel.utils.sessions import SessionInfo, Sessions
+
+from slicecast.errors import InputError, SlicecastError, TooLarge
+from slicecast.inference.settings import request_limits
 
 CHUNK_BYTES = 1 << 20
 HEADER_BYTES = 32 << 20
@@ -134,3 +142,74 @@ def _plain(stream: BinaryIO, opener: Callable[[Any], Any] | None) -> Iterator[An
 
 def _ending(name: str) -> str:
     return next((ending for ending in ENDINGS if name.lower().endswith(ending)), ".dcm")
+
+
+UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.[A-Za-z0-9_.]{1,40})?")
+"""How MONAI Label names a received file in the temporary folder; eight random characters cannot be guessed."""
+
+
+def is_upload_name(path: Path) -> bool:
+    """Tell whether a path is one that MONAI Label gives to what it receives; nothing need be there."""
+    if not UPLOAD.fullmatch(path.name) or "\0" in str(path):
+        return False
+    return path.resolve().parent == Path(tempfile.gettempdir()).resolve()
+
+
+def is_upload(path: Path) -> bool:
+    """Tell whether a path is a file that MONAI Label has just received."""
+    return is_upload_name(path) and path.is_file()
+
+
+class SafeSessions(Sessions):
+    """`Sessions` that answers "not found" for everything that is not a session id."""
+
+    def add_session(
+        self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
+    ) -> tuple[str, SessionInfo]:
+        """Keep an upload under a new id; an archive of one file becomes that file, of several their folder."""
+        if not uncompress or Path(data_file).is_dir():
+            return super().add_session(data_file, expiry, False, None)
+        try:
+            return self._unpacked(Path(data_file), expiry)
+        except SlicecastError:  # MONAI Label removes what it received only when all went well
+            if is_upload_name(Path(data_file).parent):
+                shutil.rmtree(Path(data_file).parent, ignore_errors=True)
+            raise
+
+    def _unpacked(self, archive: Path, expiry: int) -> tuple[str, SessionInfo]:
+        limits = request_limits()
+        with tempfile.TemporaryDirectory() as work:
+            folder = Path(work) / "image"
+            folder.mkdir()
+            most = limits.unpacked_mb << 20
+            files = unpack(archive, folder, max_bytes=most, max_files=limits.files)
+            return super().add_session(str(files[0] if len(files) == 1 else folder), expiry, False, None)
+
+    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
+        """Return a session, or None."""
+        return super().get_session(session_id, update_ts, fetch_cache) if _is_id(session_id) else None
+
+    def remove_session(self, session_id: str) -> None:
+        """Remove a session and its files."""
+        if _is_id(session_id):
+            super().remove_session(session_id)
+
+    def remove_expired(self) -> int:
+        """Remove the sessions whose time is over, and folders without a record; return how many."""
+        folder = Path(self.store_path)
+        names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+        over = [name for name in names if _is_id(name) and self._is_over(name)]
+        for name in over:
+            self.remove_session(name)
+        return len(over)
+
+    def _is_over(self, name: str) -> bool:
+        info = self.get_session(name, update_ts=False, fetch_cache=False)
+        return info is None or (info.expiry > 0 and info.last_access_ts + info.expiry < time.time())
+
+
+def _is_id(value: Any) -> bool:
+    try:
+        return str(uuid.UUID(value)) == value
+    except (AttributeError, TypeError, ValueError):
+        return False

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from slicecast.inference.results import SegmentResult, slice_counts, voxel_counts
-from slicecast.labelling.tasks.request import InferRequest
-from slicecast.labelling.tasks.wire import EXTENSIONS
+from slicecast.labelling.tasks.request import EXTENSIONS, InferRequest
 from slicecast.volume import write_mask
 
 SIGNS = "signs"

@@ -5,24 +5,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from slicecast.active.slices import STRATEGIES
-from slicecast.errors import SlicecastError
+from slicecast.errors import PromptError, SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.status import http_headers, http_status
+from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.tasks.answer import write_answer
-from slicecast.labelling.tasks.masks import uploaded_mask, uploaded_masks, with_label_file
 from slicecast.labelling.tasks.request import (
     BACKGROUND,
     BACKGROUND_VALUE,
+    MAX_LABELS,
     InferRequest,
     Style,
     number_labels,
     parse_request,
 )
-from slicecast.volume import Geometry, Reorientation, SliceAxis, window_names
+from slicecast.prompts import MaskPrompt
+from slicecast.volume import Geometry, Reorientation, SliceAxis, Volume, read_volume, window_names
 
 AXES = ("auto", "axial", "coronal", "sagittal")
 
@@ -141,3 +144,50 @@ def client_options(dimension: int, slice_strategy: str) -> dict[str, Any]:
 def stored_k_axis(geometry: Geometry) -> str:
     """Name the anatomical axis along which the file's k counts: a 2D client's slice is always one k."""
     return SliceAxis(Reorientation.of(geometry).permutation.index(2)).name.lower()
+
+
+def with_label_file(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell a received file from a label's name: MONAI Label's own route puts both under `label`."""
+    wire = dict(request)
+    if _is_file(wire.get("label")):
+        wire["label_file"] = wire.pop("label")
+    return wire
+
+
+def uploaded_mask(file: Any, name: str) -> Mapping[str, MaskPrompt]:
+    """Read the mask of a request as one object, whatever its values; nothing when there is no file.
+
+    Raises:
+        VolumeError: the file is no volume.
+        PromptError: nothing is painted.
+    """
+    volume = _upload(file)
+    return {name: MaskPrompt(volume.array != 0, geometry=volume.geometry)} if volume else {}
+
+
+def uploaded_masks(file: Any, names: Sequence[str]) -> Mapping[str, MaskPrompt]:
+    """Read the masks of a request; value n is the n-th of `names`. Nothing when there is no file.
+
+    Raises:
+        VolumeError: the file is no volume.
+        PromptError: nothing is painted, or with values beyond MAX_LABELS.
+    """
+    volume = _upload(file)
+    if volume is None:
+        return {}
+    values = [int(value) for value in np.unique(volume.array) if value != 0]
+    if not values or not 0 < values[0] <= values[-1] <= MAX_LABELS:
+        raise PromptError(f"The mask holds the values {values[:5]}. Paint at least one slice, with 1 to {MAX_LABELS}.")
+    return {_name(value, names): MaskPrompt(volume.array == value, geometry=volume.geometry) for value in values}
+
+
+def _upload(file: Any) -> Volume | None:
+    return read_volume(file) if _is_file(file) else None
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and is_upload(Path(value))
+
+
+def _name(value: int, names: Sequence[str]) -> str:
+    return names[value - 1] if value <= len(names) else f"label {value}"
