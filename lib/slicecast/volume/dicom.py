@@ -10,8 +10,7 @@ import SimpleITK as sitk
 from slicecast.errors import VolumeError
 from slicecast.volume.dicom_headers import GREY, TELLS_APART, Header, is_dicom, read_header
 from slicecast.volume.grid import DIRECTION_TOLERANCE
-from slicecast.volume.headers import MAX_VOXELS, require_size
-from slicecast.volume.itk import quiet_itk, reason, require_scalar
+from slicecast.volume.headers import MAX_VOXELS, open_image, quiet_itk, reason, require_size
 
 GAP_TOLERANCE = 0.02
 """Slice distances that differ from their median by more than this share are uneven."""
@@ -83,14 +82,8 @@ def _read_one(header: Header, max_voxels: int) -> DicomSeries:
 
 
 def _pixels(header: Header) -> sitk.Image:
-    quiet_itk()
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(header.path))
     try:
-        reader.ReadImageInformation()
-        require_scalar(reader, header.path)
-        return reader.Execute()
+        return open_image(header.path, "GDCMImageIO").Execute()
     except RuntimeError as error:
         raise VolumeError(f"The pixels of {header.path} cannot be read: {reason(error)}.") from error
 

@@ -1,18 +1,23 @@
-"""What a file may claim in its header: its voxels lie in it or beside it, and there are not too many of them.
+"""What a file may claim in its header, checked before ITK reads its voxels.
 
-The header of a MetaImage is checked word by word, because ITK's reader believes it and ends the process: a negative
-number of dimensions is enough.
-
-NRRD and MetaImage headers can name any other file of the machine as the place of their voxels. A file that somebody
-else has sent must not.
+ITK believes headers. A negative number of dimensions in a MetaImage ends the process, so these headers are checked
+word by word. NRRD and MetaImage headers can name any other file of the machine as the place of their voxels; in a file
+that somebody else has sent they must not.
 """
 
+import logging
 import math
+import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
+import SimpleITK as sitk
+
 from slicecast.errors import VolumeError, VolumeTooLarge
+
+logger = logging.getLogger(__name__)
 
 MAX_VOXELS = 1 << 30
 """A volume with more is not read unless the caller allows it; 1024 x 1024 x 1024."""
@@ -28,6 +33,8 @@ _META_TYPES = tuple(f"MET_{word}" for word in (
 _META_VECTORS = ("elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation")
 _META_MATRICES = ("transformmatrix", "rotation", "orientation")
 _META_LINE_BYTES = 4096
+_NOISE = re.compile(r"^(Exception thrown in .*|/\S+:\d+:|.*ITK ERROR: ?|sitk::ERROR: ?)", re.MULTILINE)
+"""What surrounds the reason in the text of an ITK exception."""
 
 
 def check_data_place(path: Path) -> None:
@@ -61,6 +68,72 @@ def require_size(size: Sequence[int], source: object, *, max_voxels: int) -> Non
             f"{source} claims {' x '.join(map(str, size))} voxels; at most {max_voxels} are read. "
             "Crop or resample it, or raise the limit."
         )
+
+
+def require_scalar(components: int, kind: str, source: object) -> None:
+    """Raise VolumeError for colour, vector and complex voxels."""
+    if components != 1 or "complex" in kind:
+        raise VolumeError(
+            f"{source} holds {components} numbers per voxel ({kind}), such as colour or vectors. "
+            "Give a scan of one number per voxel."
+        )
+
+
+def require_3d(size: Sequence[int], source: object) -> None:
+    """Raise VolumeError for a 2D image, and for several volumes in one file."""
+    if len(size) < 3:
+        raise VolumeError(f"{source} is a 2D image of {' x '.join(map(str, size))} pixels. Give a volume.")
+    volumes = math.prod(size[3:])
+    if volumes > 1:
+        raise VolumeError(
+            f"{source} holds {volumes} volumes ({' x '.join(map(str, size))}). Split it and give one 3D volume."
+        )
+
+
+def open_image(path: Path, image_io: str) -> sitk.ImageFileReader:
+    """Let one of ITK's readers read a file's header.
+
+    Args:
+        image_io: ITK's name of the reader; left to itself ITK would guess from the content, and try a dozen others.
+
+    Raises:
+        VolumeError: there is more than one number per voxel.
+        RuntimeError: ITK cannot read it; `reason` says why.
+    """
+    quiet_itk()
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(image_io)
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    require_scalar(reader.GetNumberOfComponents(), sitk.GetPixelIDValueAsString(reader.GetPixelID()), path)
+    return reader
+
+
+class _LogInsteadOfStderr(sitk.LoggerBase):
+    """Sends what ITK would print to the console to this module's logger."""
+
+    def DisplayText(self, text: str) -> None:
+        logger.debug(text.strip())
+
+    DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = DisplayText
+
+    def __str__(self) -> str:
+        return "slicecast log"
+
+
+@cache
+def quiet_itk() -> sitk.LoggerBase:
+    """Route ITK's console messages to `logging` (debug level), from the first read on."""
+    log = _LogInsteadOfStderr()
+    log.SetAsGlobalITKLogger()
+    return log
+
+
+def reason(error: RuntimeError) -> str:
+    """Shorten an ITK exception to its own reason, one line, without file names of ITK's sources."""
+    text = _NOISE.sub("", str(error))
+    text = re.sub(r"\w+\(0x[0-9a-f]+\): ?", "", text)
+    return " ".join(text.split())[:200].rstrip(". ") or "unknown reason"
 
 
 def _is_beside(path: Path, name: str) -> bool:

@@ -6,9 +6,9 @@ usable is read, logged, and said in `Volume.warnings`.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,9 +19,16 @@ import SimpleITK as sitk
 from slicecast.errors import GeometryError, VolumeError
 from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
 from slicecast.volume.grid import Geometry
-from slicecast.volume.headers import MAX_VOXELS, check_data_place, require_size
-from slicecast.volume.itk import quiet_itk, reason, require_scalar
-from slicecast.volume.nifti import check_nifti
+from slicecast.volume.headers import (
+    MAX_VOXELS,
+    check_data_place,
+    open_image,
+    quiet_itk,
+    reason,
+    require_3d,
+    require_size,
+)
+from slicecast.volume.nifti import read_nifti
 from slicecast.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -29,15 +36,7 @@ logger = logging.getLogger(__name__)
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 WRITTEN_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha")
 READ_ENDINGS = (*WRITTEN_ENDINGS, ".nhdr", ".mhd", ".dcm")
-ITK_READER = {
-    ".nii": "NiftiImageIO",
-    ".nii.gz": "NiftiImageIO",
-    ".nrrd": "NrrdImageIO",
-    ".nhdr": "NrrdImageIO",
-    ".mha": "MetaImageIO",
-    ".mhd": "MetaImageIO",
-}
-"""By the ending; left to itself ITK would guess from the content, and try a dozen other formats."""
+ITK_READER = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
 
 def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -> Volume:
@@ -50,16 +49,15 @@ def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -
         VolumeError: the path is missing or holds no single 3D scan of numbers, or of more than `max_voxels`.
     """
     source = Path(path)
-    found = _reader_for(source)(source, max_voxels)
     try:
-        geometry = Geometry.from_image(found.image)
+        found = _reader_for(source)(source, max_voxels)
     except GeometryError as error:
         raise VolumeError(f"{source} has an unusable grid: {error}") from error
-    array, repaired = _finite(_thrifty(sitk.GetArrayFromImage(found.image)), found.broken, source)
+    array, repaired = _finite(_thrifty(found.array), source)
     warnings = (*found.warnings, *repaired)
     for warning in warnings:
         logger.warning("%s: %s", source.name, warning)
-    return Volume(array, geometry, {"source": str(source), "warnings": warnings, **found.meta})
+    return Volume(array, found.geometry, {"source": str(source), "warnings": warnings, **found.meta})
 
 
 @contextmanager
@@ -111,12 +109,12 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a reader of one format found; `broken` are flat places of voxels that are not finite."""
+    """What a reader of one format found."""
 
-    image: sitk.Image
-    meta: dict[str, Any]
+    array: np.ndarray
+    geometry: Geometry
+    meta: Mapping[str, Any] = field(default_factory=lambda: {"modality": None})
     warnings: tuple[str, ...] = ()
-    broken: np.ndarray | None = None
 
 
 def _reader_for(source: Path) -> Callable[[Path, int], _Read]:
@@ -129,7 +127,9 @@ def _reader_for(source: Path) -> Callable[[Path, int], _Read]:
         raise VolumeError(f"{source} is empty (0 bytes). Copy or export it again.")
     if ending == ".dcm":
         return lambda path, most: _dicom(read_dicom_file(path, max_voxels=most))
-    return _read_file
+    if ending in NIFTI_ENDINGS:
+        return lambda path, most: _Read(*read_nifti(path, max_voxels=most))
+    return _read_itk
 
 
 def _ending(path: Path, known: tuple[str, ...]) -> str:
@@ -141,53 +141,31 @@ def _ending(path: Path, known: tuple[str, ...]) -> str:
 
 
 def _dicom(series: DicomSeries) -> _Read:
-    return _Read(series.image, {"modality": series.modality, "series_uid": series.series_uid}, series.warnings)
+    meta = {"modality": series.modality, "series_uid": series.series_uid}
+    return _of_image(series.image, meta=meta, warnings=series.warnings)
 
 
-def _read_file(source: Path, max_voxels: int) -> _Read:
-    quiet_itk()
-    ending = _ending(source, READ_ENDINGS)
-    broken = None
-    if ending in NIFTI_ENDINGS:
-        broken = check_nifti(source, max_voxels=max_voxels)
-    else:
-        check_data_place(source)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(ITK_READER[ending])
-    reader.SetFileName(str(source))
+def _of_image(image: sitk.Image, **known: Any) -> _Read:
+    return _Read(sitk.GetArrayFromImage(image), Geometry.from_image(image), **known)
+
+
+def _read_itk(source: Path, max_voxels: int) -> _Read:
+    check_data_place(source)
     try:
-        reader.ReadImageInformation()
-        _extract_3d(reader, source)
-        require_size(reader.GetSize(), source, max_voxels=max_voxels)
-        return _Read(reader.Execute(), {"modality": None}, broken=broken)
+        reader = open_image(source, ITK_READER[_ending(source, READ_ENDINGS)])
+        size = reader.GetSize()
+        require_3d(size, source)
+        require_size(size, source, max_voxels=max_voxels)
+        reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
+        return _of_image(reader.Execute())
     except RuntimeError as error:
         raise VolumeError(_explain(source, reason(error))) from error
 
 
 def _explain(source: Path, why: str) -> str:
-    if "orthonormal" in why:
-        return (
-            f"{source} lies on a sheared or unusable grid (its directions are not at right angles). "
-            "Resample it onto a straight grid."
-        )
     if "Unable to determine ImageIO" in why:
         return f"{source} is not in the format its name says, or is damaged. Export it again."
     return f"{source} is cut off or damaged and cannot be read. Copy or export it again. (ITK says: {why[:120]})"
-
-
-def _extract_3d(reader: sitk.ImageFileReader, source: Path) -> None:
-    """Set the reader to give exactly three dimensions, or say why the file cannot."""
-    require_scalar(reader, source)
-    size = reader.GetSize()
-    if len(size) < 3:
-        raise VolumeError(f"{source} is a 2D image of {' x '.join(map(str, size))} pixels. Give a volume.")
-    further = int(np.prod(size[3:]))
-    if further > 1:
-        raise VolumeError(
-            f"{source} holds {further} volumes ({' x '.join(map(str, size))}). Split it and give one 3D volume."
-        )
-    if len(size) > 3:
-        reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
 
 
 def _thrifty(array: np.ndarray) -> np.ndarray:
@@ -204,13 +182,11 @@ def _thrifty(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _finite(array: np.ndarray, broken: np.ndarray | None, source: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def _finite(array: np.ndarray, source: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Replace NaN and infinite voxels, in place, by the smallest finite one; say so."""
     if array.dtype.kind != "f":
         return array, ()
     bad = ~np.isfinite(array)
-    if broken is not None:
-        bad.reshape(-1)[broken] = True
     count = int(np.count_nonzero(bad))
     if count == 0:
         return array, ()
