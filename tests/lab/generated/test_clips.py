@@ -41,7 +41,7 @@ def test_neighbouring_slices_are_as_alike_as_in_real_scans(clips):
     after = np.concatenate([c.masks[:, 1:].reshape(-1, 64 * 64) for c in clips])
     shown = before.any(1) & after.any(1)
     iou = (before & after)[shown].sum(1) / (before | after)[shown].sum(1)
-    assert 0.7 < iou.mean() < 0.95
+    assert 0.6 < iou.mean() < 0.95  # real ones: 0.5 (myocardium, 8 mm slices) to 0.9 (aorta, 3 mm)
 
 
 def test_the_same_seed_gives_the_same_clip():
