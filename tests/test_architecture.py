@@ -60,6 +60,12 @@ ONLY_IN = {
 IMPORTS_BY_NAME = {"cli/main.py", "__init__.py"}
 """The two doors: the command line imports a command when it runs, the package a name when it is used."""
 
+HTTP_ERRORS = {"server/errors.py", "labelling/tasks/infer.py"}
+"""The files that know `HTTPException`: the handlers of routes, and the tasks, which MONAI Label calls without them."""
+
+APP_OF = {"server/dependencies.py"}
+"""The one file that asks MONAI Label for the app; everybody else is given it."""
+
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 60
 MEDIAN_FUNCTION_LINES, P90_FUNCTION_LINES = 8, 20
 
@@ -175,6 +181,19 @@ def pieces(package: str, part: str) -> dict[str, set[str]]:
 def test_the_pieces_of_a_part_do_not_import_in_circles(package, part):
     found = pieces(package, part)
     assert set(graphlib.TopologicalSorter(found).static_order()) == found.keys()  # a CycleError names the circle
+
+
+def files_naming(word: str) -> set[str]:
+    """Return the product's files whose code or docstrings hold a word."""
+    return {file.as_posix() for file in PRODUCT if word in (PACKAGE / file).read_text(encoding="utf-8")}
+
+
+def test_errors_become_http_in_few_places():
+    assert files_naming("HTTPException") <= HTTP_ERRORS
+
+
+def test_the_app_is_asked_for_in_one_place():
+    assert files_naming("app_instance") <= APP_OF
 
 
 def test_no_relative_imports():

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import anyio
-from fastapi import Depends, HTTPException, Request
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
+from fastapi import Depends, Request
 
 from slicecast.engine.said import Grid
 from slicecast.errors import TooMany
@@ -16,6 +14,8 @@ from slicecast.inference.caller import Caller, current_caller
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.session_state import SessionState
 from slicecast.inference.sessions import Sessions
+from slicecast.server.dependencies import AnyUser
+from slicecast.server.errors import Forbidden
 from slicecast.server.metrics import Metrics
 from slicecast.server.security.users import Role
 from slicecast.server.sessions.runs import Runs
@@ -79,9 +79,7 @@ def the_desk(request: Request) -> Desk:
     return desk
 
 
-def the_caller(
-    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))], client_id: str = ""
-) -> Caller:
+def the_caller(user: AnyUser, client_id: str = "") -> Caller:
     """Say who sends a request; `client_id` in the address is what a client calls itself."""
     caller = current_caller()
     return replace(caller, name=caller.called(client_id))
@@ -102,11 +100,11 @@ def the_session(session_id: str, desk: DeskOf, caller: CallerOf) -> str:
     Raises:
         UnknownSession: there is none.
         SessionClosed: it has ended.
-        HTTPException: 403, it is somebody else's.
+        Forbidden: it is somebody else's.
     """
     state = desk.sessions.state(session_id)
     if not may_use(caller, state):
-        raise HTTPException(403, detail=f"The session belongs to '{state.owner}'. Open one of your own.")
+        raise Forbidden(f"The session belongs to '{state.owner}'. Open one of your own.")
     return state.id
 
 

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
-from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.inference.session_state import Propagated, Said, SessionState
 from slicecast.prompts import MaskPrompt
+from slicecast.server.dependencies import LabellingApp
 from slicecast.server.errors import problems
 from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf, may_use
 from slicecast.server.sessions.models import (
@@ -71,11 +71,13 @@ class Volume(Response):
 
 
 @router.post("", status_code=201, summary="Open a session on an image", responses=problems(WHY, 404, 413, 422, 429))
-def open_session(asked: OpenSession, http: Request, response: Response, desk: DeskOf, caller: CallerOf) -> SessionView:
+def open_session(
+    asked: OpenSession, http: Request, response: Response, app: LabellingApp, desk: DeskOf, caller: CallerOf
+) -> SessionView:
     """Open a session; it stays open, over restarts too, until it is closed."""
     owner = caller.named(asked.client_id)
     desk.refuse_too_many(owner)
-    path = app_instance().image_path(asked.image)
+    path = app.image_path(asked.image)
     state = desk.sessions.open(
         path, image_id=asked.image, axis=asked.axis, window=asked.window, model=asked.model, owner=owner
     )
