@@ -11,7 +11,7 @@ from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
 
-CLICK, WALK, BACK = Priority
+CLICK, TRACK, BACK = Priority
 WORDS = ModelPrompt(np.array([[16, 16]], np.float32), np.array([1], np.int32))
 
 
@@ -54,7 +54,7 @@ def test_every_call_is_one_step():
         seen = shared.prompt([PromptJob(first, WORDS)], num_slices=2)
         shared.track([TrackJob(second, Bank(((0, seen[0].memory),)))], num_slices=2)
     assert working == [1] * 3 and queue.steps.stats().working == 0
-    assert queue.steps.stats().taken == {CLICK: 2, WALK: 1, BACK: 0}
+    assert queue.steps.stats().taken == {CLICK: 2, TRACK: 1, BACK: 0}
     assert shared.work == Work(encoded=2, prompted=1, tracked=1)
 
 

@@ -94,7 +94,7 @@ class SharedPredictor:
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
         """Segment the next slice of each lane in one step."""
-        with self._queue.step(walking=True):
+        with self._queue.step(tracking=True):
             answer = self._predictor.track(jobs, num_slices=num_slices)
         self._count(tracked=len(jobs))
         return answer

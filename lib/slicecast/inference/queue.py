@@ -1,7 +1,7 @@
-"""Whose work comes next: by urgency, fair between users, never starving, and bounded.
+"""Schedules the work of all users on one device: urgent work first, fair between users, without starvation, bounded.
 
-Two queues of one kind share these rules. Requests wait for a place among those in work (`DeviceQueue.job`), and those
-in work wait for the device at every model call (`DeviceQueue.step`), so that a click never waits for a job to end.
+Requests are scheduled twice by the same rules. A request waits for one of a few job slots (`DeviceQueue.job`), and a
+running job waits for the device at every model call (`DeviceQueue.step`), so a click never waits for a whole job.
 """
 
 import threading
@@ -19,25 +19,25 @@ from slicecast.errors import Cancelled, ConfigError, QueueFull
 T = TypeVar("T")
 
 POLL_S = 0.05
-"""How often work that waits asks whether it is still wanted."""
+"""How often waiting work checks whether it was cancelled."""
 
 PATIENCE = 8
-"""How often a class of work is passed over before it goes first."""
+"""How often a priority is passed over before it goes first."""
 
 
 class Priority(IntEnum):
-    """How urgent work is; the smaller goes first."""
+    """How urgent work is; smaller goes first."""
 
     CLICK = 0
     PROPAGATION = 1
     BACKGROUND = 2
 
 
-class Line(Generic[T]):
-    """Entries in the order in which they go: urgent first, then the users in turn, then the first come.
+class PriorityQueue(Generic[T]):
+    """Entries by priority, round robin between the users of a priority, first come first served for each user.
 
-    A class of work that was passed over ``patience`` times goes next, so nothing starves: the first entry of a user
-    waits for at most (users of its class) * (patience + 2) others. Not safe between threads.
+    A priority that was passed over ``patience`` times goes next, so nothing starves: a user's first entry waits for
+    at most (users of its priority) * (patience + 2) others. Not safe between threads.
     """
 
     def __init__(self, *, patience: int) -> None:
@@ -49,20 +49,20 @@ class Line(Generic[T]):
         return sum(len(entries) for users in self._users.values() for entries in users.values())
 
     def counts(self) -> dict[Priority, int]:
-        """Return the number of entries of each urgency."""
+        """Return the number of entries of each priority."""
         return {p: sum(map(len, users.values())) for p, users in self._users.items()}
 
     def push(self, entry: T, *, user: str, priority: Priority) -> None:
-        """Add an entry behind the others of its user; a user who was not waiting joins behind the other users."""
+        """Add an entry behind its user's others; a user without entries joins behind the other users."""
         self._users[priority].setdefault(user, deque()).append(entry)
 
     def pop(self) -> T:
-        """Take out the entry that goes next.
+        """Remove and return the entry that goes next.
 
         Raises:
-            IndexError: nobody waits.
+            IndexError: the queue is empty.
         """
-        chosen = self._next_class()
+        chosen = self._next_priority()
         users = self._users[chosen]
         user, entries = users.popitem(last=False)
         entry = entries.popleft()
@@ -75,7 +75,7 @@ class Line(Generic[T]):
         return entry
 
     def remove(self, entry: T) -> bool:
-        """Take out an entry that gave up; False when it is not in the line any more."""
+        """Remove an entry that gave up; False if it is no longer in the queue."""
         for users in self._users.values():
             for user, entries in users.items():
                 if entry in entries:
@@ -85,23 +85,23 @@ class Line(Generic[T]):
                     return True
         return False
 
-    def _next_class(self) -> Priority:
+    def _next_priority(self) -> Priority:
         waiting = [p for p in Priority if self._users[p]]
         if not waiting:
-            raise IndexError("Nobody waits.")
+            raise IndexError("The queue is empty.")
         overdue = [p for p in waiting if self._passed[p] >= self._patience]
         return (overdue or waiting)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """Limits of the work that is accepted.
+    """Limits on the work that is accepted.
 
     Args:
-        jobs: requests in work at a time.
-        waiting: requests that may wait for that; the next one is refused.
-        per_user: requests of one user in work or waiting.
-        patience: a waiting class of work is passed over so many times by more urgent work, then goes first.
+        jobs: requests that run at a time.
+        waiting: requests that may wait for a job slot; further ones are refused.
+        per_user: requests of one user, running or waiting.
+        patience: how often a waiting priority is passed over by more urgent work before it goes first.
 
     Raises:
         ConfigError: a value is not a positive whole number.
@@ -124,9 +124,9 @@ class Job:
     """One request's work.
 
     Args:
-        user: who asked; users of the same urgency take turns.
-        priority: how urgent; it falls to PROPAGATION once lanes are walked.
-        cancelled: whether nobody wants the answer any more.
+        user: who asked; users of the same priority are served round robin.
+        priority: how urgent; it falls to PROPAGATION at the first tracking step.
+        cancelled: tells whether the answer is no longer wanted.
     """
 
     user: str = ""
@@ -134,7 +134,7 @@ class Job:
     cancelled: Callable[[], bool] = lambda: False
 
     def check(self) -> None:
-        """Raise Cancelled when nobody wants the answer any more."""
+        """Raise Cancelled if the answer is no longer wanted."""
         if self.cancelled():
             raise Cancelled("Stopped, as asked.")
 
@@ -144,13 +144,13 @@ _current: ContextVar[Job | None] = ContextVar("slicecast_job", default=None)
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """A queue's state, and its counters since it was made.
+    """A scheduler's state, and its counters since it was made.
 
     Args:
-        working: places taken now.
-        waiting: entries in line now.
-        taken: places given so far.
-        waited_s: how long their holders had waited, together.
+        working: slots taken now.
+        waiting: entries that wait now.
+        taken: slots given so far.
+        waited_s: how long their holders had waited, in total.
         refused: entries that found the queue full.
     """
 
@@ -161,29 +161,29 @@ class QueueStats:
     refused: int
 
 
-class FairQueue:
-    """A number of places, handed from one to the next in a `Line`'s order. Safe between threads.
+class Scheduler:
+    """A number of slots, handed over in the order of a `PriorityQueue`. Safe between threads.
 
     Args:
-        places: how many may be taken at a time.
+        slots: how many may be taken at a time.
         max_waiting: how many may wait. Default: any number.
-        max_per_user: places and waiting entries of one user together. Default: any number.
-        patience: see `Line`.
+        max_per_user: slots and waiting entries of one user together. Default: any number.
+        patience: see `PriorityQueue`.
         clock: seconds.
     """
 
     def __init__(
         self,
-        places: int = 1,
+        slots: int = 1,
         *,
         max_waiting: int | None = None,
         max_per_user: int | None = None,
         patience: int = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._free = self._places = places
+        self._free = self._slots = slots
         self._max_waiting, self._max_per_user = max_waiting, max_per_user
-        self._line: Line[threading.Event] = Line(patience=patience)
+        self._queue: PriorityQueue[threading.Event] = PriorityQueue(patience=patience)
         self._users: Counter[str] = Counter()
         self._taken: Counter[Priority] = Counter()
         self._waited_s: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
@@ -192,8 +192,8 @@ class FairQueue:
         self._guard = threading.Lock()
 
     @contextmanager
-    def turn(self, job: Job, *, priority: Priority | None = None) -> Iterator[None]:
-        """Hold a place for as long as the block lasts.
+    def slot(self, job: Job, *, priority: Priority | None = None) -> Iterator[None]:
+        """Hold a slot for as long as the block lasts.
 
         Raises:
             QueueFull: there is no room to wait.
@@ -209,8 +209,8 @@ class FairQueue:
         """Return state and counters."""
         with self._guard:
             return QueueStats(
-                working=self._places - self._free,
-                waiting=self._line.counts(),
+                working=self._slots - self._free,
+                waiting=self._queue.counts(),
                 taken={p: self._taken[p] for p in Priority},
                 waited_s=dict(self._waited_s),
                 refused=self._refused,
@@ -225,7 +225,7 @@ class FairQueue:
             if mine is None:
                 self._free -= 1
             else:
-                self._line.push(mine, user=job.user, priority=priority)
+                self._queue.push(mine, user=job.user, priority=priority)
         if mine is not None:
             self._wait(mine, job)
         with self._guard:
@@ -236,13 +236,13 @@ class FairQueue:
         try:
             while not mine.wait(POLL_S):
                 job.check()
-        except BaseException:  # cancelled or interrupted while waiting: leave the line, or pass the place on
+        except BaseException:  # cancelled or interrupted: leave the queue, or pass on a slot that was just given
             self._leave(mine, job)
             raise
 
     def _leave(self, mine: threading.Event, job: Job) -> None:
         with self._guard:
-            if self._line.remove(mine):
+            if self._queue.remove(mine):
                 self._forget(job)
                 return
         self._give(job)
@@ -250,8 +250,8 @@ class FairQueue:
     def _give(self, job: Job) -> None:
         with self._guard:
             self._forget(job)
-            if len(self._line):
-                self._line.pop().set()  # the place stays taken, by the next in line
+            if len(self._queue):
+                self._queue.pop().set()  # the slot stays taken, by the next entry
             else:
                 self._free += 1
 
@@ -261,7 +261,7 @@ class FairQueue:
             del self._users[job.user]
 
     def _refuse_excess(self, job: Job) -> None:
-        own, waiting = self._users[job.user], len(self._line)
+        own, waiting = self._users[job.user], len(self._queue)
         if self._max_per_user is not None and own >= self._max_per_user:
             self._refused += 1
             raise QueueFull(f"{own} of your requests are in work or waiting already. Wait for one of them to end.")
@@ -272,7 +272,7 @@ class FairQueue:
 
 @contextmanager
 def _working_on(job: Job) -> Iterator[Job]:
-    """Make a job the one whose steps this thread takes."""
+    """Make every step of this thread belong to a job."""
     before = _current.set(job)
     try:
         yield job
@@ -285,20 +285,20 @@ class DeviceQueue:
     """The work of one device.
 
     Args:
-        settings: its limits.
+        settings: limits on it.
     """
 
     settings: QueueSettings = field(default_factory=QueueSettings)
-    jobs: FairQueue = field(init=False)
-    steps: FairQueue = field(init=False)
+    jobs: Scheduler = field(init=False)
+    steps: Scheduler = field(init=False)
 
     def __post_init__(self) -> None:
         limits = self.settings
-        jobs = FairQueue(
+        jobs = Scheduler(
             limits.jobs, max_waiting=limits.waiting, max_per_user=limits.per_user, patience=limits.patience
         )
         object.__setattr__(self, "jobs", jobs)
-        object.__setattr__(self, "steps", FairQueue(patience=limits.patience))
+        object.__setattr__(self, "steps", Scheduler(patience=limits.patience))
 
     @contextmanager
     def job(
@@ -308,35 +308,35 @@ class DeviceQueue:
         priority: Priority = Priority.CLICK,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[Job]:
-        """Hold a place among the requests in work; every step of this thread belongs to it.
+        """Hold a job slot; every step of this thread belongs to the job.
 
         Raises:
             QueueFull: too many requests are waiting, of this user or of all.
             Cancelled: it was cancelled while it waited.
         """
         job = Job(user, priority, cancelled)
-        with self.jobs.turn(job), _working_on(job):
+        with self.jobs.slot(job), _working_on(job):
             yield job
 
     @contextmanager
     def background(self, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Job]:
-        """Let every step of this thread wait for all others; takes no place among the requests."""
+        """Let every step of this thread wait for all others; takes no job slot."""
         with _working_on(Job("", Priority.BACKGROUND, cancelled)) as job:
             yield job
 
     @contextmanager
-    def step(self, *, walking: bool = False) -> Iterator[None]:
+    def step(self, *, tracking: bool = False) -> Iterator[None]:
         """Hold the device for one model call.
 
         Args:
-            walking: a lane's step; from the first one on a job is a propagation, no longer a click.
+            tracking: the job has begun to propagate: from here on its priority is PROPAGATION, no longer CLICK.
 
         Raises:
-            Cancelled: nobody wants the job's answer any more.
+            Cancelled: the job's answer is no longer wanted.
         """
         job = _current.get() or Job()
         job.check()
-        if walking:
+        if tracking:
             job.priority = max(job.priority, Priority.PROPAGATION)
-        with self.steps.turn(job):
+        with self.steps.slot(job):
             yield

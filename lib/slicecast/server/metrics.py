@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from slicecast.inference.queue import FairQueue
+from slicecast.inference.queue import Scheduler
 from slicecast.inference.segment import SegmentService
 
 BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -109,7 +109,7 @@ class ServiceCollector(Collector):
         return []
 
 
-def _queue_metrics(name: str, what: str, queue: FairQueue) -> Iterator[Metric]:
+def _queue_metrics(name: str, what: str, queue: Scheduler) -> Iterator[Metric]:
     stats = queue.stats()
     yield GaugeMetricFamily(f"slicecast_{name}_working", f"{what} in work now", value=stats.working)
     waiting = GaugeMetricFamily(f"slicecast_{name}_waiting", f"{what} waiting now", labels=["urgency"])
