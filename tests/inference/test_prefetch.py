@@ -5,10 +5,13 @@ import pytest
 from builders import ball, scan
 
 from slicecast.engine.fake import FakePredictor
+from slicecast.engine.frames import whole_view
+from slicecast.errors import ResourceError
+from slicecast.inference.prefetch import PrefetchRequest
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
-from slicecast.volume import write_volume
+from slicecast.volume import SliceAxis, write_volume
 
 SLICES = 16
 
@@ -36,6 +39,16 @@ def click(image):
     return SegmentRequest(image, PromptSet((ObjectPrompts("ball", points=(Point((12, 10, 8)),)),)))
 
 
+def request(service, image, predictor=None):
+    """Ask for all slices of an image, whole."""
+    study = service.studies.open(image)
+    frames = study.frames(SliceAxis.AXIAL, study.window("auto"))
+    view = whole_view(frames)
+    service.prefetcher.request(
+        PrefetchRequest(predictor or service.predictor, frames, [(n, view) for n in range(frames.count)])
+    )
+
+
 def wait_for(condition):
     for _ in range(600):
         if condition():
@@ -44,49 +57,45 @@ def wait_for(condition):
     pytest.fail("waited for 30 s")
 
 
-def test_the_rest_of_a_volume_is_encoded_while_nobody_waits(image):
+def test_the_rest_of_a_volume_is_encoded_while_the_server_is_idle(image):
     service = SegmentService(predictor=Watched())
-    with service.idle.running():
+    with service.prefetcher.running():
         first = service.segment(click(image))
         wait_for(lambda: service.cache.stats().entries == SLICES)
-    assert first.slices_encoded < SLICES and service.idle.encoded == SLICES - first.slices_encoded
-    assert not any(thread.name == "slicecast-idle" for thread in threading.enumerate())
-
-
-def test_the_next_image_is_opened_and_encoded(image):
-    service = SegmentService(predictor=Watched())
-    with service.idle.running():
-        service.prepare(image)
-        wait_for(lambda: service.cache.stats().entries == SLICES)
-    assert service.segment(click(image)).slices_encoded == 0
+    assert first.slices_encoded < SLICES and service.prefetcher.encoded == SLICES - first.slices_encoded
+    assert not any(thread.name == "slicecast-prefetch" for thread in threading.enumerate())
 
 
 def test_nothing_happens_where_it_does_not_run(image):
     service = SegmentService(predictor=Watched())
-    service.prepare(image)
+    request(service, image)
     encoded = service.segment(click(image)).slices_encoded
     assert service.cache.stats().entries == encoded < SLICES
 
 
 def test_it_can_be_switched_off(image):
     service = SegmentService(predictor=Watched(), settings=EngineSettings(idle_encode=False))
-    with service.idle.running():
-        service.prepare(image)
-        assert not any(thread.name == "slicecast-idle" for thread in threading.enumerate())
+    with service.prefetcher.running():
+        request(service, image)
+        assert not any(thread.name == "slicecast-prefetch" for thread in threading.enumerate())
 
 
-def test_an_image_that_cannot_be_read_stops_nothing(image, tmp_path):
+def test_a_request_that_fails_stops_nothing(image):
+    class Broken(Watched):
+        def encode(self, frames):
+            raise ResourceError("no device")
+
     service = SegmentService(predictor=Watched())
-    with service.idle.running():
-        service.prepare(tmp_path / "missing.nii.gz")
-        service.prepare(image)
+    with service.prefetcher.running():
+        request(service, image, Broken())
+        request(service, image)
         wait_for(lambda: service.cache.stats().entries == SLICES)
 
 
 def test_a_full_cache_ends_it(image):
     service = SegmentService(predictor=Watched(), settings=EngineSettings(), embedding_bytes=20_000)
-    with service.idle.running():
-        service.prepare(image)
+    with service.prefetcher.running():
+        request(service, image)
         wait_for(lambda: service.cache.stats().evictions == 1)
         time.sleep(0.2)
     assert service.cache.stats().evictions == 1 and service.cache.stats().nbytes <= 20_000
@@ -94,10 +103,10 @@ def test_a_full_cache_ends_it(image):
 
 def test_it_rests_while_a_request_is_in_work(image):
     service = SegmentService(predictor=Watched(seconds=0.02))
-    with service.idle.running():
+    with service.prefetcher.running():
         with service.queue.job("ana"):
-            service.prepare(image)
+            request(service, image)
             time.sleep(0.5)
-            assert service.idle.encoded == 0
+            assert service.prefetcher.encoded == 0
         wait_for(lambda: service.cache.stats().entries == SLICES)
-    assert set(service._predictor._predictor.threads) == {"slicecast-idle"}
+    assert set(service._predictor._predictor.threads) == {"slicecast-prefetch"}

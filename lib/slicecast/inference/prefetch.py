@@ -1,13 +1,13 @@
-"""Encodes what will be needed while nobody waits: the rest of a volume, and the next one.
+"""Prefetches embeddings while the server is idle: the rest of the volume that was segmented last.
 
-One slice at a time, each a step of the lowest urgency, and only while no request is in work: a click waits for one
-slice at most. It ends by itself where the cache is full, because then it would only push out what is needed now.
+It encodes one slice at a time, at the lowest priority and only while no request runs, so a click waits for one slice at
+most. It stops when the cache is full: from then on it would only evict what is needed now.
 """
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,47 +23,45 @@ from slicecast.inference.queue import DeviceQueue
 logger = logging.getLogger(__name__)
 
 Place = tuple[int, View]
-"""A slice in a window."""
+"""A slice, and the crop window that is encoded of it."""
 
-MAX_WISHES = 4
-"""Volumes to be encoded; a newer wish pushes out the oldest. Each keeps its volume in memory."""
+MAX_REQUESTS = 4
+"""Volumes that wait to be encoded; a newer one pushes out the oldest, because each keeps its volume in memory."""
 
-QUIET_S = 0.2
-"""How long nobody must have worked before it goes on."""
+POLL_S = 0.2
+"""How often it checks whether the server is idle again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wish:
+class PrefetchRequest:
     """Slices that will probably be asked for.
 
     Args:
-        name: a later wish of the same name takes its place.
         predictor: encodes them.
         frames: the volume.
-        places: in the order in which they will be wanted.
+        places: in the order in which they will be needed.
     """
 
-    name: str
     predictor: SlicePredictor
     frames: Frames
     places: Sequence[Place]
 
 
-class IdleEncoder:
-    """Fulfils wishes while nobody waits.
+class Prefetcher:
+    """Encodes requested slices while the server is idle.
 
     Args:
-        queue: knows whether somebody works.
-        cache: where encoded slices go.
-        quiet_s: how long nobody must have worked.
-        enabled: otherwise nothing is ever done.
+        queue: knows whether requests run.
+        cache: where embeddings go.
+        every_s: how often to check whether the server is idle again.
+        enabled: whether anything is ever prefetched.
     """
 
     def __init__(
-        self, queue: DeviceQueue, cache: EmbeddingCache, *, quiet_s: float = QUIET_S, enabled: bool = True
+        self, queue: DeviceQueue, cache: EmbeddingCache, *, every_s: float = POLL_S, enabled: bool = True
     ) -> None:
-        self._queue, self._cache, self._quiet_s, self._enabled = queue, cache, quiet_s, enabled
-        self._wishes: deque[Callable[[], Wish]] = deque(maxlen=MAX_WISHES)
+        self._queue, self._cache, self._every_s, self._enabled = queue, cache, every_s, enabled
+        self._requests: deque[PrefetchRequest] = deque(maxlen=MAX_REQUESTS)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self.encoded = 0
@@ -75,7 +73,7 @@ class IdleEncoder:
             yield
             return
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="slicecast-idle", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="slicecast-prefetch", daemon=True)
         self._thread.start()
         try:
             yield
@@ -84,73 +82,65 @@ class IdleEncoder:
             self._wake.set()
             self._thread.join()
             self._thread = None
-            self._wishes.clear()
+            self._requests.clear()
 
-    def wish(self, make: Callable[[], Wish]) -> None:
-        """Note a wish; nothing happens while nobody runs the encoder.
-
-        Args:
-            make: called in the encoder's thread; may open a file.
-        """
+    def request(self, request: PrefetchRequest) -> None:
+        """Add a request; it is ignored while the prefetcher does not run."""
         if self._thread is not None:
-            self._wishes.append(make)
+            self._requests.append(request)
             self._wake.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._wake.wait()
             self._wake.clear()
-            while self._wishes and not self._stop.is_set():
-                make = self._wishes.pop()  # what was wished last is wanted first
+            while self._requests and not self._stop.is_set():
                 try:
-                    self._fulfil(make())
+                    self._encode(self._requests.pop())  # the latest request is the likeliest to be needed next
                 except Cancelled:
                     return
                 except SlicecastError as error:
-                    logger.info("Not encoded ahead: %s", error)
+                    logger.info("Not prefetched: %s", error)
 
-    def _fulfil(self, wish: Wish) -> None:
-        tracker = Tracker(wish.predictor, wish.frames, self._cache, EngineOptions(), cancelled=self._stop.is_set)
+    def _encode(self, request: PrefetchRequest) -> None:
+        tracker = Tracker(request.predictor, request.frames, self._cache, EngineOptions(), cancelled=self._stop.is_set)
         evicted = self._cache.stats().evictions
         with self._queue.background(cancelled=self._stop.is_set):
-            for place in wish.places:
-                if self._wishes and not self._quiet():
-                    self._wishes.appendleft(lambda: wish)
-                    self._wait_until_quiet()  # or two wishes take turns without a pause, while somebody waits
+            for place in request.places:
+                if self._requests and not is_idle(self._queue):
+                    self._requests.appendleft(request)
+                    self._wait()  # else two requests would replace each other in a busy loop while a user waits
                     return
                 if tracker.key(*place) not in self._cache:
-                    self._wait_until_quiet()
+                    self._wait()
                     tracker.embed([place])
                     self.encoded += 1
                 if self._cache.stats().evictions > evicted:
                     return
 
-    def _quiet(self) -> bool:
-        return is_quiet(self._queue)
-
-    def _wait_until_quiet(self) -> None:
-        wait_until_quiet(self._queue, self._stop, every_s=self._quiet_s)
+    def _wait(self) -> None:
+        wait_until_idle(self._queue, self._stop, every_s=self._every_s)
 
 
-def is_quiet(queue: DeviceQueue) -> bool:
-    """Tell whether nobody works or waits."""
+def is_idle(queue: DeviceQueue) -> bool:
+    """Tell whether no work runs or waits."""
     steps = queue.steps.stats()
     return not queue.jobs.stats().working and not steps.working and not sum(steps.waiting.values())
 
 
-def wait_until_quiet(queue: DeviceQueue, stop: threading.Event, *, every_s: float = QUIET_S) -> None:
-    """Return once nobody works or waits.
+def wait_until_idle(queue: DeviceQueue, stop: threading.Event, *, every_s: float = POLL_S) -> None:
+    """Return as soon as no work runs or waits.
 
     Raises:
-        Cancelled: it was told to stop.
+        Cancelled: `stop` was set.
     """
-    while not is_quiet(queue):
+    while not is_idle(queue):
         if stop.wait(every_s):
             raise Cancelled("Stopped, as asked.")
 
 
-def rest_of(frames: Frames, tracks: Mapping[str, Track]) -> list[Place]:
-    """Return the slices of a volume in each object's window, nearest to the prompted ones first."""
+def remaining_places(frames: Frames, tracks: Mapping[str, Track]) -> list[Place]:
+    """Return all slices of a volume in each object's crop window, nearest to the prompted slices first."""
     places: dict[Place, int] = {}
     for track in tracks.values():
         prompted = [prompt.slice for prompt in track.prompts]

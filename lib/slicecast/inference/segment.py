@@ -10,7 +10,6 @@ from slicecast.active.calibration import UNCALIBRATED
 from slicecast.config import home_dir
 from slicecast.engine.caches import AnswerMemo
 from slicecast.engine.embeddings import EmbeddingCache
-from slicecast.engine.frames import whole_view
 from slicecast.engine.ports import SlicePredictor
 from slicecast.engine.propagation import segment
 from slicecast.engine.tracker import Progress, Tracker
@@ -18,7 +17,7 @@ from slicecast.errors import OutOfMemory
 from slicecast.inference.advice import advise
 from slicecast.inference.outcome import Clock, teller, to_result, to_stored
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor, SharedPredictor, Work
-from slicecast.inference.prefetch import IdleEncoder, Wish, rest_of
+from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.request import MAX_OBJECTS, SegmentRequest, place
 from slicecast.inference.results import NextSlice, OnSlice, SegmentResult, SliceConfidence
@@ -68,7 +67,7 @@ class SegmentService:
         self.settings = settings or engine_settings()
         self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
         self.memo = AnswerMemo(self.settings.answer_mb * MB)
-        self.idle = IdleEncoder(self.queue, self.cache, enabled=self.settings.idle_encode)
+        self.prefetcher = Prefetcher(self.queue, self.cache, enabled=self.settings.idle_encode)
         self.calibration = UNCALIBRATED  # what submitted labels taught; replaced as a whole, by whoever has them
         self._fallback = fallback
         self._last_resort: SharedPredictor | None = None
@@ -139,21 +138,6 @@ class SegmentService:
             result = self._carry_out(work, other)
             return replace(result, warnings=(*result.warnings, ON_THE_CPU))
 
-    def prepare(self, image: Path, *, axis: str = "auto", window: str = "auto") -> None:
-        """Open an image that will be asked for next, and encode it, while nobody waits.
-
-        Only where ``idle.running()``: otherwise nothing happens. A model that zooms looks at the whole slice first.
-        """
-
-        def wish() -> Wish:
-            study = self.studies.open(image)
-            frames = study.frames(choose_axis(study.volume.geometry, axis), study.window(window))
-            view = whole_view(frames)
-            middle = sorted(range(frames.count), key=lambda n: abs(n - frames.count // 2))
-            return Wish(str(image), self.predictor, frames, [(n, view) for n in middle])
-
-        self.idle.wish(wish)
-
     def release(self) -> None:
         """Give back the memory of what was kept between requests."""
         self.cache.clear()
@@ -181,8 +165,8 @@ class SegmentService:
         )
         found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if not request.slices_only and not found.partial:
-            wish = Wish(str(request.image), predictor, tracker.frames, rest_of(tracker.frames, found.tracks))
-            self.idle.wish(lambda: wish)
+            places = remaining_places(tracker.frames, found.tracks)
+            self.prefetcher.request(PrefetchRequest(predictor, tracker.frames, places))
         clock.lap("propagate")
         mask = to_stored(found, study, axis)
         strategy = request.slice_strategy or self.settings.slice_strategy

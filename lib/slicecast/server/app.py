@@ -80,7 +80,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = labelling.service
         app.state.desk = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
-        with labelling.service.idle.running(), labelling.background_scorer.running():
+        with labelling.service.prefetcher.running(), labelling.background_scorer.running():
             yield
 
 

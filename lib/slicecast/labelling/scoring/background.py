@@ -23,7 +23,7 @@ from slicecast.active.health import flaw_of
 from slicecast.active.settings import ActiveSettings
 from slicecast.active.volumes import VolumeChoice, VolumeFeatures, needs_scores, rank
 from slicecast.errors import Cancelled, SlicecastError
-from slicecast.inference.prefetch import wait_until_quiet
+from slicecast.inference.prefetch import wait_until_idle
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Studies, Study, stamp_of
 from slicecast.labelling.scoring.volume_scores import Known, ScoreStore, Support, VolumeScorer
@@ -197,7 +197,7 @@ class BackgroundScorer:
                 self._known[name] = stamp, known
 
     def _look(self, store: ScoreStore, scorer: VolumeScorer, name: str) -> None:
-        wait_until_quiet(self._service.queue, self._stop)
+        wait_until_idle(self._service.queue, self._stop)
         path = self._cases.image(name)
         stamp = stamp_of(path)
         try:
@@ -213,7 +213,7 @@ class BackgroundScorer:
         self._known[name] = stamp, known
 
     def _score(self, store: ScoreStore, scorer: VolumeScorer, name: str, nearest: str, number: int) -> None:
-        wait_until_quiet(self._service.queue, self._stop)
+        wait_until_idle(self._service.queue, self._stop)
         stamp, known = self._known[name]
         try:
             support = self._support(scorer, nearest)
