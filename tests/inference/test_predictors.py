@@ -5,7 +5,7 @@ from builders import ball, scan
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
 from slicecast.errors import OutOfMemory
-from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor, SharedPredictor, Work
+from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.queue import DeviceQueue, Priority
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
@@ -15,19 +15,19 @@ CLICK, TRACK, BACK = Priority
 WORDS = ModelPrompt(np.array([[16, 16]], np.float32), np.array([1], np.int32))
 
 
-def test_a_shared_predictor_answers_as_the_one_inside():
+def test_a_queued_predictor_answers_as_the_one_inside():
     plain = FakePredictor(image_size=32, zoom=True)
-    shared = SharedPredictor(plain, DeviceQueue())
-    assert (shared.image_size, shared.memory_length, shared.fingerprint, shared.zoom) == (
+    queued = QueuedPredictor(plain, DeviceQueue())
+    assert (queued.image_size, queued.memory_length, queued.fingerprint, queued.zoom) == (
         plain.image_size,
         plain.memory_length,
         plain.fingerprint,
         True,
     )
     frames = np.random.default_rng(0).random((2, 32, 32), dtype=np.float32)
-    first, second = shared.encode(frames)
+    first, second = queued.encode(frames)
     assert np.array_equal(second.grey, plain.encode(frames)[1].grey)
-    answers = [p.prompt([PromptJob(first, WORDS)], num_slices=2)[0] for p in (shared, plain)]
+    answers = [p.prompt([PromptJob(first, WORDS)], num_slices=2)[0] for p in (queued, plain)]
     assert np.array_equal(answers[0].logits, answers[1].logits)
 
 
@@ -48,14 +48,14 @@ def test_every_call_is_one_step():
             return super().track(jobs, num_slices=num_slices)
 
     queue = DeviceQueue()
-    shared = SharedPredictor(Noting(image_size=32), queue)
+    queued = QueuedPredictor(Noting(image_size=32), queue)
     with queue.job("anna"):
-        first, second = shared.encode(np.zeros((2, 32, 32), np.float32))
-        seen = shared.prompt([PromptJob(first, WORDS)], num_slices=2)
-        shared.track([TrackJob(second, Bank(((0, seen[0].memory),)))], num_slices=2)
+        first, second = queued.encode(np.zeros((2, 32, 32), np.float32))
+        seen = queued.prompt([PromptJob(first, WORDS)], num_slices=2)
+        queued.track([TrackJob(second, Bank(((0, seen[0].memory),)))], num_slices=2)
     assert working == [1] * 3 and queue.steps.stats().working == 0
     assert queue.steps.stats().taken == {CLICK: 2, TRACK: 1, BACK: 0}
-    assert shared.work == Work(encoded=2, prompted=1, tracked=1)
+    assert queued.work == Work(encoded=2, prompted=1, tracked=1)
 
 
 class Small(FakePredictor):
@@ -91,22 +91,22 @@ def mask(request_):
 
 def test_a_batch_that_does_not_fit_is_divided():
     released = []
-    careful = CarefulPredictor(Small(2), lambda: released.append(1))
+    fallback = OutOfMemoryFallback(Small(2), lambda: released.append(1))
     frames = np.random.default_rng(0).random((7, 128, 128), np.float32)
-    found, wanted = careful.encode(frames), FakePredictor().encode(frames)
+    found, wanted = fallback.encode(frames), FakePredictor().encode(frames)
     assert all((a.grey == b.grey).all() for a, b in zip(found, wanted, strict=True))
-    assert careful.relieved and released
+    assert fallback.used and released
 
 
 def test_what_fits_is_not_touched():
-    careful = CarefulPredictor(Small(8), lambda: pytest.fail("nothing to release"))
-    assert len(careful.encode(np.zeros((8, 128, 128), np.float32))) == 8 and not careful.relieved
+    fallback = OutOfMemoryFallback(Small(8), lambda: pytest.fail("nothing to release"))
+    assert len(fallback.encode(np.zeros((8, 128, 128), np.float32))) == 8 and not fallback.used
 
 
 def test_memory_that_was_kept_makes_room_for_a_single_slice():
     small = Small(0)
-    careful = CarefulPredictor(small, lambda: setattr(small, "room", 1))
-    assert len(careful.encode(np.zeros((1, 128, 128), np.float32))) == 1 and careful.relieved
+    fallback = OutOfMemoryFallback(small, lambda: setattr(small, "room", 1))
+    assert len(fallback.encode(np.zeros((1, 128, 128), np.float32))) == 1 and fallback.used
 
 
 def test_smaller_batches_give_the_same_mask_and_say_so(request_, mask):

@@ -1,4 +1,4 @@
-"""Predictors around the model's own: one that queues for the device, one that survives a device without memory."""
+"""Wrappers of the model's predictor: one queues for the device, one falls back to smaller batches without memory."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -30,21 +30,21 @@ class Work:
     tracked: int = 0
 
 
-class SharedPredictor:
+class QueuedPredictor:
     """A predictor that many threads share; each call is one step in the queue, so a long job cannot starve a click.
 
     Args:
-        place: where it runs, if that is not where its like runs: what the two keep is not mixed up.
+        suffix: of the fingerprint, where the same model also runs on another device: cached results are not mixed up.
     """
 
-    def __init__(self, predictor: SlicePredictor, queue: DeviceQueue, *, place: str = "") -> None:
+    def __init__(self, predictor: SlicePredictor, queue: DeviceQueue, *, suffix: str = "") -> None:
         self._predictor = predictor
         self._queue = queue
         self._guard = threading.Lock()
         self._work = Work()
         self.image_size = predictor.image_size
         self.memory_length = predictor.memory_length
-        self.fingerprint = predictor.fingerprint + place
+        self.fingerprint = predictor.fingerprint + suffix
         self.zoom = predictor.zoom
         self.evidence = predictor.evidence
 
@@ -54,19 +54,19 @@ class SharedPredictor:
         return str(getattr(self._predictor, "device", "cpu")) == "cpu"
 
     def release(self) -> None:
-        """Give back what the device holds and nobody uses."""
+        """Free device memory that is cached but unused."""
         release = getattr(self._predictor, "release", None)
         if release is not None:
             with self._queue.step():
                 release()
 
     def disk_tier(self, folder: Path, budget_bytes: int) -> DiskTier | None:
-        """Return a store on the disk for what it encodes; None for a predictor that cannot write that down."""
+        """Return a store on the disk for embeddings; None for a predictor that cannot serialise them."""
         pack, unpack = (getattr(self._predictor, name, None) for name in ("pack", "unpack"))
         return None if pack is None or unpack is None else DiskTier(folder, budget_bytes, pack=pack, unpack=unpack)
 
     def pool(self, embeddings: Sequence[Embedding]) -> NDArray[np.float32] | None:
-        """Return what slices look like, (N, D); None for a predictor that cannot say."""
+        """Return one vector for each embedding, (N, D); None for a predictor that has none."""
         pool = getattr(self._predictor, "pool", None)
         if pool is None:
             return None
@@ -93,7 +93,7 @@ class SharedPredictor:
         return answer
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
-        """Segment the next slice of each lane in one step."""
+        """Segment the next slice of each track in one step."""
         with self._queue.step(tracking=True):
             answer = self._predictor.track(jobs, num_slices=num_slices)
         self._count(tracked=len(jobs))
@@ -112,18 +112,18 @@ SMALLER_BATCHES = "The device's memory ran out: what was kept was released, and 
 ON_THE_CPU = "The device's memory ran out: this was computed on the CPU instead, which is slower."
 
 
-class CarefulPredictor:
-    """A predictor for one request, that survives a device without memory as long as one slice fits.
+class OutOfMemoryFallback:
+    """A predictor for one request, that works in smaller batches where the device's memory runs out.
 
     Args:
         predictor: does the work.
-        release: frees what other requests left behind.
+        release: frees what earlier requests left in memory.
     """
 
     def __init__(self, predictor: SlicePredictor, release: Callable[[], None]) -> None:
         self._predictor = predictor
         self._release = release
-        self.relieved = False
+        self.used = False
         self.image_size = predictor.image_size
         self.memory_length = predictor.memory_length
         self.fingerprint = predictor.fingerprint
@@ -131,15 +131,15 @@ class CarefulPredictor:
         self.evidence = predictor.evidence
 
     def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
-        """Encode slices, in parts where they do not fit."""
+        """Encode slices, in smaller batches where they do not fit."""
         return self._in_parts(list(frames), lambda part: self._predictor.encode(np.stack(part)))
 
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
-        """Segment prompted slices, in parts where they do not fit."""
+        """Segment prompted slices, in smaller batches where they do not fit."""
         return self._in_parts(jobs, lambda part: self._predictor.prompt(part, num_slices=num_slices))
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
-        """Segment the next slice of each lane, in parts where they do not fit."""
+        """Segment the next slice of each track, in smaller batches where they do not fit."""
         return self._in_parts(jobs, lambda part: self._predictor.track(part, num_slices=num_slices))
 
     def _in_parts(self, items: Sequence[Item], run: Callable[[Sequence[Item]], list[Answer]]) -> list[Answer]:
@@ -149,7 +149,7 @@ class CarefulPredictor:
             self._release()
         half = len(items) // 2
         parts = (items[:half], items[half:]) if half else (items,)
-        # A single slice that fails again has nothing left to be divided into: that error is the caller's.
+        # A single slice that fails again cannot be divided any further: that error is the caller's.
         answers = [answer for part in parts for answer in (self._in_parts(part, run) if half else run(part))]
-        self.relieved = True
+        self.used = True
         return answers

@@ -16,7 +16,7 @@ from slicecast.engine.tracker import Progress, Tracker
 from slicecast.errors import OutOfMemory
 from slicecast.inference.advice import advise
 from slicecast.inference.outcome import Clock, teller, to_result, to_stored
-from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, CarefulPredictor, SharedPredictor, Work
+from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.request import MAX_OBJECTS, SegmentRequest, place
@@ -62,7 +62,7 @@ class SegmentService:
         self.queue = queue or DeviceQueue()
         self._guard = threading.Lock()
         self._given = predictor is not None
-        self._predictor = None if predictor is None else SharedPredictor(predictor, self.queue)
+        self._predictor = None if predictor is None else QueuedPredictor(predictor, self.queue)
         self.studies = Studies()
         self.settings = settings or engine_settings()
         self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
@@ -70,10 +70,10 @@ class SegmentService:
         self.prefetcher = Prefetcher(self.queue, self.cache, enabled=self.settings.idle_encode)
         self.calibration = UNCALIBRATED  # what submitted labels taught; replaced as a whole, by whoever has them
         self._fallback = fallback
-        self._last_resort: SharedPredictor | None = None
+        self._last_resort: QueuedPredictor | None = None
 
     @property
-    def predictor(self) -> SharedPredictor:
+    def predictor(self) -> QueuedPredictor:
         """Return the model, loaded at first use.
 
         Raises:
@@ -83,7 +83,7 @@ class SegmentService:
             if self._predictor is None:
                 spec = choose_model(self._model)
                 loaded = load_predictor(spec, device=self._device, compiled=self.settings.compile)
-                self._predictor = SharedPredictor(loaded, self.queue)
+                self._predictor = QueuedPredictor(loaded, self.queue)
             if self.cache.tier is None and self.settings.disk_mb:
                 self.cache.tier = self._predictor.disk_tier(home_dir() / EMBEDDINGS, self.settings.disk_mb * MB)
             return self._predictor
@@ -144,16 +144,16 @@ class SegmentService:
         self.memo.clear()
         self.predictor.release()
 
-    def _carry_out(self, work: "_Work", predictor: SharedPredictor) -> SegmentResult:
+    def _carry_out(self, work: "_Work", predictor: QueuedPredictor) -> SegmentResult:
         request, clock = work.request, Clock()
         study = self.studies.open(Path(request.image))
         axis = choose_axis(study.volume.geometry, request.axis)
         window = study.window(request.window)
         prompts, limits = place(request, study.reorientation, axis)
         clock.lap("read")
-        careful = CarefulPredictor(predictor, self.release)
+        fallback = OutOfMemoryFallback(predictor, self.release)
         tracker = Tracker(
-            careful,
+            fallback,
             study.frames(axis, window),
             self.cache,
             request.options,
@@ -174,16 +174,16 @@ class SegmentService:
         advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=learnt)
         clock.lap("post")
         result = to_result(request, study, axis, window, found, advice, mask, clock.seconds(encode=tracker.encode_s))
-        return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if careful.relieved else result
+        return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if fallback.used else result
 
-    def _other_device(self) -> SharedPredictor | None:
+    def _other_device(self) -> QueuedPredictor | None:
         """Return the predictor for what the device has no memory for; None where there is no other."""
         with self._guard:
             if self._last_resort is None and self._predictor is not None:
                 make = self._fallback
                 if make is None and not self._given and not self._predictor.on_cpu:
                     make = partial(load_predictor, choose_model(self._model), device="cpu")
-                self._last_resort = None if make is None else SharedPredictor(make(), self.queue, place="/fallback")
+                self._last_resort = None if make is None else QueuedPredictor(make(), self.queue, suffix="/fallback")
             return self._last_resort
 
 

@@ -7,7 +7,7 @@ from builders import ball, scan, stored_as
 from slicecast.active.uncertainty import overlap
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import Cancelled
-from slicecast.inference.predictors import SharedPredictor
+from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.studies import open_study
 from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, Known, ScoreStore, VolumeScorer, extent_of
@@ -17,7 +17,7 @@ NAMES = {"disagree", "cycle", "object_entropy", "confidence"}
 
 
 def scorer(**given):
-    return VolumeScorer(SharedPredictor(FakePredictor(), DeviceQueue()), **given)
+    return VolumeScorer(QueuedPredictor(FakePredictor(), DeviceQueue()), **given)
 
 
 def support(scorer, truth=None):

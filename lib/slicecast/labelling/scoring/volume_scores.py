@@ -24,7 +24,7 @@ from slicecast.engine.frames import whole_view
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.support import Extent, Page, learn_pages, recall
 from slicecast.engine.tracker import Tracker
-from slicecast.inference.predictors import SharedPredictor
+from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.studies import Study
 from slicecast.labelling.landmarks import find_body
 from slicecast.labelling.scoring.passes import AugmentationPass, Boxes, object_scores, region, run_passes
@@ -99,7 +99,7 @@ class VolumeScorer:
 
     def __init__(
         self,
-        predictor: SharedPredictor,
+        predictor: QueuedPredictor,
         *,
         options: EngineOptions | None = None,
         cancelled: Callable[[], bool] = lambda: False,
