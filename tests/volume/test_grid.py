@@ -7,8 +7,8 @@ from builders import ORIENTATIONS, grid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slicecast.errors import GeometryError
-from slicecast.volume import Geometry
+from slicecast.errors import GeometryError, VolumeError
+from slicecast.volume import Geometry, Volume
 
 angles = st.tuples(*[st.floats(-180, 180)] * 3)
 spacings = st.tuples(*[st.floats(0.05, 20.0)] * 3)
@@ -101,3 +101,35 @@ def test_to_image_refuses_another_shape():
 
 def test_voxel_volume():
     assert Geometry((4, 5, 6), (2, 5, 10)).voxel_volume_ml == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4)), "is not a volume"),
+        (np.zeros((2, 4, 4, 4)), "is not a volume"),
+        (np.zeros((0, 4, 4)), "is not a volume"),
+        (np.zeros((6, 5, 4), complex), "real numbers"),
+        (np.zeros((6, 5, 4), object), "real numbers"),
+        (np.zeros((4, 5, 6)), "is not the grid's"),
+    ],
+)
+def test_refuses_arrays(array, message):
+    with pytest.raises(VolumeError, match=message):
+        Volume(array, Geometry((4, 5, 6)))
+
+
+def test_meta_is_a_copy():
+    meta = {"modality": "MR"}
+    volume = Volume(np.zeros((6, 5, 4)), Geometry((4, 5, 6)), meta)
+    meta["modality"] = "CT"
+    assert volume.modality == "MR"
+    assert volume.warnings == ()
+
+
+def test_with_array_keeps_the_rest():
+    volume = Volume(np.zeros((6, 5, 4)), Geometry((4, 5, 6)), {"warnings": ("odd",)})
+    other = volume.with_array(np.ones((6, 5, 4)))
+    assert other.array.all()
+    assert other.warnings == ("odd",)
+    assert other.geometry == volume.geometry

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from slicecast.dicom.series import NO_IMAGES
 from slicecast.dicom.uids import is_uid
-from slicecast.volume.dicom_headers import DAMAGED, require_small_unpacked
+from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 

@@ -1,10 +1,9 @@
 """Scans on their grids: reading, writing, orientation, grey values and slices."""
 
-from slicecast.volume.grid import Geometry
+from slicecast.volume.grid import Geometry, Volume
 from slicecast.volume.orientation import Reorientation, canonicalise
 from slicecast.volume.reading import read_volume, write_mask, write_volume
 from slicecast.volume.slices import SliceAxis, SliceStack, choose_axis
-from slicecast.volume.volume import Volume
 from slicecast.volume.windowing import Window, choose_window, normalise, window_names
 
 __all__ = [

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from slicecast.errors import GeometryError
-from slicecast.volume.grid import Flips, Geometry, Permutation, nearest_to_identity
-from slicecast.volume.volume import Volume
+from slicecast.volume.grid import Flips, Geometry, Permutation, Volume, nearest_to_identity
 
 
 @dataclass(frozen=True, slots=True)

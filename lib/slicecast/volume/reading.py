@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from slicecast.errors import GeometryError, VolumeError
 from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
-from slicecast.volume.grid import Geometry
+from slicecast.volume.grid import Geometry, Volume
 from slicecast.volume.headers import (
     MAX_VOXELS,
     check_data_place,
@@ -29,7 +29,6 @@ from slicecast.volume.headers import (
     require_size,
 )
 from slicecast.volume.nifti import read_nifti
-from slicecast.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from slicecast.config import config_dir, read_config, refuse_unknown_keys
 from slicecast.errors import ConfigError
-from slicecast.volume.volume import Volume
+from slicecast.volume.grid import Volume
 
 logger = logging.getLogger(__name__)
 

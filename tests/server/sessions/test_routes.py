@@ -16,7 +16,7 @@ from slicecast.errors import QueueFull
 from slicecast.server.app import create_app
 from slicecast.server.sessions.models import SliceStrategyName
 from slicecast.volume import read_volume
-from slicecast.volume.rle import decode_rle, encode_rle
+from slicecast.volume.slices import decode_rle, encode_rle
 
 WAIT_S = 60.0
 TRUTH = phantom().truth

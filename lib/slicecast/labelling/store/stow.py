@@ -19,7 +19,7 @@ from slicecast.dicom.uids import is_uid
 from slicecast.errors import SlicecastError
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import read_volume, write_mask
-from slicecast.volume.dicom_headers import DAMAGED, require_small_unpacked
+from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 

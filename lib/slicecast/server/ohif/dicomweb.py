@@ -29,7 +29,7 @@ from slicecast.dicom.series import Series
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
 from slicecast.server.dependencies import Annotator, LabellingApp
 from slicecast.server.settings import server_settings
-from slicecast.volume.dicom_headers import DAMAGED
+from slicecast.volume.dicom import DAMAGED
 
 logger = logging.getLogger(__name__)
 

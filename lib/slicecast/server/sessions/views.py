@@ -30,7 +30,7 @@ from slicecast.server.sessions.models import (
     StoppedView,
     SummaryEvent,
 )
-from slicecast.volume.rle import decode_rle, encode_rle
+from slicecast.volume.slices import decode_rle, encode_rle
 
 
 def said(prompts: Iterable[AnyPrompt], grid: Callable[[], Grid]) -> list[Said]:
