@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.caches import EmbeddingCache
+from slicecast.engine.crop_window import Frames, View, paste
 from slicecast.engine.fake import FakePredictor
-from slicecast.engine.frames import Frames, View, paste
+from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.propagation import Track
-from slicecast.engine.tracker import SliceAnswer, Tracker
+from slicecast.engine.postprocess import Track
+from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
 PLAIN = EngineOptions(zoom="off", fill_holes_px=0, keep_components=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tracking import PLAIN, absent, boxed, clicked, clip_of, disk, painted, same_answers, tracker_of, walking_disk
 
 from slicecast.engine.caches import AnswerMemo
-from slicecast.engine.frames import paste
+from slicecast.engine.crop_window import paste
 from slicecast.engine.propagation import segment
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2 import Sam2Predictor, load_predictor

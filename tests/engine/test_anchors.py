@@ -1,9 +1,9 @@
 import numpy as np
 from tracking import WHOLE, absent, boxed, clicked, clip_of, disk, painted, tracker_of, walking_disk
 
-from slicecast.engine.anchors import anchors_alone, find_anchors, model_prompt
+from slicecast.engine.anchors import anchors_alone, find_anchors
+from slicecast.engine.crop_window import View, to_model_prompt
 from slicecast.engine.fake import FakePredictor
-from slicecast.engine.frames import View
 
 TRUTH = walking_disk(10)
 CLIP = clip_of(TRUTH)
@@ -91,14 +91,14 @@ def test_alone_only_slices_that_can_start_are_answered():
 
 def test_a_mask_goes_to_the_model_in_its_pixels():
     prompt = painted(0, disk(centre_xy=(32, 32), radius=10))
-    assert (model_prompt(prompt, WHOLE, size=64).mask == prompt.mask).all()
-    zoomed = model_prompt(prompt, View(16, 16, 32, 32), size=64).mask
+    assert (to_model_prompt(prompt, WHOLE, size=64).mask == prompt.mask).all()
+    zoomed = to_model_prompt(prompt, View(16, 16, 32, 32), size=64).mask
     assert abs(zoomed.mean() - 4 * prompt.mask.mean()) < 0.01
 
 
 def test_a_mask_smaller_than_a_model_pixel_does_not_vanish():
     dot = np.zeros((300, 300), bool)
     dot[120, 200] = True
-    sent = model_prompt(painted(0, dot), View(0, 0, 300, 300), size=64).mask
+    sent = to_model_prompt(painted(0, dot), View(0, 0, 300, 300), size=64).mask
     y, x = np.argwhere(sent).mean(axis=0)
     assert sent.any() and abs(x - 200 * 64 / 300) < 1 and abs(y - 120 * 64 / 300) < 1

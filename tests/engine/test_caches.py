@@ -1,12 +1,25 @@
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracking import PLAIN, absent, boxed, clicked, clip_of, disk, painted, same_answers, tracker_of, walking_disk
+from tracking import (
+    PLAIN,
+    WHOLE,
+    absent,
+    boxed,
+    clicked,
+    clip_of,
+    disk,
+    painted,
+    same_answers,
+    tracker_of,
+    walking_disk,
+)
 
-from slicecast.engine.caches import AnswerMemo, name_of, prompt_name
+from slicecast.engine.caches import AnswerMemo, DiskTier, EmbeddingCache, name_of, prompt_name
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import ModelPrompt, Observation
 from slicecast.engine.propagation import segment
@@ -20,7 +33,7 @@ ZOOM = replace(FULL, zoom="on")
 
 
 def observation(number):
-    return Observation(np.full((2, 2), number, np.float32), 0.5, 1.0, memory=None)
+    return Observation(np.full((2, 2), number, np.float32), 0.5, 1.0, memory=np.zeros(1))
 
 
 def ask_for(memo, *keys):
@@ -154,3 +167,129 @@ def test_another_volume_model_window_or_prompt_is_another_question():
         assert segment(tracker_of(CLIP, memo=memo, **other), prompts).slices_recomputed >= walked - 2
     moved = segment(tracker_of(CLIP, memo=memo), {"a": [clicked(3, (29, 32))]})
     assert moved.slices_reused == 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    key: object
+    nbytes: int = 10
+
+
+def ask(cache, keys, nbytes=10):
+    """Ask for keys; return the values and which keys had to be encoded."""
+    asked = []
+
+    def encode(missing):
+        asked.extend(keys[n] for n in missing)
+        return [Stored(keys[n], nbytes) for n in missing]
+
+    return cache.get_many(keys, encode), asked
+
+
+def test_only_what_is_missing_is_encoded():
+    cache = EmbeddingCache(1000)
+    assert ask(cache, ["a", "b"])[1] == ["a", "b"]
+    values, asked = ask(cache, ["b", "c", "a"])
+    assert [v.key for v in values] == ["b", "c", "a"] and asked == ["c"]
+    stats = cache.stats()
+    assert (stats.hits, stats.misses, stats.evictions, stats.entries, stats.nbytes) == (2, 3, 0, 3, 30)
+
+
+def test_a_key_asked_for_twice_at_once_is_encoded_once():
+    cache = EmbeddingCache(1000)
+    values, asked = ask(cache, ["a", "b", "a"])
+    assert sorted(asked) == ["a", "b"] and values[0] is values[2]
+    assert cache.stats().nbytes == 20 and cache.stats().misses == 2
+
+
+def test_the_least_recently_used_goes_first():
+    cache = EmbeddingCache(30)
+    ask(cache, ["a", "b", "c"])
+    ask(cache, ["a"])
+    ask(cache, ["d"])
+    assert [key in cache for key in "abcd"] == [True, False, True, True]
+
+
+def test_what_is_larger_than_the_budget_is_returned_and_not_kept():
+    cache = EmbeddingCache(15)
+    assert ask(cache, ["a"])[0][0].key == "a" and "a" in cache
+    assert ask(cache, ["b"], nbytes=16)[0][0].key == "b"
+    assert "a" in cache and "b" not in cache
+
+
+def test_clear_forgets_everything_but_the_counters():
+    cache = EmbeddingCache(100)
+    ask(cache, ["a"])
+    cache.clear()
+    assert "a" not in cache and cache.stats().nbytes == 0 and cache.stats().misses == 1
+
+
+@given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=8), max_size=20), st.integers(1, 12))
+def test_callers_get_what_they_ask_for_within_the_budget(batches, room):
+    cache = EmbeddingCache(room * 10)
+    for keys in batches:
+        values, _ = ask(cache, keys)
+        assert [v.key for v in values] == keys
+        stats = cache.stats()
+        assert stats.nbytes == 10 * stats.entries <= room * 10
+    assert cache.stats().entries + cache.stats().evictions == cache.stats().misses
+
+
+def test_threads_share_it_without_mixing_keys():
+    cache = EmbeddingCache(200)
+    wrong = []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(200):
+            keys = rng.integers(0, 40, size=5).tolist()
+            wrong.extend(v.key for v, key in zip(ask(cache, keys)[0], keys, strict=True) if v.key != key)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = cache.stats()
+    assert wrong == [] and stats.nbytes == 10 * stats.entries <= 200
+
+
+DISKS = clip_of(walking_disk(6))
+PLACES = [(n, WHOLE) for n in range(6)]
+
+
+@pytest.fixture
+def tier(tmp_path):
+    """Keeps what the fake predictor encodes: the grey of each cell."""
+    template = FakePredictor().encode(np.zeros((1, 128, 128), np.float32))[0]
+
+    def unpack(data):
+        return type(template)(np.frombuffer(data, np.float32).reshape(template.grey.shape))
+
+    made = DiskTier(tmp_path / "embeddings", 1 << 24, pack=lambda e: e.grey.tobytes(), unpack=unpack)
+    yield made
+    made.close()
+
+
+def cache_on(tier):
+    cache = EmbeddingCache(1 << 24)
+    cache.tier = tier
+    return cache
+
+
+def test_a_restart_finds_what_was_encoded(tier):
+    first = tracker_of(DISKS, cache=cache_on(tier))
+    wanted = first.embed(PLACES[:4])
+    second = tracker_of(DISKS, cache=cache_on(tier))
+    found = second.embed(PLACES)
+    assert first.encoded == 4 and second.encoded == 2 and second.cache.stats().from_disk == 4
+    assert all((a.grey == b.grey).all() for a, b in zip(wanted, found[:4], strict=True))
+    second.embed(PLACES)
+    assert second.cache.stats().from_disk == 4
+
+
+def test_another_model_finds_nothing(tier):
+    tracker_of(DISKS, cache=cache_on(tier)).embed(PLACES)
+    other = tracker_of(DISKS, cache=cache_on(tier), predictor=FakePredictor(image_size=64))
+    other.embed(PLACES)
+    assert other.encoded == 6

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tracking import answer
 
-from slicecast.engine.fusion import FUSED_LIMIT, dice, exact_logits, fuse_lanes, label_slice
-from slicecast.engine.tracker import SliceAnswer
+from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, dice, exact_logits, fuse_lanes, label_slice
 
 LEFT, RIGHT = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
 LEFT[:, :4], RIGHT[:, 4:] = True, True

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from slicecast.engine.packed import PackedMask
-from slicecast.engine.said import Grid, items_of, painted, prompt_set
-from slicecast.engine.session import Accept, Edit, Painted, Session
+from slicecast.engine.session import Accept, Edit, Grid, PackedMask, Painted, Session, items_of, painted, prompt_set
 from slicecast.errors import PromptError
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slicecast.engine.packed import PackedMask
-from slicecast.engine.session import Accept, Edit, Painted, Redo, Release, Reset, Session, Undo
+from slicecast.engine.session import Accept, Edit, PackedMask, Painted, Redo, Release, Reset, Session, Undo
 from slicecast.errors import Conflict, NotFound
 from slicecast.prompts import Absent, Box, Point
 
@@ -138,3 +137,18 @@ def test_what_is_not_there_cannot_be_removed_or_released():
         Session().releasing("liver", [4])
     accepted = Session().then(Edit((Accept("liver", 4, DOT),)))
     assert accepted.releasing("liver", [4, 4]).changes == (Release("liver", 4),)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_a_mask_comes_back_as_it_was(rows, columns, seed):
+    mask = np.random.default_rng(seed).random((rows, columns)) > 0.5
+    packed = PackedMask.of(mask)
+    assert (packed.unpack() == mask).all() and packed.unpack().shape == mask.shape
+    assert packed.empty == (not mask.any())
+    assert packed == PackedMask.of(np.asfortranarray(mask))
+
+
+def test_a_painted_slice_is_small():
+    mask = np.zeros((512, 512), bool)
+    mask[100:200, 100:220] = True
+    assert len(PackedMask.of(mask).data) < 1000

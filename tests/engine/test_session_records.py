@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from slicecast.engine.packed import PackedMask
-from slicecast.engine.session import Accept, Add, Edit, Painted, Redo, Release, Remove, Reset, Undo
+from slicecast.engine.session import Accept, Add, Edit, PackedMask, Painted, Redo, Release, Remove, Reset, Undo
 from slicecast.errors import ConfigError
 from slicecast.inference.session_codec import decode_record, encode_record, item_of_json, item_to_json
 from slicecast.prompts import Absent, Box, Point

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from builders import ball, scan
 
-from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.support import MOST_TIMES, box_of, boxed, drawn, learn_pages, recall
-from slicecast.engine.tracker import Tracker
+from slicecast.engine.tracks import Tracker
 from slicecast.inference.studies import open_study
 from slicecast.volume import SliceAxis
 

@@ -22,11 +22,14 @@ from tracking import (
 
 from slicecast.engine.anchors import find_anchors
 from slicecast.engine.appearance import Appearance
+from slicecast.engine.caches import EmbeddingCache
+from slicecast.engine.crop_window import View, resample
 from slicecast.engine.fake import FakePredictor
-from slicecast.engine.frames import resample
-from slicecast.engine.propagation import Track, segment
-from slicecast.engine.tracker import LOOK_AHEAD
-from slicecast.engine.tracks import FAR_TIME, Anchor, Lane, walk
+from slicecast.engine.fusion import SliceAnswer
+from slicecast.engine.ports import Observation
+from slicecast.engine.postprocess import Track
+from slicecast.engine.propagation import segment
+from slicecast.engine.tracks import FAR_TIME, LOOK_AHEAD, Anchor, Lane, walk
 from slicecast.errors import Cancelled
 
 CLIP = walking_disk(12)
@@ -214,3 +217,56 @@ def test_a_mask_that_suddenly_grows_beyond_its_anchor_counts_as_gone(radii, leap
     walking = Lane(WHOLE, replace(anchor, answer=first), 9, appearance=Appearance(0.0, 1.0, 1.0))
     walk(tracker, [walking])
     assert [seen.fits for seen in walking.answers.values()] == fits
+
+
+SHORT = clip_of(walking_disk(6))
+
+
+@pytest.mark.parametrize(
+    ("score", "mask", "present"), [(1.0, True, True), (0.0, True, False), (-3.0, True, False), (2.0, False, False)]
+)
+def test_an_object_is_present_when_score_and_mask_say_so(score, mask, present):
+    shown = np.ones((8, 8), bool) if mask else None
+    assert answer(shown, object_score=score).present is present
+
+
+def test_an_answer_keeps_no_memory():
+    seen = Observation(np.ones((4, 4), np.float32), 0.7, 3.0, memory="heavy")
+    kept = SliceAnswer.of(seen, prompted=True)
+    assert (kept.predicted_iou, kept.object_score, kept.agreement, kept.prompted) == (0.7, 3.0, 1.0, True)
+    assert not hasattr(kept, "memory")
+
+
+def test_slices_are_encoded_once_and_counted():
+    tracker = tracker_of(SHORT)
+    tracker.embed([(0, WHOLE), (1, WHOLE)])
+    tracker.embed([(1, WHOLE), (2, WHOLE)])
+    assert tracker.encoded == 3 and tracker.encode_s > 0
+
+
+def test_everything_that_an_encoding_depends_on_is_in_its_key():
+    tracker = tracker_of(SHORT)
+    other_model = tracker_of(SHORT, predictor=FakePredictor(image_size=64))
+    keys = {
+        tracker.key(0, WHOLE),
+        tracker.key(1, WHOLE),
+        tracker.key(0, View(1, 0, 64, 64)),
+        other_model.key(0, WHOLE),
+    }
+    assert len(keys) == 4
+    assert tracker_of(SHORT).key(0, WHOLE) in keys
+
+
+def test_another_request_finds_what_was_encoded():
+    cache = EmbeddingCache(1 << 24)
+    tracker_of(SHORT, cache=cache).embed([(0, WHOLE)])
+    second = tracker_of(SHORT, cache=cache)
+    second.embed([(0, WHOLE)])
+    assert second.encoded == 0
+
+
+def test_a_cancelled_request_encodes_nothing_more():
+    stopped = tracker_of(SHORT, cancelled=lambda: True)
+    with pytest.raises(Cancelled, match="Stopped after 0 slices"):
+        stopped.embed([(0, WHOLE)])
+    assert stopped.encoded == 0

@@ -5,8 +5,8 @@ import pytest
 from tracking import absent, answer, painted
 
 from slicecast.active.calibration import UNCALIBRATED
-from slicecast.engine.assemble import Track
-from slicecast.engine.frames import View
+from slicecast.engine.crop_window import View
+from slicecast.engine.postprocess import Track
 from slicecast.inference.advice import advise, areas_of, evidence_of, judge, slice_features
 
 HALF = np.zeros((8, 8), bool)

@@ -4,8 +4,8 @@ import time
 import pytest
 from builders import ball, scan
 
+from slicecast.engine.crop_window import whole_view
 from slicecast.engine.fake import FakePredictor
-from slicecast.engine.frames import whole_view
 from slicecast.errors import ResourceError
 from slicecast.inference.prefetch import PrefetchRequest
 from slicecast.inference.segment import SegmentRequest, SegmentService

@@ -11,12 +11,11 @@ from safetensors.torch import save_file
 from tracking import PLAIN, boxed, clicked, disk, frames_of, painted, same_answers
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
-from slicecast.engine.embeddings import EmbeddingCache
-from slicecast.engine.frames import View
+from slicecast.engine.caches import EmbeddingCache
+from slicecast.engine.crop_window import View
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
 from slicecast.engine.propagation import segment
-from slicecast.engine.tracker import Tracker
-from slicecast.engine.tracks import Lane, walk
+from slicecast.engine.tracks import Lane, Tracker, walk
 from slicecast.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt, WeightsMissing
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec, bundled_spec

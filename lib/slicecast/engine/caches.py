@@ -1,23 +1,108 @@
-"""Answers that the model has given already, by everything that they depend on.
+"""What is kept between requests: encoded slices, and answers that the model has given, by all that they depend on.
 
-A chain of answers is named by its beginning: an anchor by the volume, the model, the window and the prompts on its
-slice; a lane by the anchors it walks from and towards; a lane's answer by the lane and the slice. Equal names mean
+A chain of answers is keyed by its beginning: an anchor by the volume, the model, the window and the prompts on its
+slice; a lane by the anchors it walks from and towards; a lane's answer by the lane and the slice. Equal keys mean
 equal questions, so an answer found here is the one that the model would give again, and whoever asks again, a session
 after a correction or a client that sends all its prompts each time, pays only for what is new.
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
-from slicecast.engine.lru import CacheStats, Lru
-from slicecast.engine.ports import ModelPrompt, Observation
+import diskcache
+from cachetools import LRUCache
+
+from slicecast.engine.ports import Embedding, ModelPrompt, Observation
 
 Value = TypeVar("Value")
 
 SMALL_BYTES = 256
 """What a small value costs with its key, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counters of a store since it was made.
+
+    Args:
+        hits: values found.
+        misses: values that were not there.
+        evictions: values dropped to keep the budget.
+        entries: values held now.
+        nbytes: bytes held now.
+        from_disk: of the misses, those found on the disk.
+    """
+
+    hits: int
+    misses: int
+    evictions: int
+    entries: int
+    nbytes: int
+    from_disk: int = 0
+
+
+class _Entries(LRUCache[Hashable, tuple[Value, int]]):
+    """Values with their sizes; counts what it drops."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        super().__init__(budget_bytes, getsizeof=lambda entry: entry[1])
+        self.evictions = 0
+
+    def popitem(self) -> tuple[Hashable, tuple[Value, int]]:
+        self.evictions += 1
+        return super().popitem()
+
+
+class Lru(Generic[Value]):
+    """Values by key, least recently used dropped first, bounded in bytes; safe to share between threads.
+
+    Args:
+        budget_bytes: of all values together; what is larger by itself is not kept.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._entries: _Entries[Value] = _Entries(budget_bytes)
+        self._lock = threading.Lock()
+        self._hits = self._misses = 0
+
+    def find(self, keys: Iterable[Hashable]) -> dict[Hashable, Value]:
+        """Return the values that are there, by key; each key asked for counts once as hit or miss."""
+        with self._lock:
+            wanted = dict.fromkeys(keys)
+            found = {key: self._entries[key][0] for key in wanted if key in self._entries}
+            self._hits += len(found)
+            self._misses += len(wanted) - len(found)
+            return found
+
+    def keep(self, key: Hashable, value: Value, *, nbytes: int) -> Value:
+        """Keep a value unless there is one; return the one that callers should use."""
+        with self._lock:
+            if key in self._entries:
+                return self._entries[key][0]
+            if nbytes <= self._entries.maxsize:
+                self._entries[key] = value, nbytes
+            return value
+
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._entries
+
+    def stats(self) -> CacheStats:
+        """Return the counters."""
+        with self._lock:
+            held = self._entries
+            return CacheStats(self._hits, self._misses, held.evictions, len(held), int(held.currsize))
+
+    def clear(self) -> None:
+        """Drop everything that is held."""
+        with self._lock:
+            evictions = self._entries.evictions
+            self._entries.clear()
+            self._entries.evictions = evictions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,4 +165,114 @@ def prompt_name(prompt: ModelPrompt) -> str:
 
 
 def _nbytes(seen: Observation) -> int:
-    return SMALL_BYTES + seen.logits.nbytes + int(getattr(seen.memory, "nbytes", 0))
+    return SMALL_BYTES + seen.logits.nbytes + seen.memory.nbytes
+
+
+class Tier(Protocol):
+    """A slower store behind the cache."""
+
+    def load(self, key: Hashable) -> Embedding | None:
+        """Return an embedding; None where it is not there."""
+        ...
+
+    def store(self, key: Hashable, value: Embedding) -> None:
+        """Keep an embedding."""
+        ...
+
+
+class EmbeddingCache:
+    """Encoded slices by content key, least recently used dropped first, bounded in bytes.
+
+    Safe to share between threads. Two threads that miss the same slice may both encode it; the
+    second result is dropped, so callers always see one value per key.
+
+    Attributes:
+        tier: asked before a slice is encoded, and given what was; None: there is none.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._held: Lru[Embedding] = Lru(budget_bytes)
+        self._from_tier = 0
+        self.tier: Tier | None = None
+
+    def get_many(self, keys: Sequence[Hashable], encode: Callable[[list[int]], list[Embedding]]) -> list[Embedding]:
+        """Return the embeddings of ``keys``, encoding those that are missing.
+
+        Args:
+            encode: receives the positions in ``keys`` that are missing, returns their embeddings.
+        """
+        found = self._held.find(keys)
+        # One position for each key: a slice that two objects ask for at once is encoded once.
+        wanted = {key: n for n, key in enumerate(keys) if key not in found}
+        found |= self._from_below(list(wanted))
+        missing = [n for key, n in wanted.items() if key not in found]
+        if missing:
+            encoded = dict(zip((keys[n] for n in missing), encode(missing), strict=True))
+            found |= {key: self._keep(key, value) for key, value in encoded.items()}
+            self._to_below(encoded)
+        return [found[key] for key in keys]
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._held
+
+    def stats(self) -> CacheStats:
+        """Return the counters."""
+        return replace(self._held.stats(), from_disk=self._from_tier)
+
+    def clear(self) -> None:
+        """Drop everything that is held."""
+        self._held.clear()
+
+    def _from_below(self, keys: Sequence[Hashable]) -> dict[Hashable, Embedding]:
+        if self.tier is None:
+            return {}
+        found = {key: value for key in keys if (value := self.tier.load(key)) is not None}
+        self._from_tier += len(found)
+        return {key: self._keep(key, value) for key, value in found.items()}
+
+    def _to_below(self, encoded: Mapping[Hashable, Embedding]) -> None:
+        if self.tier is not None:
+            for key, value in encoded.items():
+                self.tier.store(key, value)
+
+    def _keep(self, key: Hashable, value: Embedding) -> Embedding:
+        return self._held.keep(key, value, nbytes=value.nbytes)
+
+
+class DiskTier:
+    """Embeddings in a folder, least recently used dropped first; safe between threads and processes.
+
+    Only bytes are stored, never pickled objects: what the folder holds is not executed.
+
+    Args:
+        folder: made where it is missing.
+        budget_bytes: of all files together, about.
+        pack: turns an embedding to bytes.
+        unpack: turns them back.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        budget_bytes: int,
+        *,
+        pack: Callable[[Embedding], bytes],
+        unpack: Callable[[bytes], Embedding],
+    ) -> None:
+        self._files = diskcache.Cache(
+            str(folder), size_limit=budget_bytes, eviction_policy="least-recently-used", cull_limit=8
+        )
+        self._pack, self._unpack = pack, unpack
+
+    def load(self, key: Hashable) -> Embedding | None:
+        """Return an embedding; None where it is not there."""
+        data = self._files.get(name_of(key))
+        return self._unpack(data) if isinstance(data, bytes) else None
+
+    def store(self, key: Hashable, value: Embedding) -> None:
+        """Keep an embedding."""
+        self._files.set(name_of(key), self._pack(value))
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()

@@ -1,35 +1,33 @@
-"""Which window of the slice the model looks at: zoom around the object, in plane.
+"""Slices as a model sees them: a square window of the slice, resampled to S x S.
 
-The model's mask has a quarter of its input's resolution, so an object of a few pixels in a large slice
-is lost. The window follows from what the annotator gave; after a click alone, from a look at several
-scales (after the automatic zoom of nnInteractive, arXiv 2503.08373, done here in one batch).
+::
+
+    slice, pixels               view: x0, y0, width, height (may reach past the slice)
+    0 . . . . . . . W           x0 . . . . x0+width
+    .   +-----------+---+       edges lie between pixels: pixel i covers [i, i+1)
+    .   |  view     |pad|       model pixel u = (x + 0.5 - x0) * S / width - 0.5
+    H   +-----------+---+
+
+A view is square in millimetres, so anisotropic pixels are not squashed. The model's mask has a quarter of its input's
+resolution, so an object of a few pixels in a large slice is lost without a window around it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from slicecast.engine.caches import prompt_name
-from slicecast.engine.frames import Frames, View, centred_view, whole_view
-from slicecast.engine.ports import ModelPrompt, Observation, PromptJob
-from slicecast.engine.tracker import SliceAnswer, Tracker
+from slicecast.engine.ports import ModelPrompt
 from slicecast.prompts import SlicePrompt, first_clicked
 
-CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)
-"""Windows tried after clicks alone, as shares of the whole slice."""
+OUTSIDE_LOGIT = -20.0
+"""Logit of pixels that a view does not cover."""
 
 MIN_SIDE_PX = 24
 """No window is smaller: there is nothing to see in fewer pixels."""
-
-MIN_CLICKED_SIDE_PX = 28
-"""No window tried after a click is smaller: the bundled model was trained on windows of 28 native pixels or more. With
-less around it, it often takes a part of the object for all of it (hippocampus pool, 32 cases, one click: Dice 0.37 with
-windows down to 24 pixels, 0.47 without)."""
-
-FILL_RANGE = (0.01, 0.6)
-"""Share of a window that an object may fill for the window to suit it."""
 
 BORDER_CELLS = 1
 """Mask cells along the window's border that must stay empty."""
@@ -41,39 +39,121 @@ ROOM_SHARE = 0.125
 """A window stays as it is for what is said later, if that keeps this share of the side from each border."""
 
 
-def choose_view(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> View:
-    """Choose one window for all slices of an object."""
-    whole = whole_view(tracker.frames)
-    if not zoom:
-        return whole
-    drawn = sorted((p for p in prompts if _extent(p) is not None), key=lambda p: (p.drawn, p.slice))
-    boxes = [box for p in drawn if (box := _extent(p)) is not None]
-    if not boxes:
-        found = _look_at_scales(tracker, first_clicked(prompts))
-        if found is None:
-            return whole
-        boxes = [found]
-    clicked = sorted((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
-    boxes += [_points_box(p.points_xy[p.labels == 1]) for p in clicked]
-    return _view_of(tracker, boxes)
+@dataclass(frozen=True, slots=True, order=True)
+class View:
+    """A rectangle of a slice in whole pixels; part of it may lie outside the slice.
+
+    Args:
+        x0: left edge, pixels.
+        y0: top edge, pixels.
+        width: pixels.
+        height: pixels.
+    """
+
+    x0: int
+    y0: int
+    width: int
+    height: int
+
+    def to_model_xy(self, xy: NDArray[np.floating], *, size: int) -> NDArray[np.float32]:
+        """Map slice pixels (N, 2) to model pixels (N, 2) of an input of ``size``."""
+        origin = np.array([self.x0, self.y0], dtype=np.float64)
+        extent = np.array([self.width, self.height], dtype=np.float64)
+        return ((xy + 0.5 - origin) * size / extent - 0.5).astype(np.float32)
+
+    def contains(self, xy: NDArray[np.floating]) -> bool:
+        """Tell whether all points (N, 2) lie inside."""
+        low = np.array([self.x0, self.y0]) - 0.5
+        high = low + np.array([self.width, self.height])
+        return bool(((xy >= low) & (xy <= high)).all())
+
+    def open_sides(self, shape_hw: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+        """Tell behind which borders (left, top, right, bottom) the slice goes on."""
+        height, width = shape_hw
+        return self.x0 > 0, self.y0 > 0, self.x0 + self.width < width, self.y0 + self.height < height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """A volume's slices along one axis, windowed to [0, 1].
+
+    Args:
+        count: number of slices.
+        shape_hw: (rows, columns) of each.
+        spacing_xy_mm: pixel size (x, y) in mm.
+        read: slice number -> (H, W) float32 in [0, 1].
+        key: names the content: voxels, window and axis.
+    """
+
+    count: int
+    shape_hw: tuple[int, int]
+    spacing_xy_mm: tuple[float, float]
+    read: Callable[[int], NDArray[np.float32]]
+    key: str
+
+    def render(self, number: int, view: View, *, size: int) -> NDArray[np.float32]:
+        """Return slice ``number`` seen through a view, (size, size) float32."""
+        return resample(cut(self.read(number), view), (size, size))
+
+
+def whole_view(frames: Frames) -> View:
+    """Return the smallest view, square in mm, that covers the slice and shares its centre."""
+    height, width = frames.shape_hw
+    side_mm = max(width * frames.spacing_xy_mm[0], height * frames.spacing_xy_mm[1])
+    return centred_view(frames, ((width - 1) / 2, (height - 1) / 2), side_mm)
+
+
+def centred_view(frames: Frames, centre_xy: tuple[float, float], side_mm: float) -> View:
+    """Return a view of ``side_mm`` around a point in slice pixels."""
+    width, height = (max(1, round(side_mm / s)) for s in frames.spacing_xy_mm)
+    x0 = round(centre_xy[0] + 0.5 - width / 2)
+    y0 = round(centre_xy[1] + 0.5 - height / 2)
+    return View(x0, y0, width, height)
+
+
+def cut(image: NDArray, view: View, *, fill: float = 0.0) -> NDArray:
+    """Return the view's pixels (height, width), ``fill`` where it leaves the image."""
+    rows, columns = image.shape
+    top, left = max(view.y0, 0), max(view.x0, 0)
+    bottom, right = min(view.y0 + view.height, rows), min(view.x0 + view.width, columns)
+    out = np.full((view.height, view.width), fill, dtype=image.dtype)
+    if top < bottom and left < right:
+        target = np.s_[top - view.y0 : bottom - view.y0, left - view.x0 : right - view.x0]
+        out[target] = image[top:bottom, left:right]
+    return out
+
+
+def paste(values: NDArray[np.float32], view: View, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Resample (m, m) logits to a view and lay them into a slice; :data:`OUTSIDE_LOGIT` elsewhere."""
+    seen = resample(values, (view.height, view.width))
+    back = View(-view.x0, -view.y0, shape_hw[1], shape_hw[0])
+    return cut(seen, back, fill=OUTSIDE_LOGIT)
+
+
+def resample(image: NDArray[np.float32], shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Resample bilinearly, with antialiasing where it shrinks."""
+    if image.shape == shape_hw:
+        return np.ascontiguousarray(image, dtype=np.float32)
+    tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    out = F.interpolate(tensor, size=shape_hw, mode="bilinear", align_corners=False, antialias=True)
+    return out[0, 0].numpy()
 
 
 def said_first(prompts: Sequence[SlicePrompt]) -> Sequence[SlicePrompt]:
     """Return what an object was found from: the slice drawn or boxed first, else the one clicked on first."""
-    drawn = sorted((p for p in prompts if _extent(p) is not None), key=lambda p: (p.drawn, p.slice))
+    drawn = sorted((p for p in prompts if drawn_box(p) is not None), key=lambda p: (p.drawn, p.slice))
     return drawn[:1] or [first_clicked(prompts)]
 
 
-def _view_of(tracker: Tracker, boxes: Sequence[NDArray[np.floating]]) -> View:
+def view_of_boxes(frames: Frames, boxes: Sequence[NDArray[np.floating]], *, margin: float) -> View:
     """Return the window around the first box (4,), wider only for those of the others that have no room in it.
 
     So a further click leaves the window where it is, and with it all that was found in it.
     """
-    margin = tracker.options.zoom_margin
-    view = view_around(tracker.frames, np.array(boxes[:1]), margin=margin)
+    view = view_around(frames, np.array(boxes[:1]), margin=margin)
     for count, box in enumerate(boxes, start=1):
         if not _has_room(view, box):
-            view = view_around(tracker.frames, np.array(boxes[:count]), margin=margin)
+            view = view_around(frames, np.array(boxes[:count]), margin=margin)
     return view
 
 
@@ -97,10 +177,9 @@ def view_around(frames: Frames, boxes_xyxy: NDArray[np.floating], *, margin: flo
     return view if view.width < whole.width else whole
 
 
-def touches_border(view: View, answers: Mapping[int, SliceAnswer], shape_hw: tuple[int, int]) -> bool:
-    """Tell whether the object reaches the window's border where the slice goes on."""
-    open_sides = np.array(view.open_sides(shape_hw))
-    return any(answer.present and bool((_rim(answer.logits > 0) & open_sides).any()) for answer in answers.values())
+def touches_border(view: View, mask: NDArray[np.bool_], shape_hw: tuple[int, int]) -> bool:
+    """Tell whether a mask (m, m) reaches the window's border where the slice goes on."""
+    return bool((_rim(mask) & np.array(view.open_sides(shape_hw))).any())
 
 
 def _rim(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -118,7 +197,12 @@ def grown(view: View, frames: Frames) -> View:
 
 
 def to_model_prompt(prompt: SlicePrompt, view: View, *, size: int) -> ModelPrompt:
-    """Carry a slice's prompts into model pixels; clicks outside the window say nothing there."""
+    """Carry a slice's prompts into model pixels: a mask resampled, else clicks and a box.
+
+    Clicks outside the window say nothing there.
+    """
+    if prompt.mask is not None:
+        return _mask_prompt(prompt.mask, view, size=size)
     inside = [n for n, xy in enumerate(prompt.points_xy) if view.contains(xy[None])]
     box = prompt.box_xyxy
     return ModelPrompt(
@@ -128,7 +212,14 @@ def to_model_prompt(prompt: SlicePrompt, view: View, *, size: int) -> ModelPromp
     )
 
 
-def _extent(prompt: SlicePrompt) -> NDArray[np.floating] | None:
+def _mask_prompt(mask: NDArray[np.bool_], view: View, *, size: int) -> ModelPrompt:
+    seen = resample(cut(mask.astype(np.float32), view), (size, size))
+    none = np.zeros((0, 2), dtype=np.float32)
+    # A mask that is smaller than a model pixel keeps its densest pixel rather than vanish.
+    return ModelPrompt(none, np.zeros(0, dtype=np.int32), mask=seen >= min(0.5, float(seen.max())))
+
+
+def drawn_box(prompt: SlicePrompt) -> NDArray[np.floating] | None:
     """Return the box (4,) of a painted or boxed object on its slice."""
     if prompt.mask is not None:
         rows, columns = np.flatnonzero(prompt.mask.any(axis=1)), np.flatnonzero(prompt.mask.any(axis=0))
@@ -136,55 +227,6 @@ def _extent(prompt: SlicePrompt) -> NDArray[np.floating] | None:
     return None if prompt.box_xyxy is None else prompt.box_xyxy.astype(np.float64)
 
 
-def _points_box(points_xy: NDArray[np.floating]) -> NDArray[np.floating]:
+def points_box(points_xy: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the box (4,) around points (N, 2)."""
     return np.concatenate([points_xy.min(axis=0), points_xy.max(axis=0)])
-
-
-def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating] | None:
-    """Return the object's box (4,) on its clicked slice, from the scale that suits its first click best.
-
-    From the first alone, so that a correction leaves the window where it is, with all that was found in it. (With every
-    click of the slice looked at: structures of the sample scans after five clicks 0.64, with the first alone 0.78.)
-    """
-    first = np.flatnonzero(seed.labels == 1)[:1]
-    seed = replace(seed, points_xy=seed.points_xy[first], labels=seed.labels[first])
-    centre = tuple(seed.points_xy[0])
-    whole = whole_view(tracker.frames)
-    sides = [whole.width * share for share in CLICK_SCALES[1:] if whole.width * share >= MIN_CLICKED_SIDE_PX]
-    spacing = tracker.frames.spacing_xy_mm[0]
-    views = [whole, *(centred_view(tracker.frames, centre, side * spacing) for side in sides)]
-    size = tracker.predictor.image_size
-    words = [to_model_prompt(seed, view, size=size) for view in views]
-
-    def ask(missing: list[int]) -> list[Observation]:
-        embeddings = tracker.embed([(seed.slice, views[n]) for n in missing])
-        jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
-        return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
-
-    # The same name as an anchor's: the answer at the scale that wins may be asked for again.
-    names = [tracker.name("alone", view, seed.slice, prompt_name(w)) for view, w in zip(views, words, strict=True)]
-    seen = [known.observation for known in tracker.answers(names, ask)]
-    rated = [(_suits(o, view, tracker.frames.shape_hw), o, view) for o, view in zip(seen, views, strict=True)]
-    score, best, view = max(rated, key=lambda item: item[0])
-    return _mask_box(best.logits > 0, view) if score > 0 else None
-
-
-def _suits(seen: Observation, view: View, shape_hw: tuple[int, int]) -> float:
-    """Rate a window by how sure the model is of what it sees in it; 0 where the object does not fit."""
-    mask = seen.logits > 0
-    share = float(mask.mean())
-    answer = SliceAnswer.of(seen)
-    if not answer.present or not FILL_RANGE[0] <= share <= FILL_RANGE[1]:
-        return 0.0
-    if touches_border(view, {0: answer}, shape_hw):
-        return 0.0
-    return seen.predicted_iou
-
-
-def _mask_box(mask: NDArray[np.bool_], view: View) -> NDArray[np.floating]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    cell = np.array([view.width, view.height]) / mask.shape[0]
-    origin = np.array([view.x0, view.y0])
-    low = origin + np.array([columns[0], rows[0]]) * cell
-    high = origin + np.array([columns[-1] + 1, rows[-1] + 1]) * cell - 1
-    return np.concatenate([low, high])

@@ -1,13 +1,46 @@
 """Join what lanes said: between two anchors by distance, between objects by logits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from slicecast.engine.frames import OUTSIDE_LOGIT
-from slicecast.engine.tracker import SliceAnswer
+from slicecast.engine.crop_window import OUTSIDE_LOGIT
+from slicecast.engine.ports import Observation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceAnswer:
+    """What is known of one object on one slice.
+
+    Args:
+        logits: (m, m) float32 over the track's view.
+        predicted_iou: the model's own estimate in [0, 1].
+        object_score: logit that the object is there.
+        agreement: Dice of the two lanes that met here, 1 where only one walked.
+        prompted: the annotator prompted this slice.
+        fits: what the mask covers looks like what it covers on the lane's anchor.
+    """
+
+    logits: NDArray[np.float32]
+    predicted_iou: float
+    object_score: float
+    agreement: float = 1.0
+    prompted: bool = False
+    fits: bool = True
+
+    @property
+    def present(self) -> bool:
+        """Whether the object is on the slice at all."""
+        return self.fits and self.object_score > 0 and bool((self.logits > 0).any())
+
+    @staticmethod
+    def of(observation: Observation, *, prompted: bool = False) -> "SliceAnswer":
+        """Keep an observation without its memory."""
+        return SliceAnswer(observation.logits, observation.predicted_iou, observation.object_score, prompted=prompted)
+
 
 FUSED_LIMIT = 20.0
 """Logits are clamped to this before they are averaged: SAM 2 writes -1024 for "not here"."""

@@ -12,14 +12,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.anchors import anchors_alone, find_anchors
+from slicecast.engine.anchors import anchors_alone, choose_view, find_anchors
 from slicecast.engine.appearance import Appearance
-from slicecast.engine.assemble import Track, label_slices
-from slicecast.engine.crop_window import choose_view, grown, said_first, touches_border
-from slicecast.engine.frames import View, whole_view
-from slicecast.engine.fusion import fuse_lanes
-from slicecast.engine.tracker import SliceAnswer, Tracker
-from slicecast.engine.tracks import Anchor, Lane, learn_evidence, meet, walk
+from slicecast.engine.crop_window import View, grown, said_first, touches_border, whole_view
+from slicecast.engine.fusion import SliceAnswer, fuse_lanes
+from slicecast.engine.postprocess import Track, label_slices
+from slicecast.engine.tracks import Anchor, Lane, Tracker, learn_evidence, meet, walk
 from slicecast.prompts import SlicePrompt
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]
@@ -139,7 +137,7 @@ def _walk_objects(
     cramped: set[str] = set()
 
     def leaves(name: str, view: View, answer: SliceAnswer) -> bool:
-        return name in may_grow and touches_border(view, {0: answer}, tracker.frames.shape_hw)
+        return name in may_grow and answer.present and touches_border(view, answer.logits > 0, tracker.frames.shape_hw)
 
     with tracker.until_cancelled():
         for name, view in views.items():

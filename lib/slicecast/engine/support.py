@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.anchors import model_prompt
-from slicecast.engine.crop_window import view_around
-from slicecast.engine.evidence import GreyEvidence
-from slicecast.engine.frames import View, centred_view, paste, resample, whole_view
+from slicecast.engine.appearance import GreyEvidence
+from slicecast.engine.crop_window import View, centred_view, paste, resample, to_model_prompt, view_around, whole_view
 from slicecast.engine.ports import Bank, Observation, PromptJob, SliceMemory, TrackJob
-from slicecast.engine.tracker import Tracker
+from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
 Extent = NDArray[np.float64]
@@ -88,7 +86,7 @@ def learn_pages(
     views = [_window(tracker, mask, margin=margin) for _, mask in masks]
     embeddings = tracker.embed([(number, view) for (number, _), view in zip(masks, views, strict=True)])
     words = [
-        model_prompt(drawn(number, mask), view, size=size) for (number, mask), view in zip(masks, views, strict=True)
+        to_model_prompt(drawn(number, mask), view, size=size) for (number, mask), view in zip(masks, views, strict=True)
     ]
     jobs = [PromptJob(e, w) for e, w in zip(embeddings, words, strict=True)]
     seen = tracker.predictor.prompt(jobs, num_slices=frames.count)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from slicecast.active.calibration import Calibration, SliceFeatures
 from slicecast.active.slices import SliceChoice, SliceEvidence, best_of, suggest
-from slicecast.engine.assemble import Track
-from slicecast.engine.confidence import probability_of_presence, slice_confidence
+from slicecast.engine.postprocess import Track, probability_of_presence, slice_confidence
 from slicecast.engine.propagation import Segmentation
 
 BY_QUALITY = ("worst", "value")

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.active.slices import SliceChoice
-from slicecast.engine.confidence import slice_confidence
-from slicecast.engine.frames import paste
+from slicecast.engine.crop_window import paste
+from slicecast.engine.postprocess import slice_confidence
 from slicecast.engine.propagation import Prompts, Segmentation
-from slicecast.engine.tracker import Told
+from slicecast.engine.tracks import Told
 from slicecast.inference.advice import Advice
 from slicecast.inference.request import SegmentRequest
 from slicecast.inference.results import NextSlice, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, StoppedAt

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.disk import DiskTier
+from slicecast.engine.caches import DiskTier
 from slicecast.engine.ports import Embedding, Observation, PromptJob, SlicePredictor, TrackJob
 from slicecast.errors import OutOfMemory
 from slicecast.inference.queue import DeviceQueue

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from slicecast.engine.assemble import Track
-from slicecast.engine.embeddings import EmbeddingCache
-from slicecast.engine.frames import Frames, View
+from slicecast.engine.caches import EmbeddingCache
+from slicecast.engine.crop_window import Frames, View
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import SlicePredictor
-from slicecast.engine.tracker import Tracker
+from slicecast.engine.postprocess import Track
+from slicecast.engine.tracks import Tracker
 from slicecast.errors import Cancelled, SlicecastError
 from slicecast.inference.queue import DeviceQueue
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slicecast.config import build
-from slicecast.engine.said import prompt_set
-from slicecast.engine.session import Record, Session
+from slicecast.engine.session import Record, Session, prompt_set
 from slicecast.errors import Conflict, InputError, PromptError, UnknownSession
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentService

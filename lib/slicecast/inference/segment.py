@@ -8,11 +8,10 @@ from pathlib import Path
 
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.config import home_dir
-from slicecast.engine.caches import AnswerMemo
-from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.caches import AnswerMemo, EmbeddingCache
 from slicecast.engine.ports import SlicePredictor
 from slicecast.engine.propagation import segment
-from slicecast.engine.tracker import Progress, Tracker
+from slicecast.engine.tracks import Progress, Tracker
 from slicecast.errors import OutOfMemory
 from slicecast.inference.advice import advise
 from slicecast.inference.outcome import Clock, teller, to_result, to_stored

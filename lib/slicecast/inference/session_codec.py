@@ -4,13 +4,13 @@ import base64
 import json
 from typing import Any
 
-from slicecast.engine.packed import PackedMask
 from slicecast.engine.session import (
     Accept,
     Add,
     Change,
     Edit,
     Item,
+    PackedMask,
     Painted,
     Record,
     Redo,

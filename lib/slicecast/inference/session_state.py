@@ -7,8 +7,7 @@ from pathlib import Path
 
 from slicecast.config import build
 from slicecast.engine.options import EngineOptions, without_retired
-from slicecast.engine.said import Grid
-from slicecast.engine.session import Item, Painted, Prompt, Session
+from slicecast.engine.session import Grid, Item, Painted, Prompt, Session
 from slicecast.errors import PromptError
 from slicecast.inference.request import SegmentRequest
 from slicecast.inference.results import SegmentResult

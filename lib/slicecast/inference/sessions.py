@@ -14,10 +14,22 @@ from pathlib import Path
 from uuid import uuid4
 
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.packed import PackedMask
-from slicecast.engine.said import Grid, items_of, painted, prompt_set
-from slicecast.engine.session import Accept, Edit, Item, Record, Redo, Reset, Session, Undo
-from slicecast.engine.tracker import Progress
+from slicecast.engine.session import (
+    Accept,
+    Edit,
+    Grid,
+    Item,
+    PackedMask,
+    Record,
+    Redo,
+    Reset,
+    Session,
+    Undo,
+    items_of,
+    painted,
+    prompt_set,
+)
+from slicecast.engine.tracks import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
 from slicecast.inference.results import OnSlice
 from slicecast.inference.segment import SegmentService

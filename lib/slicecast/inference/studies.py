@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slicecast.engine.frames import Frames
+from slicecast.engine.crop_window import Frames
 from slicecast.volume import (
     Reorientation,
     SliceAxis,

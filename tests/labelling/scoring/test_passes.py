@@ -3,10 +3,10 @@
 import numpy as np
 from builders import ball, scan
 
-from slicecast.engine.embeddings import EmbeddingCache
+from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.tracker import Tracker
+from slicecast.engine.tracks import Tracker
 from slicecast.inference.studies import open_study
 from slicecast.labelling.scoring.passes import mirrored, object_scores, region, run_passes
 from slicecast.volume import SliceAxis

@@ -18,11 +18,11 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.assemble import Track, label_slices
-from slicecast.engine.frames import Frames
+from slicecast.engine.crop_window import Frames
+from slicecast.engine.postprocess import Track, label_slices
 from slicecast.engine.propagation import segment
 from slicecast.engine.support import box_of, boxed
-from slicecast.engine.tracker import Tracker
+from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 from slicecast.volume import SliceAxis, SliceStack
 

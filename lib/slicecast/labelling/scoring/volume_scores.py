@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.active.uncertainty import cycle_error, disagreement, object_entropy
-from slicecast.engine.caches import name_of
-from slicecast.engine.confidence import slice_confidence
-from slicecast.engine.embeddings import EmbeddingCache
-from slicecast.engine.frames import whole_view
+from slicecast.engine.caches import EmbeddingCache, name_of
+from slicecast.engine.crop_window import whole_view
 from slicecast.engine.options import EngineOptions
+from slicecast.engine.postprocess import slice_confidence
 from slicecast.engine.support import Extent, Page, learn_pages, recall
-from slicecast.engine.tracker import Tracker
+from slicecast.engine.tracks import Tracker
 from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.studies import Study
 from slicecast.labelling.landmarks import find_body

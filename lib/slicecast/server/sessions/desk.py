@@ -8,7 +8,7 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
-from slicecast.engine.said import Grid
+from slicecast.engine.session import Grid
 from slicecast.errors import TooMany
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.inference.segment import SegmentService

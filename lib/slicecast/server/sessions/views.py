@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slicecast.engine.packed import PackedMask
-from slicecast.engine.said import Grid
-from slicecast.engine.session import Painted, Prompt
+from slicecast.engine.session import Grid, PackedMask, Painted, Prompt
 from slicecast.errors import PromptError
 from slicecast.inference.results import SegmentResult, SliceUpdate
 from slicecast.inference.session_state import Propagated, Said, SessionState
