@@ -50,6 +50,12 @@ def test_voxels_come_back(annotated, tmp_path):
     assert referenced_series(pydicom.dcmread(file)) == series.uid
 
 
+def test_names_keep_every_letter(annotated, tmp_path):
+    series, grid, mask = annotated
+    data = write_seg(mask, grid, series, SegNames({"ł 肝臓": 3, "b": 7, "c": 9}, "1.2", "1.2.3.4"))
+    assert list(read_seg(pydicom.dcmread(saved(data, tmp_path)), grid)[1]) == ["ł 肝臓", "b", "c"]
+
+
 def test_voxels_come_back_in_highdicom(annotated, tmp_path):
     series, grid, mask = annotated
     file = saved(write_seg(mask, grid, series, NAMES), tmp_path)

@@ -72,7 +72,9 @@ def write_seg(mask: np.ndarray, geometry: Geometry, series: Series, names: SegNa
     place: dict[str, Any] = {} if len(sources) > 1 else _place(geometry)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The string .* unlikely to represent the intended person name")
-        return _segmentation(numbers, sources, series, names, place)
+        data = _segmentation(numbers, sources, series, names, place)
+    data.SpecificCharacterSet = "ISO_IR 192"  # the series' own may have no letter for a label's name
+    return data
 
 
 def read_seg(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, int]]:
