@@ -31,14 +31,14 @@ run: install-server ## start the labelling server (STUDIES=folder PORT=8000 HOST
 demo: install-server ## prove the whole way headless: server, clicks, labels, Dice; writes build/demo/
 	$(BIN)/python -m slicecast.demo.demo $(ARGS)
 
-results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/accuracy.md
+results: install ## measure accuracy on the real volumes (SLICECAST_DATA=folder ARGS=--quick); writes the tables of docs/results/accuracy.md
 	$(BIN)/python -m slicecast_lab.benchmarks.accuracy $(ARGS)
 
-simulate: install ## simulate campaigns: which slice, which volume next (SLICECAST_DATA=folder ARGS=--quick); writes docs/results/active-learning.md
+simulate: install ## simulate campaigns: which slice, which volume next (SLICECAST_DATA=folder ARGS=--quick); writes the tables of docs/results/active-learning.md
 	$(BIN)/python -m slicecast_lab.benchmarks.simulation $(ARGS)
 
 bench: install ## measure seconds and memory of clicks, against MONAI Label's own task too (ARGS=--quick); about a quarter of an hour
-	$(BIN)/python -m slicecast_lab.benchmarks.cost
+	$(BIN)/python -m slicecast_lab.benchmarks.command --only cost
 	$(BIN)/python -m slicecast_lab.benchmarks.speed $(ARGS)
 
 test: install ## every test that needs no network, GPU, browser or outside data

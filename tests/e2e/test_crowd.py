@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from slicecast.config import project_dir
 from slicecast.demo.server_process import serving
-from slicecast_lab.benchmarks.crowd import ANSWER_LIMIT_S as WAIT_S
-from slicecast_lab.benchmarks.crowd import SessionClient, centre, write_pipes
+from slicecast_lab.benchmarks.server import ANSWER_LIMIT_S as WAIT_S
+from slicecast_lab.benchmarks.server import SessionClient, centre, write_pipes
 
 SLICES = 120
 SOAK_S = float(os.environ.get("SOAK_S", "60"))

@@ -32,15 +32,15 @@ from slicecast_lab.evaluation.picture import draw_cases, draw_clicks
 from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import PROTOCOL, as_json, show_mean, write_json
 from slicecast_lab.evaluation.run import MISTAKES, evaluate
-from slicecast_lab.evaluation.settings import Settings, Unit, parse_prompt
+from slicecast_lab.evaluation.settings import Baseline, Settings, Unit, parse_prompt
 
 ROOT = project_dir("docs").parent
 PROMPTS = ("mask", "box", "clicks:5")
 CLICKS = PROMPTS[-1]
 CORRECTIONS = 3
 
-MONAI_LABEL = "monailabel"
-BASELINE_NAMES = {
+MONAI_LABEL: Baseline = "monailabel"
+BASELINE_NAMES: dict[Baseline, str] = {
     "copy": "copy to every slice",
     "copy-extent": "copy within true extent",
     "region": "region growing",

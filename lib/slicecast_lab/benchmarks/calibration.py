@@ -1,6 +1,6 @@
 """What the confidence of slices is worth, and what calibrating it with submitted labels makes of it.
 
-    python -m slicecast_lab.benchmarks.calibration  # 20 hippocampus cases of the pool; writes the page
+    python -m slicecast_lab.benchmarks.calibration  # 20 hippocampus cases of the pool; writes the page's tables
     python -m slicecast_lab.benchmarks.calibration --cases 40 --json build/results/calibration.json
 
 Every case is prompted once, on the object's largest slice: painted, or with one click in its depth. Each slice that
@@ -9,8 +9,6 @@ Every case is judged by what the other cases taught. The test cases are never lo
 """
 
 import argparse
-import datetime
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,48 +21,40 @@ from sklearn.isotonic import IsotonicRegression
 from slicecast.active.calibration import Pair, left_out, rank_correlation, reliability
 from slicecast.config import data_dir, project_dir
 from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
-from slicecast.models.weights import choose_model
+from slicecast.models.registry import bundled_spec
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import Case, find_cases, pick_slice, read_case
+from slicecast_lab.evaluation.page import markdown, source_line, write_blocks
 from slicecast_lab.evaluation.prompts import play
+from slicecast_lab.evaluation.provenance import command_line, provenance
+from slicecast_lab.evaluation.report import write_json
 from slicecast_lab.evaluation.settings import Settings, parse_prompt
 
 ROOT = project_dir("docs").parent
-PROMPTS = {"mask": "largest slice painted", "clicks:1": "one click on the largest slice"}
+PROMPTS = ("mask", "clicks:1")
 RESAMPLES = 2000
 
 Floats = NDArray[np.float64]
 
 
-HEAD = """# What the confidence of a slice is worth
-
-Written by `slicecast_lab.benchmarks.calibration` on {date}: {cases} cases of the hippocampus pool (labels united),
-weights `{model}` {sha256}. Pairs are slices that were answered and not prompted; their truth is the IoU with the
-label, 1 where both are empty. Every case is judged by a fit to the other cases. Brackets: 95% interval over cases.
-ECE: ten bins of equal mass. AURC: mean error of the surest slices; lower is better. What follows from it:
-[decision 21](../decisions/0021-slices-and-calibration.md).
-"""
-"""The page's beginning."""
-
-
-class Kept:
+class RecordingService:
     """A service whose last answer is kept."""
 
     def __init__(self, service: SegmentService) -> None:
         self._service = service
-        self.last: SegmentResult | None = None
+        self.answers: list[SegmentResult] = []
 
     def segment(self, request: SegmentRequest) -> SegmentResult:
         """Carry out a request."""
-        self.last = self._service.segment(request)
-        return self.last
+        self.answers = [self._service.segment(request)]
+        return self.answers[0]
 
 
-def pairs_of(case: Case, service: Kept, prompt: str) -> list[Pair]:
-    """Prompt a case once; pair what was said of each slice with its truth."""
+def pairs_of(case: Case, service: RecordingService, prompt: str) -> list[Pair]:
+    """Prompt a case once; pair the features of each slice with its truth."""
     name, clicks = parse_prompt(prompt)
     play(case, service, Settings(prompt=name, clicks=clicks), pick_slice(case, "largest"))
-    result = service.last
+    (result,) = service.answers
     found, truth = case.slices(result.mask == 1), case.slices(case.truth)
     pairs = []
     for entry in result.confidence:
@@ -89,7 +79,7 @@ def left_out_isotonic(pairs: Sequence[Pair]) -> Floats:
 WAYS: dict[str, Callable[[Sequence[Pair]], Floats]] = {
     "raw": lambda pairs: np.array([p.features.raw for p in pairs]),
     "isotonic of raw": left_out_isotonic,
-    "ridge of five signs": lambda pairs: left_out(pairs, curve=False),
+    "ridge of five features": lambda pairs: left_out(pairs, curve=False),
     "ridge, then isotonic": lambda pairs: left_out(pairs, curve=True),
 }
 """Ways to make a number of what is known of a slice, by name."""
@@ -100,8 +90,9 @@ def measure(pairs: Sequence[Pair], said: Floats) -> dict[str, Any]:
     iou, names = np.array([p.iou for p in pairs]), np.array([p.volume for p in pairs])
     places = {name: np.flatnonzero(names == name) for name in sorted(set(names.tolist()))}
     rng = np.random.default_rng(0)
-    drawn = [np.concatenate([list(places.values())[n] for n in rng.integers(0, len(places), len(places))])
-             for _ in range(RESAMPLES)]  # fmt: skip
+    own = list(places.values())
+    draws = rng.integers(0, len(own), (RESAMPLES, len(own)))
+    drawn = (np.concatenate([own[n] for n in draw]) for draw in draws)
     low, high = np.percentile([rank_correlation(said[d], iou[d]) for d in drawn], [2.5, 97.5])
     found = reliability(said, iou)
     return {
@@ -116,7 +107,7 @@ def measure(pairs: Sequence[Pair], said: Floats) -> dict[str, Any]:
 
 def gather(cases: int) -> dict[str, Any]:
     """Measure all prompts."""
-    service = Kept(SegmentService(model="sam2_nano"))
+    service = RecordingService(SegmentService(model=bundled_spec().name))
     files = find_cases(data_dir() / "hippocampus", (), split="pool", limit=cases)
     found: dict[str, Any] = {}
     for prompt in PROMPTS:
@@ -130,34 +121,32 @@ def gather(cases: int) -> dict[str, Any]:
             "raw_where_seen": measure(only, WAYS["raw"](only)),
             "ways": {name: measure(pairs, way(pairs)) for name, way in WAYS.items()},
         }
-    spec = choose_model("sam2_nano")
-    made = {"cases": len(files), "model": spec.name, "sha256": spec.sha256, "date": str(datetime.date.today())}
-    return {**made, "prompts": found}
+    return {"cases": len(files), "prompts": found}
 
 
-def section(found: dict[str, Any]) -> str:
-    """Return the page."""
-    lines = HEAD.format(**{**found, "sha256": found["sha256"][:12]}).splitlines()
-    for prompt, words in PROMPTS.items():
-        part = found["prompts"][prompt]
-        lines += [
-            "",
-            f"## {words.capitalize()}",
-            "",
-            f"{part['slices']} slices, mean IoU {part['mean_iou']:.3f}; the model saw the object on {part['seen']}.",
-            "",
-            "| confidence | Spearman | within a case | ECE | AURC |",
-            "|---|---|---|---|---|",
-            *(_row(name, entry) for name, entry in part["ways"].items()),
-            _row(f"raw, only the {part['seen']} slices where it saw the object", part["raw_where_seen"]),
-        ]
-    return "\n".join(lines) + "\n"
+def blocks(found: dict[str, Any], said: dict[str, Any]) -> dict[str, str]:
+    """Return the page's tables by name: one for each prompt, and where they come from."""
+    made = f"{source_line(said)} {found['cases']} cases of the hippocampus pool."
+    return {"source": made, **{prompt: section(found["prompts"][prompt]) for prompt in PROMPTS}}
 
 
-def _row(name: str, entry: dict[str, Any]) -> str:
+def section(part: dict[str, Any]) -> str:
+    """Return the table of one prompt."""
+    rows = [_cells(name, entry) for name, entry in part["ways"].items()]
+    rows.append(_cells(f"raw, only the {part['seen']} slices where it saw the object", part["raw_where_seen"]))
+    seen = f"{part['slices']} slices, mean IoU {part['mean_iou']:.3f}; the model saw the object on {part['seen']}."
+    return f"{seen}\n\n{markdown(rows)}"
+
+
+def _cells(name: str, entry: dict[str, Any]) -> dict[str, str]:
     low, high = entry["interval"]
-    rank = f"{entry['spearman']:.2f} [{low:.2f}, {high:.2f}]"
-    return f"| {name} | {rank} | {entry['within']:.2f} | {entry['ece']:.3f} | {entry['aurc']:.3f} |"
+    return {
+        "confidence": name,
+        "Spearman": f"{entry['spearman']:.2f} [{low:.2f}, {high:.2f}]",
+        "within a case": f"{entry['within']:.2f}",
+        "ECE": f"{entry['ece']:.3f}",
+        "AURC": f"{entry['aurc']:.3f}",
+    }
 
 
 def main() -> None:
@@ -169,10 +158,11 @@ def main() -> None:
     given = words.parse_args()
     torch.set_num_threads(1)
     found = gather(given.cases)
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(found, indent=1))
-    given.page.write_text(section(found), encoding="utf-8")
-    print(section(found))
+    write_json(found, given.json)
+    said = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.calibration"), device="cpu")
+    tables = blocks(found, said)
+    print(*tables.values(), sep="\n\n")
+    write_blocks(given.page, tables)
 
 
 if __name__ == "__main__":

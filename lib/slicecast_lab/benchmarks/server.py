@@ -1,55 +1,158 @@
-"""What a crowd costs: `/info/` while a propagation runs, eight annotators against one, and memory after many sessions.
+"""What a crowd costs: `/info/` while propagation runs, eight annotators against one, memory after many sessions, and
+how long "Next sample" takes with many cases.
 
-    python -m slicecast_lab.benchmarks.server                   # prints the table
-    python -m slicecast_lab.benchmarks.server --json build/bench/server_load.json
+    python -m slicecast_lab.benchmarks.server                   # prints everything
+    python -m slicecast_lab.benchmarks.server --only next --cases 10000 --asks 200
+    python -m slicecast_lab.benchmarks.server --only info --json build/bench/server.json
 
-Every part starts `slicecast serve` afresh, with the bundled model, on generated volumes of 160 slices (60 for the
-throughput). Targets are those of the issue "Interactive speed".
+Every part starts `slicecast serve` afresh. `info`, `throughput` and `memory` use the bundled model and generated
+volumes of 160 slices (60 for the throughput). Of `next` every image is the same small volume under another name, and a
+tenth of them is labelled; the target is a p95 under 200 ms with 10,000 cases.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
+import random
+import shutil
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 
+from slicecast.campaign.campaign import Campaign
+from slicecast.campaign.choose import Choice
+from slicecast.campaign.store import EventStore, sqlite_url
 from slicecast.config import project_dir
 from slicecast.demo.server_process import RunningServer, serving
-from slicecast_lab.benchmarks.crowd import SessionClient, centre, write_pipes
+from slicecast.models.registry import bundled_spec
+from slicecast.volume import Geometry, Volume, write_volume
+from slicecast_lab.evaluation.page import markdown
+from slicecast_lab.evaluation.provenance import command_line, provenance
+from slicecast_lab.evaluation.report import write_json
+
+ROUTE = "/slicecast/sessions"
+ANSWER_LIMIT_S = 120.0
+"""Longer than any loaded machine needs."""
 
 VOLUMES, ANNOTATORS, SESSIONS, WARM_UP = 4, 8, 200, 40
+STRATEGIES = ("random", "confidence", "strat_random", "auto")
+"""Asked for the next sample; the orders of the last two are made in the background meanwhile."""
+
+Figures = dict[str, Any]
+
+
+def pipe(seed: int, *, slices: int, side: int = 48) -> Volume:
+    """Generate a pipe of 100 through noise of 30, which winds a little; never the same for two seeds."""
+    rng = np.random.default_rng(seed)
+    j, i = np.indices((side, side))
+    array = rng.normal(30, 4, (slices, side, side))
+    for k in range(slices):
+        x, y, _ = centre(seed, k, side=side)
+        array[k][(i - x) ** 2 + (j - y) ** 2 < (side / 6) ** 2] += 70
+    return Volume(array.round().astype(np.int16), Geometry((side, side, slices), (1.0, 1.0, 3.0)))
+
+
+def centre(seed: int, k: int, *, side: int = 48) -> list[int]:
+    """Return a voxel (i, j, k) in the middle of the pipe on slice k."""
+    x = side / 2 + seed % 3 + 2 * np.sin((k + 9 * seed) / 9)
+    y = side / 2 - seed % 2 + 2 * np.cos((k + 5 * seed) / 11)
+    return [round(float(x)), round(float(y)), k]
+
+
+def write_pipes(folder: Path, count: int, *, slices: int, side: int = 48) -> Path:
+    """Write volumes `pipe0`, `pipe1` and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(count):
+        write_volume(folder / f"pipe{seed}.nii.gz", pipe(seed, slices=slices, side=side))
+    return folder
+
+
+class SessionClient:
+    """One annotator with one session.
+
+    Args:
+        url: the server.
+        image: id of an image.
+        name: of the annotator.
+        session: address of a session that is open already.
+
+    Raises (every call):
+        httpx.HTTPError: the server cannot be reached, or refused.
+    """
+
+    def __init__(self, url: str, image: str, *, name: str, session: str | None = None) -> None:
+        self.http = httpx.Client(base_url=url, timeout=ANSWER_LIMIT_S)
+        self.address = session or self._open(image, name)
+
+    def _open(self, image: str, name: str) -> str:
+        return str(_good(self.http.post(ROUTE, json={"image": image, "client_id": name})).headers["location"])
+
+    def click(self, ijk: list[int], *, object: str = "pipe", positive: bool = True) -> dict[str, Any]:
+        """Add a click and return the session's state."""
+        prompt = {"kind": "point", "object": object, "ijk": ijk, "positive": positive}
+        return _json(self.http.post(f"{self.address}/prompts", json={"prompts": [prompt]}))
+
+    def state(self) -> dict[str, Any]:
+        """Return the session's state."""
+        return _json(self.http.get(self.address))
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Propagate, and yield each line as it comes."""
+        with self.http.stream("POST", f"{self.address}/propagate") as answer:
+            if answer.is_error:
+                answer.read()
+            yield from map(json.loads, _good(answer).iter_lines())
+
+    def propagate(self) -> dict[str, Any]:
+        """Propagate to the end and return the last line."""
+        *_, last = self.lines()
+        return last
+
+    def result(self) -> bytes:
+        """Return the mask's file, NRRD."""
+        return _good(self.http.get(f"{self.address}/result", params={"format": "nrrd"})).content
+
+    def close(self) -> None:
+        """Close the session and the connection."""
+        self.http.delete(self.address)
+        self.http.close()
+
+
+def _good(answer: httpx.Response) -> httpx.Response:
+    return answer.raise_for_status()
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = _good(answer).json()
+    return found
+
+
+def own_app(folder: Path) -> Path:
+    """Copy the app, so that nothing is left in it."""
+    (folder / "app").mkdir()
+    return Path(shutil.copy(project_dir("apps") / "sam2" / "main.py", folder / "app")).parent
 
 
 @contextmanager
-def server(slices: int) -> Iterator[RunningServer]:
+def fresh_server(slices: int) -> Iterator[RunningServer]:
     """Run a server on new volumes and an app folder of its own."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        app = folder / "app"
-        app.mkdir()
-        (app / "main.py").write_bytes((project_dir("apps") / "sam2" / "main.py").read_bytes())
-        studies = write_pipes(folder / "studies", VOLUMES, slices=slices)
-        with serving(studies, app=app, log=folder / "log") as running:
+        studies = write_pipes(Path(name) / "studies", VOLUMES, slices=slices)
+        with serving(studies, app=own_app(Path(name)), log=Path(name) / "log") as running:
             yield running
 
 
-def percentile(values: list[float], share: float) -> float:
-    """Return the value below which that share of the values lies."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-def answer_times(url: str, until) -> list[float]:
+def answer_times(url: str, until: Callable[[], bool]) -> list[float]:
     """Ask for /info/ twenty times a second, as long as wanted; return the milliseconds of each answer."""
     times = []
     with httpx.Client(base_url=url, timeout=60) as client:
@@ -62,9 +165,9 @@ def answer_times(url: str, until) -> list[float]:
     return times
 
 
-def info_figures() -> dict[str, float]:
+def info_figures() -> Figures:
     """Measure /info/ on an idle server, and while one annotator's propagations run."""
-    with server(slices=160) as running:
+    with fresh_server(slices=160) as running:
         end = time.monotonic() + 3
         idle = answer_times(running.url, lambda: time.monotonic() > end)
         done = threading.Event()
@@ -79,11 +182,8 @@ def info_figures() -> dict[str, float]:
             done.set()
             times = busy.result()
     return {
-        "idle_p50_ms": percentile(idle, 0.5),
-        "idle_p95_ms": percentile(idle, 0.95),
-        "busy_p50_ms": percentile(times, 0.5),
-        "busy_p95_ms": percentile(times, 0.95),
-        "busy_max_ms": max(times),
+        **{f"idle_{key}": value for key, value in percentiles(idle).items()},
+        **{f"busy_{key}": value for key, value in percentiles(times).items()},
         "asked": len(times),
         "slices_meanwhile": slices,
     }
@@ -104,16 +204,16 @@ def annotate(url: str, number: int) -> tuple[bytes, int]:
 
 def crowd(people: int) -> tuple[list[bytes], float, int]:
     """Do the work of eight annotators with so many at a time; return masks, seconds and slices."""
-    with server(slices=60) as running, ThreadPoolExecutor(people) as pool:
+    with fresh_server(slices=60) as running, ThreadPoolExecutor(people) as pool:
         SessionClient(running.url, "pipe0", name="first").close()
-        annotate(running.url, 0)  # weights are loaded, which is no annotator's fault
+        annotate(running.url, 0)  # loads the weights, which is not to be timed
         start = time.perf_counter()
         results = list(pool.map(lambda n: annotate(running.url, n), range(1, ANNOTATORS + 1)))
         seconds = time.perf_counter() - start
     return [mask for mask, _ in results], seconds, sum(slices for _, slices in results)
 
 
-def throughput_figures() -> dict[str, float]:
+def throughput_figures() -> Figures:
     """Compare eight annotators at once with the same work one after the other."""
     (alone, alone_s, slices), (together, together_s, slices_together) = crowd(1), crowd(ANNOTATORS)
     return {
@@ -124,9 +224,9 @@ def throughput_figures() -> dict[str, float]:
     }
 
 
-def memory_figures() -> dict[str, float]:
+def memory_figures() -> Figures:
     """Open, use and close sessions; compare the server's memory after a warm-up with that after all of them."""
-    with server(slices=60) as running:
+    with fresh_server(slices=60) as running:
         process, mib = psutil.Process(running.pid), []
         for number in range(WARM_UP + SESSIONS):
             session = SessionClient(running.url, f"pipe{number % VOLUMES}", name="anna")
@@ -144,38 +244,105 @@ def memory_figures() -> dict[str, float]:
     }
 
 
-def table(figures: dict[str, dict[str, float]]) -> str:
-    """Return the figures beside their targets."""
-    info, load, memory = figures["info"], figures["throughput"], figures["memory"]
-    rows = [
-        ("`/info/` p95 while a propagation runs", f"{info['busy_p95_ms']:.0f} ms", "under 100 ms"),
-        ("`/info/` p95 on an idle server", f"{info['idle_p95_ms']:.0f} ms", ""),
-        ("slices per second, 8 annotators against 1", f"{load['ratio']:.2f}", "at least 1"),
-        ("masks of 8 at once equal those of 1 after another", "yes" if load["masks_equal"] else "NO", "yes"),
-        (f"memory after {SESSIONS} sessions", f"{memory['growth_percent']:+.1f} %", "within 5 %"),
-    ]
-    lines = [f"| {what} | {value} | {target} |" for what, value, target in rows]
-    return "\n".join(["| figure | measured | target |", "|---|---|---|", *lines])
+def percentiles(times_ms: Sequence[float]) -> Figures:
+    """Return p50, p95 and the longest of times in milliseconds."""
+    p50, p95 = np.percentile(times_ms, [50, 95])
+    return {"p50_ms": round(float(p50), 1), "p95_ms": round(float(p95), 1), "max_ms": round(max(times_ms), 1)}
+
+
+def timed(ask: Callable[[int], object], asks: int) -> Figures:
+    """Ask so many times."""
+    times = []
+    for number in range(asks):
+        start = time.perf_counter()
+        ask(number)
+        times.append(1000 * (time.perf_counter() - start))
+    return percentiles(times)
+
+
+def filled(url: str, names: list[str]) -> Campaign:
+    """Open a campaign in which a tenth of the cases is labelled."""
+    campaign = Campaign(EventStore(url), rng=random.Random(0))
+    campaign.add({name: number % 10 == 0 for number, name in enumerate(names)})
+    return campaign
+
+
+def next_alone(names: list[str], asks: int, folder: Path) -> Figures:
+    """Measure the campaign without a server: lease, and hand back."""
+    campaign = filled(sqlite_url(folder / "alone.db"), names)
+    chance = random.Random(0)
+
+    def ranking(candidates: Sequence[str]) -> list[Choice]:
+        return [Choice(chance.choice(list(candidates)), "random")]
+
+    return timed(lambda n: campaign.next_case(f"person-{n % 50}", available=names, ranking=ranking), asks)
+
+
+def next_over_http(names: list[str], asks: int, folder: Path, strategy: str) -> Figures:
+    """Measure the whole server, as OHIF and Slicer ask it."""
+    studies = folder / strategy / "studies"
+    studies.mkdir(parents=True)
+    volume = Volume(np.arange(4 * 4 * 4, dtype=np.int16).reshape(4, 4, 4), Geometry((4, 4, 4), (1, 1, 1), (0, 0, 0)))
+    write_volume(studies / f"{names[0]}.nii.gz", volume)
+    for name in names[1:]:
+        os.link(studies / f"{names[0]}.nii.gz", studies / f"{name}.nii.gz")
+    with httpx.Client(timeout=60) as client:
+
+        def ask(number: int) -> object:
+            body = {"client_id": f"person-{number % 50}"}
+            answer = client.post(f"{server.url}/activelearning/{strategy}", json=body)
+            return answer.raise_for_status().json()["id"]
+
+        with serving(studies, app=own_app(studies.parent), log=folder / f"{strategy}.log") as server:
+            ask(0)
+            return timed(ask, asks)
+
+
+def next_figures(cases: int, asks: int, strategies: Sequence[str] = STRATEGIES) -> Figures:
+    """Measure the next sample: the campaign alone, and each strategy as OHIF and Slicer ask for it."""
+    names = [f"case_{number:05d}" for number in range(cases)]
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"campaign alone": next_alone(names, asks, Path(folder))}
+        return found | {f"HTTP, {name}": next_over_http(names, asks, Path(folder), name) for name in strategies}
+
+
+def table(figures: Figures) -> str:
+    """Return what was measured beside its targets."""
+    rows: list[tuple[str, str, str]] = []
+    if info := figures.get("info"):
+        rows.append(("`/info/` p95 while a propagation runs", f"{info['busy_p95_ms']:.0f} ms", "under 100 ms"))
+        rows.append(("`/info/` p95 on an idle server", f"{info['idle_p95_ms']:.0f} ms", ""))
+    if load := figures.get("throughput"):
+        same = "yes" if load["masks_equal"] else "NO"
+        rows.append(("slices per second, 8 annotators against 1", f"{load['ratio']:.2f}", "at least 1"))
+        rows.append(("masks of 8 at once equal those of 1 after another", same, "yes"))
+    if memory := figures.get("memory"):
+        rows.append((f"memory after {SESSIONS} sessions", f"{memory['growth_percent']:+.1f} %", "within 5 %"))
+    for name, times in figures.get("next", {}).items():
+        told = f"{times['p95_ms']} ms (median {times['p50_ms']}, longest {times['max_ms']})"
+        rows.append((f"next sample, p95, {name}", told, "under 200 ms"))
+    return markdown({"figure": name, "measured": value, "target": target} for name, value, target in rows)
 
 
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for all figures")
-    parts = {"info": info_figures, "throughput": throughput_figures, "memory": memory_figures}
-    parser.add_argument("--only", choices=parts, help="measure this part only")
-    arguments = parser.parse_args()
-    figures = {name: measure() for name, measure in parts.items() if arguments.only in (None, name)}
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    document = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine,
-        **figures,
+    parser.add_argument("--cases", type=int, default=10_000, help="next: in the store")
+    parser.add_argument("--asks", type=int, default=200, help="next: of each strategy")
+    parts: dict[str, Callable[[argparse.Namespace], Figures]] = {
+        "info": lambda _: info_figures(),
+        "throughput": lambda _: throughput_figures(),
+        "memory": lambda _: memory_figures(),
+        "next": lambda given: next_figures(given.cases, given.asks),
     }
-    print(json.dumps(document, indent=1) if arguments.only else table(figures))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    parser.add_argument("--only", choices=parts, action="append", help="measure this part only; may be repeated")
+    given = parser.parse_args()
+    said = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.server"), device="cpu")
+    figures = {name: parts[name](given) for name in given.only or parts}
+    print(table(figures))
+    if given.json:
+        write_json({"provenance": said, **figures}, given.json)
 
 
 if __name__ == "__main__":

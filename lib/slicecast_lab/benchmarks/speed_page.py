@@ -1,17 +1,16 @@
-"""The page docs/results/speed.md, from the figures of `slicecast_lab.benchmarks.speed`."""
+"""The tables of docs/results/speed.md, from the figures of `slicecast_lab.benchmarks.speed`."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from slicecast_lab.evaluation.page import bullets, markdown, source_line
+
 Figures = Mapping[str, Any]
+Cells = dict[str, str]
 
-CAUSES = "## Causes"
-"""Where the part begins that is written by hand."""
-
-SCENES = ("ct", "mr", "large")
-PARTS = (*SCENES, "objects", "tiny", "profiles", "server")
-NAMES = {
+SCANS = ("ct", "mr", "large")
+FIGURES = {
     "first": "first click, in the middle of the object",
     "beginning": "first click, near the object's beginning",
     "correction": "correction on another slice (2nd click)",
@@ -21,47 +20,33 @@ NAMES = {
 LEAST = {"first": 4.0, "beginning": 4.0, "correction": 10.0, "whole": 1.0}
 """Times faster than the other, at least; a figure without one is for information."""
 
-LEAST_TINY = {"correction": 5.0, "whole": 1.0}
+TINY = (("direct", " (sam2 directly)", {"whole": 1.0}), ("theirs", " (MONAI Label)", {"correction": 5.0}))
+"""The same for SAM 2.1 tiny: the other, its name, the least."""
+
+WINDOWS = {"zoom": "each in its own window (default)", "no zoom": "whole slices, encoded once"}
 MOST_OBJECTS, MOST_INFO_MS, MOST_GROWTH, MOST_MEMORY = 1.8, 100.0, 5.0, 0.5
 
 
-def speed_page(parts: Mapping[str, Figures]) -> str:
-    """Return the page's text; parts that were not measured are named.
+def speed_tables(parts: Mapping[str, Figures]) -> dict[str, str]:
+    """Return the page's blocks by name.
 
     Args:
         parts: by name, each with its `provenance` and `figures`.
     """
     figures = {name: part["figures"] for name, part in parts.items()}
-    scenes = [figures[name] for name in SCENES if name in figures]
-    sections = [
-        "# Speed",
-        _introduction(parts),
-        "## Against MONAI Label's own SAM 2 task, bundled model",
-        table([row for scene in scenes for row in rows(scene, "theirs", LEAST)], HEAD),
-        NOTE,
-        "## Against SAM 2's video predictor driven directly",
-        table([row for scene in scenes for row in rows(scene, "direct", LEAST)], HEAD),
-    ]
-    if "tiny" in figures:
-        sections += ["## SAM 2.1 tiny at 1024 pixels, random weights", table(_tiny(figures["tiny"]), HEAD), NOTE_TINY]
-    sections += ["## Objects, memory, server", table(_others(figures), ("figure", "measured", "target", "met"))]
-    if "profiles" in figures:
-        sections += ["## Profiles", PROFILE, *(_profile(*pair) for pair in figures["profiles"].items())]
-    return "\n\n".join(sections) + "\n"
-
-
-HEAD = ("scan", "figure", "ours, s", "other, s", "other / ours", "slices answered, ours / other", "target", "met")
-
-NOTE = (
-    "MONAI Label's task walks forwards only, from the first slice with a click: its answer has nothing before that. "
-    "The slices that were answered are beside each figure. A click near the object's beginning is the case in which "
-    "both answer nearly all of the object. A correction goes to the state that it keeps (no reset), its fastest way."
-)
-NOTE_TINY = (
-    "The click is on the clip's first slice, so that all three answer every slice once. No stop rule anywhere. "
-    "The other is named in brackets."
-)
-PROFILE = '`torch.profiler`, shares of the CPU time of all operations, of the contestant "ours".'
+    scans = [figures[name] for name in SCANS if name in figures]
+    tiny = figures.get("tiny")
+    rows: dict[str, Iterator[Cells]] = {
+        "MONAI Label": (cells for scan in scans for cells in contest_cells(scan, "theirs", LEAST)),
+        "SAM 2": (cells for scan in scans for cells in contest_cells(scan, "direct", LEAST)),
+        "tiny": (cells for who, name, least in TINY if tiny for cells in contest_cells(tiny, who, least, name)),
+        "objects, memory, server": _other_cells(figures),
+    }
+    return {
+        "parts": bullets(f"`{name}`: {source_line(part['provenance'])}" for name, part in parts.items()),
+        **{name: markdown(cells) for name, cells in rows.items()},
+        "profiles": bullets(_profile(*pair) for pair in figures.get("profiles", {}).items()),
+    }
 
 
 def ratios(turns: Sequence[Figures], figure: str, other: str) -> list[float]:
@@ -70,38 +55,30 @@ def ratios(turns: Sequence[Figures], figure: str, other: str) -> list[float]:
     return [pair[other]["seconds"] / pair["ours"]["seconds"] for pair in pairs]
 
 
-def rows(scene: Figures, other: str, least: Mapping[str, float], suffix: str = "") -> list[Sequence[str]]:
-    """Return a scan's rows against another contestant."""
-    found: list[Sequence[str]] = []
-    for figure, name in NAMES.items():
-        values = ratios(scene["turns"], figure, other)
+def contest_cells(scan: Figures, other: str, least: Mapping[str, float], suffix: str = "") -> Iterator[Cells]:
+    """Yield a scan's rows against another contestant."""
+    turns = scan["turns"]
+    for figure, name in FIGURES.items():
+        values = ratios(turns, figure, other)
         if values:
-            target = least.get(figure)
-            words = ("", "") if target is None else (f"at least {target:g}", _met(values, target))
-            costs = [_seconds(scene["turns"], figure, who) for who in ("ours", other)]
-            told = (_spread(values), _walked(scene, figure, other), *words)
-            found.append((scene["title"], name + suffix, *costs, *told))
-    return found
+            goal = least.get(figure)
+            seconds = [statistics.median(turn[figure][who]["seconds"] for turn in turns) for who in ("ours", other)]
+            ours, theirs = turns[0][figure]["ours"], turns[0][figure][other]
+            yield {
+                "scan": scan["title"],
+                "figure": name + suffix,
+                "ours, s": f"{seconds[0]:.2f}",
+                "other, s": f"{seconds[1]:.2f}",
+                "other / ours": _spread(values),
+                "slices answered, ours / other": f"{ours['walked']} ({ours['recomputed']} computed, "
+                f"{ours['encoded']} encoded) / {theirs['walked']}",
+                "target": "" if goal is None else f"at least {goal:g}",
+                "met": "" if goal is None else _reached(values, goal),
+            }
 
 
-def _met(values: Sequence[float], target: float) -> str:
-    return _yes(statistics.median(values) >= target) if len(values) > 1 else "not settled: one reading"
-
-
-def _tiny(scene: Figures) -> list[Sequence[str]]:
-    theirs = rows(scene, "theirs", {"correction": LEAST_TINY["correction"]}, " (MONAI Label)")
-    direct = rows(scene, "direct", {"whole": LEAST_TINY["whole"]}, " (sam2 directly)")
-    return [*direct, *theirs]
-
-
-def _walked(scene: Figures, figure: str, other: str) -> str:
-    pair = scene["turns"][0][figure]
-    ours = pair["ours"]
-    return f"{ours['walked']} ({ours['recomputed']} computed, {ours['encoded']} encoded) / {pair[other]['walked']}"
-
-
-def _seconds(turns: Sequence[Figures], figure: str, who: str) -> str:
-    return f"{statistics.median(turn[figure][who]['seconds'] for turn in turns):.2f}"
+def _reached(values: Sequence[float], goal: float) -> str:
+    return _yes(statistics.median(values) >= goal) if len(values) > 1 else "not settled: one reading"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -109,84 +86,60 @@ def _spread(values: Sequence[float]) -> str:
     return middle + (f" ({min(values):.2f} to {max(values):.2f}, n={len(values)})" if len(values) > 1 else " (n=1)")
 
 
-def _others(figures: Mapping[str, Figures]) -> list[Sequence[str]]:
-    found: list[Sequence[str]] = []
+def _other_cells(figures: Mapping[str, Figures]) -> Iterator[Cells]:
     if "objects" in figures:
-        found += _objects(figures["objects"])
+        yield from _objects(figures["objects"])
     if "large" in figures:
-        found.append(_memory(figures["large"]))
-    if "server" in figures:
-        found += _server(figures["server"])
-    return found
+        yield _memory(figures["large"])
+    server = figures.get("server", {})
+    for name, cells in (("info", _info), ("throughput", _throughput), ("memory", _growth)):
+        if name in server:
+            yield cells(server[name])
 
 
-def _objects(figures: Figures) -> list[Sequence[str]]:
-    """Three objects at once over the mean of each alone."""
-    found: list[Sequence[str]] = []
-    for key, words in (("zoom", "each in its own window (default)"), ("no zoom", "whole slices, encoded once")):
+def _objects(figures: Figures) -> Iterator[Cells]:
+    """Yield three objects at once over the mean of each alone."""
+    for key, words in WINDOWS.items():
         values = [
             turn[key]["three"]["seconds"] / statistics.fmean(alone["seconds"] for alone in turn[key]["each"])
             for turn in figures["turns"]
         ]
         name = f"{figures['objects']} objects against the mean of one, {figures['title']}, {words}"
-        met = _yes(statistics.median(values) <= MOST_OBJECTS)
-        found.append((name, _spread(values), f"at most {MOST_OBJECTS}", met))
-    return found
+        yield _cells(name, _spread(values), f"at most {MOST_OBJECTS}", statistics.median(values) <= MOST_OBJECTS)
 
 
-def _memory(scene: Figures) -> Sequence[str]:
-    turn = scene["turns"][0]
-    ours, theirs = (turn["correction"][who]["peak_mib"] for who in ("ours", "theirs"))
-    words = f"{ours} MiB against {theirs} MiB: **{ours / theirs:.2f}**"
-    name = f"peak memory of the process, click and correction, {scene['title']}"
-    return name, words, f"at most {MOST_MEMORY} of MONAI Label's", _yes(ours <= MOST_MEMORY * theirs)
+def _memory(scan: Figures) -> Cells:
+    ours, theirs = (scan["turns"][0]["correction"][who]["peak_mib"] for who in ("ours", "theirs"))
+    measured = f"{ours} MiB against {theirs} MiB: **{ours / theirs:.2f}**"
+    name = f"peak memory of the process, click and correction, {scan['title']}"
+    return _cells(name, measured, f"at most {MOST_MEMORY} of MONAI Label's", ours <= MOST_MEMORY * theirs)
 
 
-def _server(figures: Figures) -> list[Sequence[str]]:
-    found: list[Sequence[str]] = []
-    if "info" in figures:
-        p95 = figures["info"]["busy_p95_ms"]
-        words = f"{p95:.0f} ms (idle {figures['info']['idle_p95_ms']:.0f} ms)"
-        found.append(("`/info/` p95 while a propagation runs", words, "under 100 ms", _yes(p95 < MOST_INFO_MS)))
-    if "throughput" in figures:
-        load = figures["throughput"]
-        same = "masks equal the serial run's" if load["masks_equal"] else "MASKS DIFFER"
-        words = f"throughput **{load['ratio']:.2f}** times that of 1; {same}"
-        met = _yes(load["masks_equal"] and load["ratio"] >= 1)
-        found.append(("8 annotators, 4 volumes", words, "equal masks, at least 1", met))
-    if "memory" in figures:
-        memory = figures["memory"]
-        words = f"{memory['growth_percent']:+.1f} % ({memory['after_warm_up_mib']:.0f} MiB before)"
-        met = _yes(abs(memory["growth_percent"]) <= MOST_GROWTH or memory["growth_percent"] < 0)
-        found.append((f"memory after {memory['sessions']} sessions", words, "within 5 %", met))
-    return found
+def _info(info: Figures) -> Cells:
+    measured = f"{info['busy_p95_ms']:.0f} ms (idle {info['idle_p95_ms']:.0f} ms)"
+    met = info["busy_p95_ms"] < MOST_INFO_MS
+    return _cells("`/info/` p95 while a propagation runs", measured, "under 100 ms", met)
 
 
-def _introduction(parts: Mapping[str, Figures]) -> str:
-    lines = ["Written by `make bench`; what is measured and how: `lib/slicecast_lab/benchmarks/speed.py`."]
-    for name, part in parts.items():
-        said = part["provenance"]
-        lines.append(f"`{name}`: {said['date']}, commit {said['commit']}, load {said['machine']['load'][0]} before.")
-    missing = [name for name in PARTS if name not in parts]
-    if missing:
-        lines.append(f"Not measured: {', '.join(missing)}.")
-    if parts:
-        machine = next(iter(parts.values()))["provenance"]["machine"]
-        lines.append(
-            f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, no GPU used; torch "
-            f"{machine['torch']}. Threads of PyTorch, for every contestant: 1 with the bundled model, 2 with tiny."
-        )
-    return "\n".join(lines[:1]) + "\n\n" + "\n".join(f"* {line}" for line in lines[1:])
+def _throughput(load: Figures) -> Cells:
+    same = "masks equal the serial run's" if load["masks_equal"] else "MASKS DIFFER"
+    measured = f"throughput **{load['ratio']:.2f}** times that of 1; {same}"
+    met = load["masks_equal"] and load["ratio"] >= 1
+    return _cells("8 annotators, 4 volumes", measured, "equal masks, at least 1", met)
+
+
+def _growth(memory: Figures) -> Cells:
+    measured = f"{memory['growth_percent']:+.1f} % ({memory['after_warm_up_mib']:.0f} MiB before)"
+    name = f"memory after {memory['sessions']} sessions"
+    return _cells(name, measured, "within 5 %", memory["growth_percent"] <= MOST_GROWTH)
+
+
+def _cells(figure: str, measured: str, target: str, met: bool) -> Cells:
+    return {"figure": figure, "measured": measured, "target": target, "met": _yes(met)}
 
 
 def _profile(title: str, operations: Sequence[tuple[str, float]]) -> str:
-    return f"* {title}: " + ", ".join(f"`{name}` {100 * share:.0f} %" for name, share in operations)
-
-
-def table(found: Sequence[Sequence[str]], head: Sequence[str]) -> str:
-    """Return rows as a Markdown table."""
-    lines = [head, ["---"] * len(head), *found]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{title}: " + ", ".join(f"`{name}` {100 * share:.0f} %" for name, share in operations)
 
 
 def _yes(met: bool) -> str:

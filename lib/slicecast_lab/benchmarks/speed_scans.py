@@ -45,7 +45,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class SpeedScan:
     """A scan with objects; the one that is timed comes first."""
 
     key: str
@@ -55,14 +55,14 @@ class Scene:
     objects: tuple[Target, ...]
 
 
-def write_scene(key: str, folder: Path) -> Scene:
-    """Read or generate a scan (a key of SCENES) and write it, windowed, into a folder."""
-    title, (volume, masks) = SCENES[key]()
+def write_scan(key: str, folder: Path) -> SpeedScan:
+    """Read or generate a scan (a key of SCANS) and write it, windowed, into a folder."""
+    title, (volume, masks) = SCANS[key]()
     window = choose_window(volume)
     grey = np.stack([(normalise(plane, window) * 255).round().astype(np.int16) for plane in volume.array])
     image = folder / f"{key}.nii.gz"
     write_volume(image, Volume(grey, Geometry(volume.geometry.size_ijk, volume.geometry.spacing_mm)))
-    return Scene(key, title, image, len(grey), tuple(target_of(mask) for mask in masks))
+    return SpeedScan(key, title, image, len(grey), tuple(target_of(mask) for mask in masks))
 
 
 def target_of(mask: NDArray[np.bool_]) -> Target:
@@ -77,7 +77,8 @@ def target_of(mask: NDArray[np.bool_]) -> Target:
 def short_ones(masks: Iterator[NDArray[np.bool_]], *, then_long: bool = False) -> list[NDArray[np.bool_]]:
     """Return those that span at most 30 % of the slices and are worth clicking on, nearest to the middle slice first.
 
-    In the middle, a walk in one direction only (MONAI Label's) covers half of the volume: neither luck nor bad luck.
+    In the middle, propagation in one direction only (MONAI Label's) covers half of the volume: neither the best nor
+    the worst case.
 
     Args:
         then_long: longer ones follow, for measuring several objects at once.
@@ -157,7 +158,7 @@ def _sized(title: str, volume: Volume) -> str:
     return f"{title}, {'x'.join(map(str, volume.geometry.size_ijk))}"
 
 
-SCENES: dict[str, Callable[[], tuple[str, Labelled]]] = {
+SCANS: dict[str, Callable[[], tuple[str, Labelled]]] = {
     "ct": _thick_ct,
     "mr": _brain_mr,
     "large": _large,
@@ -166,19 +167,19 @@ SCENES: dict[str, Callable[[], tuple[str, Labelled]]] = {
 """What can be asked for."""
 
 
-def few_slices(scene: Scene, count: int, folder: Path) -> Scene:
-    """Cut a scene to so many slices around the first click, for a quick look.
+def few_slices(scan: SpeedScan, count: int, folder: Path) -> SpeedScan:
+    """Cut a scan to so many slices around the first click, for a quick look.
 
     Raises:
         ConfigError: the object has fewer.
     """
-    volume, target = read_volume(scene.image), scene.objects[0]
+    volume, target = read_volume(scan.image), scan.objects[0]
     low = max(target.slices[0], min(target.clicks[0][2] - count // 2, target.slices[1] - count))
     if not 1 <= count <= target.slices[1] - target.slices[0]:
-        raise ConfigError(f"{count} slices were asked for; the object of {scene.title} spans {target.slices}.")
-    image = folder / f"{scene.key}-{count}.nii.gz"
+        raise ConfigError(f"{count} slices were asked for; the object of {scan.title} spans {target.slices}.")
+    image = folder / f"{scan.key}-{count}.nii.gz"
     cut = volume.array[low : low + count]
     write_volume(image, Volume(cut, Geometry((*volume.geometry.size_ijk[:2], count), volume.geometry.spacing_mm)))
     i, j, _ = target.clicks[0]
     places = tuple((i, j, round(share * (count - 1))) for share in PLACES)
-    return Scene(scene.key, f"{scene.title}, {count} slices of it", image, count, (Target((0, count), places),))
+    return SpeedScan(scan.key, f"{scan.title}, {count} slices of it", image, count, (Target((0, count), places),))

@@ -1,11 +1,13 @@
 """The page of the speed benchmark."""
 
-from slicecast_lab.benchmarks.speed_page import LEAST, ratios, rows, speed_page
+from slicecast_lab.benchmarks.speed_page import LEAST, contest_cells, ratios, speed_tables
 
 PROVENANCE = {
     "date": "2026-11-21 07:00 UTC",
     "commit": "abc",
-    "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 24, "torch": "2.15", "load": [0.5, 1, 1]},
+    "command": "make bench",
+    "model": {"name": "m", "sha256": "0" * 64},
+    "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 24, "torch": "2.15", "device": "cpu", "load": [0.5, 1, 1]},
 }
 
 
@@ -22,7 +24,7 @@ def turn(first: float, theirs: float) -> dict:
     }
 
 
-def scene(*turns: dict) -> dict:
+def scan(*turns: dict) -> dict:
     return {"title": "scan", "slices": 9, "span": [1, 3], "turns": list(turns)}
 
 
@@ -31,18 +33,19 @@ def part(figures: object) -> dict:
 
 
 def test_ratios_are_of_the_same_turn():
-    assert ratios(scene(turn(1, 5), turn(2, 6))["turns"], "first", "theirs") == [5, 3]
+    assert ratios(scan(turn(1, 5), turn(2, 6))["turns"], "first", "theirs") == [5, 3]
 
 
 def test_a_row_has_the_spread_and_says_whether_the_target_is_met():
-    first, correction = rows(scene(turn(1, 5), turn(2, 6), turn(1, 3)), "theirs", LEAST)
-    assert "**3.00** (3.00 to 5.00, n=3)" in first and first[-2:] == ("at least 4", "**no**")
-    assert correction[-2:] == ("at least 10", "yes")
-    (whole,) = rows(scene(turn(1, 5)), "direct", LEAST)
-    assert "**0.90** (n=1)" in whole and whole[-1] == "not settled: one reading"
+    first, correction = contest_cells(scan(turn(1, 5), turn(2, 6), turn(1, 3)), "theirs", LEAST)
+    assert first["other / ours"] == "**3.00** (3.00 to 5.00, n=3)"
+    assert (first["target"], first["met"]) == ("at least 4", "**no**")
+    assert (correction["target"], correction["met"]) == ("at least 10", "yes")
+    (whole,) = contest_cells(scan(turn(1, 5)), "direct", LEAST)
+    assert (whole["other / ours"], whole["met"]) == ("**0.90** (n=1)", "not settled: one reading")
 
 
-def test_the_page_has_every_part_and_its_circumstances():
+def test_the_tables_have_every_part_and_its_circumstances():
     alone = [answer(1), answer(2), answer(3)]
     once = {key: {"three": answer(4), "each": alone} for key in ("zoom", "no zoom")}
     objects = {"title": "scan", "objects": 3, "turns": [once]}
@@ -51,15 +54,19 @@ def test_the_page_has_every_part_and_its_circumstances():
         "throughput": {"masks_equal": True, "ratio": 1.2},
         "memory": {"growth_percent": -6.0, "after_warm_up_mib": 900, "sessions": 200},
     }
-    parts = {"large": scene(turn(1, 5)), "objects": objects, "tiny": scene(turn(1, 5)), "server": server}
-    text = speed_page({name: part(figures) for name, figures in parts.items()})
+    profiles = {"first click": [("aten::addmm", 0.31)]}
+    parts = {"large": scan(turn(1, 5)), "objects": objects, "tiny": scan(turn(1, 5)), "server": server}
+    tables = speed_tables({name: part(figures) for name, figures in {**parts, "profiles": profiles}.items()})
+    text = "\n".join(tables.values())
     for words in (
-        "* Not measured: ct, mr, profiles.",
-        "* `large`: 2026-11-21 07:00 UTC, commit abc, load 0.5 before.",
+        "* `large`: Measured on 2026-11-21 07:00 UTC at commit `abc` by `make bench`: a CPU",
         "600 MiB against 1000 MiB: **0.60** | at most 0.5 of MONAI Label's | **no** |",
         "**2.00** (n=1) | at most 1.8 | **no** |",
         "120 ms (idle 5 ms) | under 100 ms | **no** |",
         "throughput **1.20** times that of 1; masks equal the serial run's | equal masks, at least 1 | yes |",
         "-6.0 % (900 MiB before) | within 5 % | yes |",
+        "(MONAI Label) |",
+        "* first click: `aten::addmm` 31 %",
     ):
         assert words in text
+    assert speed_tables({"mr": part(scan(turn(1, 5)))})["tiny"] == ""

@@ -6,8 +6,8 @@ from builders import phantom
 
 from slicecast.errors import ConfigError
 from slicecast.volume import read_volume
-from slicecast_lab.benchmarks import speed_scans as scenes
-from slicecast_lab.benchmarks.speed_scans import PLACES, few_slices, short_ones, target_of, write_scene
+from slicecast_lab.benchmarks import speed_scans
+from slicecast_lab.benchmarks.speed_scans import PLACES, few_slices, short_ones, target_of, write_scan
 
 
 def slab(low: int, high: int, *, slices: int = 60) -> np.ndarray:
@@ -33,20 +33,20 @@ def test_objects_are_short_and_the_nearest_to_the_middle_comes_first():
 
 
 @pytest.fixture
-def scene(tmp_path, monkeypatch):
-    """A phantom among the scenes."""
+def scan(tmp_path, monkeypatch):
+    """A phantom among the scans."""
     volume, truth = phantom("sphere")
-    monkeypatch.setitem(scenes.SCENES, "sphere", lambda: ("a sphere", (volume, [truth])))
-    return write_scene("sphere", tmp_path)
+    monkeypatch.setitem(speed_scans.SCANS, "sphere", lambda: ("a sphere", (volume, [truth])))
+    return write_scan("sphere", tmp_path)
 
 
-def test_a_written_scene_is_windowed_and_shorter_ones_are_cut_out_of_it(scene, tmp_path):
-    whole = read_volume(scene.image).array
+def test_a_written_scan_is_windowed_and_shorter_ones_are_cut_out_of_it(scan, tmp_path):
+    whole = read_volume(scan.image).array
     assert whole.dtype == np.int16 and whole.min() >= 0 and whole.max() <= 255
-    assert whole.shape[0] == scene.slices
-    short = few_slices(scene, 3, tmp_path)
+    assert whole.shape[0] == scan.slices
+    short = few_slices(scan, 3, tmp_path)
     cut = read_volume(short.image).array
-    assert cut.shape == (3, *whole.shape[1:]) and any((cut == whole[k : k + 3]).all() for k in range(scene.slices - 2))
+    assert cut.shape == (3, *whole.shape[1:]) and any((cut == whole[k : k + 3]).all() for k in range(scan.slices - 2))
     assert {k for _, _, k in short.objects[0].clicks} == {0, 1, 2}
     with pytest.raises(ConfigError, match="slices were asked for"):
-        few_slices(scene, scene.slices + 1, tmp_path)
+        few_slices(scan, scan.slices + 1, tmp_path)
