@@ -295,21 +295,21 @@ def test_a_real_series_with_a_slice_removed(real_data, tmp_path):
     assert "unevenly spaced (3.00 to 6.00 mm" in warning
 
 
-FRAMES = np.arange(2 * 6 * 5, dtype=np.uint16).reshape(2, 6, 5)
+PAIR_FRAMES = np.arange(2 * 6 * 5, dtype=np.uint16).reshape(2, 6, 5)
 PAIR = [(0.0, 0.0, 0.0), (0.0, 0.0, 2.0)]
 
 
 @pytest.fixture
 def file(tmp_path):
     """One slice."""
-    return next(write_slices(tmp_path, FRAMES[:1], PAIR[:1]).iterdir())
+    return next(write_slices(tmp_path, PAIR_FRAMES[:1], PAIR[:1]).iterdir())
 
 
 def test_what_is_said(tmp_path, file):
     header = read_header(file)
     assert (header.columns, header.rows, header.frames, header.modality) == (5, 6, 1, "MR")
     assert header.positions_mm.tolist() == [[0, 0, 0]] and header.orientations.shape == (1, 6)
-    enhanced = read_header(write_enhanced(tmp_path / "many.dcm", FRAMES, PAIR))
+    enhanced = read_header(write_enhanced(tmp_path / "many.dcm", PAIR_FRAMES, PAIR))
     assert enhanced.frames == 2 and enhanced.positions_mm.tolist() == [[0, 0, 0], [0, 0, 2]]
 
 
@@ -336,7 +336,7 @@ def test_a_piece_of_compressed_pixels_that_claims_too_much(file):
 
 
 def test_more_frames_than_bytes(tmp_path):
-    file = write_enhanced(tmp_path / "many.dcm", FRAMES, PAIR)
+    file = write_enhanced(tmp_path / "many.dcm", PAIR_FRAMES, PAIR)
     data = pydicom.dcmread(file)
     data.Rows = 60000
     data.save_as(file)
