@@ -6,7 +6,6 @@ from typer.testing import CliRunner
 
 from slicecast.cli.main import app
 from slicecast.inference.segment import SegmentService
-from slicecast.inference.session_state import Said
 from slicecast.inference.sessions import Sessions
 from slicecast.prompts import Point
 from slicecast.volume import read_volume, write_volume
@@ -23,7 +22,7 @@ def mask(tmp_path):
     sessions = Sessions(SegmentService(model="sam2_nano", device="cpu"), tmp_path / "kept", new_id=lambda: "s1")
     sessions.open(tmp_path / "ball.nii.gz", image_id="ball")
     for voxel in ((12, 10, 8), (12, 10, 11)):
-        sessions.add("s1", [Said("ball", Point(voxel))])
+        sessions.add("s1", [("ball", Point(voxel))])
         result = sessions.propagate("s1").result
     return result.mask
 
@@ -45,6 +44,6 @@ def test_a_session_and_its_log_give_the_mask_again(mask, tmp_path):
         (("missing.jsonl", "-o", "x.nrrd"), "not a session's log"),
     ],
 )
-def test_what_cannot_be_replayed_is_said(words, complaint):
+def test_what_cannot_be_replayed_is_prompts(words, complaint):
     done = run(*words)
     assert done.exit_code == 2 and complaint in done.output

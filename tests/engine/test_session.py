@@ -3,8 +3,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slicecast.engine.session import Accept, Edit, PackedMask, Painted, Redo, Release, Reset, Session, Undo
-from slicecast.errors import Conflict, NotFound
+from slicecast.engine.session import (
+    Accept,
+    Add,
+    Edit,
+    PackedMask,
+    Painted,
+    Redo,
+    Release,
+    Remove,
+    Reset,
+    Session,
+    Undo,
+    decode_record,
+    encode_record,
+)
+from slicecast.errors import ConfigError, Conflict, NotFound
 from slicecast.prompts import Absent, Box, Point
 
 DOT = PackedMask.of(np.eye(4, dtype=bool))
@@ -152,3 +166,40 @@ def test_a_painted_slice_is_small():
     mask = np.zeros((512, 512), bool)
     mask[100:200, 100:220] = True
     assert len(PackedMask.of(mask).data) < 1000
+
+
+DOT = PackedMask.of(np.eye(4, dtype=bool))
+ITEMS = [Point((1, 2, 3)), Point((0, 0, 0), positive=False), Box((1, 2, 3), (4, 5, 3)), Absent(7), Painted(((2, DOT),))]
+EDIT = Edit(
+    (*(Add(f"p{n}", "höhle", item) for n, item in enumerate(ITEMS)), Remove("p1"), Accept("a", 3, DOT), Release("a", 3))
+)
+STORED = [
+    '{"add": "p0", "object": "h\\u00f6hle", "item": {"kind": "point", "ijk": [1, 2, 3], "positive": true}}',
+    '{"add": "p1", "object": "h\\u00f6hle", "item": {"kind": "point", "ijk": [0, 0, 0], "positive": false}}',
+    '{"add": "p2", "object": "h\\u00f6hle", "item": {"kind": "box", "low_ijk": [1, 2, 3], "high_ijk": [4, 5, 3]}}',
+    '{"add": "p3", "object": "h\\u00f6hle", "item": {"kind": "absent", "slice": 7}}',
+    '{"add": "p4", "object": "h\\u00f6hle", "item": {"kind": "painted", "slices": '
+    '[{"slice": 2, "shape_hw": [4, 4], "bits": "eJxrUQQAASsApg=="}]}}',
+    '{"remove": "p1"}',
+    '{"accept": "a", "slice": 3, "shape_hw": [4, 4], "bits": "eJxrUQQAASsApg=="}',
+    '{"release": "a", "slice": 3}',
+]
+"""The changes of EDIT as the first version wrote them."""
+
+RECORDS = {
+    f'{{"edit": [{", ".join(STORED)}]}}': EDIT,
+    '{"edit": [{"reset": true}]}': Edit((Reset(),)),
+    '{"undo": true}': Undo(),
+    '{"redo": true}': Redo(),
+}
+
+
+@pytest.mark.parametrize("text", RECORDS)
+def test_records_are_written_byte_for_byte_as_ever_and_come_back(text):
+    assert encode_record(RECORDS[text]) == text and decode_record(text) == RECORDS[text]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"leap": true}', '{"edit": [{"add": "p1"}]}', '{"edit": [{}]}'])
+def test_what_this_version_does_not_know_is_refused(text):
+    with pytest.raises(ConfigError, match="this version cannot read"):
+        decode_record(text)

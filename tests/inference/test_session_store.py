@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from slicecast.engine.session import Edit, Redo, Remove, Undo
 from slicecast.errors import Conflict, UnknownSession
 from slicecast.inference.session_store import FILE, SessionHeader, SessionStore
 
+FIRST = Edit(())
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HEADER = SessionHeader(
     id="s1",
@@ -36,11 +38,11 @@ def store(tmp_path):
 
 def test_a_session_is_found_again_by_another_store(store, tmp_path):
     later = NOW + timedelta(minutes=1)
-    store.append("s1", "first", number=0, at=NOW)
-    store.append("s1", "second", number=1, at=later)
+    store.append("s1", FIRST, number=0, at=NOW)
+    store.append("s1", Undo(), number=1, at=later)
     other = SessionStore(tmp_path / "sessions")
     assert other.header("s1") == replace(HEADER, used_at=later)
-    assert other.records("s1") == ["first", "second"]
+    assert other.records("s1") == (FIRST, Undo())
 
 
 def test_a_closed_session_is_listed_no_more_but_kept(store):
@@ -51,10 +53,10 @@ def test_a_closed_session_is_listed_no_more_but_kept(store):
 
 
 def test_no_record_is_ever_replaced(store):
-    store.append("s1", "first", number=0, at=NOW)
+    store.append("s1", FIRST, number=0, at=NOW)
     with pytest.raises(Conflict, match="changed meanwhile"):
-        store.append("s1", "another", number=0, at=NOW)
-    assert store.records("s1") == ["first"]
+        store.append("s1", Redo(), number=0, at=NOW)
+    assert store.records("s1") == (FIRST,)
 
 
 def test_an_unknown_session_is_named(store):
@@ -67,7 +69,7 @@ def test_of_threads_that_write_the_same_number_one_wins(store):
 
     def write(n):
         try:
-            store.append("s1", f"{n}", number=0, at=NOW)
+            store.append("s1", Edit((Remove(f"p{n}"),)), number=0, at=NOW)
             won.append(n)
         except Conflict:
             pass
@@ -77,7 +79,7 @@ def test_of_threads_that_write_the_same_number_one_wins(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(won) == 1 and store.records("s1") == [f"{won[0]}"]
+    assert len(won) == 1 and store.records("s1") == (Edit((Remove(f"p{won[0]}"),)),)
 
 
 def test_what_was_told_survives_a_kill(store, tmp_path):
@@ -86,10 +88,11 @@ def test_what_was_told_survives_a_kill(store, tmp_path):
 import os, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
+from slicecast.engine.session import Edit, Remove
 from slicecast.inference.session_store import SessionStore
 store = SessionStore(Path({str(tmp_path / "sessions")!r}))
 for number in range(50):
-    store.append("s1", f"record {{number}}", number=number, at=datetime.now(UTC))
+    store.append("s1", Edit((Remove(f"p{{number}}"),)), number=number, at=datetime.now(UTC))
     print(number, flush=True)
 time.sleep(60)
 """
@@ -98,5 +101,5 @@ time.sleep(60)
         os.kill(writer.pid, signal.SIGKILL)
         told = max([told, *(int(line) for line in writer.stdout)])
     kept = SessionStore(tmp_path / "sessions").records("s1")
-    assert kept[: told + 1] == [f"record {n}" for n in range(told + 1)]
+    assert kept[: told + 1] == tuple(Edit((Remove(f"p{n}"),)) for n in range(told + 1))
     assert (tmp_path / "sessions" / FILE).is_file()

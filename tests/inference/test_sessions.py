@@ -1,6 +1,8 @@
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,10 @@ from builders import ORIENTATIONS, ball, dice, phantom, scan, stored_as
 
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
-from slicecast.errors import ConfigError, Conflict, NotFound, PromptError, SessionClosed, UnknownSession
+from slicecast.errors import ConfigError, Conflict, InputError, NotFound, PromptError, SessionClosed, UnknownSession
 from slicecast.inference.segment import SegmentRequest, SegmentService
-from slicecast.inference.session_state import Said
-from slicecast.inference.sessions import Sessions
+from slicecast.inference.session_store import read_log, stored_log, write_log
+from slicecast.inference.sessions import Sessions, replay
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
 
@@ -46,14 +48,14 @@ def opened(sessions, image):
     return sessions.open(image, image_id="ball").id
 
 
-def said(*items, name="ball"):
-    return [Said(name, item) for item in items]
+def prompts(*items, name="ball"):
+    return [(name, item) for item in items]
 
 
 def fresh(image, *points, **given):
     """What a new service answers to the whole set at once."""
-    prompts = PromptSet((ObjectPrompts("ball", points=points, **given),))
-    return service_of().segment(SegmentRequest(image, prompts)).mask
+    whole = PromptSet((ObjectPrompts("ball", points=points, **given),))
+    return service_of().segment(SegmentRequest(image, whole)).mask
 
 
 def test_a_new_session_is_empty(sessions, image):
@@ -66,10 +68,10 @@ def test_a_new_session_is_empty(sessions, image):
 
 
 def test_every_edit_gives_what_a_whole_request_gives(sessions, opened, image):
-    state = sessions.add(opened, said(CENTRE))
+    state = sessions.add(opened, prompts(CENTRE))
     assert state.revision == 1 and [p.id for p in state.prompts] == ["p1"]
     assert (sessions.propagate(opened).result.mask == fresh(image, CENTRE)).all()
-    state = sessions.add(opened, said(HIGHER))
+    state = sessions.add(opened, prompts(HIGHER))
     both = sessions.propagate(opened)
     assert both.revision == 2 and (both.result.mask == fresh(image, CENTRE, HIGHER)).all()
     assert both.result.slices_reused > 0
@@ -83,7 +85,7 @@ def test_every_edit_gives_what_a_whole_request_gives(sessions, opened, image):
 def test_several_objects_and_every_kind_of_prompt(sessions, opened):
     drawn = np.zeros(TRUTH.shape, bool)
     drawn[7, 2:5, 2:5] = True
-    other = [*said(MaskPrompt(drawn), Absent(12), name="block"), *said(Box((8, 6, 8), (16, 14, 8)))]
+    other = [*prompts(MaskPrompt(drawn), Absent(12), name="block"), *prompts(Box((8, 6, 8), (16, 14, 8)))]
     state = sessions.add(opened, other)
     assert state.objects == ("block", "ball")
     result = sessions.propagate(opened).result
@@ -92,10 +94,10 @@ def test_several_objects_and_every_kind_of_prompt(sessions, opened):
 
 def test_a_negative_click_alone_is_a_correction_and_waits_for_a_start(sessions, opened, image):
     beside = Point((3, 3, 9), positive=False)
-    sessions.add(opened, said(beside))
+    sessions.add(opened, prompts(beside))
     with pytest.raises(PromptError, match="Nothing counts"):
         sessions.propagate(opened)
-    sessions.add(opened, said(CENTRE))
+    sessions.add(opened, prompts(CENTRE))
     assert (sessions.propagate(opened).result.mask == fresh(image, beside, CENTRE)).all()
 
 
@@ -112,22 +114,22 @@ def test_a_stock_clients_whole_set_is_compared_with_the_log(sessions, opened, im
 
 
 def test_accepted_slices_are_never_overwritten(sessions, opened):
-    sessions.add(opened, said(CENTRE))
+    sessions.add(opened, prompts(CENTRE))
     before = sessions.propagate(opened).result.mask
     state = sessions.accept(opened, "ball", [8, 9, 9, 14])
     assert state.accepted == {"ball": (8, 9, 14)}
-    sessions.add(opened, said(Point((13, 10, 9), positive=False), Point((12, 10, 14)), Point((12, 11, 7))))
+    sessions.add(opened, prompts(Point((13, 10, 9), positive=False), Point((12, 10, 14)), Point((12, 11, 7))))
     after = sessions.propagate(opened).result.mask
     assert (after[[8, 9]] == before[[8, 9]]).all() and not after[14].any() and not before[14].any()
-    sessions.add(opened, said(Point((12, 10, 9)), name="rival"))
+    sessions.add(opened, prompts(Point((12, 10, 9)), name="rival"))
     rival = sessions.propagate(opened).result
     assert ((rival.mask == rival.labels["ball"])[[8, 9]] == (before == 1)[[8, 9]]).all()
     assert sessions.release(opened, "ball", [9]).accepted == {"ball": (8, 14)}
     assert sessions.undo(opened).accepted == {"ball": (8, 9, 14)}
 
 
-def test_what_cannot_be_accepted_is_said(sessions, opened):
-    sessions.add(opened, said(CENTRE))
+def test_what_cannot_be_accepted_is_prompts(sessions, opened):
+    sessions.add(opened, prompts(CENTRE))
     with pytest.raises(NotFound, match="no object 'liver'"):
         sessions.accept(opened, "liver", [8])
     with pytest.raises(PromptError, match="no slice 16 to accept; slices run from 0 to 15"):
@@ -135,9 +137,9 @@ def test_what_cannot_be_accepted_is_said(sessions, opened):
 
 
 def test_sessions_outlive_the_process(sessions, opened, folder):
-    sessions.add(opened, said(CENTRE))
+    sessions.add(opened, prompts(CENTRE))
     sessions.accept(opened, "ball", [8])
-    sessions.add(opened, said(HIGHER))
+    sessions.add(opened, prompts(HIGHER))
     sessions.undo(opened)
     later = Sessions(service_of(), folder)
     assert later.state(opened) == sessions.state(opened)
@@ -155,7 +157,7 @@ def test_slices_and_masks_are_those_of_the_stored_grid(orientation, tmp_path):
     middle = np.argwhere(truth)[np.count_nonzero(truth) // 2][::-1].tolist()
     sessions, told = Sessions(service_of(), tmp_path / "s"), []
     opened = sessions.open(path, image_id="turned").id
-    sessions.add(opened, said(Point(tuple(middle))))
+    sessions.add(opened, prompts(Point(tuple(middle))))
     result = sessions.propagate(opened, on_slice=told.append).result
     assert dice(result.mask > 0, truth) > 0.6
     along = next(n for n in range(3) if truth.shape[n] == 8)
@@ -170,7 +172,7 @@ def test_slices_and_masks_are_those_of_the_stored_grid(orientation, tmp_path):
 
 
 def test_slices_are_told_nearest_first(sessions, opened):
-    sessions.add(opened, said(CENTRE))
+    sessions.add(opened, prompts(CENTRE))
     told = []
     sessions.propagate(opened, on_slice=told.append)
     distances = [abs(u.slice - 8) for u in told]
@@ -181,7 +183,7 @@ def test_slices_are_told_nearest_first(sessions, opened):
 
 
 def test_a_cancelled_run_keeps_what_was_done(sessions, opened, image):
-    sessions.add(opened, said(CENTRE))
+    sessions.add(opened, prompts(CENTRE))
     told = []
     found = sessions.propagate(opened, on_slice=told.append, cancelled=lambda: len(told) >= 5).result
     whole = fresh(image, CENTRE)
@@ -194,26 +196,26 @@ def test_a_cancelled_run_keeps_what_was_done(sessions, opened, image):
 
 
 def test_cancelled_before_anything_is_known_nothing_is_there(sessions, opened):
-    sessions.add(opened, said(CENTRE))
+    sessions.add(opened, prompts(CENTRE))
     found = sessions.propagate(opened, cancelled=lambda: True).result
     assert found.partial and not found.mask.any()
 
 
 def test_a_session_that_has_changed_meanwhile_is_not_changed_blindly(sessions, opened):
-    sessions.add(opened, said(CENTRE), expected_revision=0)
+    sessions.add(opened, prompts(CENTRE), expected_revision=0)
     with pytest.raises(Conflict, match="at revision 1, not 0"):
-        sessions.add(opened, said(HIGHER), expected_revision=0)
+        sessions.add(opened, prompts(HIGHER), expected_revision=0)
     assert sessions.state(opened).revision == 1
 
 
 def test_what_does_not_fit_is_refused_and_not_kept(sessions, opened):
     wrong = [
-        (said(Point((24, 0, 0))), "outside the volume"),
-        (said(Absent(16)), "no slice 16"),
-        (said(CENTRE, Point((12, 10, 8), positive=False)), "both a positive and a negative"),
-        (said(CENTRE, Absent(8)), "marked as not showing"),
-        (said(MaskPrompt(np.ones((3, 3, 3)))), "does not fit the volume"),
-        (said(CENTRE, name=" "), "no name"),
+        (prompts(Point((24, 0, 0))), "outside the volume"),
+        (prompts(Absent(16)), "no slice 16"),
+        (prompts(CENTRE, Point((12, 10, 8), positive=False)), "both a positive and a negative"),
+        (prompts(CENTRE, Absent(8)), "marked as not showing"),
+        (prompts(MaskPrompt(np.ones((3, 3, 3)))), "does not fit the volume"),
+        (prompts(CENTRE, name=" "), "no name"),
     ]
     for given, complaint in wrong:
         with pytest.raises(PromptError, match=complaint):
@@ -240,7 +242,7 @@ def test_sessions_are_opened_on_what_can_be_carried_out(sessions, image, tmp_pat
 
 def test_options_are_the_sessions_own(sessions, image):
     opened = sessions.open(image, image_id="ball", options=EngineOptions(gone_slices=0, like_share=0.0)).id
-    sessions.add(opened, said(CENTRE))
+    sessions.add(opened, prompts(CENTRE))
     assert len(sessions.propagate(opened).result.confidence) == 16
 
 
@@ -249,7 +251,7 @@ def test_many_annotators_at_once_lose_nothing(sessions, image):
 
     def work(session, n):
         for k in range(4):
-            sessions.add(session, said(Point((10 + n, 8 + k, 8))))
+            sessions.add(session, prompts(Point((10 + n, 8 + k, 8))))
 
     threads = [threading.Thread(target=work, args=(session, n)) for session in opened for n in range(3)]
     for thread in threads:
@@ -259,3 +261,68 @@ def test_many_annotators_at_once_lose_nothing(sessions, image):
     states = [sessions.state(session) for session in opened]
     assert [state.revision for state in states] == [12, 12, 12]
     assert all(len({p.id for p in state.prompts}) == 12 for state in states)
+
+
+@pytest.fixture
+def history(tmp_path):
+    """A closed session, and its mask at each revision."""
+    write_volume(tmp_path / "ball.nii.gz", scan(ball()))
+    sessions = Sessions(service_of(), tmp_path / "sessions", new_id=lambda: "s1")
+    sessions.open(tmp_path / "ball.nii.gz", image_id="ball")
+    masks = [None]
+
+    def after(_):
+        masks.append(sessions.propagate("s1").result.mask)
+
+    after(sessions.add("s1", [("ball", Point((12, 10, 8)))]))
+    after(sessions.add("s1", [("ball", Point((12, 10, 11)))]))
+    after(sessions.accept("s1", "ball", [9]))
+    after(sessions.undo("s1"))
+    after(sessions.remove("s1", "p1"))
+    sessions.close("s1")
+    return masks
+
+
+def test_every_revision_is_replayed_exactly(history, tmp_path):
+    log = stored_log(tmp_path / "sessions", "s1")
+    for revision, mask in enumerate(history[1:], start=1):
+        assert (replay(log.until(revision), service_of()).mask == mask).all()
+
+
+def test_a_session_with_options_that_are_gone_is_still_replayed(history, tmp_path):
+    log = stored_log(tmp_path / "sessions", "s1")
+    gone = {"settle_slices": 1, "far_anchor": True}
+    old = replace(log, header=replace(log.header, options={**log.header.options, **gone}))
+    assert (replay(old, service_of()).mask == history[-1]).all()
+
+
+def test_a_log_can_be_carried_elsewhere(history, tmp_path):
+    log = stored_log(tmp_path / "sessions", "s1")
+    write_log(tmp_path / "log.jsonl", log)
+    assert read_log(tmp_path / "log.jsonl") == log
+    moved = (tmp_path / "ball.nii.gz").rename(tmp_path / "moved.nii.gz")
+    assert (replay(log, service_of(), image=moved).mask == history[-1]).all()
+
+
+def test_what_cannot_be_replayed_is_prompts(history, tmp_path):
+    log = stored_log(tmp_path / "sessions", "s1")
+    with pytest.raises(PromptError, match="revisions 0 to 5, not 6"):
+        log.until(6)
+    with pytest.raises(PromptError, match="Nothing counts"):
+        replay(log.until(0), service_of())
+    with pytest.raises(Conflict, match="carried out by 'fake:128'"):
+        replay(log, SegmentService(predictor=FakePredictor(image_size=64)))
+
+
+def test_a_missing_session_or_a_wrong_file_is_named(history, tmp_path):
+    with pytest.raises(UnknownSession, match="no session 's2'"):
+        stored_log(tmp_path / "sessions", "s2")
+    with pytest.raises(UnknownSession, match="no sessions in"):
+        stored_log(tmp_path / "nowhere", "s1")
+    assert not (tmp_path / "nowhere").exists()
+    for text in ("", "{}\n", "not json"):
+        (tmp_path / "wrong.jsonl").write_text(text)
+        with pytest.raises(InputError, match=r"wrong.jsonl is not a session's log|is missing"):
+            read_log(tmp_path / "wrong.jsonl")
+    with pytest.raises(InputError, match="is not a session's log"):
+        read_log(Path("/nowhere.jsonl"))

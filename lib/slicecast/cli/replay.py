@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from slicecast.errors import InputError
-from slicecast.inference.replay import SessionLog, read_log, replay, stored_log, write_log
 from slicecast.inference.segment import SegmentService
+from slicecast.inference.session_store import SessionLog, read_log, stored_log, write_log
+from slicecast.inference.sessions import replay
 from slicecast.volume import write_mask
 
 app = typer.Typer(add_completion=False)

@@ -7,19 +7,35 @@ again, after a restart too::
     log      Edit(add p1)  Edit(add p2)  Undo  Edit(add p3)  Undo  Redo
     applied  p1            p1 p2         p1    p1 p3         p1    p1 p3
 
-An edit after an undo ends what could be redone. Slice numbers are counted as stored, along the session's slice axis.
+An edit after an undo discards what could be redone. Slice numbers are counted as stored, along the session's axis.
+
+Records are stored as JSON by `encode_record`. Logs outlive versions, so the aliases and validators below keep to the
+format of the first one.
 """
 
+import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import (
+    Base64Bytes,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    WrapSerializer,
+)
 
-from slicecast.errors import Conflict, NotFound, PromptError
+from slicecast.errors import ConfigError, Conflict, NotFound, PromptError
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 
 LEVEL = 6
@@ -36,7 +52,7 @@ class PackedMask:
     """
 
     shape_hw: tuple[int, int]
-    data: bytes
+    data: Annotated[Base64Bytes, Field(alias="bits")]
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_]) -> "PackedMask":
@@ -56,6 +72,15 @@ class PackedMask:
         return not any(zlib.decompress(self.data))
 
 
+def _flat_slice(entry: tuple[int, PackedMask], content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    number, mask = content(entry)
+    return {"slice": number, **mask}
+
+
+_FLAT_SLICE_IN = BeforeValidator(lambda entry: (entry.get("slice"), entry) if isinstance(entry, dict) else entry)
+_FLAT_SLICE_OUT = WrapSerializer(_flat_slice)
+
+
 @dataclass(frozen=True, slots=True)
 class Painted:
     """Painted slices; one that is empty says "the object is not here". A later painting of a slice replaces it.
@@ -64,18 +89,27 @@ class Painted:
         slices: (slice number, mask in the stored slice's plane), ascending.
     """
 
-    slices: tuple[tuple[int, PackedMask], ...]
+    slices: tuple[Annotated[tuple[int, PackedMask], _FLAT_SLICE_IN, _FLAT_SLICE_OUT], ...]
 
 
-Item = Point | Box | Painted | Absent
-"""What a prompt may be."""
+_KINDS: dict[type, str] = {Point: "point", Box: "box", Painted: "painted", Absent: "absent"}
+
+Item = Annotated[
+    Annotated[Point, Tag("point")]
+    | Annotated[Box, Tag("box")]
+    | Annotated[Painted, Tag("painted")]
+    | Annotated[Absent, Tag("absent")],
+    Discriminator(lambda item: item.get("kind") if isinstance(item, dict) else _KINDS.get(type(item))),
+    WrapSerializer(lambda item, content: {"kind": _KINDS[type(item)], **content(item)}),
+]
+"""What a prompt may be; stored with its kind first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
     """A prompt of an object; its id is never used again in the session."""
 
-    id: str
+    id: Annotated[str, Field(alias="add")]
     object: str
     item: Item
 
@@ -84,14 +118,14 @@ class Add:
 class Remove:
     """The prompt of that id counts no more."""
 
-    id: str
+    id: Annotated[str, Field(alias="remove")]
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
     """A slice of an object is right as it is; nothing overwrites it until it is released."""
 
-    object: str
+    object: Annotated[str, Field(alias="accept")]
     slice: int
     mask: PackedMask
 
@@ -100,45 +134,87 @@ class Accept:
 class Release:
     """A slice of an object may change again."""
 
-    object: str
+    object: Annotated[str, Field(alias="release")]
     slice: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Nothing that was said before counts."""
+    """No earlier prompt and no accepted slice counts."""
+
+    reset: Literal[True] = True
 
 
-Change = Add | Remove | Accept | Release | Reset
+def _flat_mask(change: Accept, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    fields = content(change)
+    mask = fields.pop("mask")
+    return {**fields, **mask}
+
+
+def _first_key(record: Any) -> str | None:
+    """Return what tells stored changes and records apart: their first key, or their class."""
+    return next(iter(record), None) if isinstance(record, dict) else type(record).__name__.lower()
+
+
+Change = Annotated[
+    Annotated[Add, Tag("add")]
+    | Annotated[Remove, Tag("remove")]
+    | Annotated[
+        Accept,
+        BeforeValidator(lambda fields: {**fields, "mask": fields} if isinstance(fields, dict) else fields),
+        WrapSerializer(_flat_mask),
+        Tag("accept"),
+    ]
+    | Annotated[Release, Tag("release")]
+    | Annotated[Reset, Tag("reset")],
+    Discriminator(_first_key),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     """Changes that belong together: one step back undoes all of them."""
 
-    changes: tuple[Change, ...]
+    changes: Annotated[tuple[Change, ...], Field(alias="edit")]
 
 
 @dataclass(frozen=True, slots=True)
 class Undo:
     """The last edit that counts is taken back."""
 
+    undo: Literal[True] = True
+
 
 @dataclass(frozen=True, slots=True)
 class Redo:
     """The edit that was taken back last counts again."""
 
+    redo: Literal[True] = True
 
-Record = Edit | Undo | Redo
+
+Record = Annotated[
+    Annotated[Edit, Tag("edit")] | Annotated[Undo, Tag("undo")] | Annotated[Redo, Tag("redo")],
+    Discriminator(_first_key),
+]
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt that counts."""
+def encode_record(record: Record) -> str:
+    """Return a record as JSON text, in the format of every version so far."""
+    return json.dumps(_RECORD.dump_python(record, mode="json", by_alias=True))
 
-    id: str
-    object: str
-    item: Item
+
+def decode_record(text: str) -> Record:
+    """Return the record of a JSON text.
+
+    Raises:
+        ConfigError: it is not one that this version knows.
+    """
+    try:
+        return _RECORD.validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"A session's log holds {text[:80]!r}, which this version cannot read. Update it.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +226,7 @@ class Content:
         accepted: masks by (object, slice), in the order in which they were accepted.
     """
 
-    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    prompts: Mapping[str, Add] = field(default_factory=dict)
     accepted: Mapping[tuple[str, int], PackedMask] = field(default_factory=dict)
 
     @property
@@ -163,8 +239,7 @@ class Content:
         """Return what counts after one more change; changes to what is not there change nothing."""
         match change:
             case Add():
-                prompt = Prompt(change.id, change.object, change.item)
-                return Content({**self.prompts, change.id: prompt}, self.accepted)
+                return Content({**self.prompts, change.id: change}, self.accepted)
             case Remove():
                 return Content({k: p for k, p in self.prompts.items() if k != change.id}, self.accepted)
             case Accept():
@@ -250,14 +325,14 @@ class Session:
     def replacing(self, given: Sequence[tuple[str, Item]]) -> Edit:
         """Return the edit that leaves exactly these (object, item) prompts; what is there already stays as it is."""
         wanted = Counter(given)
-        gone = []
+        removed = []
         for prompt in self.content.prompts.values():
-            said = prompt.object, prompt.item
-            if wanted[said]:
-                wanted[said] -= 1
+            same = prompt.object, prompt.item
+            if wanted[same]:
+                wanted[same] -= 1
             else:
-                gone.append(Remove(prompt.id))
-        return Edit((*gone, *self.adding(wanted.elements()).changes))
+                removed.append(Remove(prompt.id))
+        return Edit((*removed, *self.adding(wanted.elements()).changes))
 
     def releasing(self, name: str, slices: Iterable[int]) -> Edit:
         """Return the edit that unlocks slices of an object.
@@ -347,8 +422,8 @@ def prompt_set(content: Content, grid: Grid) -> PromptSet | None:
 def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
     accepted = {number: mask for (owner, number), mask in content.accepted.items() if owner == name}
     closed = {number for number, mask in accepted.items() if mask.empty}
-    said = [p.item for p in content.prompts.values() if p.object == name]
-    items = [item for item in said if not _hidden(item, accepted.keys(), closed, grid)]
+    given = [p.item for p in content.prompts.values() if p.object == name]
+    items = [item for item in given if not _hidden(item, accepted.keys(), closed, grid)]
     masks = _masks([i for i in items if isinstance(i, Painted)], accepted)
     drawn = {number: mask.unpack() for number, mask in masks.items() if not mask.empty}
     empty = [Absent(number) for number in sorted(masks.keys() - drawn.keys())]

@@ -1,10 +1,11 @@
-"""Where sessions survive a crash: one SQLite file, to which records are only ever added.
+"""Stores sessions in one SQLite file, to which records are only ever added; reads and writes their logs as JSON lines.
 
-A record is on the disk before anybody is told of it (write-ahead log, synced at every commit), and its number is
-part of the table's key, so two writers can never both be the next.
+A record is on the disk before a call returns (write-ahead log, synced at every commit). Its number is part of the
+table's key, so of two writers that add the same number one fails.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
-from slicecast.errors import Conflict, UnknownSession
+from slicecast.config import build
+from slicecast.engine.session import Record, decode_record, encode_record
+from slicecast.errors import Conflict, InputError, PromptError, UnknownSession
 
 FILE = "sessions.sqlite"
 
@@ -117,19 +120,23 @@ class SessionStore:
         with self._engine.connect() as connection:
             return [_header_of(row) for row in connection.execute(query)]
 
-    def records(self, session_id: str) -> list[str]:
-        """Return a session's records, oldest first."""
+    def records(self, session_id: str) -> tuple[Record, ...]:
+        """Return a session's records, oldest first.
+
+        Raises:
+            ConfigError: one was written by a later version.
+        """
         query = sql.select(_RECORDS.c.record).where(_RECORDS.c.session == session_id).order_by(_RECORDS.c.number)
         with self._engine.connect() as connection:
-            return list(connection.execute(query).scalars())
+            return tuple(map(decode_record, connection.execute(query).scalars()))
 
-    def append(self, session_id: str, record: str, *, number: int, at: datetime) -> None:
+    def append(self, session_id: str, record: Record, *, number: int, at: datetime) -> None:
         """Add a record; when this returns it is on the disk.
 
         Raises:
-            Conflict: somebody else has added that number meanwhile.
+            Conflict: that number exists, because another writer was faster.
         """
-        row = {"session": session_id, "number": number, "at": at.timestamp(), "record": record}
+        row = {"session": session_id, "number": number, "at": at.timestamp(), "record": encode_record(record)}
         try:
             with self._engine.begin() as connection:
                 connection.execute(_RECORDS.insert().values(row))
@@ -167,3 +174,64 @@ def _header_of(row: Any) -> SessionHeader:
     values = dict(row._mapping)
     times = {n: datetime.fromtimestamp(v, UTC) for n, v in values.items() if n.endswith("_at") and v is not None}
     return SessionHeader(**{**values, **times, "image": Path(values["image"])})
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLog:
+    """A session outside of the server, to be archived or replayed.
+
+    Args:
+        header: what it was opened with.
+        records: oldest first.
+    """
+
+    header: SessionHeader
+    records: tuple[Record, ...]
+
+    def until(self, revision: int) -> "SessionLog":
+        """Return the log as it was at a revision.
+
+        Raises:
+            PromptError: it never was there.
+        """
+        if not 0 <= revision <= len(self.records):
+            raise PromptError(f"The session has revisions 0 to {len(self.records)}, not {revision}.")
+        return replace(self, records=self.records[:revision])
+
+
+def stored_log(folder: Path, session_id: str) -> SessionLog:
+    """Read a session, also a closed one, from the folder of a server's sessions.
+
+    Raises:
+        UnknownSession: it is not there.
+    """
+    if not (folder / FILE).is_file():
+        raise UnknownSession(f"There are no sessions in {folder}. Give the folder that holds {FILE}.")
+    store = SessionStore(folder)
+    return SessionLog(store.header(session_id), store.records(session_id))
+
+
+def write_log(path: Path, log: SessionLog) -> None:
+    """Write a log as JSON lines: the header, then one record a line."""
+    lines = [json.dumps(asdict(log.header), default=str), *map(encode_record, log.records)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_log(path: Path) -> SessionLog:
+    """Read a log that :func:`write_log` wrote.
+
+    Raises:
+        InputError: it is not one.
+    """
+    try:
+        header, *records = path.read_text(encoding="utf-8").splitlines()
+        return SessionLog(_header_of_json(json.loads(header)), tuple(map(decode_record, records)))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} is not a session's log ({error}). Give one that 'slicecast replay --log' wrote."
+        ) from error
+
+
+def _header_of_json(content: dict[str, Any]) -> SessionHeader:
+    times = {n: datetime.fromisoformat(v) for n, v in content.items() if n.endswith("_at") and v is not None}
+    return build(SessionHeader, {**content, **times, "image": Path(content["image"])}, where="a session's log")

@@ -1,21 +1,23 @@
-"""Sessions: what annotators said about images, kept on the disk, and the masks that follow from it.
+"""Sessions: logs of prompts on images, kept on the disk, and the masks that they lead to.
 
-Every call reads the log, adds to it or carries it out; nothing of a session lives in memory but what can be computed
-again. A call returns once its record is on the disk.
+Every call reads a session's log, adds to it or computes its mask. Memory holds nothing of a session that cannot be
+computed again, and a call that changes a session returns once its record is on the disk.
 """
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from slicecast.engine.options import EngineOptions
+from slicecast.config import build
+from slicecast.engine.options import EngineOptions, without_retired
 from slicecast.engine.session import (
     Accept,
+    Add,
     Edit,
     Grid,
     Item,
@@ -31,17 +33,71 @@ from slicecast.engine.session import (
 )
 from slicecast.engine.tracks import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
-from slicecast.inference.results import OnSlice
+from slicecast.inference.request import SegmentRequest
+from slicecast.inference.results import OnSlice, SegmentResult
 from slicecast.inference.segment import SegmentService
-from slicecast.inference.session_codec import decode_record, encode_record
-from slicecast.inference.session_state import Given, Propagated, SessionState, check_said, grid_of, request_of, state_of
-from slicecast.inference.session_store import SessionHeader, SessionStore
+from slicecast.inference.session_store import SessionHeader, SessionLog, SessionStore
 from slicecast.inference.studies import Study
-from slicecast.prompts import MaskPrompt, PromptSet, to_slice_prompts
-from slicecast.volume import SliceAxis, choose_axis
+from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, to_slice_prompts
+from slicecast.volume import Reorientation, SliceAxis, choose_axis
 
 Items = list[tuple[str, Item]]
-"""Prompts of objects, as a log keeps them."""
+"""Prompts of objects, as a log keeps them: (object, item)."""
+
+Given = PromptSet | Sequence[tuple[str, Item | MaskPrompt]]
+"""Prompts to add, (object, item). Unlike a PromptSet, pairs may be negative clicks alone, which wait for a start."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A session as it stands.
+
+    Args:
+        id: names it.
+        image_id: the image as clients know it.
+        image: file or DICOM folder.
+        model: the model that answers.
+        axis: slices are counted along it, as stored.
+        window: as asked for.
+        owner: who opened it.
+        revision: grows with every change.
+        prompts: those that count, with their ids, in the order given.
+        objects: names, in the order of their labels in a result; those without anything to start from have none.
+        accepted: locked slices of each object.
+        can_undo: whether there is an edit to take back.
+        can_redo: whether there is one to bring back.
+        created_at: UTC.
+        used_at: UTC.
+    """
+
+    id: str
+    image_id: str
+    image: Path
+    model: str
+    axis: str
+    window: str
+    owner: str
+    revision: int
+    prompts: tuple[Add, ...]
+    objects: tuple[str, ...]
+    accepted: dict[str, tuple[int, ...]]
+    can_undo: bool
+    can_redo: bool
+    created_at: datetime
+    used_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Propagated:
+    """What a session's log amounts to.
+
+    Args:
+        revision: of the log that was carried out.
+        result: the mask and what belongs to it.
+    """
+
+    revision: int
+    result: SegmentResult
 
 
 class Sessions:
@@ -102,7 +158,7 @@ class Sessions:
             used_at=now,
         )
         self._store.create(header)
-        return state_of(header, Session())
+        return _state_of(header, Session())
 
     def state(self, session_id: str) -> SessionState:
         """Return a session as it stands.
@@ -111,11 +167,11 @@ class Sessions:
             UnknownSession: there is none of that id.
             SessionClosed: it has ended.
         """
-        return state_of(*self._read(session_id))
+        return _state_of(*self._read(session_id))
 
     def list(self) -> tuple[SessionState, ...]:
         """Return the sessions that are open, oldest first."""
-        return tuple(state_of(header, self._session(header.id)) for header in self._store.open_headers())
+        return tuple(_state_of(header, self._session(header.id)) for header in self._store.open_headers())
 
     def close(self, session_id: str) -> None:
         """End a session; its log is kept for replay."""
@@ -221,7 +277,7 @@ class Sessions:
         if prompts is None:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
         self._check_model(header.model)
-        request = replace(request_of(header, prompts), slice_strategy=slice_strategy)
+        request = replace(_request_of(header, prompts), slice_strategy=slice_strategy)
         result = self._service.segment(
             request,
             progress=progress,
@@ -231,6 +287,10 @@ class Sessions:
         )
         self._store.touch(session_id, self._clock())
         return Propagated(session.revision, result)
+
+    def grid(self, session_id: str) -> Grid:
+        """Return the stored grid of a session's image, with the axis of its slices."""
+        return self._grid(self._read(session_id)[0])
 
     def _edit(
         self, session_id: str, make: Callable[[Session, SessionHeader], Record], expected: int | None
@@ -245,12 +305,12 @@ class Sessions:
                 )
             record = make(session, header)
             if isinstance(record, Edit) and not record.changes:
-                return state_of(header, session)
+                return _state_of(header, session)
             changed = session.then(record)
             self._check(changed, header)
             now = self._clock()
-            self._store.append(session_id, encode_record(record), number=session.revision, at=now)
-        return state_of(replace(header, used_at=now), changed)
+            self._store.append(session_id, record, number=session.revision, at=now)
+        return _state_of(replace(header, used_at=now), changed)
 
     def _check(self, session: Session, header: SessionHeader) -> None:
         """Raise PromptError where the content does not fit the image or contradicts itself."""
@@ -266,21 +326,21 @@ class Sessions:
         return header, self._session(session_id)
 
     def _session(self, session_id: str) -> Session:
-        return Session.replay(map(decode_record, self._store.records(session_id)))
+        return Session.replay(self._store.records(session_id))
 
     def _study(self, header: SessionHeader) -> Study:
         return self._service.studies.open(header.image)
 
     def _grid(self, header: SessionHeader) -> Grid:
-        return grid_of(self._study(header).reorientation, header.axis)
+        return _grid_of(self._study(header).reorientation, header.axis)
 
     def _items(self, header: SessionHeader, given: Given) -> Items:
         grid = self._grid(header)
         if isinstance(given, PromptSet):
             given.check(self._study(header).reorientation.source)
             return items_of(given, grid)
-        items = [(s.object, painted(s.item, grid) if isinstance(s.item, MaskPrompt) else s.item) for s in given]
-        check_said(items, grid)
+        items = [(name, painted(item, grid) if isinstance(item, MaskPrompt) else item) for name, item in given]
+        _check_items(items, grid)
         return items
 
     def _check_model(self, name: str | None) -> str:
@@ -290,6 +350,84 @@ class Sessions:
                 f"The session asks for the model '{name}'; this service runs '{running}'. Start it with that."
             )
         return running
+
+
+def replay(
+    log: SessionLog,
+    service: SegmentService,
+    *,
+    image: Path | None = None,
+    progress: Callable[[int, str], None] | None = None,
+) -> SegmentResult:
+    """Carry a log out.
+
+    Args:
+        image: where the image lies now. Default: where it lay.
+
+    Raises:
+        Conflict: the service runs another model.
+        PromptError: nothing counts to start from.
+    """
+    if log.header.model != service.model_name:
+        raise Conflict(
+            f"The session was carried out by '{log.header.model}', this service runs '{service.model_name}'."
+        )
+    header = replace(log.header, image=image or log.header.image)
+    grid = _grid_of(service.studies.open(header.image).reorientation, header.axis)
+    prompts = prompt_set(Session.replay(log.records).content, grid)
+    if prompts is None:
+        raise PromptError("Nothing counts in this session to start from, so there is no mask to replay.")
+    return service.segment(_request_of(header, prompts), progress=progress)
+
+
+def _grid_of(reorientation: Reorientation, axis: str) -> Grid:
+    """Return the stored grid as a session along a named axis sees it."""
+    return Grid(reorientation.source.shape_kji, 2 - reorientation.permutation[SliceAxis[axis.upper()]])
+
+
+def _request_of(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:
+    """Return the request that carries out a session's prompts."""
+    options = build(EngineOptions, without_retired(header.options), where=f"session {header.id}")
+    return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options)
+
+
+def _check_items(items: Items, grid: Grid) -> None:
+    """Raise PromptError where prompts do not fit the grid; objects without a start get no later check."""
+    size = grid.shape_kji[::-1]
+    for name, item in items:
+        if not name.strip():
+            raise PromptError("An object has no name. Give it one, such as 'spleen'.")
+        corners = {Point: ("ijk",), Box: ("low_ijk", "high_ijk")}.get(type(item), ())
+        for ijk in (getattr(item, corner) for corner in corners):
+            if not all(0 <= index < count for index, count in zip(ijk, size, strict=True)):
+                raise PromptError(f"The voxel {ijk} of '{name}' lies outside the volume of {size} voxels.")
+        if isinstance(item, Absent) and item.slice >= size[grid.place]:
+            raise PromptError(f"There is no slice {item.slice}; slices run from 0 to {size[grid.place] - 1}.")
+
+
+def _state_of(header: SessionHeader, session: Session) -> SessionState:
+    """Return a session as it stands."""
+    content = session.content
+    accepted: dict[str, list[int]] = {}
+    for name, number in content.accepted:
+        accepted.setdefault(name, []).append(number)
+    return SessionState(
+        id=header.id,
+        image_id=header.image_id,
+        image=header.image,
+        model=header.model,
+        axis=header.axis,
+        window=header.window,
+        owner=header.owner,
+        revision=session.revision,
+        prompts=tuple(content.prompts.values()),
+        objects=content.objects,
+        accepted={name: tuple(sorted(numbers)) for name, numbers in accepted.items()},
+        can_undo=bool(session.applied),
+        can_redo=bool(session.undone),
+        created_at=header.created_at,
+        used_at=header.used_at,
+    )
 
 
 class _Locks:

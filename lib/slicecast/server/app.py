@@ -33,7 +33,7 @@ from slicecast.server.ohif.proxy import router as proxy_router
 from slicecast.server.ohif.viewer import router as ohif_router
 from slicecast.server.security.logins import router as login_router
 from slicecast.server.security.secure import secure
-from slicecast.server.sessions.desk import Desk
+from slicecast.server.sessions.propagation import SessionContext
 from slicecast.server.sessions.routes import router as sessions_router
 from slicecast.server.settings import server_settings
 
@@ -78,17 +78,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with stock.lifespan(app), proxy_lifespan(app, server_settings().proxy):
         labelling = labelling_app()
         app.state.service = labelling.service
-        app.state.desk = _desk(app)
+        app.state.sessions = _session_context(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
         with labelling.service.prefetcher.running(), labelling.background_scorer.running():
             yield
 
 
-def _desk(app: FastAPI) -> Desk:
+def _session_context(app: FastAPI) -> SessionContext:
     limits, service = server_settings(), app.state.service
     folder = Path(settings.MONAI_LABEL_APP_DIR) / SESSIONS_FOLDER
     threads = anyio.CapacityLimiter(limits.queue.jobs + limits.queue.waiting + SPARE_THREADS)
-    return Desk(Sessions(service, folder), service, limits.sessions, app.state.metrics, threads)
+    return SessionContext(Sessions(service, folder), service, limits.sessions, app.state.metrics, threads)
 
 
 def create_app() -> FastAPI:

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 import SimpleITK as sitk
 from builders import phantom
 from labelserver import read_mask
+from monailabel.endpoints.user.auth import User
 
 from slicecast.active.slices import STRATEGIES
 from slicecast.errors import QueueFull
+from slicecast.inference.caller import Caller, calling
 from slicecast.server.app import create_app
 from slicecast.server.sessions.models import SliceStrategyName
+from slicecast.server.sessions.routes import may_use, named_caller
 from slicecast.volume import read_volume
 from slicecast.volume.slices import decode_rle, encode_rle
 
@@ -358,3 +362,34 @@ def test_a_propagation_names_the_strategy_of_the_next_slice(client, session):
         summary = json.loads(list(answer.iter_lines())[-1])
     assert summary["next_slice"]["strategy"] == "extent" and summary["next_slice"]["question"] == "present"
     assert client.post(f"{session}/propagate?slice_strategy=no").status_code == 422
+
+
+ANNS = SimpleNamespace(owner="ann")
+
+
+@pytest.mark.parametrize(
+    ("caller", "may"),
+    [
+        (Caller(name="bob"), True),  # nobody logs in
+        (Caller(user="ann", roles=frozenset({"annotator"})), True),
+        (Caller(user="bob", roles=frozenset({"annotator", "reviewer"})), False),
+        (Caller(user="bob", name="ann", roles=frozenset({"annotator"})), False),
+        (Caller(user="bob", roles=frozenset({"admin"})), True),
+    ],
+)
+def test_sessions_are_their_owners_and_the_administrators(caller, may):
+    assert may_use(caller, ANNS) is may
+
+
+@pytest.mark.parametrize(
+    ("caller", "client_id", "name"),
+    [
+        (Caller(address="10.0.0.7"), "", "10.0.0.7"),
+        (Caller(address="10.0.0.7", name="ann"), "", "ann"),
+        (Caller(address="10.0.0.7", name="ann"), "bob", "bob"),
+        (Caller(address="10.0.0.7", user="ann"), "bob", "ann"),
+    ],
+)
+def test_a_login_counts_before_the_address_line(caller, client_id, name):
+    with calling(caller):
+        assert named_caller(User(username="anybody"), client_id).named() == name

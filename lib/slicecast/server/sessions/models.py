@@ -1,14 +1,23 @@
-"""What goes over the wire for sessions: requests are checked here, answers described for OpenAPI.
+"""HTTP models of sessions: requests are validated, answers described for OpenAPI, and both converted.
 
 Voxel indices are (i, j, k) of the stored volume, from 0. Slices are counted as stored, along the session's axis.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from slicecast.active.slices import Question
+from slicecast.engine.session import Add, Grid, Item, PackedMask, Painted
+from slicecast.errors import PromptError
+from slicecast.inference.results import SegmentResult, SliceUpdate, voxel_counts
+from slicecast.inference.sessions import Propagated, SessionState
+from slicecast.prompts import Absent, Box, Point
+from slicecast.volume.slices import decode_rle, encode_rle
 
 SliceStrategyName = Literal["mid", "strided", "worst", "disagree", "value", "extent"]
 """The names of `active/slices`; empty is the server's own."""
@@ -218,3 +227,126 @@ class ErrorEvent(BaseModel):
 
 
 Event = SliceEvent | ProgressEvent | SummaryEvent | ErrorEvent
+
+
+def session_prompts(given: PromptList, grid: Callable[[], Grid]) -> list[tuple[str, Item]]:
+    """Return a request's prompts as a session takes them, (object, item).
+
+    Args:
+        grid: returns the session's; called only where a slice was painted, because it opens the image.
+
+    Raises:
+        PromptError: a painted slice does not fit.
+    """
+    painted = sum(isinstance(prompt, MaskPromptModel) for prompt in given.prompts)
+    if painted > MAX_MASKS:
+        raise PromptError(f"{painted} painted slices were sent; at most {MAX_MASKS} at a time. Upload them as a file.")
+    return [(prompt.object, _item(prompt, grid)) for prompt in given.prompts]
+
+
+def _item(prompt: AnyPrompt, grid: Callable[[], Grid]) -> Item:
+    match prompt:
+        case PointPrompt():
+            return Point(prompt.ijk, positive=prompt.positive)
+        case BoxPrompt():
+            return Box(prompt.low_ijk, prompt.high_ijk)
+        case AbsentPrompt():
+            return Absent(prompt.slice)
+        case MaskPromptModel():
+            return _painted(prompt, grid())
+
+
+def _painted(prompt: MaskPromptModel, grid: Grid) -> Painted:
+    count = grid.shape_kji[grid.along]
+    if prompt.slice >= count:
+        raise PromptError(f"There is no slice {prompt.slice} to paint; slices run from 0 to {count - 1}.")
+    if prompt.rle.size != grid.shape_hw:
+        raise PromptError(
+            f"The mask is of {prompt.rle.size} pixels, but slices are of {grid.shape_hw} rows and columns."
+        )
+    mask = decode_rle(prompt.rle.counts, grid.shape_hw)
+    if not mask.any():
+        raise PromptError(f"The mask of slice {prompt.slice} is empty. Send the slice as absent instead.")
+    return Painted(((prompt.slice, PackedMask.of(mask)),))
+
+
+def session_view(state: SessionState, *, propagating: bool) -> SessionView:
+    """Describe a session."""
+    return SessionView(
+        id=state.id,
+        image=state.image_id,
+        model=state.model,
+        axis=state.axis,
+        window=state.window,
+        owner=state.owner,
+        revision=state.revision,
+        prompts=[_prompt_view(prompt) for prompt in state.prompts],
+        objects=list(state.objects),
+        accepted={name: list(slices) for name, slices in state.accepted.items()},
+        can_undo=state.can_undo,
+        can_redo=state.can_redo,
+        propagating=propagating,
+        created_at=state.created_at,
+        used_at=state.used_at,
+    )
+
+
+def _prompt_view(prompt: Add) -> PromptView:
+    details: dict[str, Any]
+    match prompt.item:
+        case Point(ijk=ijk, positive=positive):
+            details = {"kind": "point", "ijk": ijk, "positive": positive}
+        case Box(low_ijk=low, high_ijk=high):
+            details = {"kind": "box", "low_ijk": low, "high_ijk": high}
+        case Absent(slice=number):
+            details = {"kind": "absent", "slices": [number]}
+        case Painted(slices=slices):
+            details = {"kind": "mask", "slices": [number for number, _ in slices]}
+    return PromptView(id=prompt.id, object=prompt.object, **details)
+
+
+def slice_event(update: SliceUpdate) -> SliceEvent:
+    """Describe one structure on one slice."""
+    rle = encode_rle(update.mask)
+    return SliceEvent(
+        slice=update.slice,
+        object=update.object,
+        rle=RleModel(size=(rle["size"][0], rle["size"][1]), counts=rle["counts"]),
+        confidence=_finite(update.confidence),
+        ms=round(1000 * update.seconds, 1),
+        reused=update.reused,
+        final=update.final,
+    )
+
+
+def summary_event(done: Propagated) -> SummaryEvent:
+    """Describe what a propagation came to."""
+    result = done.result
+    hint = result.next_slice
+    return SummaryEvent(
+        revision=done.revision,
+        cancelled=result.partial,
+        recomputed=result.slices_recomputed,
+        reused=result.slices_reused,
+        stopped=[StoppedView(object=s.object, slice=s.slice, reason=s.reason) for s in result.stopped],
+        next_slice=None if hint is None else NextView(**{**asdict(hint), "score": _finite(hint.score)}),
+        good_enough=result.good_enough,
+        calibrated=result.calibrated,
+        objects=_objects(result),
+        seconds={name: round(value, 4) for name, value in result.seconds.items()},
+        warnings=list(result.warnings),
+    )
+
+
+def _objects(result: SegmentResult) -> dict[str, ObjectView]:
+    voxels = voxel_counts(result.mask, least=max(result.labels.values(), default=0) + 1)
+    ml = result.geometry.voxel_volume_ml
+    return {
+        name: ObjectView(value=value, voxels=int(voxels[value]), ml=round(float(voxels[value]) * ml, 3))
+        for name, value in result.labels.items()
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return round(float(value), 4) if math.isfinite(value) else None

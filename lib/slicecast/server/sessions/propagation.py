@@ -1,25 +1,124 @@
-"""A session's propagation as lines: every slice as soon as it is known, how far it is, and what it came to."""
+"""A session's propagation: at most one at a time, streamed as lines of JSON while it runs in a thread."""
 
+import asyncio
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+import anyio
+from fastapi import Request
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from slicecast.inference.results import SliceUpdate
-from slicecast.server.sessions.desk import Desk
-from slicecast.server.sessions.models import ProgressEvent
-from slicecast.server.sessions.stream import Put
-from slicecast.server.sessions.views import slice_event, summary_event
+from slicecast.errors import Conflict, SlicecastError, TooMany
+from slicecast.inference.segment import SegmentService
+from slicecast.inference.sessions import Sessions
+from slicecast.inference.status import http_status
+from slicecast.server.metrics import Metrics
+from slicecast.server.sessions.models import ErrorEvent, ProgressEvent, slice_event, summary_event
+from slicecast.server.settings import SessionSettings
+from slicecast.server.threads import watch
+
+logger = logging.getLogger(__name__)
+
+NDJSON = "application/x-ndjson"
 
 PROGRESS_S = 0.25
 """Shortest time between two lines of progress."""
 
+Put = Callable[[BaseModel], None]
+"""Sends one line; may be called from any thread."""
+
+
+class Runs:
+    """The sessions that are being propagated. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._stops: dict[str, threading.Event] = {}
+
+    @contextmanager
+    def only(self, session_id: str) -> Iterator[threading.Event]:
+        """Register as the session's only propagation for as long as the block lasts; yield the event that stops it.
+
+        Raises:
+            Conflict: another one is under way.
+        """
+        stop = threading.Event()
+        with self._guard:
+            if session_id in self._stops:
+                raise Conflict("A propagation of this session is under way. Wait for its end, or cancel it.")
+            self._stops[session_id] = stop
+        try:
+            yield stop
+        finally:
+            with self._guard:
+                del self._stops[session_id]
+
+    def stop(self, session_id: str) -> bool:
+        """Ask a session's propagation to stop; False when there is none."""
+        with self._guard:
+            if session_id in self._stops:
+                self._stops[session_id].set()
+                return True
+            return False
+
+    def __contains__(self, session_id: str) -> bool:
+        with self._guard:
+            return session_id in self._stops
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all routes for sessions share.
+
+    Args:
+        sessions: the logs.
+        service: the device and its queue.
+        limits: what one user may hold.
+        metrics: where propagated slices are counted.
+        limiter: threads for work on the device.
+        runs: the propagations that are running.
+    """
+
+    sessions: Sessions
+    service: SegmentService
+    limits: SessionSettings
+    metrics: Metrics
+    limiter: anyio.CapacityLimiter
+    runs: Runs = field(default_factory=Runs)
+
+    def refuse_too_many(self, owner: str) -> None:
+        """Raise TooMany when a user holds as many sessions as one may."""
+        held = sum(state.owner == owner for state in self.sessions.list())
+        if held >= self.limits.per_user:
+            raise TooMany(f"You hold {held} open sessions; {self.limits.per_user} are allowed. Close one of them.")
+
+    @contextmanager
+    def run(self, session_id: str, user: str, *, gone: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+        """Hold a job slot as the session's only propagation; yield the test whether to stop.
+
+        Raises:
+            Conflict: another one is under way.
+            QueueFull: there is no room to wait.
+            Cancelled: it was stopped while it waited.
+        """
+        with self.runs.only(session_id) as stop:
+
+            def cancelled() -> bool:
+                return stop.is_set() or gone()
+
+            with self.service.queue.job(user, cancelled=cancelled):
+                yield cancelled
+
 
 def propagation(
-    desk: Desk, session_id: str, *, user: str, slice_strategy: str = ""
+    context: SessionContext, session_id: str, *, user: str, slice_strategy: str = ""
 ) -> Callable[[Put, threading.Event], BaseModel]:
-    """Return the work of one propagation; it returns the summary.
+    """Return the work of one propagation, for `stream_lines`; its last line is the summary.
 
     Raises (the work):
         Conflict: another propagation of the session is under way.
@@ -28,15 +127,15 @@ def propagation(
     """
 
     def work(put: Put, gone: threading.Event) -> BaseModel:
-        with desk.run(session_id, user, gone=gone.is_set) as cancelled:
-            done = desk.sessions.propagate(
+        with context.run(session_id, user, gone=gone.is_set) as cancelled:
+            done = context.sessions.propagate(
                 session_id,
-                on_slice=_slices(put),
+                on_slice=lambda update: put(slice_event(update)),
                 progress=_progress(put),
                 cancelled=cancelled,
                 slice_strategy=slice_strategy,
             )
-        slices = desk.metrics.session_slices
+        slices = context.metrics.session_slices
         slices.labels("recomputed").inc(done.result.slices_recomputed)
         slices.labels("reused").inc(done.result.slices_reused)
         return summary_event(done)
@@ -44,17 +143,76 @@ def propagation(
     return work
 
 
-def _slices(put: Put) -> Callable[[SliceUpdate], None]:
-    return lambda update: put(slice_event(update))
-
-
 def _progress(put: Put) -> Callable[[int, str], None]:
     last = [0.0]
 
-    def told(done: int, what: str) -> None:
+    def progress(done: int, what: str) -> None:
         now = time.monotonic()
         if now - last[0] >= PROGRESS_S:
             last[0] = now
             put(ProgressEvent(done=done, what=what))
 
-    return told
+    return progress
+
+
+async def stream_lines(
+    request: Request, work: Callable[[Put, threading.Event], BaseModel], *, limiter: anyio.CapacityLimiter
+) -> StreamingResponse:
+    """Run ``work(put, stop)`` in a thread; send the lines that it puts, then the one that it returns.
+
+    An error before the first line decides the status; a later one becomes the last line. ``stop`` is set when the
+    client disconnects.
+
+    Raises:
+        SlicecastError: the work failed before its first line.
+    """
+    stop = threading.Event()
+    lines: asyncio.Queue[BaseModel | BaseException | None] = asyncio.Queue()
+    producer = asyncio.create_task(_produce(work, lines, stop, limiter))
+    watcher = asyncio.create_task(watch(request, stop))
+    first = await lines.get()
+    if isinstance(first, BaseException):
+        watcher.cancel()
+        await producer
+        raise first
+
+    async def content() -> AsyncIterator[bytes]:
+        line: BaseModel | BaseException | None = first
+        try:
+            while line is not None:
+                yield _line(line)
+                line = await lines.get()
+        finally:
+            stop.set()
+            watcher.cancel()
+            await asyncio.shield(producer)
+
+    return StreamingResponse(content(), media_type=NDJSON, headers={"X-Accel-Buffering": "no"})
+
+
+async def _produce(
+    work: Callable[[Put, threading.Event], BaseModel],
+    lines: "asyncio.Queue[BaseModel | BaseException | None]",
+    stop: threading.Event,
+    limiter: anyio.CapacityLimiter,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def put(line: BaseModel) -> None:
+        loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    try:
+        last: BaseModel | BaseException = await anyio.to_thread.run_sync(work, put, stop, limiter=limiter)
+    except Exception as error:  # whatever the work raises becomes the status or the last line, see _line
+        last = error
+    lines.put_nowait(last)
+    lines.put_nowait(None)
+
+
+def _line(line: BaseModel | BaseException) -> bytes:
+    if isinstance(line, SlicecastError):
+        line = ErrorEvent(status=http_status(line), detail=str(line))
+    elif isinstance(line, BaseException):
+        logger.error("A stream broke off", exc_info=line)
+        line = ErrorEvent(status=500, detail="The server made a mistake; its log says which. Try again.")
+    return line.model_dump_json().encode() + b"\n"

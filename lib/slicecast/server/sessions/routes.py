@@ -6,18 +6,20 @@ Every change is on the disk before it is answered, so a server that is killed lo
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 
-from slicecast.inference.session_state import Propagated, Said, SessionState
+from slicecast.inference.caller import Caller, current_caller
+from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import MaskPrompt
-from slicecast.server.dependencies import LabellingApp
-from slicecast.server.errors import problems
-from slicecast.server.sessions.desk import CallerOf, Desk, DeskOf, SessionOf, may_use
+from slicecast.server.dependencies import AnyUser, LabellingApp
+from slicecast.server.errors import Forbidden, problems
+from slicecast.server.security.users import Role
 from slicecast.server.sessions.models import (
     Event,
     Name,
@@ -28,10 +30,10 @@ from slicecast.server.sessions.models import (
     Slices,
     SliceStrategyName,
     Stopping,
+    session_prompts,
+    session_view,
 )
-from slicecast.server.sessions.propagation import propagation
-from slicecast.server.sessions.stream import NDJSON, stream_lines
-from slicecast.server.sessions.views import said, session_view
+from slicecast.server.sessions.propagation import NDJSON, SessionContext, propagation, stream_lines
 from slicecast.server.threads import while_wanted
 from slicecast.server.uploads import received
 from slicecast.volume import read_volume, write_mask
@@ -58,6 +60,44 @@ EDIT = problems(WHY, 403, 404, 409, 410, 413, 422)
 WORK = problems(WHY, 403, 404, 409, 410, 422, 499, 503)
 
 
+def session_context(request: Request) -> SessionContext:
+    """Return what the routes share."""
+    context: SessionContext = request.app.state.sessions
+    return context
+
+
+def named_caller(user: AnyUser, client_id: str = "") -> Caller:
+    """Return who sends a request; `client_id` in the address is what a client calls itself."""
+    caller = current_caller()
+    return replace(caller, name=caller.called(client_id))
+
+
+def may_use(caller: Caller, state: SessionState) -> bool:
+    """Tell whether the caller may work on a session: its owner, an admin, or anybody where there are no logins."""
+    return caller.may(Role.admin.name) or state.owner == caller.user
+
+
+ContextOf = Annotated[SessionContext, Depends(session_context)]
+CallerOf = Annotated[Caller, Depends(named_caller)]
+
+
+def own_session(session_id: str, context: ContextOf, caller: CallerOf) -> str:
+    """Return the id of an open session that the caller may work on.
+
+    Raises:
+        UnknownSession: there is none.
+        SessionClosed: it has ended.
+        Forbidden: it is somebody else's.
+    """
+    state = context.sessions.state(session_id)
+    if not may_use(caller, state):
+        raise Forbidden(f"The session belongs to '{state.owner}'. Open one of your own.")
+    return state.id
+
+
+SessionOf = Annotated[str, Depends(own_session)]
+
+
 class Lines(StreamingResponse):
     """Lines of JSON."""
 
@@ -72,13 +112,13 @@ class Volume(Response):
 
 @router.post("", status_code=201, summary="Open a session on an image", responses=problems(WHY, 404, 413, 422, 429))
 def open_session(
-    asked: OpenSession, http: Request, response: Response, app: LabellingApp, desk: DeskOf, caller: CallerOf
+    asked: OpenSession, http: Request, response: Response, app: LabellingApp, context: ContextOf, caller: CallerOf
 ) -> SessionView:
     """Open a session; it stays open, over restarts too, until it is closed."""
     owner = caller.named(asked.client_id)
-    desk.refuse_too_many(owner)
+    context.refuse_too_many(owner)
     path = app.image_path(asked.image)
-    state = desk.sessions.open(
+    state = context.sessions.open(
         path, image_id=asked.image, axis=asked.axis, window=asked.window, model=asked.model, owner=owner
     )
     response.headers["Location"] = f"{http.url.path.rstrip('/')}/{state.id}"
@@ -86,48 +126,48 @@ def open_session(
 
 
 @router.get("", summary="List the open sessions")
-def list_sessions(desk: DeskOf, caller: CallerOf) -> SessionList:
+def list_sessions(context: ContextOf, caller: CallerOf) -> SessionList:
     """List the open sessions that you may work on, oldest first."""
-    return SessionList(sessions=[_view(desk, state) for state in desk.sessions.list() if may_use(caller, state)])
+    return SessionList(sessions=[_view(context, state) for state in context.sessions.list() if may_use(caller, state)])
 
 
 @router.get("/{session_id}", summary="See a session", responses=KNOWN)
-def see_session(session_id: SessionOf, desk: DeskOf) -> SessionView:
+def see_session(session_id: SessionOf, context: ContextOf) -> SessionView:
     """See a session as it stands."""
-    return _view(desk, desk.sessions.state(session_id))
+    return _view(context, context.sessions.state(session_id))
 
 
 @router.delete("/{session_id}", status_code=204, summary="Close a session", responses=KNOWN)
-def close_session(session_id: SessionOf, desk: DeskOf) -> None:
+def close_session(session_id: SessionOf, context: ContextOf) -> None:
     """Close a session and stop its propagation; its log is kept, so that it can be replayed."""
-    desk.runs.stop(session_id)
-    desk.sessions.close(session_id)
+    context.runs.stop(session_id)
+    context.sessions.close(session_id)
 
 
 @router.post("/{session_id}/prompts", summary="Add prompts", responses=EDIT)
 def add_prompts(
-    session_id: SessionOf, given: PromptList, desk: DeskOf, expected_revision: Revision = None
+    session_id: SessionOf, given: PromptList, context: ContextOf, expected_revision: Revision = None
 ) -> SessionView:
     """Add prompts, as one edit."""
-    prompts = said(given.prompts, partial(desk.grid, session_id))
-    return _view(desk, desk.sessions.add(session_id, prompts, expected_revision=expected_revision))
+    prompts = session_prompts(given, partial(context.sessions.grid, session_id))
+    return _view(context, context.sessions.add(session_id, prompts, expected_revision=expected_revision))
 
 
 @router.put("/{session_id}/prompts", summary="Replace all prompts", responses=EDIT)
 def replace_prompts(
-    session_id: SessionOf, given: PromptList, desk: DeskOf, expected_revision: Revision = None
+    session_id: SessionOf, given: PromptList, context: ContextOf, expected_revision: Revision = None
 ) -> SessionView:
     """Make these the prompts that count, as one edit; those that were there already keep their ids."""
-    prompts = said(given.prompts, partial(desk.grid, session_id))
-    return _view(desk, desk.sessions.replace(session_id, prompts, expected_revision=expected_revision))
+    prompts = session_prompts(given, partial(context.sessions.grid, session_id))
+    return _view(context, context.sessions.replace(session_id, prompts, expected_revision=expected_revision))
 
 
 @router.delete("/{session_id}/prompts/{prompt_id}", summary="Remove one prompt", responses=EDIT)
 def remove_prompt(
-    session_id: SessionOf, prompt_id: str, desk: DeskOf, expected_revision: Revision = None
+    session_id: SessionOf, prompt_id: str, context: ContextOf, expected_revision: Revision = None
 ) -> SessionView:
     """Remove any one prompt, not only the last."""
-    return _view(desk, desk.sessions.remove(session_id, prompt_id, expected_revision=expected_revision))
+    return _view(context, context.sessions.remove(session_id, prompt_id, expected_revision=expected_revision))
 
 
 @router.post("/{session_id}/masks", summary="Add painted slices from a file", responses=EDIT)
@@ -135,26 +175,26 @@ def add_mask_file(
     session_id: SessionOf,
     object: Annotated[Name, Form()],
     file: Annotated[UploadFile, File(description="NIfTI or NRRD on the image's grid; everything not zero is painted")],
-    desk: DeskOf,
+    context: ContextOf,
     expected_revision: Revision = None,
 ) -> SessionView:
     """Add every slice of a file that is not empty as painted, as one edit."""
     with received(file) as path:
         volume = read_volume(str(path))
     mask = MaskPrompt(volume.array != 0, geometry=volume.geometry)
-    return _view(desk, desk.sessions.add(session_id, [Said(object, mask)], expected_revision=expected_revision))
+    return _view(context, context.sessions.add(session_id, [(object, mask)], expected_revision=expected_revision))
 
 
 @router.post("/{session_id}/undo", summary="Take back the last edit", responses=EDIT)
-def undo(session_id: SessionOf, desk: DeskOf, expected_revision: Revision = None) -> SessionView:
+def undo(session_id: SessionOf, context: ContextOf, expected_revision: Revision = None) -> SessionView:
     """Take back the last edit that counts; as often as there are edits."""
-    return _view(desk, desk.sessions.undo(session_id, expected_revision=expected_revision))
+    return _view(context, context.sessions.undo(session_id, expected_revision=expected_revision))
 
 
 @router.post("/{session_id}/redo", summary="Bring back an edit", responses=EDIT)
-def redo(session_id: SessionOf, desk: DeskOf, expected_revision: Revision = None) -> SessionView:
+def redo(session_id: SessionOf, context: ContextOf, expected_revision: Revision = None) -> SessionView:
     """Bring back the edit that was taken back last."""
-    return _view(desk, desk.sessions.redo(session_id, expected_revision=expected_revision))
+    return _view(context, context.sessions.redo(session_id, expected_revision=expected_revision))
 
 
 @router.post("/{session_id}/accept", summary="Lock slices as they are", responses=EDIT | WORK)
@@ -162,25 +202,29 @@ async def accept(
     session_id: SessionOf,
     slices: Slices,
     http: Request,
-    desk: DeskOf,
+    context: ContextOf,
     caller: CallerOf,
     expected_revision: Revision = None,
 ) -> SessionView:
     """Lock slices of a structure as the result shows them; nothing overwrites them until they are released."""
 
     def work(gone: Callable[[], bool]) -> SessionView:
-        with desk.run(session_id, caller.named(), gone=lambda: False):  # half a result must not be locked
-            state = desk.sessions.accept(session_id, slices.object, slices.slices, expected_revision=expected_revision)
-        return _view(desk, state)
+        with context.run(session_id, caller.named(), gone=lambda: False):  # half a result must not be locked
+            state = context.sessions.accept(
+                session_id, slices.object, slices.slices, expected_revision=expected_revision
+            )
+        return _view(context, state)
 
-    return await while_wanted(http, work, limiter=desk.limiter)
+    return await while_wanted(http, work, limiter=context.limiter)
 
 
 @router.post("/{session_id}/release", summary="Unlock slices", responses=EDIT)
-def release(session_id: SessionOf, slices: Slices, desk: DeskOf, expected_revision: Revision = None) -> SessionView:
+def release(
+    session_id: SessionOf, slices: Slices, context: ContextOf, expected_revision: Revision = None
+) -> SessionView:
     """Let slices of a structure change again."""
-    state = desk.sessions.release(session_id, slices.object, slices.slices, expected_revision=expected_revision)
-    return _view(desk, state)
+    state = context.sessions.release(session_id, slices.object, slices.slices, expected_revision=expected_revision)
+    return _view(context, state)
 
 
 @router.post(
@@ -192,7 +236,7 @@ def release(session_id: SessionOf, slices: Slices, desk: DeskOf, expected_revisi
 async def propagate(
     session_id: SessionOf,
     http: Request,
-    desk: DeskOf,
+    context: ContextOf,
     caller: CallerOf,
     slice_strategy: SliceStrategyName | None = None,
 ) -> StreamingResponse:
@@ -200,21 +244,21 @@ async def propagate(
 
     Only what the last edits changed is computed. Break the connection, or call cancel, to stop; what is done is kept.
     """
-    work = propagation(desk, session_id, user=caller.named(), slice_strategy=slice_strategy or "")
-    return await stream_lines(http, work, limiter=desk.limiter)
+    work = propagation(context, session_id, user=caller.named(), slice_strategy=slice_strategy or "")
+    return await stream_lines(http, work, limiter=context.limiter)
 
 
 @router.post("/{session_id}/cancel", summary="Stop a propagation", status_code=202, responses=KNOWN)
-def cancel(session_id: SessionOf, desk: DeskOf) -> Stopping:
+def cancel(session_id: SessionOf, context: ContextOf) -> Stopping:
     """Stop the session's propagation after its present step; its stream ends with a summary of what is done."""
-    return Stopping(cancelled=desk.runs.stop(session_id))
+    return Stopping(cancelled=context.runs.stop(session_id))
 
 
 @router.get("/{session_id}/result", summary="Get the mask of the volume", response_class=Volume, responses=WORK)
 async def result(
     session_id: SessionOf,
     http: Request,
-    desk: DeskOf,
+    context: ContextOf,
     caller: CallerOf,
     format: Literal["nii.gz", "nrrd"] = "nii.gz",
 ) -> Response:
@@ -224,15 +268,15 @@ async def result(
     """
 
     def work(gone: Callable[[], bool]) -> Response:
-        with desk.run(session_id, caller.named(), gone=gone) as cancelled:
-            done = desk.sessions.propagate(session_id, cancelled=cancelled)
-        return _file(done, desk.sessions.state(session_id), format)
+        with context.run(session_id, caller.named(), gone=gone) as cancelled:
+            done = context.sessions.propagate(session_id, cancelled=cancelled)
+        return _file(done, context.sessions.state(session_id), format)
 
-    return await while_wanted(http, work, limiter=desk.limiter)
+    return await while_wanted(http, work, limiter=context.limiter)
 
 
-def _view(desk: Desk, state: SessionState) -> SessionView:
-    return session_view(state, propagating=state.id in desk.runs)
+def _view(context: SessionContext, state: SessionState) -> SessionView:
+    return session_view(state, propagating=state.id in context.runs)
 
 
 def _file(done: Propagated, state: SessionState, ending: str) -> Response:

@@ -6,10 +6,10 @@ import pytest
 from fastapi import FastAPI, Request
 from labelserver import TestClient
 
-from slicecast.errors import QueueFull, VolumeError
+from slicecast.errors import Conflict, QueueFull, VolumeError
 from slicecast.server.errors import HANDLERS
 from slicecast.server.sessions.models import ProgressEvent
-from slicecast.server.sessions.stream import stream_lines
+from slicecast.server.sessions.propagation import Runs, stream_lines
 
 
 def line(done):
@@ -78,3 +78,25 @@ def test_the_work_ends_before_the_answer_does():
         return line(2)
 
     assert len(lines(post(work))) == 2 and ended.is_set()
+
+
+def test_one_at_a_time_for_each_session():
+    runs = Runs()
+    with runs.only("a"), runs.only("b"):
+        assert "a" in runs and "b" in runs
+        with pytest.raises(Conflict, match="under way"), runs.only("a"):
+            pass
+        assert "a" in runs
+    assert "a" not in runs
+    with runs.only("a"):
+        pass
+
+
+def test_stopping():
+    runs = Runs()
+    assert not runs.stop("a")
+    with runs.only("a") as stop, runs.only("b") as other:
+        assert not stop.is_set() and runs.stop("a")
+        assert stop.is_set() and not other.is_set()
+    with runs.only("a") as stop:
+        assert not stop.is_set()
