@@ -4,10 +4,12 @@ import ast
 import graphlib
 import importlib.metadata
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,6 +196,39 @@ def test_errors_become_http_in_few_places():
 
 def test_the_app_is_asked_for_in_one_place():
     assert files_naming("app_instance") <= APP_OF
+
+
+STILL_TWICE = {"Bank", "Campaign", "Case", "Clip", "Draft", "Gate", "Known", "Said", "Scene", "View", "Volume"}
+"""Class names that have two meanings; to be emptied, never added to."""
+
+
+def test_a_class_name_means_one_thing():
+    count = Counter(node.name for _, node in nodes() if isinstance(node, ast.ClassDef))
+    assert {name for name, times in count.items() if times > 1} <= STILL_TWICE
+
+
+REQUEST_STEP = re.compile(r"^\d+\. `(?P<file>[\w/]+\.py)` -> `(?P<type>\w+)`: ", re.MULTILINE)
+
+
+def names_in(file: str) -> set[str]:
+    """Return the classes that a file defines, and the names that it imports."""
+    found = list(ast.walk(PRODUCT[Path(file)]))
+    imports = {alias.name for node in found if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return imports | {node.name for node in found if isinstance(node, ast.ClassDef)}
+
+
+def test_the_way_of_a_request_is_as_the_documentation_says():
+    """Each file is there, and it and the next one both name the type that goes from one to the other."""
+    steps = REQUEST_STEP.findall((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert len(steps) >= 15
+    receivers = [file for file, _ in steps[1:]] + [steps[-1][0]]
+    wrong = [
+        f"{name} does not name {passed}"
+        for (file, passed), receiver in zip(steps, receivers, strict=True)
+        for name in (file, receiver)
+        if passed not in names_in(name)
+    ]
+    assert wrong == []
 
 
 def test_no_relative_imports():
