@@ -8,7 +8,7 @@ import pytest
 from builders import phantom
 from pydicom.uid import RLELossless
 
-from slicecast.dicom.files import DicomTree
+from slicecast.dicom.catalogue import DicomTree
 from slicecast.errors import VolumeError
 from slicecast.volume import read_volume
 

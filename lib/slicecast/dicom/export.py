@@ -11,8 +11,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.labels import label_names, mask_of_label, seg_of_label
 from slicecast.dicom.rtstruct import write_rtstruct
+from slicecast.dicom.seg import label_names, mask_of_label, seg_of_label
 from slicecast.errors import InputError, NotFound
 from slicecast.volume import read_volume, write_mask
 

@@ -1,11 +1,14 @@
 """The pieces of an instance that a viewer fetches one by one: frames, JSON of the header, large values."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_pixel_data_frame
+from pydicom.pixel_data_handlers.util import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from slicecast.errors import InputError, NotFound
@@ -88,3 +91,30 @@ def bulk_value(data: Dataset, tag: str) -> bytes:
     if not isinstance(value, bytes):
         raise NotFound(f"The instance {data.SOPInstanceUID} has no bytes under the tag {tag[:20]}.")
     return value
+
+
+def render(data: Dataset) -> bytes:
+    """Draw the first frame in the instance's own window, as JPEG.
+
+    Raises:
+        NotFound: it has no pixels, or they cannot be unpacked here.
+    """
+    try:
+        pixels = data.pixel_array
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise NotFound(
+            f"The instance {data.SOPInstanceUID} has no pixels that can be drawn. Fetch its frames."
+        ) from error
+    if int(data.get("NumberOfFrames") or 1) > 1:
+        pixels = pixels[0]
+    if data.get("SamplesPerPixel", 1) == 1:
+        pixels = _grey(apply_voi_lut(apply_modality_lut(pixels, data), data))
+        pixels = 255 - pixels if data.PhotometricInterpretation == "MONOCHROME1" else pixels
+    stream = BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    low, high = float(pixels.min()), float(pixels.max())
+    return (pixels - low) * (255.0 / (high - low or 1.0))

@@ -1,5 +1,7 @@
-"""What everything that speaks DICOM needs of a series, wherever its numbers come from."""
+"""What the rest of the code needs of a DICOM series, wherever its numbers come from, and its identifiers."""
 
+import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,9 @@ from pydicom.dataset import Dataset
 
 NO_IMAGES = frozenset(("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC", "AU", "ECG", "OT"))
 """Modalities that annotate, or are no pictures; they are served, but never offered for annotation."""
+_NAMESPACE = uuid.UUID("6f1e5a52-2c55-5c0c-9a3e-5d1c0b6f7a11")
+"""Another one would change every UID that was ever derived."""
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 class Series(Protocol):
@@ -43,3 +48,13 @@ class Found:
 
     series: Series
     sop_uid: str
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether a text from outside is a UID, and hence safe as the name of a file."""
+    return bool(_UID.fullmatch(text))
+
+
+def stable_uid(*words: str) -> str:
+    """Derive a UID (`2.25.` and a number) from words: the same in every run and on every machine."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, chr(0).join(words)).int}"

@@ -100,7 +100,7 @@ class Header:
         return len(self.positions_mm)
 
 
-def is_dicom(path: Path) -> bool:
+def says_dicom(path: Path) -> bool:
     """Tell whether a file says that it is DICOM."""
     with path.open("rb") as stream:
         stream.seek(_MAGIC_PLACE)
@@ -339,7 +339,7 @@ def _placed(image: sitk.Image, header: Header, order: np.ndarray) -> sitk.Image:
 
 
 def _headers_of_only_series(folder: Path) -> list[Header]:
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and says_dicom(path)]
     headers = [header for header in map(read_header, files) if header is not None]
     if not headers:
         raise VolumeError(

@@ -24,9 +24,8 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom.dataset import Dataset
 from requests import RequestException
 
-from slicecast.dicom.labels import seg_of_label
-from slicecast.dicom.series import NO_IMAGES, Series
-from slicecast.dicom.uids import is_uid
+from slicecast.dicom.seg import seg_of_label
+from slicecast.dicom.series import NO_IMAGES, Series, is_uid
 from slicecast.errors import InputError, ResourceError
 from slicecast.labelling.store.datastore import locked
 from slicecast.labelling.store.delivery import Delivery

@@ -14,8 +14,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import SegmentationStorage
 
 from slicecast.dicom.seg import read_seg, referenced_series
-from slicecast.dicom.series import Series
-from slicecast.dicom.uids import is_uid
+from slicecast.dicom.series import Series, is_uid
 from slicecast.errors import SlicecastError
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import read_volume, write_mask

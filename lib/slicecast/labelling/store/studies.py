@@ -2,7 +2,7 @@
 
 A DICOM series is an image whose id is its SeriesInstanceUID, which is how OHIF names images. A volume's file keeps its
 name as id, and answers to the UID of the series as which it is served too; under that name its slices are in the order
-in which a viewer shows them (see `slicecast.dicom.convert`).
+in which a viewer shows them (see `slicecast.dicom.volumes`).
 """
 
 import logging
@@ -20,7 +20,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from pydicom.dataset import Dataset
 
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.labels import seg_of_label
+from slicecast.dicom.seg import seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, UnknownImage
 from slicecast.labelling.store.datastore import SafeDatastore, locked

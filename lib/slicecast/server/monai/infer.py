@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from requests_toolbelt import MultipartEncoder
 
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.labels import seg_of_label
+from slicecast.dicom.seg import seg_of_label
 from slicecast.errors import InputError, TooLarge
 from slicecast.inference.caller import current_caller
 from slicecast.inference.queue import QueueSettings

@@ -24,7 +24,7 @@ from starlette.types import Scope
 
 from slicecast.dicom import frames, query
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.rendered import render
+from slicecast.dicom.frames import render
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
 from slicecast.server.dependencies import Annotator, LabellingApp
