@@ -17,7 +17,6 @@ from typing import Any
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
-from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
@@ -35,7 +34,7 @@ from slicecast.labelling.selection.strategies import ScoringQueue, record_result
 from slicecast.labelling.store.pacs import open_pacs
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
 from slicecast.labelling.store.uploads import SafeSessions
-from slicecast.labelling.tasks.answer import SIGNS
+from slicecast.labelling.tasks.infer import SegmentTask
 from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 
 logger = logging.getLogger(__name__)
@@ -109,7 +108,7 @@ class AppBehaviour(MONAILabelApp):
     studies: str
     _datastore: Datastore
     _sessions: SafeSessions | None
-    _infers: dict[str, InferTask]
+    _infers: dict[str, SegmentTask]
     _strategies: dict[str, Strategy]
     _scoring_methods: dict[str, ScoringMethod]
 
@@ -170,15 +169,15 @@ class AppBehaviour(MONAILabelApp):
         store = datastore or self.datastore()
         task = self._task(request.get("model"))
         image = find_image(request, store, sessions=self._sessions_folder())
-        file, params = task({**copy.deepcopy(dict(request)), "image": str(image.path)})
+        answer = task.answer({**copy.deepcopy(dict(request)), "image": str(image.path)})
         if task.dimension == 3 and image.id is not None:
-            when_s, confidence = time.time(), params.get("mean_confidence")
+            when_s, confidence = time.time(), answer.params.get("mean_confidence")
             record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
             model = self.service.predictor.fingerprint
-            self.campaign_service.remember(image.id, Path(file), request=request, params=params, model=model)
-        params.pop(SIGNS, None)
-        label = self._saved(store, image, file=file, request=request, params=params)
-        return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
+            self.campaign_service.remember(image.id, answer, request=request, model=model)
+        file = str(answer.file)
+        label = self._saved(store, image, file=file, request=request, params=answer.params)
+        return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": answer.params}
 
     def image_path(self, image_id: str) -> Path:
         """Find the file or DICOM folder of an image of the studies.
@@ -286,8 +285,9 @@ class AppBehaviour(MONAILabelApp):
         sessions = self.sessions()
         return Path(sessions.store_path) if sessions is not None else None
 
-    def _task(self, model: Any) -> InferTask:
-        return _known(model, self._infers, "model", error=UnknownModel)
+    def _task(self, model: Any) -> SegmentTask:
+        task: SegmentTask = _known(model, self._infers, "model", error=UnknownModel)
+        return task
 
     @staticmethod
     def _saved(store: Datastore, image: FoundImage, *, file: str, request: Mapping[str, Any], params: Any) -> str:

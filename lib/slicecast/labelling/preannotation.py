@@ -94,17 +94,17 @@ class PreAnnotator:
         )
         with self._service.queue.background():
             result = self._service.segment(SegmentRequest(path, request.prompts(study.reorientation.source.size_ijk)))
-        file, params = write_answer(result, request, image=path)
+        answer = write_answer(result, request, image=path)
         try:
-            if self._is_open(image_id) and params["label_names"]:
-                self._save(image_id, file, {**params, "carried_from": known_id, "points": points})
+            if self._is_open(image_id) and answer.params["label_names"]:
+                self._save(image_id, answer.file, {**answer.params, "carried_from": known_id, "points": points})
         finally:
-            Path(file).unlink(missing_ok=True)
-        return bool(params["label_names"])
+            answer.file.unlink(missing_ok=True)
+        return bool(answer.params["label_names"])
 
-    def _save(self, image_id: str, file: str, params: Mapping[str, Any]) -> None:
+    def _save(self, image_id: str, file: Path, params: Mapping[str, Any]) -> None:
         info = {"model": MODEL, "params": dict(params)}
-        self._store.save_label(image_id, file, DefaultLabelTag.ORIGINAL.value, info)
+        self._store.save_label(image_id, str(file), DefaultLabelTag.ORIGINAL.value, info)
         logger.info("'%s' has a pre-annotation, from the label of '%s'", image_id, params["carried_from"])
 
     def _labelled(self, image_id: str) -> tuple[Study, np.ndarray, dict[str, int]]:

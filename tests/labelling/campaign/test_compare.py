@@ -57,7 +57,7 @@ def test_another_grid_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_signs_meet_the_truth_of_the_slice_they_were_seen_on(tmp_path, flip):
+def test_features_meet_the_truth_of_the_slice_they_belong_to(tmp_path, flip):
     """Slices are counted as stored in the mask to which the features belong."""
     truth = ball(centre_ijk=(12, 10, 5))
     found = truth.copy()

@@ -15,9 +15,10 @@ from slicecast.errors import Conflict, NotFound
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.service import MAX_PROMPTS, CampaignService, Leased, open_campaign_service, prompts_of
 from slicecast.labelling.selection.strategies import strategies
+from slicecast.labelling.tasks.answer import InferAnswer
 from slicecast.volume import Volume, write_volume
 
-SIGNS = [0.4, 1.0, 0.5, 0.9, 1.0, 2.0, 0.8]
+FEATURES = [0.4, 1.0, 0.5, 0.9, 1.0, 2.0, 0.8]
 """A row of `active/calibration`."""
 
 CONFIDENCE = [{"slice": n, "value": 0.8} for n in range(16)]
@@ -89,25 +90,26 @@ def test_a_pre_annotation_is_no_event(service, mask):
 
 def test_the_last_result_can_be_submitted(service, store, mask):
     ask(service, "ann")
-    params = {"confidence": CONFIDENCE, "axis": "axial", "mean_confidence": 0.8, "signs": {"8": SIGNS}}
+    params = {"confidence": CONFIDENCE, "axis": "axial", "mean_confidence": 0.8}
     with as_("ann"):
-        service.remember("first", mask(), request={"model": "sam2", "ball": [[1, 2, 3]]}, params=params, model="w:1")
+        answer = InferAnswer(mask(), params, {"8": FEATURES})
+        service.remember("first", answer, request={"model": "sam2", "ball": [[1, 2, 3]]}, model="w:1")
         service.submit_draft("first", "ann")
     service.wait()
     case = service.campaign.state().case("first")
     assert case.status is Status.SUBMITTED and case.readings[0].data["model_hash"] == "w:1"
     assert case.prediction["prompts"] == {"ball": [[1, 2, 3]]}
     assert case.comparisons[0]["against"] == "draft" and case.comparisons[0]["dice"] == 1.0
-    assert case.comparisons[0]["signs"] == [[*SIGNS, 1.0]] and case.comparisons[0]["model_hash"] == "w:1"
+    assert case.comparisons[0]["signs"] == [[*FEATURES, 1.0]] and case.comparisons[0]["model_hash"] == "w:1"
 
 
 def test_submitted_labels_teach_whoever_wants_to_learn(service, mask):
     learnt = []
     service.teach(learnt.append)
     ask(service, "ann")
-    params = {"axis": "axial", "signs": {str(n): SIGNS for n in range(16)}}
     with as_("ann"):
-        service.remember("first", mask(), request={"model": "sam2"}, params=params, model="w:1")
+        answer = InferAnswer(mask(), {"axis": "axial"}, {str(n): FEATURES for n in range(16)})
+        service.remember("first", answer, request={"model": "sam2"}, model="w:1")
         service.submit_draft("first", "ann")
     service.wait()
     assert [found.slices for found in learnt] == [0, 16] and learnt[1].model == "w:1" and learnt[1].method == "raw"
@@ -117,8 +119,8 @@ def test_what_is_compared_is_the_first_answer(service, mask):
     ask(service, "ann")
     with as_("ann"):
         for radius in (4.0, 5.0):
-            params = {"confidence": CONFIDENCE, "axis": "axial"}
-            service.remember("first", mask(radius), request={"model": "sam2"}, params=params, model="w:1")
+            answer = InferAnswer(mask(radius), {"confidence": CONFIDENCE, "axis": "axial"})
+            service.remember("first", answer, request={"model": "sam2"}, model="w:1")
         service.submit_draft("first", "ann")
     service.wait()
     assert 0.5 < service.campaign.state().case("first").comparisons[0]["dice"] < 0.9

@@ -47,18 +47,17 @@ def test_values_are_what_the_client_expects():
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".nii", ".mha"])
 @pytest.mark.parametrize("compress", [False, True])
 def test_the_mask_lies_on_the_sources_grid(tmp_path, extension, compress):
-    file, params = write_answer(result(), asked(extension=extension, compress=compress), image=tmp_path / "a.nii.gz")
-    image = sitk.ReadImage(file)
+    answer = write_answer(result(), asked(extension=extension, compress=compress), image=tmp_path / "a.nii.gz")
+    image = sitk.ReadImage(str(answer.file))
     assert Geometry.from_image(image).differences(result().geometry) == []
     assert image.GetPixelID() == sitk.sitkUInt8
     assert set(np.unique(sitk.GetArrayFromImage(image))) == {0, 4}
-    assert params["latencies"]["write"] > 0
+    assert answer.params["latencies"]["write"] > 0
 
 
 @pytest.mark.parametrize(("name", "extension"), [("a.nii.gz", ".nii.gz"), ("a.mha", ".mha"), ("folder", ".nrrd")])
 def test_without_a_wish_the_format_is_the_images_own(tmp_path, name, extension):
-    file, _ = write_answer(result(), asked(), image=tmp_path / name)
-    assert file.endswith(extension)
+    assert write_answer(result(), asked(), image=tmp_path / name).file.name.endswith(extension)
 
 
 def test_params():
@@ -84,11 +83,11 @@ def test_params():
     assert params["warnings"] == ["uneven gaps"]
 
 
-def test_signs_of_slices_that_were_not_prompted_are_kept():
+def test_features_of_slices_without_a_prompt_are_kept_beside_what_is_sent(tmp_path):
     features = SliceFeatures(0.5, True, 0.7, 0.8, 1.0, 3.0, 0.9)
     judged = result(confidence=(SliceConfidence(3, 0.9), SliceConfidence(4, 0.5, features)), calibrated=True)
-    params = answer_params(judged, judged.mask, values={"spleen": 1, "liver": 2}, seconds={"write": 0.0})
-    assert params["signs"] == {"4": features.to_row()} and params["confidence_kind"] == "calibrated"
+    answer = write_answer(judged, asked(), image=tmp_path / "a.nii.gz")
+    assert answer.slice_features == {"4": features.to_row()} and answer.params["confidence_kind"] == "calibrated"
 
 
 def test_what_is_unknown_is_null_because_json_has_no_nan():

@@ -32,11 +32,14 @@ from slicecast.labelling.selection.strategies import Candidates
 from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.studies import dicom_names
 from slicecast.labelling.store.versions import FOLDER as VERSIONS
-from slicecast.labelling.tasks.answer import SIGNS
+from slicecast.labelling.tasks.answer import InferAnswer
 
 logger = logging.getLogger(__name__)
 
 FINAL = DefaultLabelTag.FINAL.value
+
+SLICE_FEATURES = "signs"
+"""Key of the slice features in drafts and events; its old word, so that what was recorded can still be read."""
 
 NOBODY = "nobody"
 """Who a call from inside the server is by."""
@@ -133,20 +136,17 @@ class CampaignService:
         rank = getattr(strategy, "rank", None)
         return list(rank(names, Candidates(store, names))) if rank else [Choice(name, "") for name in names]
 
-    def remember(
-        self, image: str, mask: Path, *, request: Mapping[str, Any], params: Mapping[str, Any], model: str
-    ) -> None:
+    def remember(self, image: str, answer: InferAnswer, *, request: Mapping[str, Any], model: str) -> None:
         """Keep a model's answer as a draft, and record that it was given."""
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=request.get("client_id"))
         shown = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough", "objects")
-        keys = (*shown, "label_info", SIGNS)
-        answer = {key: params.get(key) for key in keys}
+        kept = {key: answer.params.get(key) for key in (*shown, "label_info")}
         made = {"image": image, "when_s": self.campaign.now_s(), "task": request.get("model"), "model_hash": model}
-        self.drafts.keep(case, who, mask, {**answer, **made})
+        self.drafts.keep(case, who, answer.file, {**kept, SLICE_FEATURES: answer.slice_features, **made})
         said = {"model": request.get("model"), "model_hash": model, "prompts": prompts_of(request)}
-        told = {key: answer[key] for key in ("mean_confidence", "axis", "next_slice")}
+        told = {key: kept[key] for key in ("mean_confidence", "axis", "next_slice")}
         self.campaign.predicted(case, who, {**said, **told})
 
     def save(
@@ -236,9 +236,9 @@ class CampaignService:
         draft = self.drafts.first(case, who)
         if draft is None:
             return
-        features, axis = draft.record.get(SIGNS) or {}, draft.record.get("axis")
+        features, axis = draft.record.get(SLICE_FEATURES) or {}, draft.record.get("axis")
         truths = slice_truths(draft.file, label, features=features, axis=axis) if features and axis else []
-        found = {"against": "draft", "who": who, **compare_labels(draft.file, label), "signs": truths}
+        found = {"against": "draft", "who": who, **compare_labels(draft.file, label), SLICE_FEATURES: truths}
         found["model_hash"] = draft.record.get("model_hash")
         self.campaign.compared(case, found)
         self.drafts.forget_first(case, who)

@@ -8,7 +8,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,36 @@ from slicecast.inference.results import SegmentResult, slice_counts, voxel_count
 from slicecast.labelling.tasks.request import EXTENSIONS, InferRequest
 from slicecast.volume import write_mask
 
-SIGNS = "signs"
-"""What each slice that was not prompted was judged by, by slice number: kept to learn from, not sent to clients."""
-
 DEFAULT_EXTENSION = ".nrrd"
 """What is sent when neither the client nor the image's own name says otherwise; OHIF reads only this."""
 
 
-def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -> tuple[str, dict[str, Any]]:
-    """Write the mask to a temporary file, which MONAI Label deletes once sent; return its path and the params."""
+@dataclass(frozen=True, slots=True)
+class InferAnswer:
+    """The answer to an infer request.
+
+    Args:
+        file: the mask; temporary, deleted by whoever sends it.
+        params: what clients read beside it, as JSON values; see `answer_params`.
+        slice_features: what each slice without a prompt was judged by, a row (`active/calibration`) by slice number,
+            counted as stored along the axis of the params. The confidence is calibrated with it; clients do not get it.
+    """
+
+    file: Path
+    params: dict[str, Any]
+    slice_features: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -> InferAnswer:
+    """Write the mask to a temporary file on the source's grid."""
     start = time.perf_counter()
     mask = renumber(result.mask, result.labels, request.values)
     path = _temporary_file(request.extension or _own_extension(image))
     write_mask(path, mask, result.geometry, compress=request.compress)
     seconds = {**result.seconds, "write": time.perf_counter() - start}
-    return str(path), answer_params(result, mask, values=request.values, seconds=seconds)
+    params = answer_params(result, mask, values=request.values, seconds=seconds)
+    features = {str(int(c.slice)): c.features.to_row() for c in result.confidence if c.features is not None}
+    return InferAnswer(path, params, features)
 
 
 def answer_params(
@@ -43,7 +59,7 @@ def answer_params(
     Keys: label_names (name -> value, objects with voxels), label_info (the same as a list), objects (value, voxels
     and ml of each), confidence (per slice, counted as stored along `axis`), confidence_kind (raw or calibrated),
     mean_confidence, axis, window, next_slice (slice, axis, reason, score, strategy, question), good_enough (why there
-    is none), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds, warnings; and SIGNS.
+    is none), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds, warnings.
     """
     voxels = voxel_counts(mask, least=max(values.values()) + 1)
     ml = result.geometry.voxel_volume_ml
@@ -58,7 +74,6 @@ def answer_params(
         },
         "confidence": [{"slice": int(c.slice), "value": _rounded(c.value)} for c in result.confidence],
         "confidence_kind": "calibrated" if result.calibrated else "raw",
-        SIGNS: {str(int(c.slice)): c.features.to_row() for c in result.confidence if c.features is not None},
         "mean_confidence": mean_confidence(result),
         "axis": result.axis,
         "window": result.window.name if result.window else None,

@@ -14,7 +14,7 @@ from slicecast.errors import PromptError, SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.status import http_headers, http_status
 from slicecast.labelling.store.uploads import is_upload
-from slicecast.labelling.tasks.answer import write_answer
+from slicecast.labelling.tasks.answer import InferAnswer, write_answer
 from slicecast.labelling.tasks.request import (
     BACKGROUND,
     BACKGROUND_VALUE,
@@ -69,11 +69,17 @@ class SegmentTask(InferTask):
             HTTPException: the request cannot be carried out; the detail says what was wrong and the remedy.
         """
         try:
-            return self._answer(request)
+            answer = self.answer(request)
         except SlicecastError as error:  # MONAI Label answers 500 without a word to every other kind of error
             raise HTTPException(http_status(error), detail=str(error), headers=http_headers(error)) from error
+        return str(answer.file), answer.params
 
-    def _answer(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def answer(self, request: Mapping[str, Any]) -> InferAnswer:
+        """Answer one request; `image` is a path here.
+
+        Raises:
+            SlicecastError: the request cannot be carried out.
+        """
         parsed = self._parse(request)
         image = Path(request["image"])
         result = self._service.segment(self._segment_request(parsed, image))
@@ -102,7 +108,7 @@ class SegmentTask(InferTask):
         )
 
 
-def segment_tasks(service: SegmentService, *, labels: Sequence[str] = ()) -> dict[str, InferTask]:
+def segment_tasks(service: SegmentService, *, labels: Sequence[str] = ()) -> dict[str, SegmentTask]:
     """Return the app's models by name."""
     return {
         "sam2": SegmentTask(
