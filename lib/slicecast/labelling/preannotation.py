@@ -1,8 +1,8 @@
-"""Pre-annotations of images without a label, made in the background from images that have one.
+"""Pre-annotations: masks of images without a label, made in the background from an image that has one.
 
-After a label is submitted, the images that come next get a mask under the tag `original`: each structure's place is
-taken over from the submitted label (`slicecast.labelling.landmarks`), and the model segments from there. Slicer loads
-it with Next Sample, and the strategy `confidence` reads how sure the model was.
+After a label is submitted, the next images get a mask under the tag `original`. A landmark of each structure is
+transferred from the labelled image (`slicecast.labelling.landmarks`) and becomes a click from which the model segments.
+Slicer loads the mask with Next Sample; the strategy `confidence` reads the model's confidence in it.
 """
 
 import logging
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 
-from slicecast.errors import GeometryError, SlicecastError
+from slicecast.errors import SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.landmarks import Body, Landmark, find_body, landmarks, transfer
-from slicecast.labelling.store.labels import true_label_info
+from slicecast.labelling.store.labels import FINAL, ORIGINAL, read_final_label
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
 from slicecast.prompts.model import IJK
@@ -30,13 +30,13 @@ from slicecast.volume import Geometry, Volume, read_volume, write_volume
 logger = logging.getLogger(__name__)
 
 AHEAD = 8
-"""Images that get a pre-annotation after a submitted label; the others do after the next ones."""
+"""Images that get a pre-annotation after each submitted label: few, so that newer labels are used for the rest."""
 MODEL = "sam2"
-"""The model that is named as the maker."""
+"""Named as the model in the record of a pre-annotation."""
 
 
 class PreAnnotator:
-    """Makes pre-annotations in one background thread that gives way to every user.
+    """Makes pre-annotations in one background thread, at the lowest priority of the device queue.
 
     Args:
         service: shared with the users.
@@ -52,7 +52,7 @@ class PreAnnotator:
         threading.Thread(target=self._work, name="pre-annotation", daemon=True).start()
 
     def submit(self, image_id: str) -> None:
-        """Say that an image has a new final label."""
+        """Queue an image that has a new final label."""
         self._submitted.put(image_id)
 
     def wait(self, timeout_s: float) -> bool:
@@ -67,8 +67,9 @@ class PreAnnotator:
         Raises:
             SlicecastError: the label cannot be used. An image that cannot be used is left out.
         """
-        study, label, values = self._labelled(known_id)
-        body, known = find_body(study.volume), landmarks(study.volume, label, values)
+        study = self._service.studies.open(Path(self._store.get_image_uri(known_id)))
+        label = read_final_label(self._store, known_id, study, labels=self._labels)
+        body, known = find_body(study.volume), landmarks(study.volume, label.array, label.values)
         return [name for name in image_ids if self._is_open(name) and self._try(name, body, known, known_id)]
 
     def _try(self, image_id: str, body: Body, known: Mapping[str, Landmark], known_id: str) -> bool:
@@ -104,25 +105,12 @@ class PreAnnotator:
 
     def _save(self, image_id: str, file: Path, params: Mapping[str, Any]) -> None:
         info = {"model": MODEL, "params": dict(params)}
-        self._store.save_label(image_id, str(file), DefaultLabelTag.ORIGINAL.value, info)
+        self._store.save_label(image_id, str(file), ORIGINAL, info)
         logger.info("'%s' has a pre-annotation, from the label of '%s'", image_id, params["carried_from"])
-
-    def _labelled(self, image_id: str) -> tuple[Study, np.ndarray, dict[str, int]]:
-        """Return an image, its final label in canonical orientation, and the names of its values."""
-        tag = DefaultLabelTag.FINAL.value
-        label = read_volume(self._store.get_label_uri(image_id, tag))
-        study = self._service.studies.open(Path(self._store.get_image_uri(image_id)))
-        if study.reorientation.source.differences(label.geometry):
-            raise GeometryError(f"The label of '{image_id}' is not on its image's grid. Submit one that is.")
-        present = [int(value) for value in np.unique(label.array) if value]
-        told = true_label_info((self._store.get_label_info(image_id, tag) or {}).get("label_info"), present)
-        names = {entry["name"]: entry["idx"] for entry in told} or number_labels(self._labels, self._labels)
-        return study, study.reorientation.to_canonical_array(label.array), names
 
     def _is_open(self, image_id: str) -> bool:
         """Tell whether an image has neither a label nor a pre-annotation."""
-        tags = (DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value)
-        return not any(self._store.get_label_uri(image_id, tag) for tag in tags)
+        return not any(self._store.get_label_uri(image_id, tag) for tag in (FINAL, ORIGINAL))
 
     def _work(self) -> None:
         while True:
@@ -158,12 +146,11 @@ def preannotation(store: Datastore, image_id: str, *, geometry: Geometry, labels
         geometry: of the image.
         labels: the app's, which are named where there is no pre-annotation.
     """
-    tag = DefaultLabelTag.ORIGINAL.value
-    uri = store.get_label_uri(image_id, tag)
+    uri = store.get_label_uri(image_id, ORIGINAL)
     if not uri:
         empty = Volume(np.zeros(geometry.size_ijk[::-1], np.uint8), geometry)
         return _answer(empty, {"label_names": number_labels(labels, labels), "warnings": [NOTHING]})
-    params = (store.get_label_info(image_id, tag) or {}).get("params") or {}
+    params = (store.get_label_info(image_id, ORIGINAL) or {}).get("params") or {}
     return _answer(read_volume(uri), {"label_names": params.get("label_names") or {}, "warnings": []})
 
 

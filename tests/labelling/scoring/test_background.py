@@ -1,4 +1,4 @@
-"""Looking at volumes in the background: real files and threads, a predictor without weights."""
+"""Scoring volumes in the background: real files and threads, a predictor without weights."""
 
 import threading
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ def test_an_order_is_not_ready_at_first_and_then_it_is(cases, tmp_path):
         assert scorer.wait(WAIT_S)
         queue = scorer.queue("strat_random")
     assert sorted(c.name for c in queue.choices) == list(NAMES)
-    assert (queue.looked_at, queue.scored) == (6, 0)
+    assert (queue.embedded, queue.scored) == (6, 0)
     assert all("stratum" in c.reason or "comes last" in c.reason for c in queue.choices)
 
 
@@ -86,12 +86,12 @@ def test_a_label_starts_a_round_in_which_volumes_are_scored(cases, tmp_path):
         assert scorer.wait(WAIT_S)
         queue = scorer.queue("auto")
     assert queue.scored == 5 and "case0" not in {c.name for c in queue.choices}
-    known = scorer.known()["case3"]
+    known = scorer.cached()["case3"]
     assert known.support == "case0" and set(known.scores) >= {"disagree", "cycle", "object_entropy"}
     assert known.by_structure["ball"] == known.scores
 
 
-def test_after_a_restart_nothing_is_looked_at_again(cases, tmp_path):
+def test_after_a_restart_nothing_is_scored_again(cases, tmp_path):
     cases.done.append("case0")
     for expected in (True, False):
         service, scorer = make(cases, tmp_path)
@@ -102,7 +102,7 @@ def test_after_a_restart_nothing_is_looked_at_again(cases, tmp_path):
         assert (service.predictor.work.tracked > 0) is expected
 
 
-def test_nothing_is_looked_at_while_somebody_works(cases, tmp_path):
+def test_nothing_is_scored_while_somebody_works(cases, tmp_path):
     service, scorer = make(cases, tmp_path)
     with service.queue.job("anna"), at_work(scorer):
         scorer.queue("coverage")
@@ -110,7 +110,7 @@ def test_nothing_is_looked_at_while_somebody_works(cases, tmp_path):
         assert service.predictor.work.encoded == 0
     with at_work(scorer):
         scorer.wake()
-        assert scorer.wait(WAIT_S) and scorer.queue("coverage").looked_at == 6
+        assert scorer.wait(WAIT_S) and scorer.queue("coverage").embedded == 6
 
 
 def test_a_part_is_drawn_by_sample(tmp_path):
@@ -121,7 +121,7 @@ def test_a_part_is_drawn_by_sample(tmp_path):
     with at_work(scorer):
         scorer.queue("strat_random")
         assert scorer.wait(WAIT_S)
-        assert scorer.queue("strat_random").looked_at == 3
+        assert scorer.queue("strat_random").embedded == 3
 
 
 def test_a_file_that_cannot_be_read_comes_last_and_stops_nothing(cases, tmp_path):

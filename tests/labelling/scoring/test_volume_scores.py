@@ -10,7 +10,7 @@ from slicecast.errors import Cancelled
 from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.studies import open_study
-from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, Known, ScoreStore, VolumeScorer, extent_of
+from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, CachedScores, ScoreStore, VolumeScorer, extent_of
 from slicecast.volume import SliceAxis
 
 NAMES = {"disagree", "cycle", "object_entropy", "confidence"}
@@ -77,7 +77,9 @@ def test_the_body_s_extent_is_in_the_order_of_the_slices():
 
 
 def test_it_is_found_again_by_file_and_content_for_the_same_model_only(tmp_path):
-    known = Known("abc", "", np.array([0.5, -2.0], np.float32), {"disagree": 0.25}, {"a": {"disagree": 0.25}}, "s", 3)
+    known = CachedScores(
+        "abc", "", np.array([0.5, -2.0], np.float32), {"disagree": 0.25}, {"a": {"disagree": 0.25}}, "s", 3
+    )
     store = ScoreStore(tmp_path, "model 1")
     store.keep(("file", 1, 2), known)
     store.close()

@@ -1,4 +1,4 @@
-"""The strategies whose orders are made ahead: a whole server with the bundled model, asked as Slicer and OHIF ask."""
+"""Strategies that read ranked queues: a whole server with the bundled model, asked as Slicer and OHIF ask."""
 
 import time
 
@@ -70,7 +70,7 @@ def test_scores_appear_in_the_background_and_next_sample_uses_them(client, tmp_p
 
 
 class Board:
-    """A scorer that has an order, or none."""
+    """A scorer that has a queue, or none."""
 
     def __init__(self, queue=None):
         self._queue = queue

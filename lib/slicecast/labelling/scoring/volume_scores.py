@@ -1,8 +1,8 @@
-"""What the model makes of a volume that nobody has labelled: what it looks like, and how unsure it is of it.
+"""The embedding of a volume without a label, the model's uncertainty scores for it, and their cache on disk.
 
-The automatic prompt comes from a labelled case, the support: three of its slices are the model's memory, and what they
-call up in the other volume is boxed (`slicecast.engine.support`). Five passes start from those boxes
-(`slicecast.labelling.scoring.passes`); their scores are worked out by `slicecast.active.uncertainty`.
+The automatic prompt comes from a labelled case, the support: three of its slices become the model's memory, and what is
+matched in the other volume is boxed (`slicecast.engine.support`). Five augmentation passes start from those boxes
+(`slicecast.labelling.scoring.passes`); `slicecast.active.uncertainty` computes the scores.
 """
 
 import hashlib
@@ -29,35 +29,35 @@ from slicecast.labelling.landmarks import find_body
 from slicecast.labelling.scoring.passes import AugmentationPass, Boxes, object_scores, region, run_passes
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
-LOOKS = 8
-"""Slices of which a volume's looks are the mean."""
+EMBEDDED_SLICES = 8
+"""Evenly spaced slices whose mean is a volume's embedding."""
 
 PAGES = (0.25, 0.5, 0.75)
-"""Where along an object its support slices lie."""
+"""Where along an object its support slices lie, as shares of its extent."""
 
 MAX_STRUCTURES = 4
-"""Structures that are scored; the smallest ones are, because they are lost first."""
+"""Structures that are scored: the smallest ones, because the model loses those first."""
 
 CACHE_BYTES = 1 << 27
-"""Of encoded slices: a volume is not looked at again."""
+"""Of encoded slices. Small, because a volume is read once and not again."""
 
 QUICK = EngineOptions(zoom_rounds=0)
-"""Windows do not grow: a second propagation costs twice, and the passes are only compared with each other."""
+"""Crop windows do not grow: a second propagation doubles the time, and the passes are only compared with each other."""
 
 VERSION = 1
-"""Part of the name of what is kept; changes with the meaning of the scores."""
+"""Part of the cache keys; raise it when the meaning of the scores changes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Support:
-    """A labelled case as the model remembers it.
+    """A labelled case as the model's memory.
 
     Args:
         name: of the case.
-        pages: remembered slices of each structure.
+        pages: support slices of each structure.
         truth: its label, bool [k, j, i] canonical, by structure.
         study: its scan.
-        embedding: what it looks like.
+        embedding: of its scan, (D,).
     """
 
     name: str
@@ -69,14 +69,14 @@ class Support:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VolumeScores:
-    """How unsure the model is of a volume.
+    """Uncertainty scores of a volume.
 
     Args:
-        scores: by name, the mean over the structures.
-        by_structure: the same of each structure.
-        support: the labelled case that the prompt came from.
-        seconds: that it took.
-        masks: what the jittered pass found, bool [k, j, i] canonical, by structure.
+        scores: mean over the structures, by name of the score.
+        by_structure: scores of each structure.
+        support: name of the labelled case that the prompt came from.
+        seconds: time they took.
+        masks: of the jittered pass, bool [k, j, i] canonical, by structure.
     """
 
     scores: Mapping[str, float]
@@ -87,13 +87,13 @@ class VolumeScores:
 
 
 class VolumeScorer:
-    """Looks at volumes; keeps nothing but a few encoded slices. For one thread.
+    """Embeds and scores volumes; holds only a few encoded slices. Not safe between threads.
 
     Args:
-        predictor: the model; every call of it is a step in its queue.
+        predictor: the model; every call is a step in the device queue.
         options: of the engine. Default: QUICK.
         cancelled: asked before each batch.
-        seed: of the chance that moves boxes.
+        seed: of the jitter of boxes.
     """
 
     def __init__(
@@ -109,27 +109,27 @@ class VolumeScorer:
         self._seed = seed
 
     def embed(self, study: Study) -> NDArray[np.float32] | None:
-        """Return what a volume looks like, (D,); None where the model cannot say.
+        """Return a volume's embedding, (D,) float32; None where the model has no pooled features.
 
         Raises:
-            Cancelled: it is not wanted any more.
+            Cancelled: `cancelled` said so.
         """
         tracker = self.tracker(study, choose_axis(study.volume.geometry))
         count = tracker.frames.count
-        numbers = sorted({int((n + 0.5) * count / LOOKS) for n in range(LOOKS)})
+        numbers = sorted({int((n + 0.5) * count / EMBEDDED_SLICES) for n in range(EMBEDDED_SLICES)})
         view = whole_view(tracker.frames)
         pooled = self._predictor.pool(tracker.embed([(number, view) for number in numbers]))
         return None if pooled is None else pooled.mean(axis=0)
 
     def learn(self, name: str, study: Study, label: NDArray[np.integer], values: Mapping[str, int]) -> Support:
-        """Remember a labelled case.
+        """Turn a labelled case into a support.
 
         Args:
             label: whole numbers [k, j, i], canonical, on the scan's grid.
             values: name of each structure to its number; 0 for everything that is labelled.
 
         Raises:
-            Cancelled: it is not wanted any more.
+            Cancelled: `cancelled` said so.
         """
         truth = {key: label == value if value else label > 0 for key, value in values.items()}
         sizes = {key: int(mask.sum()) for key, mask in truth.items() if mask.any()}
@@ -141,12 +141,12 @@ class VolumeScorer:
         return Support(name, pages, {key: truth[key] for key in kept}, study, self.embed(study))
 
     def prompt(self, study: Study, support: Support) -> dict[str, Boxes]:
-        """Return boxes of each structure of the support, by slice number.
+        """Return boxes of each structure of the support, by slice number of the study.
 
-        Where the model finds nothing of a likely size, the box is put where the support has it.
+        Where the model matches nothing of a likely size, the support's own box is used.
 
         Raises:
-            Cancelled: it is not wanted any more.
+            Cancelled: `cancelled` said so.
         """
         axis = choose_axis(support.study.volume.geometry)
         tracker, extent = self.tracker(study, axis), extent_of(study, axis)
@@ -154,10 +154,10 @@ class VolumeScorer:
         return {name: {r.slice: r.box_xyxy for r in seen} for name, seen in found.items()}
 
     def score(self, study: Study, support: Support) -> VolumeScores:
-        """Say how unsure the model is of a volume.
+        """Return the model's uncertainty scores of a volume.
 
         Raises:
-            Cancelled: it is not wanted any more.
+            Cancelled: `cancelled` said so.
         """
         start = time.perf_counter()
         axes = self._axes(study, support)
@@ -174,7 +174,7 @@ class VolumeScorer:
         return VolumeScores(mean, scores, support.name, time.perf_counter() - start, masks)
 
     def _cycle(self, study: Study, support: Support, name: str, mask: NDArray[np.bool_]) -> float:
-        """Carry what was found back to the support, and compare with its truth."""
+        """Match the found mask back in the support, and compare with the support's label: 0 (as labelled) to 1."""
         axis = choose_axis(support.study.volume.geometry)
         if not mask.any():
             return 1.0
@@ -185,20 +185,20 @@ class VolumeScorer:
         return cycle_error([r.mask for r in back], [truth.slice(r.slice) for r in back])
 
     def _axes(self, study: Study, support: Support) -> tuple[SliceAxis, SliceAxis]:
-        """Return the support's slice axis, and the one of the others with the thicker slices."""
+        """Return the support's slice axis, and of the other two the one with the thicker slices."""
         first = choose_axis(support.study.volume.geometry)
         geometry = study.volume.geometry
         others = [axis for axis in SliceAxis if axis != first and geometry.size_ijk[axis] > 1]
         return first, max(others, key=lambda axis: geometry.spacing_mm[axis], default=first)
 
     def tracker(self, study: Study, axis: SliceAxis) -> Tracker:
-        """Return the surroundings of one propagation through a volume."""
+        """Return a tracker of the study's slices along an axis, with the scorer's cache."""
         frames = study.frames(axis, study.window("auto"))
         return Tracker(self._predictor, frames, self._cache, self._options, cancelled=self._cancelled)
 
 
 def extent_of(study: Study, axis: SliceAxis) -> Extent:
-    """Return where the body lies in a volume's slices."""
+    """Return the corners of the body in a volume, (2, 3) voxels: in-plane x and y, slice."""
     body, geometry = find_body(study.volume), study.volume.geometry
     corners = np.stack([geometry.world_to_index(body.low_mm), geometry.world_to_index(body.high_mm)])
     order = [*axis.in_plane, int(axis)]
@@ -206,7 +206,7 @@ def extent_of(study: Study, axis: SliceAxis) -> Extent:
 
 
 def _slices(mask: NDArray[np.bool_], axis: SliceAxis) -> list[tuple[int, NDArray[np.bool_]]]:
-    """Return a few slices that show an object, with their masks."""
+    """Return the support slices of an object: number, mask (H, W)."""
     stack = SliceStack(mask, axis)
     shown = np.flatnonzero(mask.any(axis=tuple(n for n in range(3) if n != 2 - axis)))
     numbers = sorted({int(shown[round(share * (len(shown) - 1))]) for share in PAGES})
@@ -214,7 +214,7 @@ def _slices(mask: NDArray[np.bool_], axis: SliceAxis) -> list[tuple[int, NDArray
 
 
 def _of_passes(passes: Mapping[str, AugmentationPass], shape: tuple[int, ...]) -> dict[str, float]:
-    """Work out the scores of one structure."""
+    """Return the scores of one structure."""
     masks = [one.mask(shape) for one in passes.values()]
     part = region(masks)
     sure = [slice_confidence(a) for a in passes["jittered"].track.answers.values() if not a.prompted]
@@ -230,17 +230,17 @@ def _seed(seed: int, digest: str) -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """What is known of a volume.
+class CachedScores:
+    """What is cached of a volume.
 
     Args:
-        content: names its voxels.
+        content: digest of its voxels.
         flaw: what is wrong with them; empty for nothing.
-        embedding: (D,) what it looks like; None where it was not looked at.
+        embedding: (D,) float32; None where it could not be embedded.
         scores: by name; empty where it was not scored.
-        by_structure: the same of each structure.
-        support: the labelled case that the scores came from.
-        round: of the campaign, when it was scored.
+        by_structure: scores of each structure.
+        support: name of the labelled case that the scores came from.
+        round: in which it was scored.
     """
 
     content: str
@@ -253,24 +253,26 @@ class Known:
 
     def to_bytes(self) -> bytes:
         """Return it as JSON."""
-        told = {name: getattr(self, name) for name in ("content", "flaw", "scores", "by_structure", "support", "round")}
-        looks = None if self.embedding is None else [float(value) for value in self.embedding]
-        return json.dumps({**told, "embedding": looks}).encode()
+        fields = {
+            name: getattr(self, name) for name in ("content", "flaw", "scores", "by_structure", "support", "round")
+        }
+        embedding = None if self.embedding is None else [float(value) for value in self.embedding]
+        return json.dumps({**fields, "embedding": embedding}).encode()
 
     @staticmethod
-    def of_bytes(data: bytes) -> "Known":
+    def of_bytes(data: bytes) -> "CachedScores":
         """Return what :meth:`to_bytes` wrote."""
-        told = json.loads(data)
-        looks = told.pop("embedding")
-        return Known(**told, embedding=None if looks is None else np.array(looks, dtype=np.float32))
+        fields = json.loads(data)
+        embedding = fields.pop("embedding")
+        return CachedScores(**fields, embedding=None if embedding is None else np.array(embedding, dtype=np.float32))
 
 
 class ScoreStore:
-    """A folder of JSON texts; safe between threads and processes. Nothing in it is executed.
+    """The cache on disk: JSON texts, so that reading it executes nothing. Safe between threads and processes.
 
     Args:
         folder: made where it is missing.
-        model: fingerprint of the model that looks.
+        model: fingerprint of the model that scores.
     """
 
     def __init__(self, folder: Path, model: str) -> None:
@@ -278,17 +280,17 @@ class ScoreStore:
         self._model = model
 
     def content_of(self, stamp: tuple) -> str | None:
-        """Return the content of a file in this state; None when it was not read yet."""
+        """Return the digest of a file's voxels, by its stamp (path, size, time); None when it was not read yet."""
         data = self._files.get(name_of("file", stamp))
         return data.decode() if isinstance(data, bytes) else None
 
-    def load(self, content: str) -> Known | None:
-        """Return what the model made of a volume; None when it has not looked."""
+    def load(self, content: str) -> CachedScores | None:
+        """Return the cached scores of a volume by its digest, or None."""
         data = self._files.get(name_of(VERSION, self._model, content))
-        return Known.of_bytes(data) if isinstance(data, bytes) else None
+        return CachedScores.of_bytes(data) if isinstance(data, bytes) else None
 
-    def keep(self, stamp: tuple, known: Known) -> None:
-        """Keep what was found, and which file it was found in."""
+    def keep(self, stamp: tuple, known: CachedScores) -> None:
+        """Store scores, and which file they belong to."""
         self._files.set(name_of("file", stamp), known.content.encode())
         self._files.set(name_of(VERSION, self._model, known.content), known.to_bytes())
 

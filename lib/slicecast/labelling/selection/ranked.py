@@ -1,6 +1,6 @@
-"""Strategies whose orders are made ahead, in the background, and what the scorer has to know of the studies.
+"""Strategies that read the ranked queues of the background scorer, and the studies as the scorer sees them.
 
-Next Sample takes the first candidate of an order that lies ready. Where none does yet it chooses by chance and says so.
+Next Sample takes the first candidate of a queue. While there is none yet it chooses at random, and the reason says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from numpy.typing import NDArray
@@ -17,15 +17,10 @@ from numpy.typing import NDArray
 from slicecast.active.settings import active_settings
 from slicecast.active.volumes import is_strategy
 from slicecast.campaign.choose import Choice
-from slicecast.errors import GeometryError
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.scoring.background import BackgroundScorer, RankedQueue
-from slicecast.labelling.store.labels import true_label_info
-from slicecast.labelling.tasks.request import number_labels
-from slicecast.volume import read_volume
-
-FINAL = DefaultLabelTag.FINAL.value
+from slicecast.labelling.store.labels import read_final_label
 
 ABOUT = {
     "strat_random": "Random within groups of images that look alike",
@@ -34,7 +29,7 @@ ABOUT = {
 }
 
 SCORES = "scores"
-"""In the campaign's folder: what the scorer found out."""
+"""Folder of the scorer's cache, in the campaign's folder."""
 
 
 class StudyCases:
@@ -67,25 +62,16 @@ class StudyCases:
             VolumeError: it cannot be read.
             GeometryError: it is not on its image's grid.
         """
-        label = read_volume(self._datastore().get_label_uri(name, FINAL))
-        if study.reorientation.source.differences(label.geometry):
-            raise GeometryError(f"The label of '{name}' is not on its image's grid. Submit one that is.")
-        present = [int(value) for value in np.unique(label.array) if value]
-        return study.reorientation.to_canonical_array(label.array), self._values(name, present)
-
-    def _values(self, name: str, present: Sequence[int]) -> dict[str, int]:
-        told = true_label_info((self._datastore().get_label_info(name, FINAL) or {}).get("label_info"), present)
-        named = {entry["name"]: entry["idx"] for entry in told} or number_labels(self._labels, self._labels)
-        known = {key: value for key, value in named.items() if value in present}
-        return known or {f"label {value}": value for value in present}
+        label = read_final_label(self._datastore(), name, study, labels=self._labels)
+        return label.array, label.values or {f"label {value}": value for value in label.present}
 
 
 class RankedStrategy(Strategy):
-    """A strategy whose order is made in the background.
+    """A strategy that reads a ranked queue.
 
     Args:
         name: of the strategy, one of `slicecast.active.volumes`.
-        scorer: makes the order.
+        scorer: keeps the queue.
         otherwise: chooses while there is none.
     """
 
@@ -105,7 +91,7 @@ class RankedStrategy(Strategy):
         return {"id": first.name, **score, "reason": f"{first.reason} ({_seen(queue)})"}
 
     def rank(self, names: Sequence[str], datastore: Datastore) -> list[Choice]:
-        """Order cases for the queue; those that the order does not hold come last."""
+        """Order cases for the queue on the page; those that are not ranked come last."""
         queue = self._scorer.queue(self._name)
         left = set(names)
         known = [Choice(c.name, c.reason, c.score) for c in queue.choices if c.name in left] if queue else []
@@ -114,10 +100,10 @@ class RankedStrategy(Strategy):
 
 
 class BackgroundScoring(ScoringMethod):
-    """Writes what the scorer knows into the images' info; nothing is computed in the call.
+    """Writes the scores that exist already into the images' info.
 
     Args:
-        scorer: looks in the background. A request that names a `strategy` lets it look for that one from now on.
+        scorer: computes them in the background. A request that names a `strategy` makes it keep that one's queue too.
     """
 
     def __init__(self, scorer: BackgroundScorer) -> None:
@@ -131,7 +117,7 @@ class BackgroundScoring(ScoringMethod):
         if isinstance(strategy, str) and is_strategy(strategy):
             self._scorer.queue(strategy)
         left = set(datastore.get_unlabeled_images())
-        scores = {n: known.scores for n, known in self._scorer.known().items() if known.scores and n in left}
+        scores = {n: cached.scores for n, cached in self._scorer.cached().items() if cached.scores and n in left}
         for name, own in scores.items():
             if self._written.get(name) is not own:
                 datastore.update_image_info(name, {"scores": dict(own)})
@@ -142,10 +128,10 @@ class BackgroundScoring(ScoringMethod):
 def open_background_scorer(
     service: SegmentService, cases: StudyCases, *, folder: Path, local: bool
 ) -> BackgroundScorer:
-    """Return what looks at the studies in the background, with the settings of `configs/active.yaml`.
+    """Return a scorer with the settings of `configs/active.yaml`.
 
     Args:
-        local: the studies are a folder; others are not looked at.
+        local: the studies are a folder. Others are not scored: every volume would have to be fetched first.
     """
     chosen = active_settings()
     return BackgroundScorer(
@@ -160,4 +146,4 @@ def ranked_strategies(scorer: BackgroundScorer, known: Mapping[str, Strategy], *
 
 
 def _seen(queue: RankedQueue) -> str:
-    return f"{queue.looked_at} of {len(queue.choices)} without a label were looked at, {queue.scored} scored"
+    return f"{queue.embedded} of {len(queue.choices)} without a label were looked at, {queue.scored} scored"

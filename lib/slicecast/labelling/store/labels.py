@@ -5,18 +5,25 @@ as 1, 2, 3 ...; in `label_info` it sends the numbers of the list. So what follow
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from numpy.typing import NDArray
 
-from slicecast.errors import VolumeError
+from slicecast.errors import GeometryError, VolumeError
+from slicecast.inference.studies import Study
 from slicecast.volume import read_volume
 
 logger = logging.getLogger(__name__)
 
 LabelInfo = list[dict[str, Any]]
+
+FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
+"""Tags of a submitted label, and of a pre-annotation."""
 
 SENT = "label_info_sent"
 """Key of what a client sent, where it was not so."""
@@ -54,6 +61,38 @@ def with_true_label_info(info: Mapping[str, Any], label: Path) -> dict[str, Any]
         return dict(info)
     entries = true_label_info(sent, values)
     return {**info, "label_info": entries} if entries == sent else {**info, "label_info": entries, SENT: sent}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinalLabel:
+    """A submitted label.
+
+    Args:
+        array: whole numbers [k, j, i], in canonical orientation.
+        present: the values of its voxels, without 0.
+        values: name to value, of those that are present; empty where no name is known.
+    """
+
+    array: NDArray[np.integer]
+    present: tuple[int, ...]
+    values: Mapping[str, int]
+
+
+def read_final_label(store: Datastore, image_id: str, study: Study, *, labels: Sequence[str]) -> FinalLabel:
+    """Read the final label of an image; without names of its own, `labels` name the values from 1.
+
+    Raises:
+        VolumeError: it cannot be read.
+        GeometryError: it is not on its image's grid.
+    """
+    label = read_volume(store.get_label_uri(image_id, FINAL))
+    if study.reorientation.source.differences(label.geometry):
+        raise GeometryError(f"The label of '{image_id}' is not on its image's grid. Submit one that is.")
+    present = tuple(int(value) for value in np.unique(label.array) if value)
+    sent = true_label_info((store.get_label_info(image_id, FINAL) or {}).get("label_info"), present)
+    named = {entry["name"]: entry["idx"] for entry in sent} or {name: n for n, name in enumerate(labels, start=1)}
+    known = {name: value for name, value in named.items() if value in present}
+    return FinalLabel(study.reorientation.to_canonical_array(label.array), present, known)
 
 
 def _is_entry(entry: Any) -> bool:
