@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import ball, grid
 
-from slicecast.labelling.landmarks import find_body, landmarks, nearest, transfer
+from slicecast.labelling.landmarks import find_body, landmarks, transfer
 from slicecast.volume import Volume
 
 SIZE = (40, 36, 20)
@@ -54,8 +54,6 @@ def test_bodies_of_another_part_or_kind_of_scan_are_not_compared():
     ct = find_body(hounsfield)
     assert body.resembles(near) and not body.resembles(wide)
     assert ct.is_ct and not body.resembles(ct)
-    assert nearest(body, [("wide", wide), ("ct", ct), ("near", near)]) == "near"
-    assert nearest(body, [("wide", wide)]) is None
 
 
 @pytest.mark.parametrize("value", [0, 7])

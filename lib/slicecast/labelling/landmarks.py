@@ -4,7 +4,7 @@ A landmark is a place in the body, as shares of its width, depth and height, and
 looked for around that place, where the brightness fits best. No registration, no model: a start for one, not a result.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +16,17 @@ from slicecast.volume import Geometry, Volume, choose_window, normalise
 from slicecast.volume.windowing import looks_like_ct
 
 BODY_VOXELS = 64
-"""Voxels per axis that suffice to find the body."""
+"""Voxels per axis to which a scan is thinned out before its body is found."""
 SMOOTH_MM = 2.0
-"""Deviation of the smoothing before brightness is compared."""
+"""Standard deviation of the smoothing before brightness is compared."""
 LEAST_REACH_MM, REACH_RADII = 20.0, 2.0
-"""How far from its expected place a landmark is looked for: this, or so many of its radii, whichever is more."""
+"""A landmark is searched for within this distance of its expected place, or so many of its radii, whichever is more."""
 MOST_SPREADS = 2.0
-"""A place whose brightness is further off than so many of the structure's own deviations is not it."""
+"""A voxel is no candidate if its brightness is off by more than so many standard deviations of the structure's own."""
 LEAST_SPREAD = 0.05
-"""Deviation of brightness below which no structure is taken to be, of 0 to 1."""
+"""Lower bound of a structure's standard deviation of brightness (0 to 1): a uniform structure would match nothing."""
 ALIKE = 1.5
-"""Bodies of which one is so many times as wide, deep or high are not the same part of the body."""
+"""Two bodies whose sizes differ by this factor along any axis do not show the same part of the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Landmark:
         share: its place between the body's corners, 0 to 1 for x, y, z.
         radius_mm: its distance from the structure's edge.
         brightness: mean grey value of the structure, 0 to 1.
-        spread: deviation of it.
+        spread: standard deviation of it.
     """
 
     share: np.ndarray
@@ -112,16 +112,6 @@ def transfer(known: Mapping[str, Landmark], scan: Volume) -> dict[str, IJK]:
             if ijk is not None:
                 placed[name] = ijk
     return placed
-
-
-def nearest(body: Body, others: Iterable[tuple[str, Body]]) -> str | None:
-    """Name the body that is most like this one; None when none resembles it."""
-    sizes = [
-        (float(np.abs(np.log((body.high_mm - body.low_mm) / (other.high_mm - other.low_mm))).sum()), name)
-        for name, other in others
-        if body.resembles(other)
-    ]
-    return min(sizes)[1] if sizes else None
 
 
 def _window(geometry: Geometry, place_mm: np.ndarray, reach_mm: float) -> tuple[np.ndarray, np.ndarray]:

@@ -77,9 +77,8 @@ def test_the_body_s_extent_is_in_the_order_of_the_slices():
 
 
 def test_it_is_found_again_by_file_and_content_for_the_same_model_only(tmp_path):
-    known = CachedScores(
-        "abc", "", np.array([0.5, -2.0], np.float32), {"disagree": 0.25}, {"a": {"disagree": 0.25}}, "s", 3
-    )
+    scores, embedding = {"disagree": 0.25}, np.array([0.5, -2.0], np.float32)
+    known = CachedScores("abc", "", embedding, scores, {"a": scores}, "s", 3)
     store = ScoreStore(tmp_path, "model 1")
     store.keep(("file", 1, 2), known)
     store.close()
