@@ -5,12 +5,12 @@ import pytest
 from builders import ball, grid
 
 from slicecast.errors import PromptError
-from slicecast.prompts.parsing import prompts_from_words
+from slicecast.prompts.parsing import parse_prompts
 from slicecast.volume import write_mask
 
 
 def test_a_name_joins_the_prompts_of_one_object():
-    found = prompts_from_words(points=["a=1,2,3", "b=4,5,6"], negatives=["a=7,8,9"], absent=["b=3"])
+    found = parse_prompts(points=["a=1,2,3", "b=4,5,6"], negatives=["a=7,8,9"], absent=["b=3"])
     assert found.names == ("a", "b")
     first, second = found.objects
     assert [(p.ijk, p.positive) for p in first.points] == [((1, 2, 3), True), ((7, 8, 9), False)]
@@ -18,8 +18,8 @@ def test_a_name_joins_the_prompts_of_one_object():
 
 
 def test_a_box_is_flat_with_five_numbers_and_deep_with_six():
-    flat = prompts_from_words(boxes=["a=9,8,1,2,4"]).objects[0].boxes[0]
-    deep = prompts_from_words(boxes=["a=9,8,7,1,2,3"]).objects[0].boxes[0]
+    flat = parse_prompts(boxes=["a=9,8,1,2,4"]).objects[0].boxes[0]
+    deep = parse_prompts(boxes=["a=9,8,7,1,2,3"]).objects[0].boxes[0]
     assert (flat.low_ijk, flat.high_ijk) == ((1, 2, 4), (9, 8, 4))
     assert (deep.low_ijk, deep.high_ijk) == ((1, 2, 3), (9, 8, 7))
 
@@ -28,7 +28,7 @@ def test_a_mask_is_read_with_its_grid(tmp_path):
     painted, geometry = ball().astype(np.uint8), grid()
     file = tmp_path / "mask.nii.gz"
     write_mask(file, painted, geometry)
-    mask = prompts_from_words(masks=[f"a={file}"]).objects[0].masks[0]
+    mask = parse_prompts(masks=[f"a={file}"]).objects[0].masks[0]
     assert (mask.array == (painted > 0)).all()
     assert not mask.geometry.differences(geometry)
 
@@ -49,4 +49,4 @@ def test_a_mask_is_read_with_its_grid(tmp_path):
 )
 def test_a_wrong_word_is_named(words, says):
     with pytest.raises(PromptError, match=says):
-        prompts_from_words(**words)
+        parse_prompts(**words)

@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from slicecast.errors import PromptError
-from slicecast.prompts import Box
 from slicecast.prompts.simulate import (
     SEED_MIN_DEPTH_PX,
     box_from_mask,
-    box_from_volume_mask,
     next_click,
     noisy_mask,
 )
@@ -118,12 +116,6 @@ def test_refuses_other_shapes():
 def test_box_holds_the_mask_and_its_corners():
     assert box_from_mask(square(5, 10, 12, 17)).tolist() == [12, 5, 16, 9]
     assert box_from_mask(square(5, 10, 12, 17)).dtype == np.float32
-
-
-def test_box_of_a_volume():
-    mask = np.zeros((6, 5, 4), bool)
-    mask[1:4, 2:5, 3] = True
-    assert box_from_volume_mask(mask) == Box((3, 2, 1), (3, 4, 3))
 
 
 @given(seed=st.integers(0, 99))

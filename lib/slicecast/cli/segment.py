@@ -14,7 +14,7 @@ from slicecast.errors import ConfigError
 from slicecast.inference.pictures import draw_result
 from slicecast.inference.results import slice_counts, voxel_counts
 from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
-from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, prompts_from_words
+from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import read_volume, write_mask
 
 app = typer.Typer(add_completion=False)
@@ -67,7 +67,7 @@ def segment(
       slicecast segment ct.nii.gz -o out.nii.gz --box liver=40,60,140,150,32 --negative liver=50,60,32
       slicecast segment dicom_folder -o out.nrrd --mask tumour=one_slice.nii.gz --picture out.png
     """
-    prompts = prompts_from_words(
+    prompts = parse_prompts(
         points=point or (), negatives=negative or (), boxes=box or (), masks=mask or (), absent=absent or ()
     )
     request = SegmentRequest(

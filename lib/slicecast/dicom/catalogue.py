@@ -12,10 +12,10 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from slicecast.dicom.series import NO_IMAGES, Found, Series, is_uid
+from slicecast.dicom.series import NO_IMAGES, Instance, Series, is_uid
 from slicecast.dicom.volumes import VolumeFiles, VolumeSeries
 from slicecast.errors import UnknownImage
-from slicecast.volume.dicom import DAMAGED, require_small_unpacked, says_dicom
+from slicecast.volume.dicom import DAMAGED, has_dicom_magic, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,9 @@ class DicomTree:
     def _group(self, members: list[tuple[Path, Dataset]]) -> FileSeries:
         members.sort(key=lambda m: (int(m[1].get("InstanceNumber") or 0), str(m[1].SOPInstanceUID)))
         summary = Dataset()
-        for word in SERIES_TAGS:
-            if word in members[0][1]:
-                summary[word] = members[0][1][word]
+        for keyword in SERIES_TAGS:
+            if keyword in members[0][1]:
+                summary[keyword] = members[0][1][keyword]
         files = {str(header.SOPInstanceUID): path for path, header in reversed(members)}
         return FileSeries(summary, dict(reversed(files.items())), all(_is_scan(h) for _, h in members), self._links)
 
@@ -126,7 +126,7 @@ class DicomTree:
 
 def is_dicom(path: Path) -> bool:
     """Tell whether a file is named like DICOM and says that it is."""
-    return _may_be_dicom(path) and path.is_file() and says_dicom(path)
+    return _may_be_dicom(path) and path.is_file() and has_dicom_magic(path)
 
 
 def _may_be_dicom(path: Path) -> bool:
@@ -151,11 +151,11 @@ def _header(path: Path) -> Dataset | None:
     except DAMAGED as error:
         logger.warning("%s is not listed: it cannot be read as DICOM (%s)", path.name, error)
         return None
-    missing = [word for word in REQUIRED if not header.get(word)]
+    missing = [keyword for keyword in REQUIRED if not header.get(keyword)]
     if missing:
         logger.warning("%s is not listed: it lacks %s", path.name, ", ".join(missing))
         return None
-    if not all(is_uid(str(header[word].value)) for word in REQUIRED):
+    if not all(is_uid(str(header[keyword].value)) for keyword in REQUIRED):
         logger.warning("%s is not listed: its identifiers are no UIDs", path.name)
         return None
     return header
@@ -255,7 +255,7 @@ class Catalogue:
             raise UnknownImage(f"There is no series {series_uid[:64]} in the studies. Ask for the list again.")
         return found
 
-    def instance(self, series_uid: str, sop_uid: str) -> Found:
+    def instance(self, series_uid: str, sop_uid: str) -> Instance:
         """Return an instance.
 
         Raises:
@@ -264,7 +264,7 @@ class Catalogue:
         series = self.find(series_uid)
         if sop_uid not in series.sop_uids:
             raise UnknownImage(f"The series {series.uid} has no instance {sop_uid[:64]}. Ask for its instances again.")
-        return Found(series, sop_uid)
+        return Instance(series, sop_uid)
 
     def of_image(self, image_id: str) -> Series | None:
         """Return the series of an image, by the image's name or the series' UID; None where there is none."""

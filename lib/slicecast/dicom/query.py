@@ -67,7 +67,9 @@ def select(found: Iterable[Dataset], parameters: Sequence[tuple[str, str]]) -> l
     """
     wanted = [(_keyword(key), value) for key, value in parameters if key.lower() not in CONTROL and value]
     control = {key.lower(): value for key, value in parameters if key.lower() in CONTROL}
-    kept = [data for data in found if all(word is None or _matches(data, word, value) for word, value in wanted)]
+    kept = [
+        data for data in found if all(keyword is None or _matches(data, keyword, value) for keyword, value in wanted)
+    ]
     start = _number(control, "offset", 0)
     return kept[start : start + min(_number(control, "limit", MAX_RESULTS), MAX_RESULTS)]
 
@@ -82,11 +84,11 @@ def _study(uid: str, members: Sequence[Series], root: str) -> Dataset:
     return data
 
 
-def _copy(source: Dataset, words: Iterable[str]) -> Dataset:
+def _copy(source: Dataset, keywords: Iterable[str]) -> Dataset:
     data = Dataset()
-    for word in words:
-        if word in source:
-            data[word] = source[word]
+    for keyword in keywords:
+        if keyword in source:
+            data[keyword] = source[keyword]
     return data
 
 
@@ -97,29 +99,29 @@ def _keyword(key: str) -> str | None:
     return key if tag_for_keyword(key) is not None else None
 
 
-def _matches(data: Dataset, word: str, pattern: str) -> bool:
-    if word not in data:
-        return word not in _known_words() or not pattern.strip("*")
-    element = data[word]
-    values = [str(value) for value in _several(element.value)] or [""]
+def _matches(data: Dataset, keyword: str, pattern: str) -> bool:
+    if keyword not in data:
+        return keyword not in _known_keywords() or not pattern.strip("*")
+    element = data[keyword]
+    values = [str(value) for value in _values(element.value)] or [""]
     if element.VR in _RANGES and "-" in pattern:
         low, _, high = pattern.partition("-")
         return any(value and (not low or value >= low) and (not high or value <= high) for value in values)
     choices = re.split(r"[,\\]", pattern) if element.VR in ("UI", "CS") else [pattern]
-    return any(_like(value, choice, name=element.VR == "PN") for value in values for choice in choices)
+    return any(_matches_text(value, choice, name=element.VR == "PN") for value in values for choice in choices)
 
 
-def _known_words() -> frozenset[str]:
+def _known_keywords() -> frozenset[str]:
     return frozenset((*_STUDY, *_SERIES, *_INSTANCE, "ModalitiesInStudy"))
 
 
-def _several(value: Any) -> list[Any]:
+def _values(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else [value]
 
 
-def _like(value: str, pattern: str, *, name: bool) -> bool:
+def _matches_text(value: str, pattern: str, *, name: bool) -> bool:
     text, wanted = value.casefold(), pattern.casefold().replace("[", "[[]")
     if name:
         text, wanted = text.replace("^", " "), wanted.replace("^", " ")

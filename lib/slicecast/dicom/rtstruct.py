@@ -86,9 +86,9 @@ def _contour(outline: np.ndarray, k: int, geometry: Geometry, image: Dataset) ->
 
 def _header(image: Dataset, series: Series, now: datetime) -> Dataset:
     data = Dataset()
-    for word in _COPIED:
-        if word in image:
-            data[word] = image[word]
+    for keyword in _COPIED:
+        if keyword in image:
+            data[keyword] = image[keyword]
     day, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     data.SOPClassUID = RTStructureSetStorage
     data.SeriesInstanceUID = stable_uid("rtstruct", series.uid, day, time)

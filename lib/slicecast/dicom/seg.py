@@ -72,7 +72,7 @@ def write_seg(mask: np.ndarray, geometry: Geometry, series: Series, names: SegNa
     """
     numbers = _segments(mask, names.labels)
     sources = source_images(series, geometry)
-    place: dict[str, Any] = {} if len(sources) > 1 else _place(geometry)
+    place: dict[str, Any] = {} if len(sources) > 1 else _plane_positions(geometry)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The string .* unlikely to represent the intended person name")
         data = _segmentation(numbers, sources, series, names, place)
@@ -228,7 +228,7 @@ def _describe(number: int, name: str, names: SegNames, series: Series) -> Segmen
     return item
 
 
-def _place(geometry: Geometry) -> dict[str, Any]:
+def _plane_positions(geometry: Geometry) -> dict[str, Any]:
     """Say where each slice lies, for a multi-frame source whose frames may be stored in another order."""
     patient = CoordinateSystemNames.PATIENT
     positions = (geometry.index_to_world((0, 0, k)) for k in range(geometry.size_ijk[2]))
@@ -237,17 +237,17 @@ def _place(geometry: Geometry) -> dict[str, Any]:
 
 def _complete(image: Dataset) -> Dataset:
     """Add attributes that must be there, though they may be empty; old files lack some."""
-    for word in _TYPE_2:
-        if word not in image:
-            setattr(image, word, "")
+    for keyword in _TYPE_2:
+        if keyword not in image:
+            setattr(image, keyword, "")
     return image
 
 
-def _group(groups: Dataset, shared: Dataset, word: str) -> Dataset:
+def _group(groups: Dataset, shared: Dataset, keyword: str) -> Dataset:
     for place in (groups, shared):
-        if place.get(word):
-            return place[word][0]
-    raise VolumeError(f"The segmentation lacks {word}, so its frames cannot be placed. Export it again.")
+        if place.get(keyword):
+            return place[keyword][0]
+    raise VolumeError(f"The segmentation lacks {keyword}, so its frames cannot be placed. Export it again.")
 
 
 def _slice_at(position: Sequence[float], geometry: Geometry) -> int:

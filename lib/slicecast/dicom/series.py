@@ -43,7 +43,7 @@ class Series(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Instance:
     """An instance that was asked for."""
 
     series: Series

@@ -19,7 +19,7 @@ from pydicom.valuerep import format_number_as_ds
 from slicecast.dicom.series import stable_uid
 from slicecast.errors import UnknownImage, VolumeError
 from slicecast.volume import Geometry, Volume, choose_window, read_volume, write_volume
-from slicecast.volume.reading import names_only
+from slicecast.volume.reading import without_folders
 from slicecast.volume.windowing import looks_like_ct
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class SeriesNames:
     """Whose the series is."""
 
     study_uid: str
@@ -100,7 +100,7 @@ def stored_values(volume: Volume, encoding: Encoding) -> np.ndarray:
     return np.clip(np.rint(scaled), np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
 
 
-def slice_header(encoding: Encoding, names: Names, number: int) -> Dataset:
+def slice_header(encoding: Encoding, names: SeriesNames, number: int) -> Dataset:
     """Write everything about slice `number` (k of the series' grid, from 0) but its pixels."""
     data = common_header(encoding, names)
     data.SOPClassUID = CTImageStorage if encoding.modality == "CT" else MRImageStorage
@@ -108,8 +108,8 @@ def slice_header(encoding: Encoding, names: Names, number: int) -> Dataset:
     data.InstanceNumber = number + 1
     data.file_meta = _file_meta(data)
     data.is_little_endian, data.is_implicit_VR = True, False
-    _place(data, encoding.geometry, number)
-    _pixels(data, encoding)
+    _add_position(data, encoding.geometry, number)
+    _add_pixel_attributes(data, encoding)
     return data
 
 
@@ -118,7 +118,7 @@ def slice_uid(series_uid: str, number: int) -> str:
     return f"{series_uid}.{number + 1}"
 
 
-def common_header(encoding: Encoding, names: Names) -> Dataset:
+def common_header(encoding: Encoding, names: SeriesNames) -> Dataset:
     """Write the attributes of patient, study and series; nothing is known of the patient but the scan's name."""
     data = Dataset()
     data.SpecificCharacterSet = "ISO_IR 192"
@@ -152,7 +152,7 @@ def _turned(geometry: Geometry) -> Geometry:
     return Geometry(geometry.size_ijk, geometry.spacing_mm, origin, direction)  # type: ignore[arg-type]
 
 
-def _place(data: Dataset, geometry: Geometry, number: int) -> None:
+def _add_position(data: Dataset, geometry: Geometry, number: int) -> None:
     columns, rows, _ = geometry.size_ijk
     i_mm, j_mm, k_mm = geometry.spacing_mm
     data.Rows, data.Columns = rows, columns
@@ -162,7 +162,7 @@ def _place(data: Dataset, geometry: Geometry, number: int) -> None:
     data.ImageOrientationPatient = _numbers(*geometry.direction_matrix.T[:2].ravel())
 
 
-def _pixels(data: Dataset, encoding: Encoding) -> None:
+def _add_pixel_attributes(data: Dataset, encoding: Encoding) -> None:
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated = data.BitsStored = 16
     data.HighBit, data.PixelRepresentation = 15, int(encoding.signed)
@@ -212,10 +212,10 @@ class VolumeSeries:
     flipped_copies: Path
 
     @cached_property
-    def names(self) -> Names:
+    def names(self) -> SeriesNames:
         """Whose the series is."""
         study, series = (stable_uid(word, self.image_id, self.digest) for word in ("study", "series"))
-        return Names(study, series, self.image_id, self.path.name)
+        return SeriesNames(study, series, self.image_id, self.path.name)
 
     @property
     def uid(self) -> str:
@@ -272,22 +272,22 @@ class VolumeFiles:
     """
 
     work: Path
-    _known: dict[str, Any] = field(default_factory=dict)
+    _cached: dict[str, Any] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         try:
             saved = json.loads((self.work / FACTS).read_text(encoding="utf-8"))
-            self._known = saved["files"] if saved["version"] == _VERSION else {}
+            self._cached = saved["files"] if saved["version"] == _VERSION else {}
         except (OSError, ValueError, KeyError, TypeError):
-            self._known = {}
+            self._cached = {}
 
     def series(self, files: dict[str, Path]) -> list[VolumeSeries]:
         """Return a series for each file, by the image's name; files that are no volume are left out, with a warning."""
         with self._guard:
-            before = len(self._known)
+            before = len(self._cached)
             facts = {image_id: (path, self._facts(path)) for image_id, path in sorted(files.items())}
-            if len(self._known) != before:
+            if len(self._cached) != before:
                 self._save()
         return [
             VolumeSeries(path, image_id, fact["digest"], _encoding(fact["encoding"]), self.work / "flipped")
@@ -299,18 +299,18 @@ class VolumeFiles:
         state = path.stat()
         described = _described_modality(path.parent)
         key = f"{path}|{state.st_mtime_ns}|{state.st_size}|{described}"
-        if key not in self._known:
-            self._known[key] = _examine(path, described)
-        return self._known[key]
+        if key not in self._cached:
+            self._cached[key] = _facts_of(path, described)
+        return self._cached[key]
 
     def _save(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
         temporary = self.work / f".{FACTS}.{os.getpid()}"
-        temporary.write_text(json.dumps({"version": _VERSION, "files": self._known}), encoding="utf-8")
+        temporary.write_text(json.dumps({"version": _VERSION, "files": self._cached}), encoding="utf-8")
         temporary.replace(self.work / FACTS)
 
 
-def _examine(path: Path, modality: str | None) -> dict[str, Any]:
+def _facts_of(path: Path, modality: str | None) -> dict[str, Any]:
     try:
         encoding = encoding_of(read_volume(path), modality=modality)
     except VolumeError as error:
@@ -341,5 +341,5 @@ def _described_modality(folder: Path) -> str | None:
 
 @lru_cache(maxsize=_KEPT_SERIES)
 def _stored_pixels(path: Path, digest: str, encoding: Encoding) -> np.ndarray:
-    with names_only(path):
+    with without_folders(path):
         return stored_values(read_volume(path), encoding)

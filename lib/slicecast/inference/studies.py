@@ -21,7 +21,7 @@ from slicecast.volume import (
     normalise,
     read_volume,
 )
-from slicecast.volume.reading import names_only
+from slicecast.volume.reading import without_folders
 
 MAX_VOLUMES = 4
 """Volumes kept in memory between requests."""
@@ -89,7 +89,7 @@ class Studies:
             if stamp in self._held:
                 self._held.move_to_end(stamp)
                 return self._held[stamp]
-        with names_only(path):
+        with without_folders(path):
             study = open_study(self._read(path))
         with self._guard:
             self._held[stamp] = study

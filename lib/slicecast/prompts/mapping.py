@@ -110,8 +110,8 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
     if not (boxes or masks or any(rows[:, 2].any() for rows in points.values())):
         raise PromptError(f"Every painted slice of '{entry.name}' is empty. Paint it on one slice, or click on it.")
     numbers = sorted(points.keys() | boxes.keys() | masks.keys() | absent)
-    said = (_one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers)
-    return tuple(replace(prompt, drawn=places.get(prompt.slice, 0)) for prompt in said)
+    prompts = (_one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers)
+    return tuple(replace(prompt, drawn=places.get(prompt.slice, 0)) for prompt in prompts)
 
 
 def _one_slice(

@@ -66,8 +66,8 @@ class MaskPrompt:
         if np.ndim(self.array) != 3:
             raise PromptError(f"A mask of shape {np.shape(self.array)} is not a volume; give three axes [k, j, i].")
         array = np.asarray(self.array)
-        settled = array.dtype == np.bool_ and not array.flags.writeable
-        object.__setattr__(self, "array", array if settled else array != 0)
+        usable = array.dtype == np.bool_ and not array.flags.writeable
+        object.__setattr__(self, "array", array if usable else array != 0)
         if not self.array.any():
             raise PromptError("The mask is empty. Paint the object on at least one slice, or mark the slice absent.")
         if self.slices is not None:

@@ -1,4 +1,4 @@
-"""Prompts as words on a command line: ``spleen=120,96,40``."""
+"""Reads prompts from the text of a command line: ``spleen=120,96,40``."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ MASK_FORM = "NAME=FILE"
 ABSENT_FORM = "NAME=SLICE"
 
 
-def prompts_from_words(
+def parse_prompts(
     *,
     points: Iterable[str] = (),
     negatives: Iterable[str] = (),
@@ -28,7 +28,7 @@ def prompts_from_words(
     A box has two corners (i0, j0) and (i1, j1) on stored slice k, or six numbers i0,j0,k0,i1,j1,k1 for a 3D box.
 
     Raises:
-        PromptError: a word has another form, or an object has nothing to start from.
+        PromptError: a text has another form, or an object has nothing to start from.
         VolumeError: a mask's file cannot be read.
     """
     found: dict[str, dict[str, list]] = {}
@@ -36,42 +36,42 @@ def prompts_from_words(
     def add(name: str, kind: str, value: object) -> None:
         found.setdefault(name, {}).setdefault(kind, []).append(value)
 
-    for word in points:
-        name, numbers = _numbers(word, "--point", POINT_FORM, {3})
+    for text in points:
+        name, numbers = _numbers(text, "--point", POINT_FORM, {3})
         add(name, "points", Point(_triple(numbers)))
-    for word in negatives:
-        name, numbers = _numbers(word, "--negative", POINT_FORM, {3})
+    for text in negatives:
+        name, numbers = _numbers(text, "--negative", POINT_FORM, {3})
         add(name, "points", Point(_triple(numbers), positive=False))
-    for word in boxes:
-        name, numbers = _numbers(word, "--box", BOX_FORM, {5, 6})
+    for text in boxes:
+        name, numbers = _numbers(text, "--box", BOX_FORM, {5, 6})
         add(name, "boxes", _box(numbers))
-    for word in masks:
-        name, file = _split(word, "--mask", MASK_FORM)
+    for text in masks:
+        name, file = _split(text, "--mask", MASK_FORM)
         volume = read_volume(Path(file))
         add(name, "masks", MaskPrompt(volume.array, geometry=volume.geometry))
-    for word in absent:
-        name, numbers = _numbers(word, "--absent", ABSENT_FORM, {1})
+    for text in absent:
+        name, numbers = _numbers(text, "--absent", ABSENT_FORM, {1})
         add(name, "absent", Absent(numbers[0]))  # type: ignore[arg-type]  # validated there: 3.0 is a slice
     return PromptSet(
         tuple(ObjectPrompts(name, **{k: tuple(v) for k, v in kinds.items()}) for name, kinds in found.items())
     )
 
 
-def _split(word: str, option: str, form: str) -> tuple[str, str]:
-    name, equals, value = word.partition("=")
+def _split(text: str, option: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
     if not (name.strip() and equals and value.strip()):
-        raise PromptError(f"{option} {word} is not of the form {form}.")
+        raise PromptError(f"{option} {text} is not of the form {form}.")
     return name.strip(), value.strip()
 
 
-def _numbers(word: str, option: str, form: str, counts: set[int]) -> tuple[str, list[float]]:
-    name, value = _split(word, option, form)
+def _numbers(text: str, option: str, form: str, counts: set[int]) -> tuple[str, list[float]]:
+    name, value = _split(text, option, form)
     try:
         numbers = [float(part) for part in value.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) not in counts:
-        raise PromptError(f"{option} {word} is not of the form {form}; give voxel indices counted from 0.")
+        raise PromptError(f"{option} {text} is not of the form {form}; give voxel indices counted from 0.")
     return name, numbers
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from scipy import ndimage
 
 from slicecast.errors import PromptError
-from slicecast.prompts.model import Box
 
 SEED_MIN_DEPTH_PX = 1.42
 """The published 2D protocol ignores errors that are nowhere deeper than this; pass it as `min_depth`."""
@@ -101,13 +100,16 @@ def box_from_mask(mask: np.ndarray, *, jitter_px: int = 0, rng: np.random.Genera
     Raises:
         PromptError: the mask is empty, or `rng` is missing.
     """
-    return _extent(mask, jitter_px, rng).reshape(-1).astype(np.float32)
-
-
-def box_from_volume_mask(mask: np.ndarray, *, jitter_px: int = 0, rng: np.random.Generator | None = None) -> Box:
-    """Box a volume's mask [k, j, i]; otherwise as `box_from_mask`."""
-    low, high = _extent(mask, jitter_px, rng).tolist()
-    return Box(tuple(low), tuple(high))
+    places = np.argwhere(np.asarray(mask) != 0)[:, ::-1]
+    if len(places) == 0:
+        raise PromptError("An empty mask has no box. Choose a slice that shows the object.")
+    corners = np.stack([places.min(axis=0), places.max(axis=0)])
+    if jitter_px:
+        if rng is None:
+            raise PromptError("A jittered box needs a random generator. Pass rng=numpy.random.default_rng(seed).")
+        corners = corners + rng.integers(-jitter_px, jitter_px + 1, size=corners.shape)
+    corners = np.sort(np.clip(corners, 0, np.array(np.shape(mask))[::-1] - 1), axis=0)
+    return corners.reshape(-1).astype(np.float32)
 
 
 def noisy_mask(
@@ -133,16 +135,3 @@ def _largest_first(labels: np.ndarray) -> list[tuple[int, tuple[slice, ...]]]:
     windows = ndimage.find_objects(labels)
     sizes = np.bincount(labels.ravel(), minlength=len(windows) + 1)[1:]
     return [(int(n) + 1, windows[n]) for n in np.argsort(-sizes, kind="stable")]
-
-
-def _extent(mask: np.ndarray, jitter_px: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Return the inclusive corners (2, D) of a mask in index order (x first), perhaps jittered."""
-    places = np.argwhere(np.asarray(mask) != 0)[:, ::-1]
-    if len(places) == 0:
-        raise PromptError("An empty mask has no box. Choose a slice that shows the object.")
-    corners = np.stack([places.min(axis=0), places.max(axis=0)])
-    if jitter_px:
-        if rng is None:
-            raise PromptError("A jittered box needs a random generator. Pass rng=numpy.random.default_rng(seed).")
-        corners = corners + rng.integers(-jitter_px, jitter_px + 1, size=corners.shape)
-    return np.sort(np.clip(corners, 0, np.array(np.shape(mask))[::-1] - 1), axis=0)

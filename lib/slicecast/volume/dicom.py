@@ -46,11 +46,11 @@ _META_GROUP = 0x0002
 _CHUNK_BYTES = 1 << 20
 GAP_TOLERANCE = 0.02
 """Slice distances that differ from their median by more than this share are uneven."""
-SAME_PLACE_MM = 1e-3
+SAME_POSITION_MM = 1e-3
 """Slices closer than this lie at the same position."""
 TILT_TOLERANCE_DEG = 0.5
 """A stack that leans by more than this is a tilted gantry."""
-TELLS_APART = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "InversionTime", "DiffusionBValue",
+DISTINGUISHING = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "InversionTime", "DiffusionBValue",
                "TriggerTime", "AcquisitionNumber", "ImageType", "AcquisitionTime", "ContentTime")  # fmt: skip
 """By which the volumes of one series can differ; the first that fits is named."""
 GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
@@ -76,7 +76,7 @@ class Header:
         orientations: float64 (N, 6), directions of row and column; NaN where it does not say.
         spacings_mm: float64 (N, 2), from row to row and from column to column; NaN where it does not say.
         rescaled: the slices have not all the same scale.
-        tells_apart: values that differ between time points, echoes and the like, by attribute.
+        distinguishing: values that differ between time points, echoes and the like, by attribute.
     """
 
     path: Path
@@ -92,7 +92,7 @@ class Header:
     orientations: np.ndarray
     spacings_mm: np.ndarray
     rescaled: bool
-    tells_apart: dict[str, str]
+    distinguishing: dict[str, str]
 
     @property
     def frames(self) -> int:
@@ -100,7 +100,7 @@ class Header:
         return len(self.positions_mm)
 
 
-def says_dicom(path: Path) -> bool:
+def has_dicom_magic(path: Path) -> bool:
     """Tell whether a file says that it is DICOM."""
     with path.open("rb") as stream:
         stream.seek(_MAGIC_PLACE)
@@ -154,7 +154,7 @@ def _header(data: FileDataset, path: Path) -> Header:
         raise VolumeError(f"{path} holds no pixels, by its own header. Export it again.")
     if not data.file_meta.TransferSyntaxUID.is_compressed:
         _require_bytes(path, math.ceil(frames * columns * rows * samples * bits / 8))
-    planes, turns, measures, scales = _places(data, frames)
+    planes, turns, measures, scales = _frame_groups(data, frames)
     return Header(
         path=path,
         series_uid=_text(data, "SeriesInstanceUID"),
@@ -169,16 +169,16 @@ def _header(data: FileDataset, path: Path) -> Header:
         orientations=_numbers(turns, "ImageOrientationPatient", 6),
         spacings_mm=_numbers(measures, "PixelSpacing", 2),
         rescaled=len({(_text(scale, "RescaleSlope"), _text(scale, "RescaleIntercept")) for scale in scales}) > 1,
-        tells_apart={word: _text(data, word) for word in TELLS_APART if word in data},
+        distinguishing={keyword: _text(data, keyword) for keyword in DISTINGUISHING if keyword in data},
     )
 
 
-def _text(data: Dataset, word: str) -> str:
-    value = data.get(word)
+def _text(data: Dataset, keyword: str) -> str:
+    value = data.get(keyword)
     return "" if value is None else str(value).strip()
 
 
-def _places(data: Dataset, frames: int) -> list[list[Dataset]]:
+def _frame_groups(data: Dataset, frames: int) -> list[list[Dataset]]:
     """Return where position, direction, pixel size and scale of each frame are said: in groups, if it has many."""
     if "PerFrameFunctionalGroupsSequence" not in data:
         return [[data if frames == 1 else Dataset()] * frames] * 4
@@ -186,19 +186,19 @@ def _places(data: Dataset, frames: int) -> list[list[Dataset]]:
     if len(groups) != frames:
         raise ValueError(f"{len(groups)} groups for {frames} frames")
     shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    return [[_group(group, shared, word) for group in groups] for word in GROUPS]
+    return [[_group(group, shared, keyword) for group in groups] for keyword in GROUPS]
 
 
-def _group(group: Dataset, shared: Dataset, word: str) -> Dataset:
+def _group(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
     for place in (group, shared):
-        if place.get(word):
-            return place[word][0]
+        if place.get(keyword):
+            return place[keyword][0]
     return Dataset()
 
 
-def _numbers(data: Sequence[Dataset], word: str, count: int) -> np.ndarray:
+def _numbers(data: Sequence[Dataset], keyword: str, count: int) -> np.ndarray:
     """Read `count` numbers of each; all of them NaN when there are not that many."""
-    return np.array([_vector(one.get(word), count) for one in data], float).reshape(len(data), count)
+    return np.array([_vector(one.get(keyword), count) for one in data], float).reshape(len(data), count)
 
 
 def _vector(value: Any, count: int) -> list[float]:
@@ -275,7 +275,7 @@ def read_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
     if len(headers) == 1:
         return _read_one(headers[0], max_voxels)
     first = headers[0]
-    _require_alike(headers, folder)
+    _require_same_size(headers, folder)
     require_size([first.columns, first.rows, len(headers)], folder, max_voxels=max_voxels)
     ordered, warnings = _stack(headers, folder)
     quiet_itk()
@@ -311,7 +311,7 @@ def _read_one(header: Header, max_voxels: int) -> DicomSeries:
     order, warnings = _order(header.positions_mm, header.orientations, header.path)
     image = _pixels(header)
     if order is not None and header.frames > 1:
-        image = _placed(image, header, order)
+        image = _positioned(image, header, order)
         warnings = (*_uneven(header.positions_mm[order], image.GetSpacing()[2], header.orientations[0]), *warnings)
     return DicomSeries(image, header.modality, header.series_uid or None, warnings if header.frames > 1 else ())
 
@@ -323,7 +323,7 @@ def _pixels(header: Header) -> sitk.Image:
         raise VolumeError(f"The pixels of {header.path} cannot be read: {reason(error)}.") from error
 
 
-def _placed(image: sitk.Image, header: Header, order: np.ndarray) -> sitk.Image:
+def _positioned(image: sitk.Image, header: Header, order: np.ndarray) -> sitk.Image:
     """Put frames where they lie in the patient; ITK would trust the order in which they are stored."""
     sorted_image = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image)[order])
     positions = header.positions_mm[order]
@@ -339,7 +339,7 @@ def _placed(image: sitk.Image, header: Header, order: np.ndarray) -> sitk.Image:
 
 
 def _headers_of_only_series(folder: Path) -> list[Header]:
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and says_dicom(path)]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and has_dicom_magic(path)]
     headers = [header for header in map(read_header, files) if header is not None]
     if not headers:
         raise VolumeError(
@@ -363,7 +363,7 @@ def _describe(members: Sequence[Header]) -> str:
     return f"{' '.join(words)}, {len(members)} files ({members[0].series_uid})"
 
 
-def _require_alike(headers: Sequence[Header], folder: Path) -> None:
+def _require_same_size(headers: Sequence[Header], folder: Path) -> None:
     for header in headers:
         _require_grey(header)
     sizes = sorted({(header.columns, header.rows, header.frames) for header in headers})
@@ -391,14 +391,14 @@ def _stack(headers: Sequence[Header], folder: Path) -> tuple[list[Header], tuple
     orientations = np.concatenate([header.orientations for header in headers])
     try:
         order, warnings = _order(positions, orientations, folder)
-    except _SamePlace as error:
-        raise VolumeError(f"{error} {_remedy(headers)}") from None
+    except _SamePosition as error:
+        raise VolumeError(f"{error} {_how_to_separate(headers)}") from None
     if order is None:
         return sorted(headers, key=lambda header: header.number), warnings
     return [headers[n] for n in order], warnings
 
 
-class _SamePlace(VolumeError):
+class _SamePosition(VolumeError):
     """Several slices lie at one position."""
 
 
@@ -415,28 +415,30 @@ def _order(
         )
     offsets = positions_mm @ _axes(orientations[0])
     order = np.argsort(offsets[:, 2], kind="stable")
-    if len(order) > 1 and np.diff(offsets[order, 2]).min() < SAME_PLACE_MM:
-        raise _SamePlace(f"Several slices of the series in {source} lie at the same position (time points or echoes).")
+    if len(order) > 1 and np.diff(offsets[order, 2]).min() < SAME_POSITION_MM:
+        raise _SamePosition(
+            f"Several slices of the series in {source} lie at the same position (time points or echoes)."
+        )
     return order, tuple(filter(None, (_tilt(offsets[order]),)))
 
 
-def _remedy(headers: Sequence[Header]) -> str:
+def _how_to_separate(headers: Sequence[Header]) -> str:
     """Say by what the volumes of a series differ, and what to do."""
-    for word in TELLS_APART:
-        values = [header.tells_apart.get(word, "") for header in headers]
+    for keyword in DISTINGUISHING:
+        values = [header.distinguishing.get(keyword, "") for header in headers]
         groups = {
             value: [h for h, v in zip(headers, values, strict=True) if v == value] for value in sorted(set(values))
         }
-        if len(groups) > 1 and all(_apart(members) for members in groups.values()):
+        if len(groups) > 1 and all(_at_distinct_positions(members) for members in groups.values()):
             listed = ", ".join(f"{value or 'none'} ({len(m)} files)" for value, m in list(groups.items())[:6])
-            return f"They are {len(groups)} volumes, told apart by {word}: {listed}. Keep the files of one of them."
+            return f"They are {len(groups)} volumes, told apart by {keyword}: {listed}. Keep the files of one of them."
     return "Keep the files of one of them, or remove files that are there twice."
 
 
-def _apart(headers: Sequence[Header]) -> bool:
+def _at_distinct_positions(headers: Sequence[Header]) -> bool:
     positions = np.concatenate([header.positions_mm for header in headers])
     along = np.sort(positions @ _axes(headers[0].orientations[0])[:, 2])
-    return len(along) > 1 and float(np.diff(along).min()) >= SAME_PLACE_MM
+    return len(along) > 1 and float(np.diff(along).min()) >= SAME_POSITION_MM
 
 
 def _axes(orientation: np.ndarray) -> np.ndarray:

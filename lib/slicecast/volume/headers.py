@@ -37,7 +37,7 @@ _NOISE = re.compile(r"^(Exception thrown in .*|/\S+:\d+:|.*ITK ERROR: ?|sitk::ER
 """What surrounds the reason in the text of an ITK exception."""
 
 
-def check_data_place(path: Path) -> None:
+def check_data_file(path: Path) -> None:
     """Check that an NRRD or MetaImage header does not lead to a file elsewhere, and that a MetaImage's can be read.
 
     Raises:
@@ -54,7 +54,7 @@ def check_data_place(path: Path) -> None:
             continue
         if not detached:
             raise VolumeError(f"{path} says that its voxels lie in another file, {name[:80]!r}. Save it as one file.")
-        if not _is_beside(path, name):
+        if not _is_in_same_folder(path, name):
             raise VolumeError(
                 f"{path} says that its voxels lie in {name[:80]!r}; only one file beside it is read. Save it as .nrrd."
             )
@@ -136,7 +136,7 @@ def reason(error: RuntimeError) -> str:
     return " ".join(text.split())[:200].rstrip(". ") or "unknown reason"
 
 
-def _is_beside(path: Path, name: str) -> bool:
+def _is_in_same_folder(path: Path, name: str) -> bool:
     """Whether a name is one file of the header's folder; `LIST` and patterns stand for other names."""
     if "\0" in name or len(Path(name).parts) != 1 or name.upper().startswith("LIST"):
         return False
@@ -164,10 +164,10 @@ def _entries(path: Path, separator: str, *, end: str) -> list[tuple[str, str]]:
 
 def _require_meta(entries: Sequence[tuple[str, str]], path: Path) -> None:
     """Raise VolumeError for a MetaImage header whose numbers do not fit together."""
-    said = dict(entries)
-    if len(said) != len(entries) or not {"ndims", "dimsize", "elementtype", "elementdatafile"} <= said.keys():
+    fields = dict(entries)
+    if len(fields) != len(entries) or not {"ndims", "dimsize", "elementtype", "elementdatafile"} <= fields.keys():
         raise VolumeError(f"{path} is damaged: lines of its header are missing, or there twice. Export it again.")
-    count = int(said["ndims"]) if said["ndims"] in _META_DIMENSIONS else 0
+    count = int(fields["ndims"]) if fields["ndims"] in _META_DIMENSIONS else 0
     for key, value in entries:
         if not count or len(value) > _META_LINE_BYTES or not _fits_meta(key, value, count):
             raise VolumeError(f"{path} is damaged: its header says {key[:40]!r} = {value[:60]!r}. Export it again.")

@@ -21,7 +21,7 @@ from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
 from slicecast.volume.grid import Geometry, Volume
 from slicecast.volume.headers import (
     MAX_VOXELS,
-    check_data_place,
+    check_data_file,
     open_image,
     quiet_itk,
     reason,
@@ -52,7 +52,7 @@ def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -
         found = _reader_for(source)(source, max_voxels)
     except GeometryError as error:
         raise VolumeError(f"{source} has an unusable grid: {error}") from error
-    array, repaired = _finite(_thrifty(found.array), source)
+    array, repaired = _without_nan(_narrowed(found.array), source)
     warnings = (*found.warnings, *repaired)
     for warning in warnings:
         logger.warning("%s: %s", source.name, warning)
@@ -60,7 +60,7 @@ def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -
 
 
 @contextmanager
-def names_only(path: Path, name: str | None = None) -> Iterator[None]:
+def without_folders(path: Path, name: str | None = None) -> Iterator[None]:
     """Leave the folders out of a VolumeError about `path`: who asks over the network need not know them."""
     try:
         yield
@@ -149,7 +149,7 @@ def _of_image(image: sitk.Image, **known: Any) -> _Read:
 
 
 def _read_itk(source: Path, max_voxels: int) -> _Read:
-    check_data_place(source)
+    check_data_file(source)
     try:
         reader = open_image(source, ITK_READER[_ending(source, READ_ENDINGS)])
         size = reader.GetSize()
@@ -167,7 +167,7 @@ def _explain(source: Path, why: str) -> str:
     return f"{source} is cut off or damaged and cannot be read. Copy or export it again. (ITK says: {why[:120]})"
 
 
-def _thrifty(array: np.ndarray) -> np.ndarray:
+def _narrowed(array: np.ndarray) -> np.ndarray:
     """Narrow a type that is wider than its content needs: float64 to float32, int32 and wider to int16."""
     if array.dtype == np.float64:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is reported as such
@@ -181,7 +181,7 @@ def _thrifty(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _finite(array: np.ndarray, source: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def _without_nan(array: np.ndarray, source: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Replace NaN and infinite voxels, in place, by the smallest finite one; say so."""
     if array.dtype.kind != "f":
         return array, ()

@@ -64,10 +64,10 @@ def choose_axis(geometry: Geometry, name: str | SliceAxis = "auto") -> SliceAxis
     """
     if isinstance(name, SliceAxis):
         return name
-    word = str(name).strip().upper()
-    if word in SliceAxis.__members__:
-        return SliceAxis[word]
-    if word != "AUTO":
+    chosen = str(name).strip().upper()
+    if chosen in SliceAxis.__members__:
+        return SliceAxis[chosen]
+    if chosen != "AUTO":
         raise ConfigError(f"Unknown slice axis '{name}'. Use auto, axial, coronal or sagittal.")
     thin = [axis for axis in SliceAxis if geometry.size_ijk[axis] == 1]
     candidates = thin or list(SliceAxis)

@@ -30,7 +30,7 @@ from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import read_volume, write_volume
 from slicecast.volume.orientation import onto_grid
-from slicecast.volume.reading import names_only
+from slicecast.volume.reading import without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class StudiesDatastore(SafeDatastore):
         if name == own or self._is_series(own):
             return label
         grid = read_volume(super().get_image_uri(own)).geometry
-        with names_only(label, "the label"):
+        with without_folders(label, "the label"):
             volume = read_volume(label)
         if not grid.differences(volume.geometry):
             return label
