@@ -1,8 +1,6 @@
-"""What a MONAI Label app of ours does differently from `MONAILabelApp`.
+"""The base class of our MONAI Label app, and its settings (`--conf KEY VALUE`).
 
 An app's main.py imports this module, not the class: MONAI Label would take the first class it finds there.
-
-Settings come as `--conf KEY VALUE`; see `AppConfig`.
 """
 
 import copy
@@ -40,15 +38,15 @@ from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 logger = logging.getLogger(__name__)
 
 RANDOM = "random"
-"""The strategy that is chosen where nobody chooses."""
+"""The strategy of a request that names none."""
 DEFAULT_LABELS = ("object",)
-"""Offered when no label is configured: without any, OHIF has nothing to click for."""
+"""Used when no label is configured: without any, OHIF offers no points."""
 STOCK_KEYS = ("server_mode",)
-"""Settings that MONAI Label itself passes."""
+"""Settings that MONAI Label itself adds."""
 
 
 STUDY_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Files of the studies' folder that are images, and formats of labels; MONAI Label would list pictures and XML too."""
+"""Endings of images in the studies' folder; MONAI Label would list JPEG and XML files too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ class AppConfig:
 
 
 class AppBehaviour(MONAILabelApp):
-    """The base of our apps; set `self.config` before the constructor runs.
+    """A MONAI Label app; set `self.config` and `self.service` before the constructor runs.
 
     Methods raise our own errors, which `slicecast.server.errors` turns into answers. Images are named by id, never by
     path. Scoring runs in a thread of this process instead of a new process. Nothing is downloaded, and nothing written
@@ -114,12 +112,12 @@ class AppBehaviour(MONAILabelApp):
 
     @cached_property
     def campaign_service(self) -> CampaignService:
-        """The campaign: beside the studies where they are a folder that may be written to, else beside the app."""
+        """The campaign; it lies beside the studies if that folder is writable, else beside the app."""
         return open_campaign_service(Path(self.studies) if self._local else self._cache, datastore=self.datastore)
 
     @cached_property
     def background_scorer(self) -> BackgroundScorer:
-        """What looks at the images while nobody works; those on a DICOM server it would have to fetch first."""
+        """The scorer of images without a label; off for a DICOM server, which would have to send each image."""
         return open_background_scorer(
             self.service,
             StudyCases(self.datastore, labels=self.config.labels),
@@ -128,7 +126,7 @@ class AppBehaviour(MONAILabelApp):
         )
 
     def init_datastore(self) -> Datastore:
-        """Open the studies: a folder safely, a server as MONAI Label does."""
+        """Open the studies: a folder or a DICOM server with our own store, XNAT and DSA with MONAI Label's."""
         if self.studies.startswith(("http://", "https://")):
             settings.MONAI_LABEL_DICOMWEB_CACHE_PATH = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or str(self._cache)
             if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
@@ -157,7 +155,7 @@ class AppBehaviour(MONAILabelApp):
         return self._datastore
 
     def sessions(self) -> SafeSessions | None:
-        """Return the uploads that are no images of the studies; None where they are switched off."""
+        """Return the upload sessions; None where they are switched off."""
         return self._sessions
 
     def info(self) -> dict[str, Any]:
@@ -192,7 +190,7 @@ class AppBehaviour(MONAILabelApp):
         return found.path
 
     def preannotation(self, image_id: str) -> dict[str, Any]:
-        """Answer with an image's pre-annotation as `infer` does; without one with an empty mask.
+        """Return an image's pre-annotation as `infer` returns a result; an empty mask where there is none.
 
         Raises:
             UnknownImage: there is no image of that id.
@@ -212,15 +210,15 @@ class AppBehaviour(MONAILabelApp):
         return {**sample, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
 
     def own_strategy(self) -> Strategy:
-        """Return the campaign's own strategy, which leases nothing."""
+        """Return the campaign's own strategy without its lease."""
         strategy = self._strategies[self.config.strategy]
         return strategy.chooser if isinstance(strategy, Leased) else strategy
 
     def on_init_complete(self) -> None:
-        """Let every strategy lease what it chooses; refuse to start with one that does not exist.
+        """Make every strategy lease what it chooses; record labels saved while the server was down.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: `--conf strategy` names none that exists.
         """
         name = self.config.strategy
         if self._strategies and name not in self._strategies:
@@ -236,7 +234,7 @@ class AppBehaviour(MONAILabelApp):
         self.service.calibration = calibration
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
-        """Let a submitted label start pre-annotations of other images; a DICOM server would have to send them all."""
+        """Start scoring and pre-annotations; the latter not for a DICOM server, which would have to send the images."""
         self.background_scorer.wake()
         if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
             self._preannotator.submit(image_id)
@@ -255,13 +253,13 @@ class AppBehaviour(MONAILabelApp):
 
     @property
     def _local(self) -> bool:
-        """Whether the studies are a folder that may be written to."""
+        """Whether the studies are a writable folder."""
         remote = self.studies.startswith(("http://", "https://"))
         return not remote and not settings.MONAI_LABEL_DATASTORE_READ_ONLY
 
     @property
     def _cache(self) -> Path:
-        """Where uploads and downloads lie; MONAI Label would put them into the user's home."""
+        """Folder of uploads and downloads; MONAI Label would use the user's home."""
         return Path(self.app_dir) / "cache"
 
     @cached_property
@@ -273,7 +271,7 @@ class AppBehaviour(MONAILabelApp):
         return PreAnnotator(self.service, self.datastore(), self.config.labels)
 
     def _download_dcmqi_tools(self) -> None:
-        """Download nothing: a hospital's server has no way out."""
+        """Download nothing: a hospital's server has no access to the internet."""
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         if not load:
@@ -298,7 +296,7 @@ class AppBehaviour(MONAILabelApp):
 
 
 def asked_strategy(request: Mapping[str, Any], *, own: str) -> str:
-    """Return the name of the strategy that a client means.
+    """Return the name of the strategy that a request asks for.
 
     OHIF asks for `random` whatever its menu shows, and sends no `client_id`; from it, `random` means the server's own.
     """

@@ -1,1 +1,1 @@
-"""The campaign behind the contract: leases, drafts, and what is written down of a submitted label."""
+"""The campaign service: leases, drafts, and comparison of submitted labels."""

@@ -1,4 +1,4 @@
-"""How alike two labels of one image are, slice by slice and as a whole."""
+"""Comparison of two labels of one image: slice by slice and as a whole."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ def slice_truths(found: Path, truth: Path, *, features: Mapping[str, Sequence[fl
 
 
 def _on_one_grid(first: Path, second: Path) -> tuple[Volume, Volume, Reorientation]:
-    """Read both in canonical orientation, whatever order each is stored in; and how the first one is stored."""
+    """Read both in canonical orientation; return them with the reorientation of the first."""
     (one, turn), (other, _) = canonicalise(read_volume(first)), canonicalise(read_volume(second))
     different = one.geometry.differences(other.geometry)
     if different:

@@ -1,4 +1,4 @@
-"""The last mask a model made for each case and person, kept until it is submitted: OHIF has no Submit button."""
+"""Drafts: the last mask of each case and person, to be submitted from the page, for OHIF has no Submit button."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ ENDINGS = (".nii.gz", ".nrrd", ".nii", ".mha")
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class MaskDraft:
     """A kept mask.
 
     Args:
@@ -26,7 +26,7 @@ class Draft:
 
 
 class Drafts:
-    """Kept masks in a folder; the names of files say nothing about people.
+    """Drafts in a folder; the files' names are hashes, so that they tell nothing about people.
 
     Args:
         folder: made when first needed.
@@ -36,33 +36,33 @@ class Drafts:
         self._folder = folder
 
     def keep(self, case: str, who: str, mask: Path, record: dict[str, Any]) -> None:
-        """Keep a copy of a mask; the person's earlier one for this case goes, but for the first since a submission."""
+        """Keep a copy of a mask in place of the person's last draft; the first one since a submission stays too."""
         stem = self._stem(case, who)
         stem.parent.mkdir(parents=True, exist_ok=True)
         for target in (stem, *([] if self.first(case, who) else [_first(stem)])):
             _write(target, mask, {**record, "who": who, "case": case})
 
-    def first(self, case: str, who: str) -> Draft | None:
+    def first(self, case: str, who: str) -> MaskDraft | None:
         """Return a person's first draft since they last submitted the case, or None."""
         return self._open(_beside(_first(self._stem(case, who)), ".json"))
 
     def forget_first(self, case: str, who: str) -> None:
-        """Let the next draft be a first one."""
+        """Remove the first draft, so that the next one becomes the first."""
         draft = self.first(case, who)
         if draft is not None:
             _beside(_first(self._stem(case, who)), ".json").unlink(missing_ok=True)
             draft.file.unlink(missing_ok=True)
 
-    def find(self, case: str, who: str) -> Draft | None:
+    def find(self, case: str, who: str) -> MaskDraft | None:
         """Return a person's draft, or None."""
         return self._open(_beside(self._stem(case, who), ".json"))
 
-    def latest(self, case: str) -> Draft | None:
-        """Return the newest draft of a case, whoever made it, or None."""
+    def latest(self, case: str) -> MaskDraft | None:
+        """Return the newest draft of a case by anybody, or None."""
         found = [self._open(path) for path in self._case(case).glob("*.json")]
         return max((draft for draft in found if draft), key=lambda draft: draft.record["when_s"], default=None)
 
-    def require(self, case: str, who: str) -> Draft:
+    def require(self, case: str, who: str) -> MaskDraft:
         """Return a person's draft.
 
         Raises:
@@ -73,12 +73,12 @@ class Drafts:
             raise NotFound(f"There is no draft of '{case}' by {who} to submit. Segment it first, in OHIF or Slicer.")
         return draft
 
-    def _open(self, record: Path) -> Draft | None:
+    def _open(self, record: Path) -> MaskDraft | None:
         if not record.is_file():
             return None
         content = json.loads(record.read_text(encoding="utf-8"))
         file = record.with_name(content["file"])
-        return Draft(file, content) if file.is_file() else None
+        return MaskDraft(file, content) if file.is_file() else None
 
     def _case(self, case: str) -> Path:
         return self._folder / hashlib.sha256(case.encode()).hexdigest()[:24]

@@ -1,8 +1,8 @@
-"""The campaign behind MONAI Label's contract: Next Sample leases, a click is a sign of life, a saved label an event.
+"""The campaign service: MONAI Label's requests become events of the campaign.
 
-Who somebody is, in this order: the login; what the request says (`client_id`, else cookie or header); the holder of
-the case's lease, if it was taken from the same address; the address. What a nameless client holds yields to a named
-one at the same address.
+Next Sample leases a case, a click renews the lease, a saved label is a submission. Who the caller is, in this order:
+the login; what the request says (`client_id`, else cookie or header); the holder of the case's lease, if it was taken
+from the same address; the address. A lease of a nameless client yields to a named client at the same address.
 """
 
 import hashlib
@@ -42,14 +42,14 @@ SLICE_FEATURES = "signs"
 """Key of the slice features in drafts and events; its old word, so that what was recorded can still be read."""
 
 NOBODY = "nobody"
-"""Who a call from inside the server is by."""
+"""Name of a caller inside the server."""
 
 
 class CampaignService:
-    """What the app and the web page do with a campaign.
+    """What the app and the campaign page do with a campaign.
 
     Args:
-        campaign: who may do what.
+        campaign: its rules and events.
         datastore: the images and labels.
         folder: of drafts and gold truths.
     """
@@ -63,7 +63,7 @@ class CampaignService:
         self._pupil: Callable[[Calibration], None] = lambda calibration: None
 
     def who(self, case: str | None = None, *, client_id: object = None) -> str:
-        """Name whoever is asking, as the module's text says."""
+        """Return the name of the caller; see the module's docstring."""
         caller = current_caller()
         named = caller.called(client_id)
         if named is not None:
@@ -74,27 +74,27 @@ class CampaignService:
         return caller.address or NOBODY
 
     def adopt(self, case: str, who: str) -> None:
-        """Hand back what a nameless client at the same address holds: it is the same machine, and most likely they."""
+        """Release a case that a nameless client at the caller's address holds: most likely it is the same person."""
         lease, address = self.campaign.state().case(case).lease, current_caller().address
         if lease is not None and who != lease.who == lease.address == address:
             self.campaign.release(case, lease.who)
 
     def case_of(self, image: str) -> str:
-        """Return an image's case; a client may name an image by the UID of its DICOM series too."""
+        """Return the case of an image, which may be named by the UID of its DICOM series."""
         named = getattr(self._datastore(), "image_id", None)
         return str(named(image)) if named else image
 
     def sync(self) -> list[str]:
-        """Make every image a case, open those again whose final label was removed; return the images, sorted."""
+        """Add new images as cases, and reopen those whose final label was removed; return all images, sorted."""
         store = self._datastore()
         images, labelled = store.list_images(), set(store.get_labeled_images())
         self.campaign.add({image: image in labelled for image in images})
-        if isinstance(store, SafeDatastore):  # another's list of labels may be hours old
+        if isinstance(store, SafeDatastore):  # MONAI Label's own stores may answer from an old cache
             self.campaign.reopen(set(images) - labelled)
         return sorted(images)
 
     def recover(self) -> list[str]:
-        """Record labels that were saved while nobody was looking, or just before a crash; return their cases."""
+        """Record labels that were saved without an event, such as just before a crash; return their cases."""
         self.sync()
         state, found = self.campaign.state(), []
         for image in self._datastore().get_labeled_images():
@@ -108,7 +108,7 @@ class CampaignService:
         return found
 
     def next_sample(self, strategy: Strategy, name: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Lease the next case to whoever asks; None when nothing is left for them."""
+        """Lease the next case to the caller; None when nothing is left for them."""
         images, store = self.sync(), self._datastore()
         answers: dict[str, dict[str, Any]] = {}
 
@@ -128,7 +128,7 @@ class CampaignService:
         return {**answers.get(choice.case, {}), "id": choice.case, "reason": choice.reason, "lease": lease}
 
     def queue(self, strategy: Strategy) -> list[Choice]:
-        """Return the open cases in the order of a strategy that can rank; else by name, without a reason."""
+        """Return the open cases in a strategy's order; by name, without a reason, if it cannot rank."""
         store = self._datastore()
         present = set(store.list_images())
         cases = self.campaign.state().cases.values()
@@ -137,7 +137,7 @@ class CampaignService:
         return list(rank(names, Candidates(store, names))) if rank else [Choice(name, "") for name in names]
 
     def remember(self, image: str, answer: InferAnswer, *, request: Mapping[str, Any], model: str) -> None:
-        """Keep a model's answer as a draft, and record that it was given."""
+        """Keep a model's answer as a draft, and record the prediction."""
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=request.get("client_id"))
@@ -210,12 +210,12 @@ class CampaignService:
         return str(uid) if uid else None
 
     def teach(self, pupil: Callable[[Calibration], None]) -> None:
-        """Tell somebody in the background what submitted labels say of the confidence, now and after each label."""
+        """Call back with the calibration learnt from submitted labels, now and after each label, in a thread."""
         self._pupil = pupil
         self._thread.submit(self._teach)
 
     def wait(self) -> None:
-        """Return once all comparisons queued so far are done."""
+        """Wait for all comparisons queued so far."""
         self._thread.submit(lambda: None).result()
 
     def _compare_all(self, case: str, who: str, task: ReadingTask, tag: str) -> None:
@@ -232,7 +232,7 @@ class CampaignService:
             logger.exception("The label of '%s' by %s was saved but could not be compared", case, who)
 
     def _compare_draft(self, case: str, who: str, label: Path) -> None:
-        """Compare with the model's first answer: the last one, submitted as it is, would be compared with itself."""
+        """Compare with the model's first answer; the last one, submitted unchanged, would be compared with itself."""
         draft = self.drafts.first(case, who)
         if draft is None:
             return
@@ -267,7 +267,7 @@ def open_campaign_service(place: Path, *, datastore: Callable[[], Datastore]) ->
 
 
 class Leased(Strategy):
-    """A strategy whose answers are leased to whoever asked.
+    """A strategy whose answers are leased to the caller.
 
     Args:
         strategy: chooses.
@@ -292,7 +292,7 @@ def _score(answer: Mapping[str, Any]) -> float | None:
 
 
 def _plain(who: str) -> str:
-    """Make a tag's part of a name; different names stay different."""
+    """Turn a person's name into a part of a tag; different names stay different."""
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', who)[:40].strip('-')}-{hashlib.sha256(who.encode()).hexdigest()[:6]}"
 
 
@@ -302,14 +302,14 @@ def _sha256(file: Path) -> str:
 
 
 PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")
-"""Of a request; besides them every list of points under a label's name."""
+"""Keys of a request that are prompts, besides lists of points under a label's name."""
 
 MAX_PROMPTS = 400
-"""Points kept in an event; of more, only the number."""
+"""Points kept in an event; of more, only their number."""
 
 
 def prompts_of(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the annotator said, from an infer request: points by key, other prompts as they are."""
+    """Return the prompts of an infer request for the event log: points by key, other prompts as they are."""
     found = {key: value for key, value in request.items() if key in PROMPT_KEYS or _is_points(value)}
     kept = {key: value for key, value in found.items() if value not in (None, [], "")}
     if sum(len(value) for value in kept.values() if isinstance(value, list)) <= MAX_PROMPTS:

@@ -1,6 +1,8 @@
-"""Which image is next. Every answer says why, in words; an image without a final label is a candidate.
+"""Strategies that choose the next image among those without a final label, and the confidence score they use.
 
-OHIF's strategy menu is dead, it always asks for `random`: see `slicecast.labelling.app.asked_strategy`.
+Every answer has a reason in words. OHIF's strategy menu has no effect, it always asks for `random`: see
+`slicecast.labelling.app.asked_strategy`. A result's confidence is recorded when it is made (`record_result`); scoring
+only copies it into the image's info, so a pass over all images takes milliseconds.
 """
 
 import logging
@@ -41,9 +43,9 @@ class First(Strategy):
 
 
 class Random(Strategy):
-    """A random image; those shown longest ago, or never, are likelier, so that two annotators rarely meet.
+    """A random image; those shown longest ago, or never, are likelier, so that two annotators rarely get the same one.
 
-    Unlike MONAI Label's own it also answers when every image has been shown within the last second.
+    Unlike MONAI Label's own it does not fail when every image has been shown within the last second.
     """
 
     def __init__(self, *, rng: random.Random | None = None, clock: Clock = time.time) -> None:
@@ -67,7 +69,7 @@ class Random(Strategy):
 
 
 class LeastConfident(Strategy):
-    """The image whose mask the model was least sure of; by chance among those that have no mask yet."""
+    """The image whose mask has the lowest confidence; a random one while no image has a mask."""
 
     def __init__(self, *, otherwise: Strategy) -> None:
         super().__init__("Image whose mask the model was least sure of")
@@ -110,10 +112,10 @@ def strategies(*, rng: random.Random | None = None, clock: Clock = time.time) ->
 
 
 class Candidates:
-    """A store of which a strategy sees only the candidates.
+    """A view of a store that lists only the candidates.
 
-    What a folder's store knows of an image is shown as it is, without a copy and without looking for the file: a
-    strategy asks for all of thousands of images while somebody waits. It must not change what it is shown.
+    Image info is returned without a copy and without a look at the disk, because a strategy asks for that of thousands
+    of images while a user waits. It must not be changed.
     """
 
     def __init__(self, store: Datastore, names: Sequence[str]) -> None:
@@ -147,11 +149,11 @@ logger = logging.getLogger(__name__)
 SCORE = "confidence"
 """Key of the score in an image's info: 0 (unsure) to 1."""
 LAST_RESULT = "last_result"
-"""Key of what the last result of an image was like."""
+"""Key of the model and confidence of an image's last result."""
 
 
 def record_result(datastore: Datastore, image_id: str, *, model: str, confidence: float | None, when_s: float) -> None:
-    """Write down how sure the model was of its last result for an image."""
+    """Record the model's confidence in its last result for an image."""
     entry = {"model": model, "confidence": confidence, "ts": int(when_s)}
     datastore.update_image_info(image_id, {LAST_RESULT: entry})
 
@@ -185,7 +187,7 @@ class ConfidenceScoring(ScoringMethod):
 
 
 class ScoringQueue:
-    """Runs scoring methods in one background thread; a method that already waits is not queued again."""
+    """Runs scoring methods in one background thread; a method that is queued already is not queued twice."""
 
     def __init__(self, run: Callable[[str], Any]) -> None:
         self._run = run

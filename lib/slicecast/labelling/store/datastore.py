@@ -1,11 +1,11 @@
-"""MONAI Label's folder of images and labels, made safe: for threads, against crashes, and against foreign paths.
+"""MONAI Label's folder of images and labels, made safe for threads, against crashes and against foreign paths.
 
-What differs from `LocalDatastore`:
-* a saved label never destroys the one before it: that goes to `labels/versions/`;
-* labels and the index `datastore_v2.json` are replaced whole, so a crash leaves the old or the new one;
-* an index that cannot be read is put aside and rebuilt from the files;
-* ids and tags that would lead out of the folder are refused, links that do are not listed, nor are macOS' `._*`;
-* every method holds one lock, because the server works in threads and the folder's watcher is one too.
+Differences from `LocalDatastore`:
+* a replaced label is kept in `labels/versions/`;
+* labels and the index `datastore_v2.json` are replaced atomically, so a crash leaves the old or the new one;
+* an index that cannot be read is set aside and rebuilt from the files;
+* ids and tags that would lead out of the folder are refused; links that do, and macOS' `._*` files, are not listed;
+* every method holds one lock, because requests run in threads and so does the folder's watcher.
 """
 
 import copy
@@ -31,10 +31,10 @@ from slicecast.labelling.store.versions import FOLDER, keep_version, place_file,
 logger = logging.getLogger(__name__)
 
 WRITE_WITHIN_S = 1.0
-"""Notes about images are written together; labels are written at once."""
+"""Image info is written to the index after this delay, many changes at once; labels are written immediately."""
 
 NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
-"""An id or tag is one file name, not a path."""
+"""An id or tag: one file name, no path."""
 
 
 def safe_name(name: str, what: str) -> str:
@@ -49,7 +49,7 @@ def safe_name(name: str, what: str) -> str:
 
 
 def locked(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a method of the store hold the store's lock."""
+    """Hold the store's lock during a method."""
 
     @functools.wraps(method)
     def guarded(self: "SafeDatastore", *args: Any, **named: Any) -> Any:
@@ -60,7 +60,7 @@ def locked(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class SafeDatastore(LocalDatastore):
-    """A `LocalDatastore` that loses nothing; see the module's text.
+    """A safe `LocalDatastore`; see the module's docstring.
 
     Args:
         datastore_path: the studies.
@@ -116,7 +116,7 @@ class SafeDatastore(LocalDatastore):
 
     @locked
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add an image; sent twice it is stored once. Another image of the same id would make its labels wrong."""
+        """Add an image; the same file sent twice is stored once. Another one would not fit the id's labels."""
         name = safe_name(image_id or self._to_id(Path(image_filename).name)[0], "image id")
         present = self.get_image_uri(name)
         if not present:
@@ -127,21 +127,21 @@ class SafeDatastore(LocalDatastore):
         raise Conflict(f"There is already another image '{name}'. Choose another id, or remove that image first.")
 
     def _refuse_hidden(self, name: str, image_filename: str) -> None:
-        """Refuse to write where something lies that is not listed: a link would lead the writing elsewhere."""
+        """Refuse to overwrite a file that is not listed: a link would redirect the writing."""
         target = Path(self._datastore.image_path()) / self._filename(name, self._to_id(Path(image_filename).name)[1])
         if target.is_symlink() or target.exists():
             raise Conflict(f"The studies hold '{target.name}', which is not listed as an image. Choose another id.")
 
     @locked
     def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """Pack the labelled images; there must be some."""
+        """Pack the labelled images into a ZIP file."""
         if not self.get_labeled_images():
             raise NotFound("No image has a final label yet, so there is nothing to pack. Submit a label first.")
         return super().get_dataset_archive(limit_cases)
 
     @locked
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """Return what is known of an image; cheap, because strategies ask it of every image."""
+        """Return an image's info; without touching the file, because strategies ask for the info of every image."""
         record = self._datastore.objects.get(image_id)
         if record is None:
             return {}
@@ -150,23 +150,23 @@ class SafeDatastore(LocalDatastore):
 
     @locked
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Note something of an image, such as when it was shown; the index follows within a second.
+        """Update an image's info; the index on disk follows within a second.
 
-        Written at once, each note would cost a whole index: a quarter of a second with ten thousand images.
+        Writing at once would rewrite the whole index each time: a quarter of a second with ten thousand images.
         """
         record = self._datastore.objects.get(image_id)
         if record is None:
             raise UnknownImage(f"There is no image '{image_id}'. Ask for the list of images again.")
         record.image.info.update(info)
         if self._write_later is None:
-            # Not a daemon: a server that ends in good order waits for it.
+            # No daemon thread: a server that shuts down waits for it.
             self._write_later = threading.Timer(WRITE_WITHIN_S, self._write_notes)
             self._write_later.start()
 
     @locked
     def _write_notes(self) -> None:
         self._write_later = None
-        if Path(self._datastore_path).is_dir():  # else the studies were taken away, and the notes with them
+        if Path(self._datastore_path).is_dir():  # the studies may have been removed meanwhile
             self._update_datastore_file()
 
     remove_image = locked(LocalDatastore.remove_image)
@@ -182,7 +182,7 @@ class SafeDatastore(LocalDatastore):
 
     @locked
     def _update_datastore_file(self, lock: bool = True) -> None:
-        # On one line: with an indent Python's own encoder does it, which takes a second for ten thousand images.
+        # No indent: with one, Python's slow encoder is used, which takes a second for ten thousand images.
         content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), default=str)
         if lock:
             with FileLock(self._lock_file):
@@ -195,7 +195,7 @@ class SafeDatastore(LocalDatastore):
         self._config_ts = Path(self._datastore_config_path).stat().st_mtime
 
     def _on_moved(self, event: Any) -> None:
-        """Another process has replaced the index; our own writing is told apart by the time stamp."""
+        """Read an index that another process has replaced; our own writes are recognised by their time stamp."""
         if event.dest_path == self._datastore_config_path:
             self._init_from_datastore_file()
 
@@ -233,7 +233,7 @@ def _safe_tag(tag: str) -> str:
 
 
 def _set_aside_if_damaged(index: Path, clock: Callable[[], datetime]) -> None:
-    """Move away an index that is no JSON (a server was killed while writing it), to be rebuilt from the files."""
+    """Set an index aside that is not JSON, such as after a kill of stock MONAI Label; it is rebuilt from the files."""
     if not index.is_file():
         return
     try:

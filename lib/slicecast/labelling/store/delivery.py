@@ -1,8 +1,8 @@
-"""Labels on their way to somewhere else (a DICOM server, a DICOM SEG file): on the disk until they have arrived.
+"""The delivery queue: labels that must reach a DICOM server or become a DICOM SEG file, on disk until they have.
 
-A job is a folder `<number>` with `job.json` and the label's file; it appears by one rename and is removed once it was
-delivered. After a crash or a restart the jobs that are there go on. What was delivered just before a crash is delivered
-again, under the same DICOM identifiers, so that the receiver sees it once.
+A job is a folder `<number>` with `job.json` and the label's file. It appears by one rename and is removed after
+delivery; after a restart, the jobs on disk are resumed. A job delivered just before a crash is delivered twice, under
+the same DICOM identifiers, so that the receiver stores it once.
 """
 
 import json
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 JOB = "job.json"
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
-"""Between attempts; each time twice as long."""
+"""Between attempts; doubled each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Delivery:
     Args:
         folder: where it waits.
         label: its file.
-        facts: what was said when it was put in.
+        facts: JSON values passed to `put`.
     """
 
     folder: Path
@@ -40,11 +40,11 @@ class Delivery:
 
 
 class DeliveryQueue:
-    """Delivers labels in order, in the background, until each has arrived.
+    """Delivers labels in order, in a background thread, and retries until each has arrived.
 
     Args:
-        folder: where jobs wait.
-        deliver: brings one to its place; raises where it cannot now. Called again until it returns.
+        folder: of the jobs.
+        deliver: delivers one; raises if it cannot now, and is called again later.
         wait_s: seconds before the second attempt.
     """
 
@@ -54,11 +54,11 @@ class DeliveryQueue:
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*"):  # a crash while it was being put together; nobody was told that it is safe
+        for leftover in folder.glob(".*"):  # left by a crash inside `put`, which was never acknowledged
             shutil.rmtree(leftover, ignore_errors=True)
 
     def put(self, label: Path, facts: Mapping[str, Any]) -> Path:
-        """Keep a label for delivery; once this returns, it survives a crash. Call `start` to have it delivered."""
+        """Queue a copy of a label; once this returns it survives a crash. Call `start` to begin delivery."""
         hidden = self._folder / f".{uuid4().hex}"
         hidden.mkdir()
         try:
@@ -74,20 +74,20 @@ class DeliveryQueue:
         return target
 
     def discard(self, job: Path) -> None:
-        """Forget a job; it is there whole or not at all."""
+        """Remove a job, atomically."""
         hidden = self._folder / f".{uuid4().hex}"
         try:
             job.rename(hidden)
-        except FileNotFoundError:  # forgotten already
+        except FileNotFoundError:  # removed already
             return
         shutil.rmtree(hidden, ignore_errors=True)
 
     def waiting(self) -> list[Delivery]:
-        """Return the jobs that have not been delivered, oldest first."""
+        """Return the undelivered jobs, oldest first."""
         return [delivery for folder in sorted(self._folder.glob("[0-9]*")) if (delivery := _read_job(folder))]
 
     def start(self) -> None:
-        """Deliver what waits, now."""
+        """Begin delivery in the background."""
         with self._guard:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="delivery-queue", daemon=True)
@@ -95,14 +95,14 @@ class DeliveryQueue:
         self._wake.set()
 
     def close(self) -> None:
-        """Stop; what waits stays on the disk."""
+        """Stop the thread; undelivered jobs stay on disk."""
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
 
     def deliver_all(self) -> int:
-        """Try each job once; return how many are left."""
+        """Try each job once; return the number of those left."""
         for delivery in self.waiting():
             try:
                 self._deliver(delivery)

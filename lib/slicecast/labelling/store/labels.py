@@ -1,7 +1,7 @@
-"""The names of a saved label's voxels: what a client says (`label_info`), and what is so.
+"""Saved labels: reading one, and the names of its values.
 
-3D Slicer numbers the segments of its list, leaves some out (background, scribbles), and writes the rest into the file
-as 1, 2, 3 ...; in `label_info` it sends the numbers of the list. So what follows a segment left out has a wrong name.
+3D Slicer numbers all segments of its list in `label_info`, but leaves some out of the file (background, scribbles) and
+renumbers the rest 1, 2, 3 ... So every segment after one left out would get a wrong name; `true_label_info` repairs it.
 """
 
 import logging
@@ -26,14 +26,14 @@ FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 """Tags of a submitted label, and of a pre-annotation."""
 
 SENT = "label_info_sent"
-"""Key of what a client sent, where it was not so."""
+"""Key of `label_info` as a client sent it, where it was repaired."""
 
 
 def true_label_info(sent: Any, values: Iterable[int]) -> LabelInfo:
     """Return the entries of `label_info` with the numbers that the voxels have.
 
-    The numbers sent hold if all values of the mask are among them; else, if the mask counts 1 to n, its entries are
-    meant in order. Where neither explains the mask, what was sent is kept.
+    If all values of the mask are among the numbers sent, those are right. Else, if the values lie within 1 to n, the
+    entries are numbered in order. Where neither holds, what was sent is kept.
 
     Args:
         sent: entries with `name` and `idx`; entries without either are dropped.
@@ -47,9 +47,9 @@ def true_label_info(sent: Any, values: Iterable[int]) -> LabelInfo:
 
 
 def with_true_label_info(info: Mapping[str, Any], label: Path) -> dict[str, Any]:
-    """Return a label's record with `label_info` as the file's voxels have it; what was sent is kept beside it.
+    """Return a label's record with the true `label_info`; what was sent is kept beside it where it differs.
 
-    A file that is no volume, such as the points of a detection, leaves the record as it is.
+    The record of a file that is no volume, such as detection points, is returned as it is.
     """
     sent = info.get("label_info")
     if not sent:

@@ -1,7 +1,8 @@
-"""Studies on a DICOM server: listed by QIDO-RS, fetched when needed, labels sent back as DICOM SEG until they arrive.
+"""Studies on a DICOM server: listed by QIDO-RS, fetched when needed; labels are sent back as DICOM SEG.
 
 A label counts as soon as it is saved here, whether the server answers or not. MONAI Label's own store sends first and
-saves afterwards, refuses empty masks, and learns of new labels after two hours.
+saves afterwards, so a server that is down loses the label; it also refuses empty masks, and caches the list of labels
+for two hours.
 """
 
 import logging
@@ -34,16 +35,16 @@ from slicecast.labelling.store.studies import SERIES_EXTENSION, StudiesDatastore
 logger = logging.getLogger(__name__)
 
 LIST_S = 30.0
-"""The server is asked for its series at most this often."""
+"""Minimum seconds between two listings of the server's series."""
 PAGE = 1000
-"""Series asked for at a time."""
+"""Series per QIDO-RS request."""
 STOCK_FILTER = {"Modality": "CT"}
-"""MONAI Label's default, which hides every MR series; taken as no filter."""
+"""MONAI Label's default, which hides every MR series; treated as no filter."""
 
 
 @dataclass(slots=True)
 class Remote:
-    """The series on a DICOM server; what was seen last is kept while the server does not answer.
+    """The series on a DICOM server; the last list is used while the server does not answer.
 
     Args:
         client: of the server.
@@ -93,7 +94,7 @@ class Remote:
                 return found
 
     def _subject(self, uid: str, data: Dataset) -> str:
-        """Return the series that a segmentation is about; asked once, as it never changes."""
+        """Return the UID of the series that a segmentation refers to; asked once, as it never changes."""
         if uid not in self._subjects:
             headers = self.client.retrieve_series_metadata(str(data.StudyInstanceUID), uid)
             about = Dataset.from_json(headers[0]).get("ReferencedSeriesSequence") or [Dataset()]
@@ -130,7 +131,7 @@ class PacsDatastore(StudiesDatastore):
         return super().scan_path(name)
 
     def get_image_uri(self, image_id: str) -> str:
-        """Return a series as one file, fetched and written if need be."""
+        """Return a series as one file, fetched and converted if need be."""
         return super().get_image_uri(image_id) if self.scan_path(image_id) else ""
 
     @locked
@@ -142,24 +143,24 @@ class PacsDatastore(StudiesDatastore):
 
     @locked
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Return what has a final label here, sent or not, or a segmentation on the server."""
+        """Return the images with a final label here, or a segmentation on the server."""
         here = set(super().get_labeled_images())
         known = self._remote.labelled()
         return [name for name in self.list_images() if name in here or name in known]
 
     @locked
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Return what has neither."""
+        """Return the images with neither."""
         labelled = set(self.get_labeled_images())
         return [name for name in self.list_images() if name not in labelled]
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Return the pairs of image and final label, of labels that were saved here."""
+        """Return the pairs of image and final label, of labels saved here."""
         pairs = ((name, self.get_label_uri(name, "final")) for name in self.list_images())
         return [{"image": self.get_image_uri(name), "label": label} for name, label in pairs if label]
 
     def dicom_names(self, image_id: str) -> dict[str, str]:
-        """Return what OHIF and the user want to know of a series."""
+        """Return the UIDs and patient data of a series that OHIF shows."""
         data = self._remote.images().get(image_id)
         return series_names(data) if data is not None else {}
 
@@ -172,12 +173,12 @@ class PacsDatastore(StudiesDatastore):
         return len(new)
 
     def _image_exists(self, name: str, series: dict[str, Series]) -> bool:
-        """Keep what carries a label, or was fetched, even if the server does not list it now."""
+        """Keep images with a label, and fetched ones, even if the server does not list them now."""
         present = self._remote.images()
         return not present or name in present or name in series or bool(self._datastore.objects[name].labels)
 
     def _fetch(self, uid: str) -> None:
-        """Fetch a series; it appears whole or not at all.
+        """Fetch a series, atomically.
 
         Raises:
             ResourceError: the server does not give it.
@@ -192,7 +193,7 @@ class PacsDatastore(StudiesDatastore):
             )
             part.rename(target)
         except (RequestException, OSError, ValueError, KeyError, IndexError) as error:
-            if target.is_dir():  # somebody else was quicker
+            if target.is_dir():  # another thread was faster
                 return
             raise ResourceError(
                 f"The series {uid} cannot be fetched from the DICOM server ({error}). Try again."
@@ -218,7 +219,7 @@ class PacsDatastore(StudiesDatastore):
 
 
 def open_pacs(url: str, cache: Path, **options: Any) -> PacsDatastore:
-    """Open the studies of a DICOM server, as MONAI Label's settings say; nothing is asked of it yet."""
+    """Open the studies of a DICOM server with MONAI Label's settings, without connecting yet."""
     user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     session = None
     if "googleapis.com" in url:

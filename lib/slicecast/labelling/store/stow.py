@@ -1,4 +1,4 @@
-"""What a client stores over DICOMweb: DICOM SEG of the studies' images, each kept once and never replaced."""
+"""STOW-RS: DICOM SEG objects of the studies' images; each is stored once and never replaced."""
 
 import logging
 import tempfile
@@ -23,7 +23,7 @@ from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 logger = logging.getLogger(__name__)
 
 NOT_SUPPORTED, CANNOT_UNDERSTAND, MISMATCH, DUPLICATE = 0x0122, 0xC000, 0xA900, 0x0111
-"""Reasons for refusing, from DICOM PS3.4."""
+"""Failure reasons of DICOM PS3.4."""
 
 SaveLabel = Callable[[str, Path, dict[str, object]], None]
 """Saves a final label: image id, file, record."""
@@ -31,7 +31,7 @@ SaveLabel = Callable[[str, Path, dict[str, object]], None]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the parts of a message."""
+    """Stored and refused parts of a message."""
 
     stored: list[Dataset] = field(default_factory=list)
     refused: list[tuple[Dataset, int]] = field(default_factory=list)
@@ -49,12 +49,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Takes segmentations in.
+    """Stores segmentations.
 
     Args:
-        folder: where their files go.
-        find: returns the series of an image's UID, or None.
-        save_label: makes one the image's final label.
+        folder: of their files.
+        find: returns the series of a UID, or None.
+        save_label: saves one as the image's final label.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Store:
     save_label: SaveLabel
 
     def take(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
-        """Store what can be stored; a message's parts do not depend on one another."""
+        """Store each part that can be stored; a refused one does not affect the others."""
         outcome = Outcome()
         for part in parts:
             data = _parse(part)
@@ -74,7 +74,7 @@ class Store:
         return outcome
 
     def _keep(self, data: Dataset, content: bytes, study: str) -> int | None:
-        """Keep one object; return the reason where it is refused."""
+        """Store one object; return the failure reason, or None."""
         if data.SOPClassUID != SegmentationStorage:
             return NOT_SUPPORTED
         series = self.find(referenced_series(data))

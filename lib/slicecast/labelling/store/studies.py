@@ -1,8 +1,8 @@
 """The studies folder as MONAI Label sees it: files of one volume each, and DICOM series.
 
-A DICOM series is an image whose id is its SeriesInstanceUID, which is how OHIF names images. A volume's file keeps its
-name as id, and answers to the UID of the series as which it is served too; under that name its slices are in the order
-in which a viewer shows them (see `slicecast.dicom.volumes`).
+A DICOM series is an image whose id is its SeriesInstanceUID, which is how OHIF names images. A volume's id
+is its file's name; it is also found under the UID of the series as which it is served, and then its slices are in the
+order in which a viewer shows them (see `slicecast.dicom.volumes`).
 """
 
 import logging
@@ -35,17 +35,17 @@ from slicecast.volume.reading import without_folders
 logger = logging.getLogger(__name__)
 
 WORK = ".slicecast"
-"""Folder in the studies for what is derived from them; it may be deleted while the server is stopped."""
+"""Folder in the studies for derived files; it may be deleted while the server is stopped."""
 SEGMENTATIONS = "segmentations"
 """Folder in the studies for labels as DICOM SEG."""
 SERIES_EXTENSION = ""
-"""In MONAI Label's index, of an image that is a DICOM series and hence no file of its own."""
+"""Extension, in MONAI Label's index, of an image that is a DICOM series."""
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+){2,}")
 
 
 class StudiesDatastore(SafeDatastore):
-    """A `SafeDatastore` that lists DICOM series too, and knows every image as DICOM: see `catalogue`."""
+    """A `SafeDatastore` that lists DICOM series too; its `catalogue` describes every image as a DICOM series."""
 
     def __init__(self, datastore_path: str, *, follow_links: bool = False, **options: Any) -> None:
         root = Path(datastore_path)
@@ -70,7 +70,7 @@ class StudiesDatastore(SafeDatastore):
             try:
                 saved = super().save_label(own, str(file), label_tag, label_info)
             except BaseException:
-                if job is not None:  # the client hears of the failure, so nothing may arrive anywhere
+                if job is not None:  # the client is told of the failure, so nothing may be delivered
                     self.deliveries.discard(job)
                 raise
         if job is not None:
@@ -78,7 +78,7 @@ class StudiesDatastore(SafeDatastore):
         return saved
 
     def store_instances(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
-        """Take DICOM SEG objects in; each becomes the final label of the image that it is about."""
+        """Store DICOM SEG objects; each becomes the final label of the image that it refers to."""
         outcome = self._store.take(parts, study=study)
         self.catalogue.dicom_series(now=True)
         return outcome
@@ -92,7 +92,7 @@ class StudiesDatastore(SafeDatastore):
         return series.image_id or name if series else name
 
     def scan_path(self, name: str) -> str:
-        """Return where an image's voxels are, in the order that the name implies; "" where there is none."""
+        """Return the file or folder of an image, slices in the order that the name implies; "" where there is none."""
         own = self.image_id(name)
         known = own in self._objects()
         if known and own == name and not self._is_series(own):
@@ -134,18 +134,18 @@ class StudiesDatastore(SafeDatastore):
 
     @locked
     def remove_image(self, image_id: str) -> None:
-        """Remove an image; a DICOM series stays, because its files are the only ones."""
+        """Remove an image; a DICOM series is refused, because its files exist only once."""
         if self._is_series(self.image_id(image_id)):
             raise InputError(f"The DICOM series {image_id} stays. Move its files out of the studies.")
         super().remove_image(image_id)
 
     def dicom_names(self, image_id: str) -> dict[str, str]:
-        """Return an image's UIDs and the like, with which OHIF opens it; nothing where it has none."""
+        """Return an image's UIDs and patient data, with which OHIF opens it; empty where it is no DICOM."""
         series = self.catalogue.of_image(image_id)
         return series_names(series.summary) if series else {}
 
     def _on_own_grid(self, name: str, own: str, label: Path, folder: Path) -> Path:
-        """Turn a label that was made under a series' UID to the order in which the image's file stores its slices."""
+        """Reorder the slices of a label that was made under a series' UID to those of the image's file."""
         if name == own or self._is_series(own):
             return label
         grid = read_volume(super().get_image_uri(own)).geometry
@@ -162,7 +162,7 @@ class StudiesDatastore(SafeDatastore):
         self.save_label(series_uid, str(file), DefaultLabelTag.FINAL.value, record)
 
     def _write_seg(self, delivery: Delivery) -> None:
-        """Write a label as DICOM SEG; what can never become one is given up, for the label itself is safe."""
+        """Write a label as DICOM SEG. One that cannot become a SEG is skipped; the label itself is saved."""
         series = self.catalogue.of_image(delivery.facts["image_id"])
         if series is None:
             return
@@ -189,7 +189,7 @@ class StudiesDatastore(SafeDatastore):
         return _VolumeFiles(self)
 
     def _volume_of(self, series: Series) -> Path:
-        """Write a series as one file, for clients that want that; on the same grid, so that indices agree."""
+        """Write a series as one file, which Slicer downloads; on the same grid, so that indices agree."""
         target = self._work / "volumes" / f"{series.uid}.nrrd"
         source = series.scan_path()
         newest = max((path.stat().st_mtime_ns for path in source.iterdir()), default=0)
@@ -231,7 +231,7 @@ class StudiesDatastore(SafeDatastore):
 
 
 class _VolumeFiles(Mapping[str, Path]):
-    """The files of a store's volumes by image id, as they are when asked: one costs no look at the others."""
+    """The files of a store's volumes by image id, looked up one by one."""
 
     def __init__(self, store: "StudiesDatastore") -> None:
         self._store = store
@@ -250,13 +250,13 @@ class _VolumeFiles(Mapping[str, Path]):
 
 
 def series_names(summary: Dataset) -> dict[str, str]:
-    """Return what OHIF and the user want to know of a series."""
+    """Return the UIDs and patient data of a series that OHIF shows."""
     words = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
     return {word: str(summary.get(word, "")) for word in words}
 
 
 def dicom_names(store: Datastore, image_id: str) -> dict[str, str]:
-    """Return an image's UIDs and the like, with which OHIF opens it; nothing where it has none."""
+    """Return an image's UIDs and patient data, with which OHIF opens it; empty where it is no DICOM."""
     return store.dicom_names(image_id) if isinstance(store, StudiesDatastore) else {}
 
 

@@ -1,8 +1,7 @@
-"""Unpack what a client has sent, without believing a word of it.
+"""Uploads: MONAI Label's upload sessions, and safe unpacking of the archives that clients send.
 
-Names inside an archive are not used: every file gets a number for a name, so there is nothing to climb out with.
-Links, devices and folders are left out, and what comes out is counted while it comes, because sizes can lie and a
-few kilobytes can claim to be terabytes.
+Names inside an archive are not used (each file is numbered), so none can lead out of the folder. Links, devices and
+folders are left out. Bytes are counted while they are unpacked, because the sizes that an archive states can be false.
 """
 
 import bz2
@@ -29,16 +28,16 @@ from slicecast.inference.settings import request_limits
 
 CHUNK_BYTES = 1 << 20
 HEADER_BYTES = 32 << 20
-"""Of a tar, all headers and padding together."""
+"""Limit for all headers and padding of a tar together."""
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
-"""What an unpacked file may keep of its name."""
+"""The only part of its name that an unpacked file keeps."""
 
 PACKED: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
-"""By how a compressed tar begins."""
+"""How to open a compressed tar, by its first bytes."""
 
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
 
@@ -72,7 +71,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int, max_files: int) -> li
 
 
 class _Budget:
-    """Bytes that may come out."""
+    """The number of bytes that may still be unpacked."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -88,7 +87,7 @@ class _Budget:
 
 
 class _Counted(io.RawIOBase):
-    """A stream of which little may be read that does not come out as a file: tarfile holds headers in memory."""
+    """A stream with a limit on bytes that belong to no file: tarfile holds all headers in memory."""
 
     def __init__(self, stream: Any, budget: _Budget) -> None:
         self._stream = stream
@@ -149,7 +148,7 @@ UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.[A-Za-z0-9_.]{1,40})?")
 
 
 def is_upload_name(path: Path) -> bool:
-    """Tell whether a path is one that MONAI Label gives to what it receives; nothing need be there."""
+    """Tell whether a path is named as MONAI Label names received files, in the temporary folder; it need not exist."""
     if not UPLOAD.fullmatch(path.name) or "\0" in str(path):
         return False
     return path.resolve().parent == Path(tempfile.gettempdir()).resolve()
@@ -161,17 +160,17 @@ def is_upload(path: Path) -> bool:
 
 
 class SafeSessions(Sessions):
-    """`Sessions` that answers "not found" for everything that is not a session id."""
+    """MONAI Label's upload sessions, for which everything that is not a UUID is unknown: ids become paths."""
 
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
     ) -> tuple[str, SessionInfo]:
-        """Keep an upload under a new id; an archive of one file becomes that file, of several their folder."""
+        """Store an upload under a new id; an archive becomes its one file, or a folder of its files."""
         if not uncompress or Path(data_file).is_dir():
             return super().add_session(data_file, expiry, False, None)
         try:
             return self._unpacked(Path(data_file), expiry)
-        except SlicecastError:  # MONAI Label removes what it received only when all went well
+        except SlicecastError:  # MONAI Label removes the received file only after success
             if is_upload_name(Path(data_file).parent):
                 shutil.rmtree(Path(data_file).parent, ignore_errors=True)
             raise
@@ -195,7 +194,7 @@ class SafeSessions(Sessions):
             super().remove_session(session_id)
 
     def remove_expired(self) -> int:
-        """Remove the sessions whose time is over, and folders without a record; return how many."""
+        """Remove expired sessions and folders without a record; return their number."""
         folder = Path(self.store_path)
         names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
         over = [name for name in names if _is_id(name) and self._is_over(name)]

@@ -1,4 +1,4 @@
-"""Keep what is about to be replaced: `labels/versions/<tag>/<image>/<UTC time>-<n><ext>`, with its record beside it."""
+"""Atomic writes, and versions of labels: `labels/versions/<tag>/<image>/<UTC time>-<n><ext>`, with their records."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 FOLDER = "versions"
-"""Under the labels' folder; a name that no label tag may have."""
+"""Folder of the versions, among the tags' folders; hence no tag may have this name."""
 
 
 def keep_version(current: Path, folder: Path, *, extension: str, info: Mapping[str, Any], now: datetime) -> Path | None:
-    """Put the file `current` into `folder` under a new name; None when there is no such file.
+    """Keep `current` in `folder` under a new name; None when there is no such file.
 
-    The file is linked, not moved: until the new one replaces it, it stays where it was. A crash between the two
-    steps leaves one version too many, never one too few.
+    The file is linked, not moved, so it stays in place until it is replaced: a crash in between leaves one version too
+    many, never one too few.
     """
     if not current.is_file():
         return None
@@ -34,20 +34,20 @@ def keep_version(current: Path, folder: Path, *, extension: str, info: Mapping[s
 
 
 def place_file(source: Path, target: Path) -> None:
-    """Copy `source` to `target`, which is at any time the old file or the whole new one, even after a crash."""
+    """Copy a file atomically: even after a crash `target` is the old file or the whole new one."""
     with _appearing(target) as stream, source.open("rb") as original:
         shutil.copyfileobj(original, stream)
 
 
 def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
+    """Write a file atomically."""
     with _appearing(target) as stream:
         stream.write(content)
 
 
 @contextmanager
 def _appearing(target: Path) -> Iterator[BinaryIO]:
-    """Open a file beside the target that takes its place once it is complete and on the disk."""
+    """Open a temporary file beside the target, and rename it to the target once it is synced to disk."""
     handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -66,8 +66,8 @@ def _publish(temporary: str, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk; without it a power cut may undo a rename."""
-    if os.name != "posix":  # Windows has no such thing
+    """Sync a folder's entries to disk; without that a power cut may undo a rename."""
+    if os.name != "posix":  # Windows cannot sync folders
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,1 +1,1 @@
-"""The models that clients see: a request turned into typed values, and the answer to it; pre-annotations."""
+"""MONAI Label's infer tasks, which clients list as models: request, task, answer."""

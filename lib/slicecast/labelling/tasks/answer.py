@@ -20,7 +20,7 @@ from slicecast.labelling.tasks.request import EXTENSIONS, InferRequest
 from slicecast.volume import write_mask
 
 DEFAULT_EXTENSION = ".nrrd"
-"""What is sent when neither the client nor the image's own name says otherwise; OHIF reads only this."""
+"""Used when neither the client nor the image's name gives a format; the only one that OHIF reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _latencies(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def _rounded(value: float) -> float | None:
-    """JSON has no NaN, and a browser refuses it."""
+    """Round; None for NaN, which JSON does not have and browsers refuse."""
     return round(float(value), 4) if math.isfinite(value) else None
 
 

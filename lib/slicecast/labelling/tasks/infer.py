@@ -59,7 +59,7 @@ class SegmentTask(InferTask):
         self._app_labels = tuple(labels)
 
     def is_valid(self) -> bool:
-        """Weights are looked for at the first request, not at start."""
+        """Always offer the model: weights are loaded at the first request."""
         return True
 
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -139,7 +139,7 @@ def declared_labels(labels: Sequence[str]) -> dict[str, int]:
 
 
 def client_options(dimension: int, slice_strategy: str) -> dict[str, Any]:
-    """Return the options that clients show; a list is a choice of words, because Slicer knows no other."""
+    """Return the options that clients show; a choice is a list of strings, the only kind Slicer reads."""
     window = {"window": list(window_names())}
     if dimension == 2:
         return window
@@ -153,7 +153,7 @@ def stored_k_axis(geometry: Geometry) -> str:
 
 
 def with_label_file(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell a received file from a label's name: MONAI Label's own route puts both under `label`."""
+    """Move an uploaded file from `label` to `label_file`: MONAI Label's own route has one key for file and name."""
     wire = dict(request)
     if _is_file(wire.get("label")):
         wire["label_file"] = wire.pop("label")

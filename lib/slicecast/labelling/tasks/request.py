@@ -1,7 +1,7 @@
-"""What OHIF, 3D Slicer and MONAI Label's own client put into `params`, turned once into typed values.
+"""Parsing of infer requests: what OHIF, 3D Slicer and MONAI Label's client put into `params`, as typed values.
 
-Voxel indices are (i, j, k) of the stored volume, as every client sends them. Whatever a client leaves over from
-an earlier request (OHIF keeps one object per model and mutates it) is ignored unless it is a prompt of this one.
+Voxel indices are (i, j, k) of the stored volume, as every client sends them. Unknown keys are ignored, because OHIF
+keeps one `params` object per model and leaves keys of earlier requests in it.
 """
 
 import itertools
@@ -19,12 +19,12 @@ Style = Literal["several", "single"]
 DEFAULT_NAME = "object"
 """Name of the object when the client does not say one (OHIF never does for a deepgrow model)."""
 BACKGROUND = "background"
-"""Negative points: Slicer's and OHIF's key, and OHIF's pseudo-label that all labels share."""
+"""Key of negative points; in OHIF a pseudo-label shared by all labels."""
 MAX_LABELS = 254
 """The answer is uint8, because OHIF reads nothing else, and 255 is BACKGROUND_VALUE."""
 BACKGROUND_VALUE = 255
-"""The number that the models declare for the background, which no mask holds. Left without a number, OHIF would give it
-its place among the labels visited, and take another label's voxels for it."""
+"""The number declared for the background; no mask contains it. Without one OHIF would number the background by its
+place among the labels, and show another label's voxels as background."""
 
 _PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt absent"
 _OPTION_KEYS = "axis range window device model logging reset_state description strategy slice_strategy"
@@ -48,14 +48,14 @@ class Clicks:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One infer request, before it meets the volume.
+    """One infer request, not yet checked against the volume.
 
     Args:
-        objects: what was clicked, only objects with something to start from.
+        objects: those with something to start from.
         values: the number of each object in the answer's mask; may skip numbers (see `number_labels`).
-        roi: the numbers as sent; `roi_box` knows both orders in use.
-        slice: the k of the slice a 2D client works on.
-        masks: painted slices by object, which `with_masks` adds.
+        roi: the numbers as sent; see `roi_box` for their order.
+        slice: k of the slice that a 2D client shows.
+        masks: painted slices by object.
         absent: slices that do not show an object, by its name.
         slice_strategy: which slice is suggested next; empty for the server's own.
     """
@@ -204,7 +204,7 @@ def _refuse_too_many(named: Mapping[str, Sequence[IJK]], background: Sequence[IJ
 
 
 def _last_k(points: Sequence[IJK], roi: Sequence[int] | None) -> int | None:
-    """Find the slice of a 2D request that does not name it: the last click's, as OHIF means it."""
+    """Return the slice of a 2D request that does not name one: that of the last click, as in OHIF."""
     if points:
         return points[-1][2]
     return (roi[4] + roi[5]) // 2 if roi and len(roi) == 6 else None
