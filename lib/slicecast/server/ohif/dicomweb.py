@@ -22,9 +22,9 @@ from requests_toolbelt.multipart import decoder
 from starlette.routing import Match
 from starlette.types import Scope
 
-from slicecast.dicom import frames, query
+from slicecast.dicom import query
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.frames import render
+from slicecast.dicom.instances import bulk_value, frame_type, header_json, read_frames, render
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
 from slicecast.server.dependencies import Annotator, LabellingApp
@@ -125,7 +125,7 @@ def series_metadata(study: str, series: str, request: Request, files: Files) -> 
 def instance_metadata(study: str, series: str, instance: str, request: Request, files: Files) -> Response:
     """Return an instance's header."""
     data = _instance(files, study, series, instance, pixels=False)
-    return _json([frames.header_json(data, f"{_root(request)}/studies/{study}/series/{series}/instances/{instance}")])
+    return _json([header_json(data, f"{_root(request)}/studies/{study}/series/{series}/instances/{instance}")])
 
 
 @reading.get("/studies/{study}", summary="All instances of a study")
@@ -153,15 +153,15 @@ def instance_frames(study: str, series: str, instance: str, numbers: str, files:
     if not all(number.isdecimal() for number in numbers.split(",")):
         raise InputError(f"The frames '{numbers[:40]}' are no whole numbers separated by commas, such as 1,2.")
     data = _instance(files, study, series, instance)
-    kind = frames.frame_type(data.file_meta.TransferSyntaxUID)
-    parts = frames.read_frames(data, [int(number) for number in numbers.split(",")])
+    kind = frame_type(data.file_meta.TransferSyntaxUID)
+    parts = read_frames(data, [int(number) for number in numbers.split(",")])
     return related([(part, kind) for part in parts], kind=kind.partition(";")[0])
 
 
 @reading.get(INSTANCE + "/bulkdata/{tag}", summary="A large value of an instance")
 def bulk_data(study: str, series: str, instance: str, tag: str, files: Files) -> Response:
     """Return one value of bytes, named by its tag."""
-    value = frames.bulk_value(_instance(files, study, series, instance), tag)
+    value = bulk_value(_instance(files, study, series, instance), tag)
     return related([(value, BYTES)], kind=BYTES)
 
 
@@ -264,7 +264,7 @@ def _headers(all_series: list[Series], request: Request) -> Response:
     for series in all_series:
         address = f"{root}/studies/{series.summary.StudyInstanceUID}/series/{series.uid}/instances"
         headers = ((uid, series.read(uid, pixels=False)) for uid in series.sop_uids)
-        found += [frames.header_json(data, f"{address}/{uid}") for uid, data in headers]
+        found += [header_json(data, f"{address}/{uid}") for uid, data in headers]
     return _json(found)
 
 
