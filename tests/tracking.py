@@ -12,7 +12,7 @@ from slicecast.engine.crop_window import Frames, View, paste
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.postprocess import Track
+from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
@@ -79,7 +79,7 @@ def answer(mask: np.ndarray | None = None, **given: Any) -> SliceAnswer:
     return SliceAnswer(logits, **{"predicted_iou": 0.9, "object_score": 4.0 if mask.any() else -4.0, **given})
 
 
-def mask_of(track: Track, number: int, shape_hw: tuple[int, int] = (64, 64)) -> np.ndarray:
+def mask_of(track: ObjectResult, number: int, shape_hw: tuple[int, int] = (64, 64)) -> np.ndarray:
     """Return one object's mask on a slice; bool (H, W)."""
     found = track.answers.get(number)
     if found is None or not found.present:

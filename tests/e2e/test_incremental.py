@@ -75,7 +75,7 @@ def undecided(result, number):
     """
     logits = [
         paste(track.answers[number].logits, track.view, CLIP.shape[1:])
-        for track in result.tracks.values()
+        for track in result.objects.values()
         if number in track.answers
     ]
     ranked = np.sort([np.zeros(CLIP.shape[1:]), *logits], axis=0)
@@ -90,8 +90,8 @@ def check(predictor, options, sequence):
         assert after.labels.keys() == full.labels.keys()
         for number, label in full.labels.items():
             assert ((after.labels[number] == label) | undecided(full, number)).all()
-        for name, track in full.tracks.items():
-            assert same_answers(after.tracks[name].answers, track.answers, atol=LOGIT_TOLERANCE)
+        for name, track in full.objects.items():
+            assert same_answers(after.objects[name].answers, track.answers, atol=LOGIT_TOLERANCE)
 
 
 @given(sequence=states())

@@ -122,7 +122,7 @@ def same(first, second, *, atol):
     return (
         first.labels.keys() == second.labels.keys()
         and all((first.labels[n] == second.labels[n]).all() for n in first.labels)
-        and all(same_answers(first.tracks[n].answers, second.tracks[n].answers, atol=atol) for n in first.tracks)
+        and all(same_answers(first.objects[n].answers, second.objects[n].answers, atol=atol) for n in first.objects)
     )
 
 

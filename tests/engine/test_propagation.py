@@ -48,7 +48,7 @@ def volume(found, count=10, shape=(64, 64)):
 def test_one_prompt_finds_the_object_in_the_whole_volume(prompt, zoom):
     found = run(prompt, options=replace(TIDY, zoom=zoom))
     assert dice(volume(found) == 1, TRUTH) > 0.9
-    assert sorted(found.tracks["a"].answers) == list(range(10)) and found.slices_encoded >= 10
+    assert sorted(found.objects["a"].answers) == list(range(10)) and found.slices_encoded >= 10
 
 
 def test_a_painted_slice_comes_back_exactly():
@@ -95,7 +95,7 @@ def test_a_painted_slice_stands_against_another_objects_guess():
 def test_a_slice_marked_absent_is_empty_and_stops_the_lanes(gone_slices):
     found = run(painted(3, TRUTH[3]), absent(6), options=replace(PLAIN, gone_slices=gone_slices))
     assert sorted(found.labels) == [0, 1, 2, 3, 4, 5]
-    assert 6 not in found.tracks["a"].answers
+    assert 6 not in found.objects["a"].answers
 
 
 def test_an_absent_slice_between_two_painted_ones_parts_them():
@@ -105,13 +105,13 @@ def test_an_absent_slice_between_two_painted_ones_parts_them():
 
 def test_lanes_stay_within_their_limits():
     found = run(painted(4, TRUTH[4]), limits={"a": (3, 7)})
-    assert sorted(found.tracks["a"].answers) == sorted(found.labels) == [3, 4, 5, 6]
+    assert sorted(found.objects["a"].answers) == sorted(found.labels) == [3, 4, 5, 6]
 
 
 def test_lanes_end_where_the_object_does():
     found = run(painted(4, TRUTH[4]), clip=clip_of(walking_disk(10, first=3, stop=6)))
     assert sorted(found.labels) == [3, 4, 5]
-    assert sorted(found.tracks["a"].answers) == [1, 2, 3, 4, 5, 6, 7]
+    assert sorted(found.objects["a"].answers) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_only_the_prompted_slices_when_asked():
@@ -128,14 +128,14 @@ def test_two_objects_do_not_overlap_and_keep_their_order():
 
 
 def test_an_object_is_the_same_alone_and_among_others():
-    alone = run(clicked(1, (27, 32))).tracks["a"]
+    alone = run(clicked(1, (27, 32))).objects["a"]
     prompts = {"b": [painted(5, TRUTH[5]), clicked(8, negative=[(34, 32)])], "a": [clicked(1, (27, 32))]}
-    assert same_answers(alone.answers, segment(tracker_of(CLIP), prompts).tracks["a"].answers)
+    assert same_answers(alone.answers, segment(tracker_of(CLIP), prompts).objects["a"].answers)
 
 
 def test_corrections_are_kept_and_change_their_neighbours():
     start, correction = painted(0, TRUTH[0]), clicked(5, (10, 10), negative=[(36, 32)])
-    before, after = run(start).tracks["a"], run(start, correction).tracks["a"]
+    before, after = run(start).objects["a"], run(start, correction).objects["a"]
     assert mask_of(after, 5)[10, 10] and not mask_of(after, 5)[32, 36]
     assert after.answers[5].prompted and not same_answers({4: before.answers[4]}, {4: after.answers[4]})
 
@@ -145,7 +145,7 @@ def test_a_removed_click_leaves_no_trace():
     fresh = segment(tracker, {"a": [painted(2, TRUTH[2])]})
     segment(tracker_of(CLIP, cache=tracker.cache), {"a": [painted(2, TRUTH[2]), clicked(6, (10, 10))]})
     again = segment(tracker_of(CLIP, cache=tracker.cache), {"a": [painted(2, TRUTH[2])]})
-    assert same_answers(fresh.tracks["a"].answers, again.tracks["a"].answers) and again.slices_encoded == 0
+    assert same_answers(fresh.objects["a"].answers, again.objects["a"].answers) and again.slices_encoded == 0
     assert (volume(fresh) == volume(again)).all()
 
 
@@ -158,13 +158,13 @@ def test_the_reversed_volume_gives_the_reversed_result(prompt):
     up = run(*prompts(lambda n: n), options=TIDY)
     down = run(*prompts(lambda n: 9 - n)[::-1], clip=CLIP[::-1], options=TIDY)
     assert (volume(up) == volume(down)[::-1]).all()
-    sure, reversed_sure = ({n: slice_confidence(a) for n, a in r.tracks["a"].answers.items()} for r in (up, down))
+    sure, reversed_sure = ({n: slice_confidence(a) for n, a in r.objects["a"].answers.items()} for r in (up, down))
     assert sure == pytest.approx({9 - n: v for n, v in reversed_sure.items()}, abs=1e-6)
 
 
 def test_met_slices_lie_between_the_prompted_ones():
-    assert run(painted(4, TRUTH[4]), options=TIDY).tracks["a"].met == set()
-    assert run(painted(2, TRUTH[2]), painted(7, TRUTH[7]), options=TIDY).tracks["a"].met == {3, 4, 5, 6}
+    assert run(painted(4, TRUTH[4]), options=TIDY).objects["a"].met == set()
+    assert run(painted(2, TRUTH[2]), painted(7, TRUTH[7]), options=TIDY).objects["a"].met == {3, 4, 5, 6}
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -180,7 +180,7 @@ def test_an_object_that_outgrows_its_window_gets_a_wider_one():
         segment(
             tracker_of(clip_of(cone), options=EngineOptions(zoom="on", zoom_rounds=rounds)),
             {"a": [painted(0, cone[0])]},
-        ).tracks["a"]
+        ).objects["a"]
         for rounds in (0, 3)
     )
     assert wide.view.width > narrow.view.width
@@ -214,13 +214,13 @@ def test_cancelling_raises_and_keeps_what_is_encoded():
     found = segment(tracker_of(CLIP, cache=cache), {"a": [painted(0, TRUTH[0])]})
     assert found.slices_encoded == 10 - held
     fresh = run(painted(0, TRUTH[0]))
-    assert same_answers(found.tracks["a"].answers, fresh.tracks["a"].answers)
+    assert same_answers(found.objects["a"].answers, fresh.objects["a"].answers)
 
 
 def test_a_cache_too_small_for_one_request_changes_nothing_but_time():
     tracker = tracker_of(CLIP, cache=EmbeddingCache(1))
     found = segment(tracker, {"a": [painted(4, TRUTH[4])]})
-    assert same_answers(found.tracks["a"].answers, run(painted(4, TRUTH[4])).tracks["a"].answers)
+    assert same_answers(found.objects["a"].answers, run(painted(4, TRUTH[4])).objects["a"].answers)
     assert tracker.cache.stats().entries == 0
 
 
@@ -241,5 +241,5 @@ def test_an_island_on_the_clicked_slice_hangs_on_no_prompt():
     y, x = (int(np.median(places)) for places in np.nonzero(disks[3]))
     found = segment(tracker, {"a": [clicked(3, (x, y))]})
     assert found.labels[3][y, x] == 1
-    assert (found.tracks["a"].answers[3].logits[:3, :3] > 0).all()
+    assert (found.objects["a"].answers[3].logits[:3, :3] > 0).all()
     assert not found.labels[3][:4, :4].any()

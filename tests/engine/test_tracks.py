@@ -27,7 +27,7 @@ from slicecast.engine.crop_window import View, resample
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Observation
-from slicecast.engine.postprocess import Track
+from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import FAR_TIME, LOOK_AHEAD, Anchor, Lane, walk
 from slicecast.errors import Cancelled
@@ -118,7 +118,7 @@ def test_a_lane_follows_its_object():
     tracker = tracker_of(clip_of(CLIP))
     walking = Lane(WHOLE, anchor_on(tracker, 0), 12)
     walk(tracker, [walking])
-    track = Track(WHOLE, walking.answers, ())
+    track = ObjectResult(WHOLE, walking.answers, ())
     for number in range(1, 12):
         seen = mask_of(track, number)
         assert 2 * (seen & CLIP[number]).sum() / (seen.sum() + CLIP[number].sum()) > 0.85

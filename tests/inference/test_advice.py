@@ -6,7 +6,7 @@ from tracking import absent, answer, painted
 
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.engine.crop_window import View
-from slicecast.engine.postprocess import Track
+from slicecast.engine.postprocess import ObjectResult
 from slicecast.inference.advice import advise, areas_of, evidence_of, judge, slice_features
 
 HALF = np.zeros((8, 8), bool)
@@ -34,12 +34,12 @@ def track(prompts=(), met=()):
         4: answer(HALF, predicted_iou=0.8),
         5: answer(),
     }
-    return Track(VIEW, answers, prompts or (painted(2, HALF),), met)
+    return ObjectResult(VIEW, answers, prompts or (painted(2, HALF),), met)
 
 
 def result(*tracks):
     labels = {n: np.full((8, 8), 1, np.uint8) for n in (1, 2, 3, 4)}
-    return SimpleNamespace(labels=labels, tracks=dict(zip("ab", tracks, strict=False)))
+    return SimpleNamespace(labels=labels, objects=dict(zip("ab", tracks, strict=False)))
 
 
 def test_signs_say_how_far_the_next_prompt_is_and_how_alike_the_neighbours_areas_are():
@@ -73,7 +73,7 @@ def test_a_slice_that_was_called_absent_is_annotated():
 
 
 def test_the_least_sure_object_of_a_slice_counts_and_the_reason_names_the_object():
-    other = Track(VIEW, {3: answer(HALF, predicted_iou=0.1)}, (painted(2, HALF),))
+    other = ObjectResult(VIEW, {3: answer(HALF, predicted_iou=0.1)}, (painted(2, HALF),))
     advice = advise(result(track(), other), count=6, strategy="worst", calibration=UNCALIBRATED)
     assert list(advice.slices) == [1, 2, 3, 4, 5] and advice.slices[3].quality < 0.2
     assert advice.choice.slice == 3 and advice.choice.reason.startswith("b: ")

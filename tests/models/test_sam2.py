@@ -192,7 +192,7 @@ def test_sam2s_own_predictor_forgets_a_click_on_a_tracked_frame_and_we_do_not(hi
     ours = find_anchors(clip.tracker(hiera), [start, correction], WHOLE)
     assert [anchor.slice for anchor in ours] == [0, 4]
     assert np.abs(ours[1].answer.logits - corrected).max() <= TOLERANCE
-    kept = segment(clip.tracker(hiera), {"a": (start, correction)}).tracks["a"].answers[4]
+    kept = segment(clip.tracker(hiera), {"a": (start, correction)}).objects["a"].answers[4]
     assert kept.prompted and np.array_equal(kept.logits, ours[1].answer.logits)
 
 

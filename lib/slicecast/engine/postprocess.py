@@ -64,7 +64,7 @@ def extent(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Track:
+class ObjectResult:
     """One object through the volume.
 
     Args:
@@ -84,42 +84,42 @@ class Track:
     evidence: Mapping[int, GreyEvidence | None] = field(default_factory=dict)
 
 
-def label_slices(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:
+def label_slices(tracker: Tracker, results: Mapping[str, ObjectResult]) -> dict[int, NDArray[np.uint8]]:
     """Return label slices (H, W) uint8 by slice number, tidied; slices not listed are empty."""
-    return _tidy(tracker, tracks, _label(tracker, tracks))
+    return _tidy(tracker, results, _label(tracker, results))
 
 
-def _label(tracker: Tracker, tracks: Mapping[str, Track]) -> dict[int, NDArray[np.uint8]]:
+def _label(tracker: Tracker, results: Mapping[str, ObjectResult]) -> dict[int, NDArray[np.uint8]]:
     numbers: set[int] = set()
-    for track in tracks.values():
+    for result in results.values():
         # A painted object may be too small for the model to see; it is on its slice all the same.
-        numbers |= {k for k, answer in track.answers.items() if answer.present} | _painted(track).keys()
-    return {k: label_slice([track_logits(tracker, track, k) for track in tracks.values()]) for k in sorted(numbers)}
+        numbers |= {k for k, answer in result.answers.items() if answer.present} | _painted(result).keys()
+    return {k: label_slice([object_logits(tracker, result, k) for result in results.values()]) for k in sorted(numbers)}
 
 
-def track_logits(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32]:
+def object_logits(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.float32]:
     """Return one object's logits (H, W) on a slice."""
     shape_hw = tracker.frames.shape_hw
-    painted, answer = _painted(track).get(number), track.answers.get(number)
+    painted, answer = _painted(result).get(number), result.answers.get(number)
     if painted is not None:
         return exact_logits(painted)
     if answer is None or not answer.present:
         return np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
-    return paste(_weighed(tracker, track, number, answer), track.view, shape_hw)
+    return paste(_weighed(tracker, result, number, answer), result.view, shape_hw)
 
 
-def _weighed(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
+def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
     """Return a tracked answer's logits with the evidence of the nearest prompted slice; a prompted one's as they are.
 
     The network's mask has a quarter of its input's resolution; the evidence has all of it. So it draws the outline,
     up to a cell of the network's mask away from it.
     """
-    if answer.prompted or not track.evidence:
+    if answer.prompted or not result.evidence:
         return answer.logits
-    learnt = track.evidence[min(track.evidence, key=lambda n: (abs(n - number), n))]
+    learnt = result.evidence[min(result.evidence, key=lambda n: (abs(n - number), n))]
     if learnt is None:
         return answer.logits
-    image = tracker.look(number, track.view)
+    image = tracker.look(number, result.view)
     logits = resample(answer.logits, (image.shape[0], image.shape[1]))
     near = ndimage.binary_dilation(logits > 0, iterations=round(image.shape[0] / answer.logits.shape[0]))
     evidence = learnt.map(image)
@@ -127,7 +127,7 @@ def _weighed(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -
 
 
 def _tidy(
-    tracker: Tracker, tracks: Mapping[str, Track], labels: dict[int, NDArray[np.uint8]]
+    tracker: Tracker, results: Mapping[str, ObjectResult], labels: dict[int, NDArray[np.uint8]]
 ) -> dict[int, NDArray[np.uint8]]:
     """Drop parts that hang on no prompt and fill small holes; never touch a painted slice."""
     if not labels:
@@ -137,31 +137,31 @@ def _tidy(
     volume = np.zeros((stop - first, *shape), dtype=np.uint8)
     for number, label in labels.items():
         volume[number - first] = label
-    for value, track in enumerate(tracks.values(), start=1):
-        _tidy_object(tracker, track, value, volume, first=first)
+    for value, result in enumerate(results.values(), start=1):
+        _tidy_object(tracker, result, value, volume, first=first)
     return {first + n: label for n, label in enumerate(volume) if label.any()}
 
 
-def _tidy_object(tracker: Tracker, track: Track, value: int, volume: NDArray[np.uint8], *, first: int) -> None:
+def _tidy_object(tracker: Tracker, result: ObjectResult, value: int, volume: NDArray[np.uint8], *, first: int) -> None:
     """Tidy one object of a labelled volume in place, inside its window only."""
-    window = _window(track.view, tracker.frames.shape_hw)
+    window = _window(result.view, tracker.frames.shape_hw)
     part = volume[window]
     mask = part == value
     if tracker.options.keep_components:
-        kept = keep_connected(mask, _seeds(track, volume.shape, first=first)[window])
+        kept = keep_connected(mask, _seeds(result, volume.shape, first=first)[window])
         part[mask & ~kept] = 0
         mask = kept
-    painted = _painted(track)
+    painted = _painted(result)
     for n in range(len(mask)):
         if first + n not in painted:
             filled = fill_holes(mask[n], up_to_px=tracker.options.fill_holes_px)
             part[n][filled & (part[n] == 0)] = value
 
 
-def _seeds(track: Track, shape: tuple[int, ...], *, first: int) -> NDArray[np.bool_]:
+def _seeds(result: ObjectResult, shape: tuple[int, ...], *, first: int) -> NDArray[np.bool_]:
     """Mark what the annotator pointed at: painted pixels, the inside of boxes, positive clicks; (N, H, W) bool."""
     seeds = np.zeros(shape, dtype=bool)
-    for prompt in track.prompts:
+    for prompt in result.prompts:
         n = prompt.slice - first
         if not 0 <= n < len(seeds):
             continue
@@ -181,8 +181,8 @@ def _window(view: View, shape_hw: tuple[int, int]) -> tuple[slice, slice, slice]
     return slice(None), rows, columns
 
 
-def _painted(track: Track) -> dict[int, NDArray[np.bool_]]:
-    return {p.slice: p.mask for p in track.prompts if p.mask is not None}
+def _painted(result: ObjectResult) -> dict[int, NDArray[np.bool_]]:
+    return {p.slice: p.mask for p in result.prompts if p.mask is not None}
 
 
 MAX_EXPONENT = 60.0

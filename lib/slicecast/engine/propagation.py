@@ -16,7 +16,7 @@ from slicecast.engine.anchors import anchors_alone, choose_view, find_anchors
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.crop_window import View, grown, said_first, touches_border, whole_view
 from slicecast.engine.fusion import SliceAnswer, fuse_lanes
-from slicecast.engine.postprocess import Track, label_slices
+from slicecast.engine.postprocess import ObjectResult, label_slices
 from slicecast.engine.tracks import Anchor, Lane, Tracker, learn_evidence, meet, walk
 from slicecast.prompts import SlicePrompt
 
@@ -31,7 +31,7 @@ class Segmentation:
     Args:
         labels: label slices (H, W) uint8 by slice number, 1.. in the order of the objects; slices not
             listed are empty.
-        tracks: each object's answers.
+        objects: each object's answers.
         slices_encoded: slices that had to be encoded.
         slices_walked: slices answered, over all objects.
         slices_recomputed: answers that the model was asked for: looks for the window and corrections included.
@@ -40,7 +40,7 @@ class Segmentation:
     """
 
     labels: Mapping[int, NDArray[np.uint8]]
-    tracks: Mapping[str, Track]
+    objects: Mapping[str, ObjectResult]
     slices_encoded: int
     slices_walked: int
     slices_recomputed: int = 0
@@ -69,11 +69,11 @@ def segment(
     with tracker.until_cancelled():
         views |= {name: choose_view(tracker, given, zoom=zoom) for name, given in prompts.items()}
     if slices_only:
-        tracks = {n: _track_alone(tracker, n, given, views[n]) for n, given in prompts.items()}
+        results = {n: _result_alone(tracker, n, given, views[n]) for n, given in prompts.items()}
     else:
         ranges = {n: (limits or {}).get(n, (0, tracker.frames.count)) for n in prompts}
-        tracks = _propagate(_Request(tracker, prompts, ranges), views)
-    return _finish(tracker, tracks)
+        results = _propagate(_Request(tracker, prompts, ranges), views)
+    return _finish(tracker, results)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,27 +85,27 @@ class _Request:
     ranges: Mapping[str, tuple[int, int]]
 
 
-def _track_alone(tracker: Tracker, name: str, given: Sequence[SlicePrompt], view: View) -> Track:
+def _result_alone(tracker: Tracker, name: str, given: Sequence[SlicePrompt], view: View) -> ObjectResult:
     anchors: list[Anchor] = []
     with tracker.until_cancelled():
         anchors = anchors_alone(tracker, given, view, object=name)
-    return Track(view, {a.slice: a.answer for a in anchors}, given)
+    return ObjectResult(view, {a.slice: a.answer for a in anchors}, given)
 
 
-def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, Track]:
+def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, ObjectResult]:
     """Walk all objects together; those that reached their window's border walk again in a wider one."""
     tracker = request.tracker
-    tracks: dict[str, Track] = {}
+    results: dict[str, ObjectResult] = {}
     todo, rounds_left = _grown_at_first(request, views)
     while todo:
         found, cramped = _walk_objects(request, todo, may_grow={name for name in todo if rounds_left[name] > 0})
-        for name, track in found.items():
+        for name, result in found.items():
             # A second walk that was stopped half-way may have come less far than the first one.
-            if name not in tracks or len(track.answers) >= len(tracks[name].answers) or not tracker.partial:
-                tracks[name] = track
+            if name not in results or len(result.answers) >= len(results[name].answers) or not tracker.partial:
+                results[name] = result
         todo = {} if tracker.partial else {n: grown(todo[n], tracker.frames) for n in todo if n in cramped}
         rounds_left = {name: rounds_left[name] - 1 for name in todo}
-    return {name: tracks[name] for name in request.prompts}
+    return {name: results[name] for name in request.prompts}
 
 
 def _grown_at_first(request: _Request, views: Mapping[str, View]) -> tuple[dict[str, View], dict[str, int]]:
@@ -129,8 +129,8 @@ def _grown_at_first(request: _Request, views: Mapping[str, View]) -> tuple[dict[
 
 def _walk_objects(
     request: _Request, views: Mapping[str, View], *, may_grow: Collection[str]
-) -> tuple[dict[str, Track], set[str]]:
-    """Walk objects in their windows; return their tracks, and which of them came to an end at their window's border."""
+) -> tuple[dict[str, ObjectResult], set[str]]:
+    """Walk objects in their windows; return their results, and which of them ended at their window's border."""
     tracker = request.tracker
     anchors: dict[str, list[Anchor]] = {n: [] for n in views}
     lanes: dict[str, list[tuple[Lane, Lane]]] = {n: [] for n in views}
@@ -147,17 +147,17 @@ def _walk_objects(
             else:
                 lanes[name] = _plan(request, name, view, anchors[name])
         cramped |= walk(tracker, [lane for pairs in lanes.values() for pair in pairs for lane in pair], leaves=leaves)
-    return {n: _track(request, n, view, anchors[n], lanes[n]) for n, view in views.items()}, cramped
+    return {n: _result(request, n, view, anchors[n], lanes[n]) for n, view in views.items()}, cramped
 
 
-def _track(
+def _result(
     request: _Request, name: str, view: View, anchors: Sequence[Anchor], pairs: Sequence[tuple[Lane, Lane]]
-) -> Track:
+) -> ObjectResult:
     lanes = [lane for pair in pairs for lane in pair]
     stopped = sorted(end for lane in lanes if (end := lane.stopped) is not None)
     learnt = {anchor.slice: learn_evidence(request.tracker, view, anchor) for anchor in anchors}
     up, down = ({number for lane in lanes if lane.step == step for number in lane.answers} for step in (1, -1))
-    return Track(view, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
+    return ObjectResult(view, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
 
 
 def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -> list[tuple[Lane, Lane]]:
@@ -211,10 +211,10 @@ def _collect(anchors: Sequence[Anchor], lanes: Sequence[tuple[Lane, Lane]]) -> d
     return dict(sorted(answers.items()))
 
 
-def _finish(tracker: Tracker, tracks: Mapping[str, Track]) -> Segmentation:
+def _finish(tracker: Tracker, results: Mapping[str, ObjectResult]) -> Segmentation:
     return Segmentation(
-        labels=label_slices(tracker, tracks),
-        tracks=tracks,
+        labels=label_slices(tracker, results),
+        objects=results,
         slices_encoded=tracker.encoded,
         slices_walked=tracker.done,
         slices_recomputed=tracker.recomputed,

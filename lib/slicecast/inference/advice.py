@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slicecast.active.calibration import Calibration, SliceFeatures
 from slicecast.active.slices import SliceChoice, SliceEvidence, best_of, suggest
-from slicecast.engine.postprocess import Track, probability_of_presence, slice_confidence
+from slicecast.engine.postprocess import ObjectResult, probability_of_presence, slice_confidence
 from slicecast.engine.propagation import Segmentation
 
 BY_QUALITY = ("worst", "value")
@@ -53,7 +53,7 @@ def advise(found: Segmentation, *, count: int, strategy: str, calibration: Calib
     """
     worst: dict[int, Judged] = {}
     choices = []
-    for value, (name, track) in enumerate(found.tracks.items(), start=1):
+    for value, (name, track) in enumerate(found.objects.items(), start=1):
         areas = areas_of(found.labels, value, count=count)
         judged = judge(track, areas, calibration)
         for number, entry in judged.items():
@@ -64,7 +64,7 @@ def advise(found: Segmentation, *, count: int, strategy: str, calibration: Calib
     return Advice(dict(sorted(worst.items())), best_of(choices), calibration.holds)
 
 
-def judge(track: Track, areas: NDArray[np.float64], calibration: Calibration) -> dict[int, Judged]:
+def judge(track: ObjectResult, areas: NDArray[np.float64], calibration: Calibration) -> dict[int, Judged]:
     """Return the quality of every answered slice of one object."""
     features = dict(slice_features(track, areas))
     free = [number for number, answer in track.answers.items() if not answer.prompted and number in features]
@@ -75,7 +75,7 @@ def judge(track: Track, areas: NDArray[np.float64], calibration: Calibration) ->
     }
 
 
-def slice_features(track: Track, areas: NDArray[np.float64]) -> Iterator[tuple[int, SliceFeatures]]:
+def slice_features(track: ObjectResult, areas: NDArray[np.float64]) -> Iterator[tuple[int, SliceFeatures]]:
     """Yield (slice, features) of every answered slice of one object."""
     said = np.array([prompt.slice for prompt in track.prompts])
     for number, answer in track.answers.items():
@@ -94,7 +94,7 @@ def slice_features(track: Track, areas: NDArray[np.float64]) -> Iterator[tuple[i
 
 
 def evidence_of(
-    track: Track, areas: NDArray[np.float64], judged: Mapping[int, Judged], *, calibrated: bool
+    track: ObjectResult, areas: NDArray[np.float64], judged: Mapping[int, Judged], *, calibrated: bool
 ) -> SliceEvidence:
     """Return what a slice strategy goes by.
 

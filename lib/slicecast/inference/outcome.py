@@ -82,7 +82,7 @@ def to_result(
         slices_recomputed=found.slices_recomputed,
         slices_reused=found.slices_reused,
         stopped=tuple(
-            StoppedAt(entry, stored(n), "gone") for entry, track in found.tracks.items() for n in track.stopped
+            StoppedAt(entry, stored(n), "gone") for entry, track in found.objects.items() for n in track.stopped
         ),
         partial=found.partial,
     )
@@ -133,7 +133,7 @@ def _warnings(study: Study, found: Segmentation, request: SegmentRequest) -> tup
     ]
     unused = [
         f"Clicks on a painted slice of '{name}' were not used: what is painted stands. Paint the correction instead."
-        for name, track in found.tracks.items()
+        for name, track in found.objects.items()
         if any(p.mask is not None and len(p.labels) for p in track.prompts)
     ]
     return (*study.volume.warnings, *flat, *missing, *unused)

@@ -15,7 +15,7 @@ from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import Frames, View
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import SlicePredictor
-from slicecast.engine.postprocess import Track
+from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.tracks import Tracker
 from slicecast.errors import Cancelled, SlicecastError
 from slicecast.inference.queue import DeviceQueue
@@ -139,7 +139,7 @@ def wait_until_idle(queue: DeviceQueue, stop: threading.Event, *, every_s: float
             raise Cancelled("Stopped, as asked.")
 
 
-def remaining_places(frames: Frames, tracks: Mapping[str, Track]) -> list[Place]:
+def remaining_places(frames: Frames, tracks: Mapping[str, ObjectResult]) -> list[Place]:
     """Return all slices of a volume in each object's crop window, nearest to the prompted slices first."""
     places: dict[Place, int] = {}
     for track in tracks.values():

@@ -164,7 +164,7 @@ class SegmentService:
         )
         found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if not request.slices_only and not found.partial:
-            places = remaining_places(tracker.frames, found.tracks)
+            places = remaining_places(tracker.frames, found.objects)
             self.prefetcher.request(PrefetchRequest(predictor, tracker.frames, places))
         clock.lap("propagate")
         mask = to_stored(found, study, axis)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.crop_window import Frames
-from slicecast.engine.postprocess import Track, label_slices
+from slicecast.engine.postprocess import ObjectResult, label_slices
 from slicecast.engine.propagation import segment
 from slicecast.engine.support import box_of, boxed
 from slicecast.engine.tracks import Tracker
@@ -45,7 +45,7 @@ class AugmentationPass:
     """
 
     axis: SliceAxis
-    track: Track
+    track: ObjectResult
     labels: Mapping[int, NDArray[np.uint8]]
     mirrored: bool = False
 
@@ -114,7 +114,7 @@ def _run(
     found = segment(tracker, {n: _prompts(asked[key]) for n, key in names.items()})
     passes: dict[str, dict[str, AugmentationPass]] = {}
     for n, (which, name) in names.items():
-        track = found.tracks[n]
+        track = found.objects[n]
         labels = label_slices(tracker, {n: track})
         passes.setdefault(name, {})[which] = AugmentationPass(axis, track, labels, is_mirrored)
     return passes
