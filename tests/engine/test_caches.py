@@ -155,16 +155,16 @@ def test_a_correction_recomputes_only_the_intervals_beside_it():
     seen = []
     tracker = tracker_of(CLIP, memo=memo, on_answer=lambda told: seen.append((told.slice, told.reused)))
     segment(tracker, {"a": sorted([*painted_slices, clicked(7, negative=[(40, 32)])], key=lambda p: p.slice)})
-    # 6 and 8 are walked from both sides; the other intervals, and the way to slice 7, are known.
+    # 6 and 8 are tracked from both sides; the other intervals, and the way to slice 7, are known.
     assert {n for n, reused in seen if not reused} == {6, 7, 8}
     assert tracker.recomputed <= 7
 
 
 def test_another_volume_model_window_or_prompt_is_another_question():
     memo, prompts = AnswerMemo(1 << 26), {"a": [clicked(3, (28, 32))]}
-    walked = segment(tracker_of(CLIP, memo=memo), prompts).slices_recomputed
+    count = segment(tracker_of(CLIP, memo=memo), prompts).slices_recomputed
     for other in ({"predictor": FakePredictor(image_size=64)}, {"options": ZOOM}):
-        assert segment(tracker_of(CLIP, memo=memo, **other), prompts).slices_recomputed >= walked - 2
+        assert segment(tracker_of(CLIP, memo=memo, **other), prompts).slices_recomputed >= count - 2
     moved = segment(tracker_of(CLIP, memo=memo), {"a": [clicked(3, (29, 32))]})
     assert moved.slices_reused == 0
 

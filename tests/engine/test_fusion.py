@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tracking import answer
 
-from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, dice, exact_logits, fuse_lanes, label_slice
+from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, dice, exact_logits, fuse_tracks, label_slice
 
 LEFT, RIGHT = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
 LEFT[:, :4], RIGHT[:, 4:] = True, True
@@ -14,8 +14,8 @@ logit_maps = hnp.arrays(np.float32, (4, 4), elements=st.floats(-1024, 30, width=
 answers = st.builds(SliceAnswer, logit_maps, st.floats(0, 1), st.floats(-30, 30))
 
 
-def test_the_nearer_anchors_lane_weighs_more():
-    fused = fuse_lanes(
+def test_the_nearer_anchors_track_weighs_more():
+    fused = fuse_tracks(
         dict.fromkeys(range(1, 4), answer(LEFT)), dict.fromkeys(range(1, 4), answer(RIGHT)), start=0, stop=4
     )
     assert list(fused) == [1, 2, 3]
@@ -24,31 +24,31 @@ def test_the_nearer_anchors_lane_weighs_more():
     assert all(a.agreement == 0.0 for a in fused.values())
 
 
-def test_a_slice_that_one_lane_reached_is_that_lanes():
+def test_a_slice_that_one_track_reached_is_that_tracks():
     up, down = answer(LEFT), answer(RIGHT)
-    fused = fuse_lanes({1: up, 2: up}, {4: down}, start=0, stop=5)
+    fused = fuse_tracks({1: up, 2: up}, {4: down}, start=0, stop=5)
     assert fused == {1: up, 2: up, 4: down}
 
 
-def test_lanes_that_agree_change_nothing():
-    fused = fuse_lanes({1: answer(LEFT)}, {1: answer(LEFT)}, start=0, stop=2)[1]
+def test_tracks_that_agree_change_nothing():
+    fused = fuse_tracks({1: answer(LEFT)}, {1: answer(LEFT)}, start=0, stop=2)[1]
     assert (fused.logits == answer(LEFT).logits).all() and fused.agreement == 1.0 and not fused.prompted
 
 
 @given(answers, answers, st.integers(1, 9))
 def test_fusing_is_the_same_from_either_end(first, second, number):
-    one = fuse_lanes({number: first}, {number: second}, start=0, stop=10)[number]
-    other = fuse_lanes({10 - number: second}, {10 - number: first}, start=0, stop=10)[10 - number]
+    one = fuse_tracks({number: first}, {number: second}, start=0, stop=10)[number]
+    other = fuse_tracks({10 - number: second}, {10 - number: first}, start=0, stop=10)[10 - number]
     assert one.logits == pytest.approx(other.logits, abs=1e-4)
     assert one.object_score == pytest.approx(other.object_score, abs=1e-4) and one.agreement == other.agreement
     assert np.abs(one.logits).max() <= FUSED_LIMIT and one.logits.dtype == np.float32
 
 
-def test_one_lost_lane_does_not_outvote_a_sure_one_nearby():
+def test_one_lost_track_does_not_outvote_a_sure_one_nearby():
     """SAM 2 writes -1024 for "not here"; unclamped it would win at any distance."""
     lost = SliceAnswer(np.full((8, 8), -1024, np.float32), 0.0, -12.0)
     sure = SliceAnswer(np.where(LEFT, 20, -20).astype(np.float32), 0.9, 12.0)
-    fused = fuse_lanes({1: sure}, {1: lost}, start=0, stop=5)[1]
+    fused = fuse_tracks({1: sure}, {1: lost}, start=0, stop=5)[1]
     assert fused.present and ((fused.logits > 0) == LEFT).all()
 
 

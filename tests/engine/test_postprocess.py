@@ -91,7 +91,7 @@ def test_a_higher_object_score_is_surer_that_it_is_there_and_less_sure_that_it_i
     assert there[0] < there[1] and away[0] > away[1]
 
 
-def test_lanes_that_disagree_lower_the_confidence():
+def test_tracks_that_disagree_lower_the_confidence():
     assert slice_confidence(answer(HALF, agreement=0.5)) == pytest.approx(slice_confidence(answer(HALF)) / 2)
 
 

@@ -92,7 +92,7 @@ def test_a_painted_slice_stands_against_another_objects_guess():
 
 
 @pytest.mark.parametrize("gone_slices", [0, 2])
-def test_a_slice_marked_absent_is_empty_and_stops_the_lanes(gone_slices):
+def test_a_slice_marked_absent_is_empty_and_stops_the_tracks(gone_slices):
     found = run(painted(3, TRUTH[3]), absent(6), options=replace(PLAIN, gone_slices=gone_slices))
     assert sorted(found.labels) == [0, 1, 2, 3, 4, 5]
     assert 6 not in found.objects["a"].answers
@@ -103,12 +103,12 @@ def test_an_absent_slice_between_two_painted_ones_parts_them():
     assert sorted(found.labels) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
 
 
-def test_lanes_stay_within_their_limits():
+def test_tracks_stay_within_their_limits():
     found = run(painted(4, TRUTH[4]), limits={"a": (3, 7)})
     assert sorted(found.objects["a"].answers) == sorted(found.labels) == [3, 4, 5, 6]
 
 
-def test_lanes_end_where_the_object_does():
+def test_tracks_end_where_the_object_does():
     found = run(painted(4, TRUTH[4]), clip=clip_of(walking_disk(10, first=3, stop=6)))
     assert sorted(found.labels) == [3, 4, 5]
     assert sorted(found.objects["a"].answers) == [1, 2, 3, 4, 5, 6, 7]
@@ -116,7 +116,7 @@ def test_lanes_end_where_the_object_does():
 
 def test_only_the_prompted_slices_when_asked():
     found = run(painted(2, TRUTH[2]), clicked(6, (32, 32)), slices_only=True)
-    assert sorted(found.labels) == [2, 6] and found.slices_walked == 2
+    assert sorted(found.labels) == [2, 6] and found.slices_answered == 2
 
 
 def test_two_objects_do_not_overlap_and_keep_their_order():

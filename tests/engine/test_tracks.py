@@ -29,14 +29,14 @@ from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Observation
 from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.propagation import segment
-from slicecast.engine.tracks import FAR_TIME, LOOK_AHEAD, Anchor, Lane, walk
+from slicecast.engine.tracks import FAR_TIME, LOOK_AHEAD, Anchor, Track, propagate
 from slicecast.errors import Cancelled
 
 CLIP = walking_disk(12)
 
 
-def lane(start=5, stop=12, **given):
-    return Lane(WHOLE, Anchor(start, answer(), "memory"), stop, **given)
+def track_of(start=5, stop=12, **given):
+    return Track(WHOLE, Anchor(start, answer(), "memory"), stop, **given)
 
 
 def anchor_on(tracker, number):
@@ -47,78 +47,78 @@ def anchor_on(tracker, number):
     ("start", "stop", "slices"),
     [(5, 9, [6, 7, 8]), (5, 2, [4, 3]), (5, -1, [4, 3, 2, 1, 0]), (5, 6, []), (5, 4, []), (5, 5, [])],
 )
-def test_a_lane_visits_the_slices_between_its_anchor_and_its_stop(start, stop, slices):
-    walking, visited = lane(start, stop), []
-    while walking.live:
-        visited += walking.next_slices(1)
-        walking.take(answer(), "memory", keep=3)
-    assert visited == slices == list(walking.answers)
+def test_a_track_visits_the_slices_between_its_anchor_and_its_stop(start, stop, slices):
+    track, visited = track_of(start, stop), []
+    while track.live:
+        visited += track.next_slices(1)
+        track.take(answer(), "memory", keep=3)
+    assert visited == slices == list(track.answers)
 
 
-def test_a_lane_looks_no_further_than_its_stop():
-    assert list(lane(5, 9).next_slices(2)) == [6, 7]
-    assert list(lane(5, 9).next_slices(99)) == [6, 7, 8]
-    assert list(lane(5, 2).next_slices(99)) == [4, 3]
+def test_a_track_looks_no_further_than_its_stop():
+    assert list(track_of(5, 9).next_slices(2)) == [6, 7]
+    assert list(track_of(5, 9).next_slices(99)) == [6, 7, 8]
+    assert list(track_of(5, 2).next_slices(99)) == [4, 3]
 
 
-def test_memory_is_kept_by_lane_time_and_bounded():
-    walking = lane()
+def test_memory_is_kept_by_track_time_and_bounded():
+    track = track_of()
     for n in range(5):
-        walking.take(answer(), f"slice {n}", keep=3)
-    assert walking.bank.anchors == ((0, "memory"),)
-    assert walking.bank.recent == ((3, "slice 2"), (4, "slice 3"), (5, "slice 4"))
-    assert walking.bank.time == 6 and walking.bank.last == "slice 4"
-    assert lane().bank.last == "memory"
+        track.take(answer(), f"slice {n}", keep=3)
+    assert track.bank.anchors == ((0, "memory"),)
+    assert track.bank.recent == ((3, "slice 2"), (4, "slice 3"), (5, "slice 4"))
+    assert track.bank.time == 6 and track.bank.last == "slice 4"
+    assert track_of().bank.last == "memory"
 
 
 def test_the_anchor_ahead_lies_far_in_the_future():
     ahead = Anchor(9, answer(), "other")
-    assert lane(5, 9, ahead=ahead).bank.anchors == ((0, "memory"), (FAR_TIME, "other"))
+    assert track_of(5, 9, ahead=ahead).bank.anchors == ((0, "memory"), (FAR_TIME, "other"))
 
 
-@pytest.mark.parametrize(("gone_slices", "walked"), [(0, 6), (1, 1), (2, 4)])
-def test_a_lane_ends_when_the_object_stays_away(gone_slices, walked):
+@pytest.mark.parametrize(("gone_slices", "count"), [(0, 6), (1, 1), (2, 4)])
+def test_a_track_ends_when_the_object_stays_away(gone_slices, count):
     there = [False, True, False, False, True, True]
-    walking = lane(gone_slices=gone_slices)
+    track = track_of(gone_slices=gone_slices)
     for present in there:
-        if walking.live:
-            walking.take(answer(np.ones((8, 8), bool)) if present else answer(), "memory", keep=3)
-    assert len(walking.answers) == walked
+        if track.live:
+            track.take(answer(np.ones((8, 8), bool)) if present else answer(), "memory", keep=3)
+    assert len(track.answers) == count
 
 
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(-1, 12)), min_size=1, max_size=6))
-def test_a_batch_of_lanes_equals_each_lane_alone(plan):
+def test_a_batch_of_tracks_equals_each_track_alone(plan):
     tracker = tracker_of(clip_of(CLIP))
-    together = [Lane(WHOLE, anchor_on(tracker, start), stop) for start, stop in plan]
-    walk(tracker, together)
+    together = [Track(WHOLE, anchor_on(tracker, start), stop) for start, stop in plan]
+    propagate(tracker, together)
     for (start, stop), batched in zip(plan, together, strict=True):
-        alone = Lane(WHOLE, anchor_on(tracker, start), stop)
-        walk(tracker, [alone])
+        alone = Track(WHOLE, anchor_on(tracker, start), stop)
+        propagate(tracker, [alone])
         assert same_answers(alone.answers, batched.answers)
 
 
 def test_directions_do_not_share_memory():
-    """What lies behind a lane's anchor cannot change what the lane sees."""
+    """What lies behind a track's anchor cannot change what the track sees."""
     clip = clip_of(CLIP)
     other = clip.copy()
     other[:5] = 0.0
-    lanes = []
+    tracks = []
     for frames in (clip, other):
         tracker = tracker_of(frames)
-        pair = [Lane(WHOLE, anchor_on(tracker, 5), stop) for stop in (12, -1)]
-        walk(tracker, pair)
-        lanes.append(pair)
-    (up, down), (other_up, other_down) = lanes
+        pair = [Track(WHOLE, anchor_on(tracker, 5), stop) for stop in (12, -1)]
+        propagate(tracker, pair)
+        tracks.append(pair)
+    (up, down), (other_up, other_down) = tracks
     assert same_answers(up.answers, other_up.answers)
     assert not same_answers(down.answers, other_down.answers)
 
 
-def test_a_lane_follows_its_object():
+def test_a_track_follows_its_object():
     tracker = tracker_of(clip_of(CLIP))
-    walking = Lane(WHOLE, anchor_on(tracker, 0), 12)
-    walk(tracker, [walking])
-    track = ObjectResult(WHOLE, walking.answers, ())
+    track = Track(WHOLE, anchor_on(tracker, 0), 12)
+    propagate(tracker, [track])
+    track = ObjectResult(WHOLE, track.answers, ())
     for number in range(1, 12):
         seen = mask_of(track, number)
         assert 2 * (seen & CLIP[number]).sum() / (seen.sum() + CLIP[number].sum()) > 0.85
@@ -133,7 +133,7 @@ def test_slices_are_encoded_ahead_in_batches_and_only_once():
             return super().encode(frames)
 
     tracker = tracker_of(clip_of(CLIP), predictor=Counting())
-    walk(tracker, [Lane(WHOLE, anchor_on(tracker, 6), stop) for stop in (12, -1)])
+    propagate(tracker, [Track(WHOLE, anchor_on(tracker, 6), stop) for stop in (12, -1)])
     assert batches == [1, 2 * LOOK_AHEAD, 3]
     assert tracker.encoded == 12
 
@@ -141,7 +141,7 @@ def test_slices_are_encoded_ahead_in_batches_and_only_once():
 def test_a_large_input_is_encoded_when_it_is_needed():
     tracker = tracker_of(clip_of(CLIP), predictor=FakePredictor(image_size=320), cancelled=lambda: tracker.done >= 3)
     with pytest.raises(Cancelled):
-        walk(tracker, [Lane(WHOLE, anchor_on(tracker, 6), stop) for stop in (12, -1)])
+        propagate(tracker, [Track(WHOLE, anchor_on(tracker, 6), stop) for stop in (12, -1)])
     assert tracker.encoded == 3
 
 
@@ -149,7 +149,7 @@ def test_progress_counts_every_answer():
     told = []
     tracker = tracker_of(clip_of(CLIP), progress=lambda done, what: told.append((done, what)))
     anchor = find_anchors(tracker, [clicked(6, (32, 32))], WHOLE)[0]
-    walk(tracker, [Lane(WHOLE, anchor, 12), Lane(WHOLE, anchor, 3)])
+    propagate(tracker, [Track(WHOLE, anchor, 12), Track(WHOLE, anchor, 3)])
     assert told[0] == (1, "reading prompts") and told[-1] == (1 + 5 + 2, "propagating")
     assert all(first[0] < second[0] for first, second in pairwise(told))
 
@@ -161,15 +161,15 @@ class Listener(FakePredictor):
         super().__init__(evidence=listens)
         self.heard: list = []
 
-    def track(self, jobs, *, num_slices):
+    def track_of(self, jobs, *, num_slices):
         self.heard += [job.evidence for job in jobs]
-        return super().track(jobs, num_slices=num_slices)
+        return super().track_of(jobs, num_slices=num_slices)
 
 
 @pytest.mark.parametrize(
     ("listens", "option", "told"), [(True, "auto", True), (True, "off", False), (False, "on", True)]
 )
-def test_lanes_are_told_what_looks_like_the_object_when_asked_for(listens, option, told):
+def test_tracks_are_told_what_looks_like_the_object_when_asked_for(listens, option, told):
     truth = walking_disk()
     predictor = Listener(listens=listens)
     tracker = tracker_of(clip_of(truth), predictor=predictor, options=replace(PLAIN, evidence=option))
@@ -205,18 +205,19 @@ def test_evidence_sharpens_masks_coarser_than_the_slices():
 )
 def test_a_mask_that_suddenly_grows_beyond_its_anchor_counts_as_gone(radii, leap, fits):
     class Growing(FakePredictor):
-        def track(self, jobs, *, num_slices):
+        def track_of(self, jobs, *, num_slices):
             logits = np.where(disk((32, 32), centre_xy=(16, 16), radius=radii[jobs[0].bank.time - 1]), 5.0, -5.0)
             return [
-                replace(seen, logits=logits.astype(np.float32)) for seen in super().track(jobs, num_slices=num_slices)
+                replace(seen, logits=logits.astype(np.float32))
+                for seen in super().track_of(jobs, num_slices=num_slices)
             ]
 
     anchor = replace(anchor_on(tracker_of(clip_of(CLIP)), 5), name="the anchor")
     first = answer(disk((32, 32), centre_xy=(16, 16), radius=8), prompted=True)
     tracker = tracker_of(clip_of(CLIP), predictor=Growing(), options=replace(PLAIN, leap=leap))
-    walking = Lane(WHOLE, replace(anchor, answer=first), 9, appearance=Appearance(0.0, 1.0, 1.0))
-    walk(tracker, [walking])
-    assert [seen.fits for seen in walking.answers.values()] == fits
+    track = Track(WHOLE, replace(anchor, answer=first), 9, appearance=Appearance(0.0, 1.0, 1.0))
+    propagate(tracker, [track])
+    assert [seen.fits for seen in track.answers.values()] == fits
 
 
 SHORT = clip_of(walking_disk(6))

@@ -15,7 +15,7 @@ from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import View
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
 from slicecast.engine.propagation import segment
-from slicecast.engine.tracks import Lane, Tracker, walk
+from slicecast.engine.tracks import Track, Tracker, propagate
 from slicecast.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt, WeightsMissing
 from slicecast.models import sam2_forward as steps
 from slicecast.models.registry import ModelSpec, bundled_spec
@@ -121,9 +121,9 @@ def reference(model, clip, prompts, *, reverse=False):
 
 def one_lane(tracker, prompt, *, stop):
     anchor = anchors_alone(tracker, [prompt], WHOLE)[0]
-    lane = Lane(WHOLE, anchor, stop)
-    walk(tracker, [lane])
-    return {prompt.slice: anchor.answer, **lane.answers}
+    track = Track(WHOLE, anchor, stop)
+    propagate(tracker, [track])
+    return {prompt.slice: anchor.answer, **track.answers}
 
 
 def assert_same(ours, theirs):
@@ -134,14 +134,14 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("kind", PROMPTS)
-def test_a_forward_lane_equals_sam2s_own_predictor(hiera, clip, kind):
+def test_a_forward_track_equals_sam2s_own_predictor(hiera, clip, kind):
     prompt = PROMPTS[kind](0)
     theirs = reference(hiera, clip, [prompt])
     assert_same(one_lane(clip.tracker(hiera), prompt, stop=COUNT), theirs)
     assert np.std(theirs[3][0]) > 1e-2  # there is something to compare
 
 
-def test_without_pointers_too_a_lane_equals_sam2s_own_predictor(hiera, clip):
+def test_without_pointers_too_a_track_equals_sam2s_own_predictor(hiera, clip):
     spatial = build_sam2(HIERA_T, image_size=SIZE, target=VIDEO_PREDICTOR, pointers=False)
     spatial.load_state_dict(hiera.state_dict())
     spatial.fill_hole_area = 0
@@ -159,7 +159,7 @@ def test_a_lost_object_is_lost_in_the_same_way(absent_minded, clip, kind):
     assert all((ours[n].logits == -1024).all() and not ours[n].present for n in range(1, COUNT))
 
 
-def test_a_lane_downwards_equals_sam2s_reverse_and_our_own_on_the_flipped_clip(hiera, clip, pixels, tmp_path):
+def test_a_track_downwards_equals_sam2s_reverse_and_our_own_on_the_flipped_clip(hiera, clip, pixels, tmp_path):
     down = one_lane(clip.tracker(hiera), PROMPTS["mask"](COUNT - 1), stop=-1)
     assert_same(down, reference(hiera, clip, [PROMPTS["mask"](COUNT - 1)], reverse=True))
     flipped = one_lane(store(pixels[::-1], tmp_path / "flipped").tracker(hiera), PROMPTS["mask"](0), stop=COUNT)
@@ -167,14 +167,14 @@ def test_a_lane_downwards_equals_sam2s_reverse_and_our_own_on_the_flipped_clip(h
     assert same_answers(dict(sorted(down.items())), dict(sorted(mirrored.items())))
 
 
-def test_between_two_painted_slices_a_lane_knows_the_one_ahead_as_sam2_does(hiera, clip):
+def test_between_two_painted_slices_a_track_knows_the_one_ahead_as_sam2_does(hiera, clip):
     prompts = [PROMPTS["mask"](0), PROMPTS["mask"](COUNT - 1)]
     tracker = clip.tracker(hiera)
     low, high = anchors_alone(tracker, prompts, WHOLE)
-    lane = Lane(WHOLE, low, COUNT - 1, ahead=high)
-    walk(tracker, [lane])
+    track = Track(WHOLE, low, COUNT - 1, ahead=high)
+    propagate(tracker, [track])
     theirs = reference(hiera, clip, prompts)
-    assert_same(lane.answers, {n: theirs[n] for n in range(1, COUNT - 1)})
+    assert_same(track.answers, {n: theirs[n] for n in range(1, COUNT - 1)})
 
 
 def test_sam2s_own_predictor_forgets_a_click_on_a_tracked_frame_and_we_do_not(hiera, clip):
@@ -197,7 +197,7 @@ def test_sam2s_own_predictor_forgets_a_click_on_a_tracked_frame_and_we_do_not(hi
 
 
 @pytest.mark.parametrize("switches", [{}, {"carry": True, "dense_prompts": True}], ids=["stock", "carry"])
-def test_a_batch_of_lanes_equals_each_lane_alone(nano, switches):
+def test_a_batch_of_tracks_equals_each_track_alone(nano, switches):
     rng = np.random.default_rng(4)
     clip = rng.random((5, 64, 64), dtype=np.float32)
     view, mask = View(0, 0, 64, 64), disk(radius=14)
@@ -206,15 +206,15 @@ def test_a_batch_of_lanes_equals_each_lane_alone(nano, switches):
     def tracker():
         return Tracker(Sam2Predictor(nano, **switches), frames_of(clip), EmbeddingCache(1 << 28), PLAIN)
 
-    def lanes(anchors):
-        return [Lane(view, anchor, stop) for anchor in anchors for stop in (5, -1)]
+    def tracks(anchors):
+        return [Track(view, anchor, stop) for anchor in anchors for stop in (5, -1)]
 
     shared = tracker()
-    together = lanes(anchors_alone(shared, given, view))
-    walk(shared, together)
-    alone = [lane for prompt in given for lane in lanes(anchors_alone(tracker(), [prompt], view))]
+    together = tracks(anchors_alone(shared, given, view))
+    propagate(shared, together)
+    alone = [track for prompt in given for track in tracks(anchors_alone(tracker(), [prompt], view))]
     for batched, single in zip(together, alone, strict=True):
-        walk(tracker(), [single])
+        propagate(tracker(), [single])
         assert same_answers(batched.answers, single.answers, atol=1e-5)
 
 

@@ -1,8 +1,8 @@
 """Turn what the annotator said into anchors: prompted slices whose answer is settled.
 
 A mask is its own answer, and a box is segmented alone; where there are only clicks, so is the slice clicked on first.
-Clicks on further slices are corrections: a lane is walked to the slice, and its answer there is corrected with the
-lane's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative
+Clicks on further slices are corrections: the object is tracked to the slice, and its answer there is corrected with the
+track's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative
 clicks works too, and no correction is ever lost.
 
 The window of the slices that the model looks at follows from what the annotator gave; after a click alone, from a look
@@ -28,7 +28,7 @@ from slicecast.engine.crop_window import (
 )
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Observation, PromptJob
-from slicecast.engine.tracks import Anchor, Lane, Told, Tracker, next_answers, walk
+from slicecast.engine.tracks import Anchor, Told, Track, Tracker, next_answers, propagate
 from slicecast.prompts import SlicePrompt, first_clicked
 
 CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)
@@ -103,23 +103,23 @@ def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
 
 
 def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> Anchor | None:
-    """Walk to a slice and correct what is found; None where there is nothing to correct."""
+    """Track to a slice and correct what is found; None where there is nothing to correct."""
     tracker, view = place.tracker, place.view
     words = to_model_prompt(prompt, view, size=tracker.predictor.image_size)
     if not len(words.labels):
         return None  # negative clicks beside the window: nothing of the object is there
     nearest = min(anchors, key=lambda a: (abs(a.slice - prompt.slice), a.slice))
-    lane = Lane(view, nearest, stop=prompt.slice)
-    walk(tracker, [lane], what="walking to a correction")
-    tracked = next_answers(tracker, [lane], [prompt.slice])[0].observation
+    track = Track(view, nearest, stop=prompt.slice)
+    propagate(tracker, [track], what="walking to a correction")
+    tracked = next_answers(tracker, [track], [prompt.slice])[0].observation
     if not SliceAnswer.of(tracked).present:
         return place.settle([prompt])[0] if prompt.starts else None
 
     def ask(missing: list[int]) -> list[Observation]:
-        job = PromptJob(tracker.embed([(prompt.slice, view)])[0], words, bank=lane.bank, previous=tracked.logits)
+        job = PromptJob(tracker.embed([(prompt.slice, view)])[0], words, bank=track.bank, previous=tracked.logits)
         return tracker.predictor.prompt([job], num_slices=tracker.frames.count)
 
-    name = tracker.name("correction", lane.origin, prompt.slice, prompt_name(words))
+    name = tracker.name("correction", track.origin, prompt.slice, prompt_name(words))
     return place.anchor(prompt.slice, tracker.answers([name], ask)[0], name)
 
 

@@ -1,7 +1,7 @@
 """What is kept between requests: encoded slices, and answers that the model has given, by all that they depend on.
 
 A chain of answers is keyed by its beginning: an anchor by the volume, the model, the window and the prompts on its
-slice; a lane by the anchors it walks from and towards; a lane's answer by the lane and the slice. Equal keys mean
+slice; a track by the anchors it runs from and towards; a track's answer by the track and the slice. Equal keys mean
 equal questions, so an answer found here is the one that the model would give again, and whoever asks again, a session
 after a correction or a client that sends all its prompts each time, pays only for what is new.
 """

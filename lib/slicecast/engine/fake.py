@@ -86,7 +86,7 @@ class FakePredictor:
         return [_answer_prompt(job) for job in jobs]
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
-        """Segment the next slice of each lane."""
+        """Segment the next slice of each track."""
         return [_answer_track(job) for job in jobs]
 
 

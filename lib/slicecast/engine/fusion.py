@@ -1,4 +1,4 @@
-"""Join what lanes said: between two anchors by distance, between objects by logits."""
+"""Join what tracks said: between two anchors by distance, between objects by logits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class SliceAnswer:
         logits: (m, m) float32 over the track's view.
         predicted_iou: the model's own estimate in [0, 1].
         object_score: logit that the object is there.
-        agreement: Dice of the two lanes that met here, 1 where only one walked.
+        agreement: Dice of the two tracks that met here, 1 where there is only one.
         prompted: the annotator prompted this slice.
-        fits: what the mask covers looks like what it covers on the lane's anchor.
+        fits: what the mask covers looks like what it covers on the track's anchor.
     """
 
     logits: NDArray[np.float32]
@@ -46,12 +46,12 @@ FUSED_LIMIT = 20.0
 """Logits are clamped to this before they are averaged: SAM 2 writes -1024 for "not here"."""
 
 
-def fuse_lanes(
+def fuse_tracks(
     up: Mapping[int, SliceAnswer], down: Mapping[int, SliceAnswer], *, start: int, stop: int
 ) -> dict[int, SliceAnswer]:
-    """Fuse the lanes between the anchors on slices ``start`` and ``stop``, weighted by nearness.
+    """Fuse the tracks between the anchors on slices ``start`` and ``stop``, weighted by nearness.
 
-    A slice that only one lane reached takes that lane's answer.
+    A slice that only one track reached takes that track's answer.
     """
     fused = {}
     for number in range(start + 1, stop):
@@ -66,7 +66,7 @@ def fuse_lanes(
 
 
 def mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswer:
-    """Average two lanes' answers on a slice; ``weight`` in [0, 1] is the second one's."""
+    """Average two tracks' answers on a slice; ``weight`` in [0, 1] is the second one's."""
 
     def mean(a: npt.ArrayLike, b: npt.ArrayLike) -> NDArray[np.float32]:
         pair = np.clip(np.array([a, b], dtype=np.float32), -FUSED_LIMIT, FUSED_LIMIT)

@@ -19,7 +19,7 @@ class EngineOptions:
             model's registry entry.
         zoom_margin: side of the crop over the larger side of the object on its prompted slices.
         zoom_rounds: how often the crop may grow when the object reaches its border.
-        gone_slices: a lane ends after so many slices in a row without the object; 0 never.
+        gone_slices: a track ends after so many slices in a row without the object; 0 never.
         like_share: beyond the outermost prompted slices, a mask must have at least this share of its pixels in
             the anchor's range of grey values, or counts as gone; 0 switches the rule off.
         leap: beyond the outermost prompted slices, a mask this many times as large as the one before, and larger than

@@ -16,7 +16,7 @@ Embedding = Any
 """An encoded slice; opaque, but with an ``nbytes`` attribute so that a cache can keep its budget."""
 
 SliceMemory = Any
-"""What a slice leaves for later slices of its lane; opaque, but with an ``nbytes`` attribute like an embedding."""
+"""What a slice leaves for later slices of its track; opaque, but with an ``nbytes`` attribute like an embedding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,12 +38,12 @@ class ModelPrompt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bank:
-    """Memory of one lane, by lane time: its own anchor at 0, slices walked since, the far anchor ahead.
+    """Memory of one track, by track time: its own anchor at 0, slices tracked since, the far anchor ahead.
 
     Args:
         anchors: (time, memory) of conditioning slices.
         recent: (time, memory) of tracked slices, oldest first.
-        time: lane time of the slice that is next.
+        time: track time of the slice that is next.
     """
 
     anchors: tuple[tuple[int, SliceMemory], ...]
@@ -57,7 +57,7 @@ class Bank:
 
     @property
     def last(self) -> SliceMemory:
-        """Return the memory of the slice walked last, or of the own anchor at the start."""
+        """Return the memory of the slice tracked last, or of the own anchor at the start."""
         return self.recent[-1][1] if self.recent else self.anchors[0][1]
 
 
@@ -66,7 +66,7 @@ class PromptJob:
     """Segment one slice from prompts.
 
     Args:
-        bank: memory of the lane that the slice corrects; None for a slice that stands alone.
+        bank: memory of the track that the slice corrects; None for a slice that stands alone.
         previous: (m, m) float32 logits of an earlier answer on this slice, to be corrected.
     """
 
@@ -133,5 +133,5 @@ class SlicePredictor(Protocol):
         ...
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
-        """Segment the next slice of each lane; the answers are in the order of the jobs."""
+        """Segment the next slice of each track; the answers are in the order of the jobs."""
         ...

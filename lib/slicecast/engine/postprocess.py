@@ -69,10 +69,10 @@ class ObjectResult:
 
     Args:
         view: window of all its answers.
-        answers: by slice number; slices no lane reached are not listed and do not show the object.
+        answers: by slice number; slices no track reached are not listed and do not show the object.
         prompts: what it came from.
-        met: slices that lanes reached from both sides, so that their answers' agreement says something.
-        stopped: the last slice of each lane that ended because the object was gone.
+        met: slices that tracks reached from both sides, so that their answers' agreement says something.
+        stopped: the last slice of each track that ended because the object was gone.
         evidence: what was learnt of its grey values, by prompted slice.
     """
 
@@ -189,7 +189,7 @@ MAX_EXPONENT = 60.0
 
 
 def slice_confidence(answer: SliceAnswer) -> float:
-    """Return predicted IoU x probability of presence x agreement of the lanes, in [0, 1].
+    """Return predicted IoU x probability of presence x agreement of the tracks, in [0, 1].
 
     For a slice without the object it is the probability of absence x agreement.
     """

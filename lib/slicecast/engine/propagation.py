@@ -1,7 +1,7 @@
 """From prompts to a segmented volume: the use of all other parts, in order.
 
-1. choose a window for each object (``zoom``), 2. settle the prompted slices (``anchors``), 3. walk all lanes
-together (``lanes``), 4. where the object reached its window's border, widen and walk again, 5. fuse what
+1. choose a window for each object (``zoom``), 2. settle the prompted slices (``anchors``), 3. propagate all
+tracks together (``tracks``), 4. where the object reached its window's border, widen and propagate again, 5. fuse what
 met (``fuse``) and tidy (``postprocess``).
 """
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from slicecast.engine.anchors import anchors_alone, choose_view, find_anchors
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.crop_window import View, grown, said_first, touches_border, whole_view
-from slicecast.engine.fusion import SliceAnswer, fuse_lanes
+from slicecast.engine.fusion import SliceAnswer, fuse_tracks
 from slicecast.engine.postprocess import ObjectResult, label_slices
-from slicecast.engine.tracks import Anchor, Lane, Tracker, learn_evidence, meet, walk
+from slicecast.engine.tracks import Anchor, Track, Tracker, learn_evidence, meet, propagate
 from slicecast.prompts import SlicePrompt
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]
@@ -33,7 +33,7 @@ class Segmentation:
             listed are empty.
         objects: each object's answers.
         slices_encoded: slices that had to be encoded.
-        slices_walked: slices answered, over all objects.
+        slices_answered: slices answered, over all objects.
         slices_recomputed: answers that the model was asked for: looks for the window and corrections included.
         slices_reused: answers known from earlier requests.
         partial: the user stopped it; what was done by then is here.
@@ -42,7 +42,7 @@ class Segmentation:
     labels: Mapping[int, NDArray[np.uint8]]
     objects: Mapping[str, ObjectResult]
     slices_encoded: int
-    slices_walked: int
+    slices_answered: int
     slices_recomputed: int = 0
     slices_reused: int = 0
     partial: bool = False
@@ -93,14 +93,14 @@ def _result_alone(tracker: Tracker, name: str, given: Sequence[SlicePrompt], vie
 
 
 def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, ObjectResult]:
-    """Walk all objects together; those that reached their window's border walk again in a wider one."""
+    """Propagate all objects together; those that reached their window's border once more in a wider one."""
     tracker = request.tracker
     results: dict[str, ObjectResult] = {}
     todo, rounds_left = _grown_at_first(request, views)
     while todo:
-        found, cramped = _walk_objects(request, todo, may_grow={name for name in todo if rounds_left[name] > 0})
+        found, cramped = _propagate_objects(request, todo, may_grow={name for name in todo if rounds_left[name] > 0})
         for name, result in found.items():
-            # A second walk that was stopped half-way may have come less far than the first one.
+            # A second round that was stopped half-way may have come less far than the first one.
             if name not in results or len(result.answers) >= len(results[name].answers) or not tracker.partial:
                 results[name] = result
         todo = {} if tracker.partial else {n: grown(todo[n], tracker.frames) for n in todo if n in cramped}
@@ -111,7 +111,7 @@ def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, Object
 def _grown_at_first(request: _Request, views: Mapping[str, View]) -> tuple[dict[str, View], dict[str, int]]:
     """Return each object's window as it was after what was said first, and how often it may still grow.
 
-    A correction then neither moves the window nor walks in two of them; what this asks was mostly asked before.
+    A correction then neither moves the window nor propagates in two of them; what this asks was mostly asked before.
     """
     tracker = request.tracker
     grown_views, rounds_left = dict(views), dict.fromkeys(views, tracker.options.zoom_rounds)
@@ -120,20 +120,20 @@ def _grown_at_first(request: _Request, views: Mapping[str, View]) -> tuple[dict[
     asked = replace(request, prompts=first)
     with tracker.silent():
         while todo := {name: view for name, view in todo.items() if rounds_left[name] > 0 and not tracker.partial}:
-            _, cramped = _walk_objects(asked, todo, may_grow=set(todo))
+            _, cramped = _propagate_objects(asked, todo, may_grow=set(todo))
             todo = {name: grown(view, tracker.frames) for name, view in todo.items() if name in cramped}
             grown_views |= todo
             rounds_left |= {name: rounds_left[name] - 1 for name in todo}
     return grown_views, rounds_left
 
 
-def _walk_objects(
+def _propagate_objects(
     request: _Request, views: Mapping[str, View], *, may_grow: Collection[str]
 ) -> tuple[dict[str, ObjectResult], set[str]]:
-    """Walk objects in their windows; return their results, and which of them ended at their window's border."""
+    """Propagate objects in their windows; return their results, and which of them ended at their window's border."""
     tracker = request.tracker
     anchors: dict[str, list[Anchor]] = {n: [] for n in views}
-    lanes: dict[str, list[tuple[Lane, Lane]]] = {n: [] for n in views}
+    tracks: dict[str, list[tuple[Track, Track]]] = {n: [] for n in views}
     cramped: set[str] = set()
 
     def leaves(name: str, view: View, answer: SliceAnswer) -> bool:
@@ -145,25 +145,27 @@ def _walk_objects(
             if any(leaves(name, view, anchor.answer) for anchor in anchors[name]):
                 cramped.add(name)
             else:
-                lanes[name] = _plan(request, name, view, anchors[name])
-        cramped |= walk(tracker, [lane for pairs in lanes.values() for pair in pairs for lane in pair], leaves=leaves)
-    return {n: _result(request, n, view, anchors[n], lanes[n]) for n, view in views.items()}, cramped
+                tracks[name] = _plan(request, name, view, anchors[name])
+        cramped |= propagate(
+            tracker, [track for pairs in tracks.values() for pair in pairs for track in pair], leaves=leaves
+        )
+    return {n: _result(request, n, view, anchors[n], tracks[n]) for n, view in views.items()}, cramped
 
 
 def _result(
-    request: _Request, name: str, view: View, anchors: Sequence[Anchor], pairs: Sequence[tuple[Lane, Lane]]
+    request: _Request, name: str, view: View, anchors: Sequence[Anchor], pairs: Sequence[tuple[Track, Track]]
 ) -> ObjectResult:
-    lanes = [lane for pair in pairs for lane in pair]
-    stopped = sorted(end for lane in lanes if (end := lane.stopped) is not None)
+    tracks = [track for pair in pairs for track in pair]
+    stopped = sorted(end for track in tracks if (end := track.stopped) is not None)
     learnt = {anchor.slice: learn_evidence(request.tracker, view, anchor) for anchor in anchors}
-    up, down = ({number for lane in lanes if lane.step == step for number in lane.answers} for step in (1, -1))
+    up, down = ({number for track in tracks if track.step == step for number in track.answers} for step in (1, -1))
     return ObjectResult(view, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
 
 
-def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -> list[tuple[Lane, Lane]]:
-    """Return the lane pairs (upward, downward) of each interval between neighbouring anchors.
+def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -> list[tuple[Track, Track]]:
+    """Return the track pairs (upward, downward) of each interval between neighbouring anchors.
 
-    An object's first lane walks down to the range's end and its last one up; an absent slice is a wall.
+    An object's first track runs down to the range's end and its last one up; an absent slice is a wall.
     """
     tracker, limits = request.tracker, request.ranges[name]
     walls = sorted(p.slice for p in request.prompts[name] if p.absent)
@@ -171,24 +173,24 @@ def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -
     up_end = min([limits[1], *(w for w in walls if w > anchors[-1].slice)])
     first, last = anchors[0], anchors[-1]
     outer = (
-        _outer_lane(tracker, view, last, stop=max(up_end, last.slice)),
-        _outer_lane(tracker, view, first, stop=min(down_end, first.slice)),
+        _outer_track(tracker, view, last, stop=max(up_end, last.slice)),
+        _outer_track(tracker, view, first, stop=min(down_end, first.slice)),
     )
     inner = []
     for low, high in pairwise(anchors):
         between = [w for w in walls if low.slice < w < high.slice]
         ahead = (high, low) if not between else (None, None)
-        up = Lane(view, low, min([high.slice, *between]), ahead[0])
-        down = Lane(view, high, max([low.slice, *between]), ahead[1])
+        up = Track(view, low, min([high.slice, *between]), ahead[0])
+        down = Track(view, high, max([low.slice, *between]), ahead[1])
         inner.append((up, down) if between else meet(up, down))
     pairs = [outer, *inner]
-    for lane in (lane for pair in pairs for lane in pair):
-        lane.object = name
+    for track in (track for pair in pairs for track in pair):
+        track.object = name
     return pairs
 
 
-def _outer_lane(tracker: Tracker, view: View, anchor: Anchor, *, stop: int) -> Lane:
-    """Return a lane that walks away from all anchors, so that only the stop rules end it before ``stop``."""
+def _outer_track(tracker: Tracker, view: View, anchor: Anchor, *, stop: int) -> Track:
+    """Return a track that runs away from all anchors, so that only the stop rules end it before ``stop``."""
     options = tracker.options
     appearance = None
     if options.like_share > 0 and stop != anchor.slice:
@@ -197,17 +199,17 @@ def _outer_lane(tracker: Tracker, view: View, anchor: Anchor, *, stop: int) -> L
             return Appearance.of(tracker.look(anchor.slice, view), anchor.answer.logits)
 
         appearance = tracker.memo.fact((anchor.name, "appearance"), look)
-    return Lane(view, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
+    return Track(view, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
 
 
-def _collect(anchors: Sequence[Anchor], lanes: Sequence[tuple[Lane, Lane]]) -> dict[int, SliceAnswer]:
+def _collect(anchors: Sequence[Anchor], tracks: Sequence[tuple[Track, Track]]) -> dict[int, SliceAnswer]:
     answers = {a.slice: a.answer for a in anchors}
-    if lanes:
-        (up, down), *inner = lanes
+    if tracks:
+        (up, down), *inner = tracks
         answers = {**down.answers, **up.answers, **answers}
-        for low_lane, high_lane in inner:
-            low, high = low_lane.anchor.slice, high_lane.anchor.slice
-            answers |= fuse_lanes(low_lane.answers, high_lane.answers, start=low, stop=high)
+        for low_track, high_track in inner:
+            low, high = low_track.anchor.slice, high_track.anchor.slice
+            answers |= fuse_tracks(low_track.answers, high_track.answers, start=low, stop=high)
     return dict(sorted(answers.items()))
 
 
@@ -216,7 +218,7 @@ def _finish(tracker: Tracker, results: Mapping[str, ObjectResult]) -> Segmentati
         labels=label_slices(tracker, results),
         objects=results,
         slices_encoded=tracker.encoded,
-        slices_walked=tracker.done,
+        slices_answered=tracker.done,
         slices_recomputed=tracker.recomputed,
         slices_reused=tracker.reused,
         partial=tracker.partial,

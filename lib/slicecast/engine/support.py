@@ -1,9 +1,9 @@
 """Find an object in a volume that nobody has touched, from annotated slices of another one.
 
-A page is such a slice: the model reads its mask once and remembers it. The memory is then put where a lane's anchor
+A page is such a slice: the model reads its mask once and remembers it. The memory is then put where a track's anchor
 would be, and the model is asked for the slice at the same place of the body. Where that is comes from outside, as a
 box around the body in each volume: the model's own confidence cannot tell, it is as sure of a wrong slice.
-(Support slices as memory: FATE-SAM, arXiv 2501.09138; RevSAM2, arXiv 2409.04298, walks back as well.)
+(Support slices as memory: FATE-SAM, arXiv 2501.09138; RevSAM2, arXiv 2409.04298, propagates back as well.)
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Lanes: one object walking from one anchor in one direction, with its own memory.
+"""Tracks: one object propagated from one anchor in one direction, with its own memory.
 
-All live lanes of a request step together as one batch: both directions, all objects, all intervals.
+All live tracks of a request step together as one batch: both directions, all objects, all intervals.
 """
 
 import time
@@ -21,7 +21,7 @@ from slicecast.engine.ports import Bank, Embedding, Observation, SliceMemory, Sl
 from slicecast.errors import Cancelled
 
 LOOK_AHEAD = 4
-"""Slices of each lane encoded together by a small model; what lies beyond an early stop is wasted work."""
+"""Slices of each track encoded together by a small model; what lies beyond an early stop is wasted work."""
 
 SMALL_INPUT_PX = 256
 """Up to this input size slices are encoded faster together than one by one."""
@@ -43,7 +43,7 @@ class Told:
         view: window of the answer.
         answer: what is known.
         reused: it was known from an earlier request.
-        final: False where a second lane is still to come.
+        final: False where a second track is still to come.
     """
 
     object: str
@@ -88,7 +88,7 @@ class Tracker:
 
     @property
     def hears_evidence(self) -> bool:
-        """Whether lanes are told what looks like the object."""
+        """Whether tracks are told what looks like the object."""
         return self.options.evidence == "on" or (self.options.evidence == "auto" and self.predictor.evidence)
 
     def embed(self, places: Sequence[tuple[int, View]]) -> list[Embedding]:
@@ -113,7 +113,7 @@ class Tracker:
 
     @property
     def look_ahead(self) -> int:
-        """Slices of each lane to encode at a time.
+        """Slices of each track to encode at a time.
 
         One where a slice takes long by itself: a cancelled request ends after it, and none is encoded in vain.
         """
@@ -182,7 +182,7 @@ class Tracker:
 
 
 FAR_TIME = 1 << 20
-"""Lane time given to the anchor ahead. SAM 2 uses the spatial memory of a later anchor whatever its
+"""Track time given to the anchor ahead. SAM 2 uses the spatial memory of a later anchor whatever its
 distance, and not its pointer; one constant lets intervals of different length share a batch."""
 
 _UNNAMED = count()
@@ -190,12 +190,12 @@ _UNNAMED = count()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anchor:
-    """A prompted slice from which lanes start.
+    """A prompted slice from which tracks start.
 
     Args:
         slice: slice number.
         answer: the object on that slice.
-        memory: what it leaves for the lanes.
+        memory: what it leaves for the tracks.
         name: says all that the memory depends on. Default: like no other.
     """
 
@@ -206,14 +206,14 @@ class Anchor:
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
-    """One walk.
+class Track:
+    """One object propagated from one anchor in one direction.
 
     Args:
         view: window of the slices.
         anchor: where it starts.
-        stop: the first slice it does not walk to; before the anchor when walking down.
-        ahead: the anchor it walks towards, if any.
+        stop: the first slice it does not reach; before the anchor on the way down.
+        ahead: the anchor it runs towards, if any.
         gone_slices: it ends after so many slices in a row without the object; 0 never.
         appearance: what the object looks like; a mask that covers something else counts as without the object.
         object: name of what it follows. Default: its answers are no part of the result, and nobody is told.
@@ -226,7 +226,7 @@ class Lane:
     gone_slices: int = 0
     appearance: Appearance | None = None
     object: str = ""
-    partner: "Lane | None" = field(default=None, init=False)
+    partner: "Track | None" = field(default=None, init=False)
     answers: dict[int, SliceAnswer] = field(default_factory=dict, init=False)
     bank: Bank = field(init=False)
     _gone: int = field(default=0, init=False)
@@ -240,15 +240,15 @@ class Lane:
     @property
     def origin(self) -> tuple:
         """Return what its answers depend on, besides the slice."""
-        return "lane", self.view, self.anchor.name, self.ahead and self.ahead.name, self.step
+        return "track", self.view, self.anchor.name, self.ahead and self.ahead.name, self.step
 
     @property
     def step(self) -> int:
-        """Return +1 when walking up, -1 when walking down."""
+        """Return +1 on the way up, -1 on the way down."""
         return 1 if self.stop > self.anchor.slice else -1
 
     def next_slices(self, count: int) -> range:
-        """Return up to ``count`` slice numbers still to walk."""
+        """Return up to ``count`` slice numbers still to come."""
         start = self.anchor.slice + self.step * self.bank.time
         left = max(0, (self.stop - start) * self.step)
         return range(start, start + self.step * min(count, left), self.step)
@@ -260,7 +260,7 @@ class Lane:
 
     @property
     def live(self) -> bool:
-        """Whether there is another slice to walk to."""
+        """Whether there is another slice to come."""
         return not self.lost and bool(self.next_slices(1))
 
     @property
@@ -278,53 +278,53 @@ class Lane:
         self.bank = self.bank.push(memory, keep=keep)
 
 
-def meet(up: Lane, down: Lane) -> tuple[Lane, Lane]:
-    """Make two lanes that walk towards each other partners: their answers are mixed."""
+def meet(up: Track, down: Track) -> tuple[Track, Track]:
+    """Make two tracks that run towards each other partners: their answers are mixed."""
     up.partner, down.partner = down, up
     return up, down
 
 
-def walk(
+def propagate(
     tracker: Tracker,
-    lanes: Sequence[Lane],
+    tracks: Sequence[Track],
     *,
     what: str = "propagating",
     leaves: Callable[[str, View, SliceAnswer], bool] = lambda name, view, answer: False,
 ) -> set[str]:
-    """Walk all lanes to their ends, in step; what was walked before is not walked again.
+    """Propagate all tracks to their ends, in step; what was answered before is not asked again.
 
     Args:
-        leaves: whether an object's answer leaves the lane's window; then all of the object's lanes end.
+        leaves: whether an object's answer leaves the track's window; then all of the object's tracks end.
 
     Returns:
         The objects that left their windows.
     """
     keep = tracker.predictor.memory_length
     left: set[str] = set()
-    while live := [lane for lane in lanes if lane.live and lane.object not in left]:
-        numbers = [lane.next_slices(1)[0] for lane in live]
-        for lane, number, known in zip(live, numbers, next_answers(tracker, live, numbers), strict=True):
-            answer = _judge(tracker, lane, number, SliceAnswer.of(known.observation))
-            lane.take(answer, known.observation.memory, keep=keep)
-            _tell(tracker, lane, number, reused=known.reused)
-            if leaves(lane.object, lane.view, answer):
-                left.add(lane.object)
+    while live := [track for track in tracks if track.live and track.object not in left]:
+        numbers = [track.next_slices(1)[0] for track in live]
+        for track, number, known in zip(live, numbers, next_answers(tracker, live, numbers), strict=True):
+            answer = _judge(tracker, track, number, SliceAnswer.of(known.observation))
+            track.take(answer, known.observation.memory, keep=keep)
+            _tell(tracker, track, number, reused=known.reused)
+            if leaves(track.object, track.view, answer):
+                left.add(track.object)
         tracker.count(len(live), what)
     return left
 
 
-def next_answers(tracker: Tracker, lanes: Sequence[Lane], numbers: Sequence[int]) -> list[Known]:
-    """Return what the model says on the slice that is next for each lane."""
+def next_answers(tracker: Tracker, tracks: Sequence[Track], numbers: Sequence[int]) -> list[Known]:
+    """Return what the model says on the slice that is next for each track."""
 
     def ask(missing: list[int]) -> list[Observation]:
-        asked = [lanes[n] for n in missing]
+        asked = [tracks[n] for n in missing]
         _encode_ahead(tracker, asked)
-        embeddings = tracker.embed([(numbers[n], lanes[n].view) for n in missing])
-        hints = [_hint(tracker, lanes[n], numbers[n]) for n in missing]
-        jobs = [TrackJob(e, lane.bank, hint) for e, lane, hint in zip(embeddings, asked, hints, strict=True)]
+        embeddings = tracker.embed([(numbers[n], tracks[n].view) for n in missing])
+        hints = [_hint(tracker, tracks[n], numbers[n]) for n in missing]
+        jobs = [TrackJob(e, track.bank, hint) for e, track, hint in zip(embeddings, asked, hints, strict=True)]
         return tracker.predictor.track(jobs, num_slices=tracker.frames.count)
 
-    keys = [(tracker.name(*lane.origin), number) for lane, number in zip(lanes, numbers, strict=True)]
+    keys = [(tracker.name(*track.origin), number) for track, number in zip(tracks, numbers, strict=True)]
     return tracker.answers(keys, ask)
 
 
@@ -341,48 +341,48 @@ def learn_evidence(tracker: Tracker, view: View, anchor: Anchor) -> GreyEvidence
     return tracker.memo.fact((anchor.name, "evidence"), learn)
 
 
-def _hint(tracker: Tracker, lane: Lane, number: int) -> NDArray[np.float32] | None:
-    learnt = learn_evidence(tracker, lane.view, lane.anchor)
-    return None if learnt is None else learnt.map(tracker.look(number, lane.view))
+def _hint(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32] | None:
+    learnt = learn_evidence(tracker, track.view, track.anchor)
+    return None if learnt is None else learnt.map(tracker.look(number, track.view))
 
 
-def _judge(tracker: Tracker, lane: Lane, number: int, answer: SliceAnswer) -> SliceAnswer:
+def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> SliceAnswer:
     """Mark an answer that covers something else than the anchor does."""
-    look, share = lane.appearance, tracker.options.like_share
+    look, share = track.appearance, tracker.options.like_share
     if look is None or not answer.present:
         return answer
 
     def fits() -> bool:
-        return look.fits(tracker.look(number, lane.view), answer.logits, share=share)
+        return look.fits(tracker.look(number, track.view), answer.logits, share=share)
 
-    if _leaps(lane, answer, largest=tracker.options.leap):
+    if _leaps(track, answer, largest=tracker.options.leap):
         return replace(answer, fits=False)
-    return replace(answer, fits=tracker.memo.fact((tracker.name(*lane.origin), number, "fits", share), fits))
+    return replace(answer, fits=tracker.memo.fact((tracker.name(*track.origin), number, "fits", share), fits))
 
 
-def _leaps(lane: Lane, answer: SliceAnswer, *, largest: float) -> bool:
+def _leaps(track: Track, answer: SliceAnswer, *, largest: float) -> bool:
     """Tell whether a mask has suddenly become larger than the last one, and larger than on the anchor."""
-    before = next((a for a in reversed(lane.answers.values()) if a.present), lane.anchor.answer)
-    area, last, first = ((a.logits > 0).sum() for a in (answer, before, lane.anchor.answer))
+    before = next((a for a in reversed(track.answers.values()) if a.present), track.anchor.answer)
+    area, last, first = ((a.logits > 0).sum() for a in (answer, before, track.anchor.answer))
     return bool(0 < largest * last < area and area > first)
 
 
-def _tell(tracker: Tracker, lane: Lane, number: int, *, reused: bool) -> None:
+def _tell(tracker: Tracker, track: Track, number: int, *, reused: bool) -> None:
     """Report what is known of a slice now."""
-    if not lane.object:
+    if not track.object:
         return
-    other = lane.partner.answers.get(number) if lane.partner is not None else None
-    answer, final = lane.answers[number], lane.partner is None
+    other = track.partner.answers.get(number) if track.partner is not None else None
+    answer, final = track.answers[number], track.partner is None
     if other is not None:
-        near, far = lane.anchor.slice, lane.stop
+        near, far = track.anchor.slice, track.stop
         answer, final = mix(answer, other, weight=(number - near) / (far - near)), True
-    tracker.on_answer(Told(lane.object, number, lane.view, answer, reused, final))
+    tracker.on_answer(Told(track.object, number, track.view, answer, reused, final))
 
 
-def _encode_ahead(tracker: Tracker, live: Sequence[Lane]) -> None:
-    """Encode the next slices of all lanes in one batch, as soon as one lane lacks its next slice."""
-    needed = [(n, lane.view) for lane in live for n in lane.next_slices(1)]
+def _encode_ahead(tracker: Tracker, live: Sequence[Track]) -> None:
+    """Encode the next slices of all tracks in one batch, as soon as one track lacks its next slice."""
+    needed = [(n, track.view) for track in live for n in track.next_slices(1)]
     if all(tracker.key(*place) in tracker.cache for place in needed):
         return
-    ahead = [(n, lane.view) for lane in live for n in lane.next_slices(tracker.look_ahead)]
+    ahead = [(n, track.view) for track in live for n in track.next_slices(tracker.look_ahead)]
     tracker.embed(list(dict.fromkeys(ahead)))

@@ -78,7 +78,7 @@ def to_result(
         axis=name,
         window=window,
         slices_encoded=found.slices_encoded,
-        slices_walked=found.slices_walked,
+        slices_walked=found.slices_answered,
         slices_recomputed=found.slices_recomputed,
         slices_reused=found.slices_reused,
         stopped=tuple(

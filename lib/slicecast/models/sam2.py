@@ -115,7 +115,7 @@ class Sam2Predictor:
         return self._in_batches(jobs, prompt_signature, run, prompted=True)
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
-        """Segment the next slice of each lane; lanes with equally much memory run as one batch."""
+        """Segment the next slice of each track; tracks with equally much memory run as one batch."""
 
         def run(features: Features, batch: list[TrackJob]) -> Step:
             banks = [job.bank for job in batch]

@@ -78,7 +78,7 @@ def previous_answers(batch: Sequence[PromptJob], device: torch.device) -> torch.
 
 
 def last_logits(banks: Sequence[Bank]) -> torch.Tensor:
-    """Return (B, 1, m, m) logits of the slices walked last."""
+    """Return (B, 1, m, m) logits of the slices tracked last."""
     return torch.cat([bank.last.logits for bank in banks])
 
 
