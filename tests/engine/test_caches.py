@@ -153,7 +153,7 @@ def test_a_correction_recomputes_only_the_intervals_beside_it():
     painted_slices = [painted(n, TRUTH[n]) for n in (0, 5, 9, 13)]
     segment(tracker_of(CLIP, memo=memo), {"a": painted_slices})
     seen = []
-    tracker = tracker_of(CLIP, memo=memo, on_answer=lambda told: seen.append((told.slice, told.reused)))
+    tracker = tracker_of(CLIP, memo=memo, on_result=lambda told: seen.append((told.slice, told.reused)))
     segment(tracker, {"a": sorted([*painted_slices, clicked(7, negative=[(40, 32)])], key=lambda p: p.slice)})
     # 6 and 8 are tracked from both sides; the other intervals, and the way to slice 7, are known.
     assert {n for n, reused in seen if not reused} == {6, 7, 8}

@@ -28,7 +28,7 @@ from slicecast.engine.crop_window import (
 )
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Observation, PromptJob
-from slicecast.engine.tracks import Anchor, Told, Track, Tracker, next_answers, propagate
+from slicecast.engine.tracks import Anchor, SliceResult, Track, Tracker, next_answers, propagate
 from slicecast.prompts import SlicePrompt, first_clicked
 
 CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)
@@ -68,7 +68,7 @@ class _Place:
     def anchor(self, number: int, known: Known, name: str) -> Anchor:
         """Take an answer as settled, and report it."""
         answer = SliceAnswer.of(known.observation, prompted=True)
-        self.tracker.on_answer(Told(self.object, number, self.view, answer, known.reused))
+        self.tracker.on_result(SliceResult(self.object, number, self.view, answer, known.reused))
         return Anchor(number, answer, known.observation.memory, name)
 
 

@@ -34,7 +34,7 @@ Progress = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class SliceResult:
     """An object's answer on a slice, as soon as it is known.
 
     Args:
@@ -66,7 +66,7 @@ class Tracker:
         progress: told after each batch of slices.
         cancelled: asked before each batch.
         memo: answers given already, shared with other requests. Default: of this request alone.
-        on_answer: told of each answer.
+        on_result: told of each answer.
         keep_partial: a cancelled request answers with what was done, instead of raising.
     """
 
@@ -77,7 +77,7 @@ class Tracker:
     progress: Progress = lambda done, what: None
     cancelled: Callable[[], bool] = lambda: False
     memo: AnswerMemo = field(default_factory=lambda: AnswerMemo(REQUEST_MEMO_BYTES))
-    on_answer: Callable[[Told], None] = lambda told: None
+    on_result: Callable[[SliceResult], None] = lambda told: None
     keep_partial: bool = False
     partial: bool = field(default=False, init=False)
     done: int = field(default=0, init=False)
@@ -164,11 +164,11 @@ class Tracker:
     @contextmanager
     def silent(self) -> Iterator[None]:
         """Tell nobody of the answers that are found in the block."""
-        told, self.on_answer = self.on_answer, lambda told: None
+        told, self.on_result = self.on_result, lambda told: None
         try:
             yield
         finally:
-            self.on_answer = told
+            self.on_result = told
 
     def count(self, slices: int, what: str) -> None:
         """Report answered slices."""
@@ -306,7 +306,7 @@ def propagate(
         for track, number, known in zip(live, numbers, next_answers(tracker, live, numbers), strict=True):
             answer = _judge(tracker, track, number, SliceAnswer.of(known.observation))
             track.take(answer, known.observation.memory, keep=keep)
-            _tell(tracker, track, number, reused=known.reused)
+            _report(tracker, track, number, reused=known.reused)
             if leaves(track.object, track.view, answer):
                 left.add(track.object)
         tracker.count(len(live), what)
@@ -367,7 +367,7 @@ def _leaps(track: Track, answer: SliceAnswer, *, largest: float) -> bool:
     return bool(0 < largest * last < area and area > first)
 
 
-def _tell(tracker: Tracker, track: Track, number: int, *, reused: bool) -> None:
+def _report(tracker: Tracker, track: Track, number: int, *, reused: bool) -> None:
     """Report what is known of a slice now."""
     if not track.object:
         return
@@ -376,7 +376,7 @@ def _tell(tracker: Tracker, track: Track, number: int, *, reused: bool) -> None:
     if other is not None:
         near, far = track.anchor.slice, track.stop
         answer, final = mix(answer, other, weight=(number - near) / (far - near)), True
-    tracker.on_answer(Told(track.object, number, track.view, answer, reused, final))
+    tracker.on_result(SliceResult(track.object, number, track.view, answer, reused, final))
 
 
 def _encode_ahead(tracker: Tracker, live: Sequence[Track]) -> None:

@@ -10,7 +10,7 @@ from slicecast.active.slices import SliceChoice
 from slicecast.engine.crop_window import paste
 from slicecast.engine.postprocess import slice_confidence
 from slicecast.engine.propagation import Prompts, Segmentation
-from slicecast.engine.tracks import Told
+from slicecast.engine.tracks import SliceResult
 from slicecast.inference.advice import Advice
 from slicecast.inference.request import SegmentRequest
 from slicecast.inference.results import NextSlice, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, StoppedAt
@@ -95,33 +95,33 @@ def next_slice(choice: SliceChoice | None, axis: str, stored: Callable[[int], in
     return NextSlice(stored(choice.slice), axis, choice.reason, choice.score, choice.strategy, choice.question)
 
 
-def teller(
+def result_callback(
     on_slice: OnSlice | None, study: Study, axis: SliceAxis, prompts: Prompts, clock: Clock
-) -> Callable[[Told], None]:
+) -> Callable[[SliceResult], None]:
     """Return what carries the engine's answers to whoever wants them, on the stored grid."""
     if on_slice is None:
-        return lambda told: None
+        return lambda found: None
     shape = SliceStack(study.volume.array, axis).shape_hw
     painted = {(name, p.slice): p.mask for name, given in prompts.items() for p in given if p.mask is not None}
 
-    def tell(told: Told) -> None:
-        mask = painted.get((told.object, told.slice))
+    def report(found: SliceResult) -> None:
+        mask = painted.get((found.object, found.slice))
         if mask is None:
-            there = told.answer.present
-            mask = paste(told.answer.logits, told.view, shape) > 0 if there else np.zeros(shape, dtype=bool)
+            there = found.answer.present
+            mask = paste(found.answer.logits, found.view, shape) > 0 if there else np.zeros(shape, dtype=bool)
         on_slice(
             SliceUpdate(
-                slice=study.reorientation.to_source_slice(axis, told.slice),
-                object=told.object,
+                slice=study.reorientation.to_source_slice(axis, found.slice),
+                object=found.object,
                 mask=study.reorientation.to_source_plane(axis, mask),
-                confidence=slice_confidence(told.answer),
+                confidence=slice_confidence(found.answer),
                 seconds=clock.since_start(),
-                reused=told.reused,
-                final=told.final,
+                reused=found.reused,
+                final=found.final,
             )
         )
 
-    return tell
+    return report
 
 
 def _warnings(study: Study, found: Segmentation, request: SegmentRequest) -> tuple[str, ...]:

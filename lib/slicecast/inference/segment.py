@@ -14,7 +14,7 @@ from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import Progress, Tracker
 from slicecast.errors import OutOfMemory
 from slicecast.inference.advice import advise
-from slicecast.inference.outcome import Clock, teller, to_result, to_stored
+from slicecast.inference.outcome import Clock, result_callback, to_result, to_stored
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.queue import DeviceQueue
@@ -159,7 +159,7 @@ class SegmentService:
             work.progress or (lambda done, what: None),
             work.cancelled or (lambda: False),
             self.memo,
-            teller(work.on_slice, study, axis, prompts, clock),
+            result_callback(work.on_slice, study, axis, prompts, clock),
             work.keep_partial,
         )
         found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
