@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracking import PLAIN, absent, boxed, clicked, clip_of, disk, painted, same_answers, tracker_of, walking_disk
 
-from slicecast.engine.caches import AnswerMemo
+from slicecast.engine.caches import ResultCache
 from slicecast.engine.crop_window import paste
 from slicecast.engine.propagation import segment
 from slicecast.models.registry import bundled_spec
@@ -83,9 +83,9 @@ def undecided(result, number):
 
 
 def check(predictor, options, sequence):
-    memo = AnswerMemo(1 << 26)
+    kept = ResultCache(1 << 26)
     for prompts in sequence:
-        after = segment(tracker_of(CLIP, options=options, predictor=predictor, memo=memo), prompts)
+        after = segment(tracker_of(CLIP, options=options, predictor=predictor, result_cache=kept), prompts)
         full = segment(tracker_of(CLIP, options=options, predictor=predictor), prompts)
         assert after.labels.keys() == full.labels.keys()
         for number, label in full.labels.items():

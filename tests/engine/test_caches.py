@@ -19,7 +19,7 @@ from tracking import (
     walking_disk,
 )
 
-from slicecast.engine.caches import AnswerMemo, DiskTier, EmbeddingCache, name_of, prompt_name
+from slicecast.engine.caches import DiskTier, EmbeddingCache, ResultCache, key_of, prompt_key
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import ModelPrompt, Observation
 from slicecast.engine.propagation import segment
@@ -36,7 +36,7 @@ def observation(number):
     return Observation(np.full((2, 2), number, np.float32), 0.5, 1.0, memory=np.zeros(1))
 
 
-def ask_for(memo, *keys):
+def ask_for(kept, *keys):
     """Ask for keys; return the values and the keys that were not known."""
     asked = []
 
@@ -44,25 +44,25 @@ def ask_for(memo, *keys):
         asked.extend(keys[n] for n in missing)
         return [observation(keys[n]) for n in missing]
 
-    return [int(known.observation.logits[0, 0]) for known in memo.answers(keys, ask)], asked
+    return [int(known.observation.logits[0, 0]) for known in kept.answers(keys, ask)], asked
 
 
 def test_what_is_known_is_not_asked_again():
-    memo = AnswerMemo(1 << 20)
-    assert ask_for(memo, 1, 2, 1) == ([1, 2, 1], [1, 2])
-    assert ask_for(memo, 3, 2) == ([3, 2], [3])
-    assert memo.stats().entries == 3
+    kept = ResultCache(1 << 20)
+    assert ask_for(kept, 1, 2, 1) == ([1, 2, 1], [1, 2])
+    assert ask_for(kept, 3, 2) == ([3, 2], [3])
+    assert kept.stats().entries == 3
 
 
 def test_a_small_budget_forgets_but_answers():
-    memo = AnswerMemo(300)
-    assert ask_for(memo, 1, 2, 3)[0] == [1, 2, 3]
-    assert memo.stats().entries == 1 and ask_for(memo, 1)[1] == [1]
+    kept = ResultCache(300)
+    assert ask_for(kept, 1, 2, 3)[0] == [1, 2, 3]
+    assert kept.stats().entries == 1 and ask_for(kept, 1)[1] == [1]
 
 
 def test_a_fact_is_worked_out_once():
-    memo, told = AnswerMemo(1 << 20), []
-    assert [memo.fact("a", lambda: told.append(1) or None) for _ in range(3)] == [None] * 3 and told == [1]
+    kept, told = ResultCache(1 << 20), []
+    assert [kept.fact("a", lambda: told.append(1) or None) for _ in range(3)] == [None] * 3 and told == [1]
 
 
 def test_names_differ_where_values_do():
@@ -75,9 +75,9 @@ def test_names_differ_where_values_do():
         ModelPrompt(none, np.zeros(0, np.int32), mask=np.eye(4, dtype=bool)),
         ModelPrompt(none, np.zeros(0, np.int32), mask=np.eye(4, dtype=bool)[::-1]),
     ]
-    assert len({prompt_name(p) for p in prompts}) == 5
-    assert prompt_name(prompts[0]) == prompt_name(replace(prompts[0], box_xyxy=box.copy()))
-    assert name_of(1, "a") != name_of("1", "a") and name_of(1, "a") == name_of(1, "a")
+    assert len({prompt_key(p) for p in prompts}) == 5
+    assert prompt_key(prompts[0]) == prompt_key(replace(prompts[0], box_xyxy=box.copy()))
+    assert key_of(1, "a") != key_of("1", "a") and key_of(1, "a") == key_of(1, "a")
 
 
 def prompt_on(draw, number, order):
@@ -130,9 +130,9 @@ def same(first, second, *, atol):
 @given(states=edits(), budget=st.sampled_from([1 << 26, 20_000]))
 @settings(max_examples=12)
 def test_the_incremental_result_is_that_of_a_full_run(options, states, budget):
-    memo, predictor = AnswerMemo(budget), FakePredictor(image_size=64)
+    kept, predictor = ResultCache(budget), FakePredictor(image_size=64)
     for prompts in states:
-        after = segment(tracker_of(CLIP, options=options, predictor=predictor, memo=memo), prompts)
+        after = segment(tracker_of(CLIP, options=options, predictor=predictor, result_cache=kept), prompts)
         full = segment(tracker_of(CLIP, options=options, predictor=predictor), prompts)
         assert same(after, full, atol=0)
         if budget < 1 << 26:  # what was forgotten is asked again
@@ -142,18 +142,18 @@ def test_the_incremental_result_is_that_of_a_full_run(options, states, budget):
 
 
 def test_the_same_question_costs_nothing_and_encodes_nothing():
-    memo, prompts = AnswerMemo(1 << 26), {"a": [clicked(3, (28, 32)), clicked(9, (32, 32), order=1)]}
-    first = segment(tracker_of(CLIP, memo=memo), prompts)
-    again = segment(tracker_of(CLIP, memo=memo), prompts)
+    kept, prompts = ResultCache(1 << 26), {"a": [clicked(3, (28, 32)), clicked(9, (32, 32), order=1)]}
+    first = segment(tracker_of(CLIP, result_cache=kept), prompts)
+    again = segment(tracker_of(CLIP, result_cache=kept), prompts)
     assert first.slices_recomputed > 0 and again.slices_recomputed == again.slices_encoded == 0
 
 
 def test_a_correction_recomputes_only_the_intervals_beside_it():
-    memo = AnswerMemo(1 << 26)
+    kept = ResultCache(1 << 26)
     painted_slices = [painted(n, TRUTH[n]) for n in (0, 5, 9, 13)]
-    segment(tracker_of(CLIP, memo=memo), {"a": painted_slices})
+    segment(tracker_of(CLIP, result_cache=kept), {"a": painted_slices})
     seen = []
-    tracker = tracker_of(CLIP, memo=memo, on_result=lambda told: seen.append((told.slice, told.reused)))
+    tracker = tracker_of(CLIP, result_cache=kept, on_result=lambda told: seen.append((told.slice, told.reused)))
     segment(tracker, {"a": sorted([*painted_slices, clicked(7, negative=[(40, 32)])], key=lambda p: p.slice)})
     # 6 and 8 are tracked from both sides; the other intervals, and the way to slice 7, are known.
     assert {n for n, reused in seen if not reused} == {6, 7, 8}
@@ -161,11 +161,11 @@ def test_a_correction_recomputes_only_the_intervals_beside_it():
 
 
 def test_another_volume_model_window_or_prompt_is_another_question():
-    memo, prompts = AnswerMemo(1 << 26), {"a": [clicked(3, (28, 32))]}
-    count = segment(tracker_of(CLIP, memo=memo), prompts).slices_recomputed
+    kept, prompts = ResultCache(1 << 26), {"a": [clicked(3, (28, 32))]}
+    count = segment(tracker_of(CLIP, result_cache=kept), prompts).slices_recomputed
     for other in ({"predictor": FakePredictor(image_size=64)}, {"options": ZOOM}):
-        assert segment(tracker_of(CLIP, memo=memo, **other), prompts).slices_recomputed >= count - 2
-    moved = segment(tracker_of(CLIP, memo=memo), {"a": [clicked(3, (29, 32))]})
+        assert segment(tracker_of(CLIP, result_cache=kept, **other), prompts).slices_recomputed >= count - 2
+    moved = segment(tracker_of(CLIP, result_cache=kept), {"a": [clicked(3, (29, 32))]})
     assert moved.slices_reused == 0
 
 

@@ -212,7 +212,7 @@ def test_a_mask_that_suddenly_grows_beyond_its_anchor_counts_as_gone(radii, leap
                 for seen in super().track_of(jobs, num_slices=num_slices)
             ]
 
-    anchor = replace(anchor_on(tracker_of(clip_of(CLIP)), 5), name="the anchor")
+    anchor = replace(anchor_on(tracker_of(clip_of(CLIP)), 5), key="the anchor")
     first = answer(disk((32, 32), centre_xy=(16, 16), radius=8), prompted=True)
     tracker = tracker_of(clip_of(CLIP), predictor=Growing(), options=replace(PLAIN, leap=leap))
     track = Track(WHOLE, replace(anchor, answer=first), 9, appearance=Appearance(0.0, 1.0, 1.0))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.caches import Known, prompt_name
+from slicecast.engine.caches import Known, prompt_key
 from slicecast.engine.crop_window import (
     View,
     centred_view,
@@ -61,15 +61,17 @@ class _Place:
             jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
             return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
 
-        names = [tracker.name("alone", self.view, p.slice, prompt_name(w)) for p, w in zip(prompts, words, strict=True)]
-        found = zip(prompts, tracker.answers(names, ask), names, strict=True)
-        return [self.anchor(p.slice, known, name) for p, known, name in found]
+        keys = [
+            tracker.result_key("alone", self.view, p.slice, prompt_key(w)) for p, w in zip(prompts, words, strict=True)
+        ]
+        found = zip(prompts, tracker.answers(keys, ask), keys, strict=True)
+        return [self.anchor(p.slice, known, key) for p, known, key in found]
 
-    def anchor(self, number: int, known: Known, name: str) -> Anchor:
+    def anchor(self, number: int, known: Known, key: str) -> Anchor:
         """Take an answer as settled, and report it."""
         answer = SliceAnswer.of(known.observation, prompted=True)
         self.tracker.on_result(SliceResult(self.object, number, self.view, answer, known.reused))
-        return Anchor(number, answer, known.observation.memory, name)
+        return Anchor(number, answer, known.observation.memory, key)
 
 
 def find_anchors(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View, *, object: str = "") -> list[Anchor]:
@@ -119,8 +121,8 @@ def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> A
         job = PromptJob(tracker.embed([(prompt.slice, view)])[0], words, bank=track.bank, previous=tracked.logits)
         return tracker.predictor.prompt([job], num_slices=tracker.frames.count)
 
-    name = tracker.name("correction", track.origin, prompt.slice, prompt_name(words))
-    return place.anchor(prompt.slice, tracker.answers([name], ask)[0], name)
+    key = tracker.result_key("correction", track.origin, prompt.slice, prompt_key(words))
+    return place.anchor(prompt.slice, tracker.answers([key], ask)[0], key)
 
 
 def choose_view(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> View:
@@ -161,9 +163,9 @@ def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating]
         jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
         return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
 
-    # The same name as an anchor's: the answer at the scale that wins may be asked for again.
-    names = [tracker.name("alone", view, seed.slice, prompt_name(w)) for view, w in zip(views, words, strict=True)]
-    seen = [known.observation for known in tracker.answers(names, ask)]
+    # The same key as an anchor's: the answer at the scale that wins may be asked for again.
+    keys = [tracker.result_key("alone", view, seed.slice, prompt_key(w)) for view, w in zip(views, words, strict=True)]
+    seen = [known.observation for known in tracker.answers(keys, ask)]
     rated = [(_suits(o, view, tracker.frames.shape_hw), o, view) for o, view in zip(seen, views, strict=True)]
     score, best, view = max(rated, key=lambda item: item[0])
     return _mask_box(best.logits > 0, view) if score > 0 else None

@@ -113,8 +113,8 @@ class Known:
     reused: bool
 
 
-class AnswerMemo:
-    """Answers and small facts by name, bounded in bytes; safe to share between threads.
+class ResultCache:
+    """Answers and small facts by key, bounded in bytes; safe to share between threads.
 
     Args:
         budget_bytes: of all answers with their memories; 0 keeps nothing worth mentioning.
@@ -151,13 +151,13 @@ class AnswerMemo:
         self._held.clear()
 
 
-def name_of(*parts: object) -> str:
-    """Return a short name of values whose ``repr`` says all of them."""
+def key_of(*parts: object) -> str:
+    """Return a short key of values whose ``repr`` says all of them."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
-def prompt_name(prompt: ModelPrompt) -> str:
-    """Return a name of a prompt's content."""
+def prompt_key(prompt: ModelPrompt) -> str:
+    """Return a key of a prompt's content."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (prompt.points_xy, prompt.labels, prompt.box_xyxy, prompt.mask):
         digest.update(b"-" if array is None else f"{array.shape}{array.dtype}".encode() + array.tobytes())
@@ -266,12 +266,12 @@ class DiskTier:
 
     def load(self, key: Hashable) -> Embedding | None:
         """Return an embedding; None where it is not there."""
-        data = self._files.get(name_of(key))
+        data = self._files.get(key_of(key))
         return self._unpack(data) if isinstance(data, bytes) else None
 
     def store(self, key: Hashable, value: Embedding) -> None:
         """Keep an embedding."""
-        self._files.set(name_of(key), self._pack(value))
+        self._files.set(key_of(key), self._pack(value))
 
     def close(self) -> None:
         """Close the files."""

@@ -55,7 +55,7 @@ def segment(
     limits: Mapping[str, tuple[int, int]] | None = None,
     slices_only: bool = False,
 ) -> Segmentation:
-    """Segment all objects; what the tracker's memo holds is not computed again.
+    """Segment all objects; what the tracker's result cache holds is not computed again.
 
     Args:
         limits: half-open range of slices for each object. Default: all slices.
@@ -198,7 +198,7 @@ def _outer_track(tracker: Tracker, view: View, anchor: Anchor, *, stop: int) -> 
         def look() -> Appearance | None:
             return Appearance.of(tracker.look(anchor.slice, view), anchor.answer.logits)
 
-        appearance = tracker.memo.fact((anchor.name, "appearance"), look)
+        appearance = tracker.result_cache.fact((anchor.key, "appearance"), look)
     return Track(view, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.appearance import Appearance, GreyEvidence
-from slicecast.engine.caches import AnswerMemo, EmbeddingCache, Known, name_of
+from slicecast.engine.caches import EmbeddingCache, Known, ResultCache, key_of
 from slicecast.engine.crop_window import Frames, View, resample
 from slicecast.engine.fusion import SliceAnswer, mix
 from slicecast.engine.options import EngineOptions
@@ -26,8 +26,8 @@ LOOK_AHEAD = 4
 SMALL_INPUT_PX = 256
 """Up to this input size slices are encoded faster together than one by one."""
 
-REQUEST_MEMO_BYTES = 1 << 28
-"""Of the answers that one request keeps for itself where it is given no memo."""
+REQUEST_CACHE_BYTES = 1 << 28
+"""Of the answers that one request keeps for itself where it is given no cache."""
 
 Progress = Callable[[int, str], None]
 """Called with the number of slices answered since the start, and what is being done."""
@@ -65,7 +65,7 @@ class Tracker:
         options: settings.
         progress: told after each batch of slices.
         cancelled: asked before each batch.
-        memo: answers given already, shared with other requests. Default: of this request alone.
+        result_cache: answers given already, shared with other requests. Default: of this request alone.
         on_result: told of each answer.
         keep_partial: a cancelled request answers with what was done, instead of raising.
     """
@@ -76,7 +76,7 @@ class Tracker:
     options: EngineOptions
     progress: Progress = lambda done, what: None
     cancelled: Callable[[], bool] = lambda: False
-    memo: AnswerMemo = field(default_factory=lambda: AnswerMemo(REQUEST_MEMO_BYTES))
+    result_cache: ResultCache = field(default_factory=lambda: ResultCache(REQUEST_CACHE_BYTES))
     on_result: Callable[[SliceResult], None] = lambda told: None
     keep_partial: bool = False
     partial: bool = field(default=False, init=False)
@@ -137,15 +137,15 @@ class Tracker:
             Cancelled: the user wants to stop.
         """
         self.check()
-        known = self.memo.answers(keys, ask)
+        known = self.result_cache.answers(keys, ask)
         new = sum(not entry.reused for entry in known)
         self.recomputed += new
         self.reused += len(known) - new
         return known
 
-    def name(self, *parts: object) -> str:
-        """Return a name for what follows from these values on this volume with this model."""
-        return name_of(self.frames.key, self.predictor.fingerprint, self.options.evidence, *parts)
+    def result_key(self, *parts: object) -> str:
+        """Return a key for what follows from these values on this volume with this model."""
+        return key_of(self.frames.key, self.predictor.fingerprint, self.options.evidence, *parts)
 
     @contextmanager
     def until_cancelled(self) -> Iterator[None]:
@@ -196,13 +196,13 @@ class Anchor:
         slice: slice number.
         answer: the object on that slice.
         memory: what it leaves for the tracks.
-        name: says all that the memory depends on. Default: like no other.
+        key: says all that the memory depends on. Default: like no other.
     """
 
     slice: int
     answer: SliceAnswer
     memory: SliceMemory
-    name: str = field(default_factory=lambda: f"unnamed {next(_UNNAMED)}")
+    key: str = field(default_factory=lambda: f"unnamed {next(_UNNAMED)}")
 
 
 @dataclass(slots=True, eq=False)
@@ -240,7 +240,7 @@ class Track:
     @property
     def origin(self) -> tuple:
         """Return what its answers depend on, besides the slice."""
-        return "track", self.view, self.anchor.name, self.ahead and self.ahead.name, self.step
+        return "track", self.view, self.anchor.key, self.ahead and self.ahead.key, self.step
 
     @property
     def step(self) -> int:
@@ -324,7 +324,7 @@ def next_answers(tracker: Tracker, tracks: Sequence[Track], numbers: Sequence[in
         jobs = [TrackJob(e, track.bank, hint) for e, track, hint in zip(embeddings, asked, hints, strict=True)]
         return tracker.predictor.track(jobs, num_slices=tracker.frames.count)
 
-    keys = [(tracker.name(*track.origin), number) for track, number in zip(tracks, numbers, strict=True)]
+    keys = [(tracker.result_key(*track.origin), number) for track, number in zip(tracks, numbers, strict=True)]
     return tracker.answers(keys, ask)
 
 
@@ -338,7 +338,7 @@ def learn_evidence(tracker: Tracker, view: View, anchor: Anchor) -> GreyEvidence
         mask = resample(anchor.answer.logits, (image.shape[0], image.shape[1])) > 0
         return GreyEvidence.of(image, mask, predicted_iou=anchor.answer.predicted_iou)
 
-    return tracker.memo.fact((anchor.name, "evidence"), learn)
+    return tracker.result_cache.fact((anchor.key, "evidence"), learn)
 
 
 def _hint(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32] | None:
@@ -357,7 +357,9 @@ def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> 
 
     if _leaps(track, answer, largest=tracker.options.leap):
         return replace(answer, fits=False)
-    return replace(answer, fits=tracker.memo.fact((tracker.name(*track.origin), number, "fits", share), fits))
+    return replace(
+        answer, fits=tracker.result_cache.fact((tracker.result_key(*track.origin), number, "fits", share), fits)
+    )
 
 
 def _leaps(track: Track, answer: SliceAnswer, *, largest: float) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.config import home_dir
-from slicecast.engine.caches import AnswerMemo, EmbeddingCache
+from slicecast.engine.caches import EmbeddingCache, ResultCache
 from slicecast.engine.ports import SlicePredictor
 from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import Progress, Tracker
@@ -65,7 +65,7 @@ class SegmentService:
         self.studies = Studies()
         self.settings = settings or engine_settings()
         self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
-        self.memo = AnswerMemo(self.settings.answer_mb * MB)
+        self.result_cache = ResultCache(self.settings.answer_mb * MB)
         self.prefetcher = Prefetcher(self.queue, self.cache, enabled=self.settings.idle_encode)
         self.calibration = UNCALIBRATED  # what submitted labels taught; replaced as a whole, by whoever has them
         self._fallback = fallback
@@ -140,7 +140,7 @@ class SegmentService:
     def release(self) -> None:
         """Give back the memory of what was kept between requests."""
         self.cache.clear()
-        self.memo.clear()
+        self.result_cache.clear()
         self.predictor.release()
 
     def _carry_out(self, work: "_Work", predictor: QueuedPredictor) -> SegmentResult:
@@ -158,7 +158,7 @@ class SegmentService:
             request.options,
             work.progress or (lambda done, what: None),
             work.cancelled or (lambda: False),
-            self.memo,
+            self.result_cache,
             result_callback(work.on_slice, study, axis, prompts, clock),
             work.keep_partial,
         )

@@ -176,7 +176,7 @@ def test_two_propagations_of_one_session(client, session, monkeypatch):
         return track(jobs, num_slices=num_slices)
 
     monkeypatch.setattr(service.predictor._predictor, "track", slow)
-    service.memo.clear()
+    service.result_cache.clear()
     lines = []
     thread = threading.Thread(target=lambda: lines.extend(propagate(client, session)))
     thread.start()
@@ -213,7 +213,7 @@ def test_a_full_queue(client, session, monkeypatch):
 
 def test_a_mistake_on_the_way_is_the_last_line(client, session, monkeypatch):
     say(client, session, CLICK)
-    client.app.state.service.memo.clear()
+    client.app.state.service.result_cache.clear()
 
     def broken(jobs, *, num_slices):
         raise RuntimeError("broken")

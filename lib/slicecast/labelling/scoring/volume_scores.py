@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.active.uncertainty import cycle_error, disagreement, object_entropy
-from slicecast.engine.caches import EmbeddingCache, name_of
+from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import whole_view
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.postprocess import slice_confidence
