@@ -32,7 +32,7 @@ def untrained():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_sam2(NANO, image_size=64)
-    return Sam2Predictor(model, carry=True, dense_prompts=True)
+    return Sam2Predictor(model, previous_mask=True, dense_prompts=True)
 
 
 @pytest.fixture(scope="module")

@@ -196,7 +196,7 @@ def test_sam2s_own_predictor_forgets_a_click_on_a_tracked_frame_and_we_do_not(hi
     assert kept.prompted and np.array_equal(kept.logits, ours[1].answer.logits)
 
 
-@pytest.mark.parametrize("switches", [{}, {"carry": True, "dense_prompts": True}], ids=["stock", "carry"])
+@pytest.mark.parametrize("switches", [{}, {"previous_mask": True, "dense_prompts": True}], ids=["stock", "carry"])
 def test_a_batch_of_tracks_equals_each_track_alone(nano, switches):
     rng = np.random.default_rng(4)
     clip = rng.random((5, 64, 64), dtype=np.float32)
@@ -228,7 +228,7 @@ def click_at(*xy):
 
 
 def test_the_carry_is_the_slice_before(nano):
-    predictor, plain = Sam2Predictor(nano, carry=True), Sam2Predictor(nano)
+    predictor, plain = Sam2Predictor(nano, previous_mask=True), Sam2Predictor(nano)
     first, second = encoded(predictor), encoded(predictor, 1)
     memory = predictor.prompt([PromptJob(first, click_at(30, 30))], num_slices=3)[0].memory
     bank = Bank(((0, memory),))
@@ -244,7 +244,7 @@ def test_drawn_prompts_are_another_model(nano):
     drawn, plain = Sam2Predictor(nano, dense_prompts=True), Sam2Predictor(nano)
     job = PromptJob(encoded(plain), click_at(30, 30))
     assert not np.array_equal(*(p.prompt([job], num_slices=1)[0].memory.memory.pointer for p in (drawn, plain)))
-    assert len({p.fingerprint for p in (drawn, plain, Sam2Predictor(nano, carry=True))}) == 3
+    assert len({p.fingerprint for p in (drawn, plain, Sam2Predictor(nano, previous_mask=True))}) == 3
 
 
 def test_the_earlier_answer_matters_to_a_correction(nano):
@@ -301,7 +301,7 @@ def test_a_registered_model_is_loaded_with_its_switches(nano, weights_folder):
     assert predictor.zoom and predictor.image_size == 64 and predictor.device.type == "cpu"
     assert spec.sha256 in predictor.fingerprint
     job = PromptJob(encoded(predictor), click_at(30, 30))
-    same = Sam2Predictor(nano, carry=True, dense_prompts=True)
+    same = Sam2Predictor(nano, previous_mask=True, dense_prompts=True)
     assert np.array_equal(*(p.prompt([job], num_slices=1)[0].logits for p in (predictor, same)))
 
 
@@ -338,7 +338,7 @@ def test_cuda_answers_as_the_cpu_does(nano):
     none = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int32)
     answers = []
     for device, bf16 in (("cpu", False), ("cuda", True)):
-        predictor = Sam2Predictor(nano.to(device), carry=True, dense_prompts=True, bf16=bf16)
+        predictor = Sam2Predictor(nano.to(device), previous_mask=True, dense_prompts=True, bf16=bf16)
         encoded = predictor.encode(frames)
         (first,) = predictor.prompt([PromptJob(encoded[0], ModelPrompt(*none, mask=mask))], num_slices=4)
         bank = Bank(((0, first.memory),))
@@ -351,7 +351,7 @@ def test_evidence_is_added_to_tracked_masks_before_they_are_remembered(nano):
     size, disc = 64, disk((64, 64), centre_xy=(28, 32), radius=12)
     none, label = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int32)
     hint = np.where(disc, 3.0, -3.0).astype(np.float32)
-    predictor = Sam2Predictor(nano, carry=True)
+    predictor = Sam2Predictor(nano, previous_mask=True)
     embedding = predictor.encode(np.zeros((1, size, size), dtype=np.float32))[0]
     start = predictor.prompt([PromptJob(embedding, ModelPrompt(none, label, mask=disc))], num_slices=COUNT)[0]
     jobs = [TrackJob(embedding, Bank(((0, start.memory),)), given) for given in (None, hint)]

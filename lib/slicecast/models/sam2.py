@@ -53,11 +53,11 @@ class Sam2Predictor:
 
     Args:
         model: the network, in eval mode, on its device.
-        carry: feed the previous slice's logits as a dense prompt.
+        previous_mask: feed the previous slice's logits as a dense prompt.
         dense_prompts: draw clicks and boxes into the dense prompt.
         zoom: whether the engine should crop around the object.
         evidence: whether the engine should say what looks like the object; it is added to tracked masks before they
-            are carried and remembered.
+            go on to the next slice and are remembered.
         fingerprint: names weights and switches.
         bf16: run under bf16 autocast (entered and left inside each call).
     """
@@ -66,7 +66,7 @@ class Sam2Predictor:
         self,
         model: SAM2Base,
         *,
-        carry: bool = False,
+        previous_mask: bool = False,
         dense_prompts: bool = False,
         zoom: bool = False,
         evidence: bool = False,
@@ -74,14 +74,16 @@ class Sam2Predictor:
         bf16: bool = False,
     ) -> None:
         self._model = model
-        self._carry = carry
+        self._previous_mask = previous_mask
         self._dense_prompts = dense_prompts
         self._bf16 = bf16
         self.zoom = zoom
         self.evidence = evidence
         self.image_size: int = model.image_size
         self.memory_length: int = max(model.num_maskmem - 1, model.max_obj_ptrs_in_encoder - 1)
-        self.fingerprint = f"{fingerprint}/{CODE_VERSION}/{int(carry)}{int(dense_prompts)}{int(bf16)}{int(evidence)}"
+        self.fingerprint = (
+            f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(evidence)}"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -119,9 +121,9 @@ class Sam2Predictor:
 
         def run(features: Features, batch: list[TrackJob]) -> Step:
             banks = [job.bank for job in batch]
-            carry = last_logits(banks) if self._carry else None
+            previous = last_logits(banks) if self._previous_mask else None
             bank = stack_banks(banks)
-            step = steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, carry=carry)
+            step = steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, carry=previous)
             return self._weigh(step, batch)
 
         return self._in_batches(jobs, lambda job: bank_signature(job.bank), run, prompted=False)
@@ -249,7 +251,7 @@ def load_predictor(
     logger.info("Loaded %s on %s%s", spec.name, place, ", compiled" if compiled else "")
     return Sam2Predictor(
         model,
-        carry=spec.carry,
+        previous_mask=spec.carry,
         dense_prompts=spec.dense_prompts,
         zoom=spec.zoom,
         evidence=spec.evidence,

@@ -24,7 +24,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Remembered:
-    """What one slice leaves: SAM 2's memory, and its logits for the carry."""
+    """What one slice leaves: SAM 2's memory, and its logits for the previous-mask prompt."""
 
     memory: Memory
     logits: torch.Tensor
