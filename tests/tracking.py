@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.crop_window import Frames, View, paste
+from slicecast.engine.crop_window import CropWindow, Frames, paste
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.options import EngineOptions
@@ -84,7 +84,7 @@ def mask_of(track: ObjectResult, number: int, shape_hw: tuple[int, int] = (64, 6
     found = track.answers.get(number)
     if found is None or not found.present:
         return np.zeros(shape_hw, dtype=bool)
-    return paste(found.logits, track.view, shape_hw) > 0
+    return paste(found.logits, track.crop, shape_hw) > 0
 
 
 def same_answers(first: dict[int, SliceAnswer], second: dict[int, SliceAnswer], *, atol: float = 0.0) -> bool:
@@ -96,5 +96,5 @@ def same_answers(first: dict[int, SliceAnswer], second: dict[int, SliceAnswer], 
     )
 
 
-WHOLE = View(0, 0, 64, 64)
+WHOLE = CropWindow(0, 0, 64, 64)
 """The window of a 64 x 64 slice."""

@@ -2,7 +2,7 @@ import numpy as np
 from tracking import WHOLE, absent, boxed, clicked, clip_of, disk, painted, tracker_of, walking_disk
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
-from slicecast.engine.crop_window import View, to_model_prompt
+from slicecast.engine.crop_window import CropWindow, to_model_prompt
 from slicecast.engine.fake import FakePredictor
 
 TRUTH = walking_disk(10)
@@ -46,7 +46,7 @@ def test_the_slice_clicked_first_is_asked_alone_and_later_ones_correct():
 
 def test_a_negative_click_outside_the_window_makes_no_anchor():
     tracker = tracker_of(CLIP, predictor=Watched())
-    anchors = find_anchors(tracker, [painted(3, TRUTH[3]), clicked(6, negative=[(2, 2)])], View(16, 16, 32, 32))
+    anchors = find_anchors(tracker, [painted(3, TRUTH[3]), clicked(6, negative=[(2, 2)])], CropWindow(16, 16, 32, 32))
     assert [a.slice for a in anchors] == [3]
 
 
@@ -92,13 +92,13 @@ def test_alone_only_slices_that_can_start_are_answered():
 def test_a_mask_goes_to_the_model_in_its_pixels():
     prompt = painted(0, disk(centre_xy=(32, 32), radius=10))
     assert (to_model_prompt(prompt, WHOLE, size=64).mask == prompt.mask).all()
-    zoomed = to_model_prompt(prompt, View(16, 16, 32, 32), size=64).mask
+    zoomed = to_model_prompt(prompt, CropWindow(16, 16, 32, 32), size=64).mask
     assert abs(zoomed.mean() - 4 * prompt.mask.mean()) < 0.01
 
 
 def test_a_mask_smaller_than_a_model_pixel_does_not_vanish():
     dot = np.zeros((300, 300), bool)
     dot[120, 200] = True
-    sent = to_model_prompt(painted(0, dot), View(0, 0, 300, 300), size=64).mask
+    sent = to_model_prompt(painted(0, dot), CropWindow(0, 0, 300, 300), size=64).mask
     y, x = np.argwhere(sent).mean(axis=0)
     assert sent.any() and abs(x - 200 * 64 / 300) < 1 and abs(y - 120 * 64 / 300) < 1

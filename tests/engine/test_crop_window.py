@@ -6,21 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracking import boxed, clicked, clip_of, disk, frames_of, painted, tracker_of
 
-from slicecast.engine.anchors import choose_view
+from slicecast.engine.anchors import choose_crop
 from slicecast.engine.crop_window import (
     GROWTH,
     MIN_SIDE_PX,
     OUTSIDE_LOGIT,
-    View,
-    centred_view,
+    CropWindow,
+    centred_crop,
+    crop_around,
     cut,
     grown,
     paste,
     resample,
     to_model_prompt,
     touches_border,
-    view_around,
-    whole_view,
+    whole_crop,
 )
 from slicecast.engine.options import EngineOptions
 
@@ -40,20 +40,20 @@ def corners(box):
 @given(st.lists(boxes, min_size=1, max_size=3), st.floats(1.0, 4.0), st.sampled_from([(1, 1), (0.7, 1.4), (3, 0.5)]))
 def test_the_window_holds_every_box_and_is_square_in_mm(given_boxes, margin, spacing):
     frames = frames_of(np.zeros((1, *BIG), np.float32), spacing_xy_mm=spacing)
-    view = view_around(frames, np.array(given_boxes), margin=margin)
-    assert all(view.contains(corners(box)) for box in given_boxes)
-    assert abs(view.width * spacing[0] - view.height * spacing[1]) <= sum(spacing) / 2 + 1e-6
-    assert view.width >= MIN_SIDE_PX * max(spacing) / spacing[0] - 1 and view.width <= whole_view(frames).width
+    crop = crop_around(frames, np.array(given_boxes), margin=margin)
+    assert all(crop.contains(corners(box)) for box in given_boxes)
+    assert abs(crop.width * spacing[0] - crop.height * spacing[1]) <= sum(spacing) / 2 + 1e-6
+    assert crop.width >= MIN_SIDE_PX * max(spacing) / spacing[0] - 1 and crop.width <= whole_crop(frames).width
 
 
 def test_the_margin_scales_the_window():
-    views = [view_around(TRACKER.frames, np.array([[100, 80, 139, 99]]), margin=m) for m in (1.0, 2.0, 3.0)]
-    assert [v.width for v in views] == [40, 80, 120]
-    assert all(v.contains(corners([100, 80, 139, 99])) for v in views)
+    crops = [crop_around(TRACKER.frames, np.array([[100, 80, 139, 99]]), margin=m) for m in (1.0, 2.0, 3.0)]
+    assert [v.width for v in crops] == [40, 80, 120]
+    assert all(v.contains(corners([100, 80, 139, 99])) for v in crops)
 
 
 def test_without_zoom_the_whole_slice_is_seen():
-    assert choose_view(TRACKER, [painted(0, SMALL_DISK)], zoom=False) == whole_view(TRACKER.frames)
+    assert choose_crop(TRACKER, [painted(0, SMALL_DISK)], zoom=False) == whole_crop(TRACKER.frames)
 
 
 @pytest.mark.parametrize(
@@ -62,58 +62,58 @@ def test_without_zoom_the_whole_slice_is_seen():
     ids=["mask", "box", "click"],
 )
 def test_each_kind_of_prompt_leads_to_a_window_around_the_object(prompt):
-    view = choose_view(TRACKER, [prompt], zoom=True)
-    assert view.contains(corners([138, 48, 162, 72])) and view.width <= 80
-    assert abs(view.x0 + view.width / 2 - 150) < 5 and abs(view.y0 + view.height / 2 - 60) < 5
+    crop = choose_crop(TRACKER, [prompt], zoom=True)
+    assert crop.contains(corners([138, 48, 162, 72])) and crop.width <= 80
+    assert abs(crop.x0 + crop.width / 2 - 150) < 5 and abs(crop.y0 + crop.height / 2 - 60) < 5
 
 
 def test_a_far_click_widens_the_window():
     near, far = ([painted(0, SMALL_DISK), clicked(0, xy)] for xy in [(150, 60), (60, 150)])
-    assert choose_view(TRACKER, near, zoom=True).width < choose_view(TRACKER, far, zoom=True).width
-    assert choose_view(TRACKER, far, zoom=True).contains(np.array([[60.0, 150.0]]))
+    assert choose_crop(TRACKER, near, zoom=True).width < choose_crop(TRACKER, far, zoom=True).width
+    assert choose_crop(TRACKER, far, zoom=True).contains(np.array([[60.0, 150.0]]))
 
 
 def test_a_further_click_leaves_the_window_where_it_is():
     first = painted(0, SMALL_DISK)
-    view = choose_view(TRACKER, [first], zoom=True)
-    centre = np.array([view.x0 + view.width / 2, view.y0 + view.height / 2])
+    crop = choose_crop(TRACKER, [first], zoom=True)
+    centre = np.array([crop.x0 + crop.width / 2, crop.y0 + crop.height / 2])
     for share in (0.0, 0.2, 0.35):
-        near = clicked(1, tuple(centre + share * view.width))
-        assert choose_view(TRACKER, [first, near], zoom=True) == view
-    far = clicked(1, tuple(centre + 0.45 * view.width))
-    assert choose_view(TRACKER, [first, far], zoom=True).width > view.width
+        near = clicked(1, tuple(centre + share * crop.width))
+        assert choose_crop(TRACKER, [first, near], zoom=True) == crop
+    far = clicked(1, tuple(centre + 0.45 * crop.width))
+    assert choose_crop(TRACKER, [first, far], zoom=True).width > crop.width
 
 
 def test_a_further_click_on_the_first_slice_leaves_the_window_where_it_is():
     # The fake model finds the disk from a click on it, and nothing from one beside it.
     first = clicked(0, (150, 60))
     beside = clicked(0, (150, 60), (150, 76), negative=[(130, 60)])
-    assert choose_view(TRACKER, [beside], zoom=True) == choose_view(TRACKER, [first], zoom=True)
+    assert choose_crop(TRACKER, [beside], zoom=True) == choose_crop(TRACKER, [first], zoom=True)
 
 
 def test_what_is_painted_later_leaves_the_window_where_it_is():
     first, later = painted(3, SMALL_DISK), replace(painted(0, np.roll(SMALL_DISK, 4, axis=1)), drawn=1)
-    assert choose_view(TRACKER, [later, first], zoom=True) == choose_view(TRACKER, [first], zoom=True)
+    assert choose_crop(TRACKER, [later, first], zoom=True) == choose_crop(TRACKER, [first], zoom=True)
 
 
 def test_negative_clicks_do_not():
-    alone = choose_view(TRACKER, [painted(0, SMALL_DISK)], zoom=True)
-    assert choose_view(TRACKER, [painted(0, SMALL_DISK), clicked(0, negative=[(5, 190)])], zoom=True) == alone
+    alone = choose_crop(TRACKER, [painted(0, SMALL_DISK)], zoom=True)
+    assert choose_crop(TRACKER, [painted(0, SMALL_DISK), clicked(0, negative=[(5, 190)])], zoom=True) == alone
 
 
 def test_where_nothing_is_found_the_whole_slice_is_seen():
     blank = tracker_of(np.zeros((1, *BIG), np.float32), options=EngineOptions())
-    assert choose_view(blank, [clicked(0, (150, 60))], zoom=True) == whole_view(blank.frames)
+    assert choose_crop(blank, [clicked(0, (150, 60))], zoom=True) == whole_crop(blank.frames)
 
 
 @pytest.mark.parametrize("centre", [(3, 60), (236, 60), (150, 2), (0, 199)])
 def test_an_object_at_the_slices_edge_is_found_and_needs_no_wider_window(centre):
     mask = disk(BIG, centre_xy=centre, radius=12)
     tracker = tracker_of(clip_of(mask[None]), options=EngineOptions())
-    view = choose_view(tracker, [clicked(0, centre)], zoom=True)
+    crop = choose_crop(tracker, [clicked(0, centre)], zoom=True)
     rows, columns = np.nonzero(mask)
-    assert view.width <= 80
-    assert view.contains(corners([columns.min(), rows.min(), columns.max(), rows.max()]))
+    assert crop.width <= 80
+    assert crop.contains(corners([columns.min(), rows.min(), columns.max(), rows.max()]))
 
 
 def at_border(side):
@@ -125,27 +125,27 @@ def at_border(side):
 @pytest.mark.parametrize("side", ["left", "top", "right", "bottom"])
 def test_an_object_at_the_windows_border_counts_only_where_the_slice_goes_on(side):
     shape = (100, 100)
-    inside = View(30, 30, 40, 40)
-    flush = {"left": View(0, 30, 40, 40), "top": View(30, 0, 40, 40)} | {
-        "right": View(60, 30, 40, 40),
-        "bottom": View(30, 70, 40, 40),
+    inside = CropWindow(30, 30, 40, 40)
+    flush = {"left": CropWindow(0, 30, 40, 40), "top": CropWindow(30, 0, 40, 40)} | {
+        "right": CropWindow(60, 30, 40, 40),
+        "bottom": CropWindow(30, 70, 40, 40),
     }
     assert touches_border(inside, at_border(side), shape)
     assert not touches_border(flush[side], at_border(side), shape)
-    assert all(touches_border(view, at_border(side), shape) for other, view in flush.items() if other != side)
+    assert all(touches_border(crop, at_border(side), shape) for other, crop in flush.items() if other != side)
 
 
 def test_an_object_inside_touches_nothing():
     middle = np.zeros((16, 16), bool)
     middle[4:12, 4:12] = True
-    assert not touches_border(View(30, 30, 40, 40), middle, (100, 100))
+    assert not touches_border(CropWindow(30, 30, 40, 40), middle, (100, 100))
 
 
 @given(st.integers(24, 100), st.integers(0, 100), st.integers(0, 100))
 def test_a_grown_window_holds_the_old_one_until_it_is_the_whole_slice(side, x0, y0):
-    old = View(x0, y0, side, side)
+    old = CropWindow(x0, y0, side, side)
     new = grown(old, TRACKER.frames)
-    if new == whole_view(TRACKER.frames):
+    if new == whole_crop(TRACKER.frames):
         assert old.width * GROWTH >= new.width - 1
     else:
         assert new.width == pytest.approx(old.width * GROWTH, abs=1)
@@ -153,69 +153,69 @@ def test_a_grown_window_holds_the_old_one_until_it_is_the_whole_slice(side, x0, 
 
 
 def test_prompts_are_carried_into_model_pixels():
-    view = View(100, 50, 40, 40)
-    sent = to_model_prompt(clicked(0, (110, 60), negative=[(120, 70), (10, 10)]), view, size=80)
+    crop = CropWindow(100, 50, 40, 40)
+    sent = to_model_prompt(clicked(0, (110, 60), negative=[(120, 70), (10, 10)]), crop, size=80)
     assert sent.points_xy == pytest.approx(np.array([[20.5, 20.5], [40.5, 40.5]]))
     assert sent.labels.tolist() == [1, 0] and sent.labels.dtype == np.int32 and sent.box_xyxy is None
-    box = to_model_prompt(boxed(0, 100, 50, 139, 89), view, size=80).box_xyxy
+    box = to_model_prompt(boxed(0, 100, 50, 139, 89), crop, size=80).box_xyxy
     assert box == pytest.approx([0.5, 0.5, 78.5, 78.5])
 
 
-views = st.builds(View, st.integers(-30, 60), st.integers(-30, 60), st.integers(1, 90), st.integers(1, 90))
+crops = st.builds(CropWindow, st.integers(-30, 60), st.integers(-30, 60), st.integers(1, 90), st.integers(1, 90))
 shapes = st.tuples(st.integers(1, 70), st.integers(1, 70))
 spacings = st.tuples(st.floats(0.3, 5.0), st.floats(0.3, 5.0))
 
 
-@given(views, st.integers(4, 1024), st.tuples(st.floats(-50, 100), st.floats(-50, 100)))
-def test_slice_pixels_survive_the_way_to_the_model_and_back(view, size, xy):
-    u, v = view.to_model_xy(np.array([xy]), size=size)[0].astype(float)
-    back = ((u + 0.5) * view.width / size + view.x0 - 0.5, (v + 0.5) * view.height / size + view.y0 - 0.5)
+@given(crops, st.integers(4, 1024), st.tuples(st.floats(-50, 100), st.floats(-50, 100)))
+def test_slice_pixels_survive_the_way_to_the_model_and_back(crop, size, xy):
+    u, v = crop.to_model_xy(np.array([xy]), size=size)[0].astype(float)
+    back = ((u + 0.5) * crop.width / size + crop.x0 - 0.5, (v + 0.5) * crop.height / size + crop.y0 - 0.5)
     assert back == pytest.approx(xy, abs=1e-3)
 
 
-@given(views, st.integers(4, 1024))
-def test_a_windows_edges_become_the_inputs_edges(view, size):
-    edges = np.array([[view.x0, view.y0], [view.x0 + view.width, view.y0 + view.height]]) - 0.5
-    assert view.to_model_xy(edges, size=size) == pytest.approx(np.array([[-0.5] * 2, [size - 0.5] * 2]), abs=1e-2)
-    assert view.contains(edges) and not view.contains(edges + 0.1) and not view.contains(edges - 0.1)
+@given(crops, st.integers(4, 1024))
+def test_a_windows_edges_become_the_inputs_edges(crop, size):
+    edges = np.array([[crop.x0, crop.y0], [crop.x0 + crop.width, crop.y0 + crop.height]]) - 0.5
+    assert crop.to_model_xy(edges, size=size) == pytest.approx(np.array([[-0.5] * 2, [size - 0.5] * 2]), abs=1e-2)
+    assert crop.contains(edges) and not crop.contains(edges + 0.1) and not crop.contains(edges - 0.1)
 
 
 @given(shapes, spacings)
 def test_the_whole_view_covers_the_slice_and_is_square_in_mm(shape, spacing):
-    view = whole_view(frames_of(np.zeros((1, *shape), np.float32), spacing_xy_mm=spacing))
-    assert view.open_sides(shape) == (False, False, False, False)
-    assert abs(view.width * spacing[0] - view.height * spacing[1]) <= sum(spacing) / 2 + 1e-6
+    crop = whole_crop(frames_of(np.zeros((1, *shape), np.float32), spacing_xy_mm=spacing))
+    assert crop.open_sides(shape) == (False, False, False, False)
+    assert abs(crop.width * spacing[0] - crop.height * spacing[1]) <= sum(spacing) / 2 + 1e-6
 
 
 @given(shapes, spacings, st.tuples(st.floats(0, 60), st.floats(0, 60)), st.floats(1, 60))
 def test_a_centred_view_lies_around_its_centre(shape, spacing, centre, side_mm):
-    view = centred_view(frames_of(np.zeros((1, *shape), np.float32), spacing_xy_mm=spacing), centre, side_mm)
-    middle = view.x0 + (view.width - 1) / 2, view.y0 + (view.height - 1) / 2
+    crop = centred_crop(frames_of(np.zeros((1, *shape), np.float32), spacing_xy_mm=spacing), centre, side_mm)
+    middle = crop.x0 + (crop.width - 1) / 2, crop.y0 + (crop.height - 1) / 2
     assert middle == pytest.approx(centre, abs=0.51)
 
 
 @pytest.mark.parametrize(
-    ("view", "sides"),
+    ("crop", "sides"),
     [
-        (View(0, 0, 20, 10), (False, False, False, False)),
-        (View(5, 2, 10, 5), (True, True, True, True)),
-        (View(-3, 2, 10, 8), (False, True, True, False)),
-        (View(5, -9, 15, 30), (True, False, False, False)),
+        (CropWindow(0, 0, 20, 10), (False, False, False, False)),
+        (CropWindow(5, 2, 10, 5), (True, True, True, True)),
+        (CropWindow(-3, 2, 10, 8), (False, True, True, False)),
+        (CropWindow(5, -9, 15, 30), (True, False, False, False)),
     ],
 )
-def test_open_sides_are_those_where_the_slice_goes_on(view, sides):
-    assert view.open_sides((10, 20)) == sides
+def test_open_sides_are_those_where_the_slice_goes_on(crop, sides):
+    assert crop.open_sides((10, 20)) == sides
 
 
 def test_a_window_of_the_models_size_shows_the_pixels_themselves(rng):
     image = rng.random((1, 30, 40), dtype=np.float32)
-    seen = frames_of(image).render(0, View(4, 6, 16, 16), size=16)
+    seen = frames_of(image).render(0, CropWindow(4, 6, 16, 16), size=16)
     assert (seen == image[0, 6:22, 4:20]).all()
 
 
 def test_a_window_beyond_the_slice_is_dark(rng):
     image = rng.random((1, 10, 10), dtype=np.float32)
-    seen = frames_of(image).render(0, View(-5, -3, 20, 20), size=20)
+    seen = frames_of(image).render(0, CropWindow(-5, -3, 20, 20), size=20)
     assert (seen[3:13, 5:15] == image[0]).all()
     seen[3:13, 5:15] = 0
     assert not seen.any()
@@ -224,11 +224,11 @@ def test_a_window_beyond_the_slice_is_dark(rng):
 def test_a_dot_is_seen_where_its_pixel_is_mapped_to():
     image = np.zeros((1, 40, 40), np.float32)
     image[0, 12, 25] = 1
-    view = View(15, 5, 20, 20)
-    seen = frames_of(image).render(0, view, size=80)
+    crop = CropWindow(15, 5, 20, 20)
+    seen = frames_of(image).render(0, crop, size=80)
     y, x = np.indices(seen.shape)
     centre = (x * seen).sum() / seen.sum(), (y * seen).sum() / seen.sum()
-    assert centre == pytest.approx(view.to_model_xy(np.array([[25.0, 12.0]]), size=80)[0], abs=0.01)
+    assert centre == pytest.approx(crop.to_model_xy(np.array([[25.0, 12.0]]), size=80)[0], abs=0.01)
 
 
 def test_anisotropic_pixels_are_not_squashed():
@@ -236,23 +236,23 @@ def test_anisotropic_pixels_are_not_squashed():
     y, x = np.indices((30, 60), dtype=float)
     ellipse = ((x - 30) ** 2 + (2 * (y - 15)) ** 2 <= 20**2).astype(np.float32)
     frames = frames_of(ellipse[None], spacing_xy_mm=(1.0, 2.0))
-    seen = frames.render(0, whole_view(frames), size=120) > 0.5
+    seen = frames.render(0, whole_crop(frames), size=120) > 0.5
     wide, high = np.ptp(np.flatnonzero(seen.any(axis=0))), np.ptp(np.flatnonzero(seen.any(axis=1)))
     assert abs(int(wide) - int(high)) <= 3
 
 
-@given(views, shapes)
-def test_what_is_cut_out_is_pasted_back_in_place(view, shape):
+@given(crops, shapes)
+def test_what_is_cut_out_is_pasted_back_in_place(crop, shape):
     image = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape) + 1
-    piece = cut(image, view)
-    assert piece.shape == (view.height, view.width)
-    back = cut(piece, View(-view.x0, -view.y0, shape[1], shape[0]))
+    piece = cut(image, crop)
+    assert piece.shape == (crop.height, crop.width)
+    back = cut(piece, CropWindow(-crop.x0, -crop.y0, shape[1], shape[0]))
     assert ((back == image) | (back == 0)).all()
     assert (back > 0).sum() == (piece > 0).sum()
 
 
 def test_logits_are_pasted_into_their_window_only():
-    pasted = paste(np.full((4, 4), 3.0, np.float32), View(10, 20, 8, 8), (40, 30))
+    pasted = paste(np.full((4, 4), 3.0, np.float32), CropWindow(10, 20, 8, 8), (40, 30))
     assert (pasted[20:28, 10:18] == 3.0).all()
     pasted[20:28, 10:18] = OUTSIDE_LOGIT
     assert (pasted == OUTSIDE_LOGIT).all()

@@ -183,7 +183,7 @@ def test_an_object_that_outgrows_its_window_gets_a_wider_one():
         ).objects["a"]
         for rounds in (0, 3)
     )
-    assert wide.view.width > narrow.view.width
+    assert wide.crop.width > narrow.crop.width
     outside = [n for n in range(8) if mask_of(wide, n, (160, 160)).sum() > mask_of(narrow, n, (160, 160)).sum()]
     assert 7 in outside
 

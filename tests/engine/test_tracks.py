@@ -23,7 +23,7 @@ from tracking import (
 from slicecast.engine.anchors import find_anchors
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.crop_window import View, resample
+from slicecast.engine.crop_window import CropWindow, resample
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Observation
@@ -251,7 +251,7 @@ def test_everything_that_an_encoding_depends_on_is_in_its_key():
     keys = {
         tracker.key(0, WHOLE),
         tracker.key(1, WHOLE),
-        tracker.key(0, View(1, 0, 64, 64)),
+        tracker.key(0, CropWindow(1, 0, 64, 64)),
         other_model.key(0, WHOLE),
     }
     assert len(keys) == 4

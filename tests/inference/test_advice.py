@@ -5,13 +5,13 @@ import pytest
 from tracking import absent, answer, painted
 
 from slicecast.active.calibration import UNCALIBRATED
-from slicecast.engine.crop_window import View
+from slicecast.engine.crop_window import CropWindow
 from slicecast.engine.postprocess import ObjectResult
 from slicecast.inference.advice import advise, areas_of, evidence_of, judge, slice_features
 
 HALF = np.zeros((8, 8), bool)
 HALF[:4] = True
-VIEW = View(0, 0, 8, 8)
+VIEW = CropWindow(0, 0, 8, 8)
 AREAS = np.array([0.0, 20.0, 40.0, 40.0, 10.0, 0.0])
 
 

@@ -4,7 +4,7 @@ import time
 import pytest
 from builders import ball, scan
 
-from slicecast.engine.crop_window import whole_view
+from slicecast.engine.crop_window import whole_crop
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import ResourceError
 from slicecast.inference.prefetch import PrefetchRequest
@@ -43,7 +43,7 @@ def request(service, image, predictor=None):
     """Ask for all slices of an image, whole."""
     study = service.studies.open(image)
     frames = study.frames(SliceAxis.AXIAL, study.window("auto"))
-    view = whole_view(frames)
+    view = whole_crop(frames)
     service.prefetcher.request(
         PrefetchRequest(predictor or service.predictor, frames, [(n, view) for n in range(frames.count)])
     )

@@ -12,7 +12,7 @@ from tracking import PLAIN, boxed, clicked, disk, frames_of, painted, same_answe
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.crop_window import View
+from slicecast.engine.crop_window import CropWindow
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
 from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import Track, Tracker, propagate
@@ -23,7 +23,7 @@ from slicecast.models.sam2 import ENCODE_BATCH, Sam2Predictor, choose_device, lo
 from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2
 
 SIZE, COUNT = 128, 6
-WHOLE = View(0, 0, SIZE, SIZE)
+WHOLE = CropWindow(0, 0, SIZE, SIZE)
 OBJECT = disk((SIZE, SIZE), centre_xy=(56, 64), radius=24)
 HIERA_T = "configs/sam2.1/sam2.1_hiera_t.yaml"
 TOLERANCE = 1e-4
@@ -200,7 +200,7 @@ def test_sam2s_own_predictor_forgets_a_click_on_a_tracked_frame_and_we_do_not(hi
 def test_a_batch_of_tracks_equals_each_track_alone(nano, switches):
     rng = np.random.default_rng(4)
     clip = rng.random((5, 64, 64), dtype=np.float32)
-    view, mask = View(0, 0, 64, 64), disk(radius=14)
+    view, mask = CropWindow(0, 0, 64, 64), disk(radius=14)
     given = [painted(2, mask), clicked(1, (30, 30)), clicked(3, (20, 40)), boxed(2, 20, 20, 44, 44)]
 
     def tracker():

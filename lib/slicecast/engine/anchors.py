@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from slicecast.engine.caches import Known, prompt_key
 from slicecast.engine.crop_window import (
-    View,
-    centred_view,
+    CropWindow,
+    centred_crop,
+    crop_of_boxes,
     drawn_box,
     points_box,
     to_model_prompt,
     touches_border,
-    view_of_boxes,
-    whole_view,
+    whole_crop,
 )
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Observation, PromptJob
@@ -48,21 +48,21 @@ class _Place:
     """An object's window, with what is needed to ask about it."""
 
     tracker: Tracker
-    view: View
+    crop: CropWindow
     object: str
 
     def settle(self, prompts: Sequence[SlicePrompt]) -> list[Anchor]:
         """Settle slices without memory of others."""
         tracker, size = self.tracker, self.tracker.predictor.image_size
-        words = [to_model_prompt(p, self.view, size=size) for p in prompts]
+        words = [to_model_prompt(p, self.crop, size=size) for p in prompts]
 
         def ask(missing: list[int]) -> list[Observation]:
-            embeddings = tracker.embed([(prompts[n].slice, self.view) for n in missing])
+            embeddings = tracker.embed([(prompts[n].slice, self.crop) for n in missing])
             jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
             return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
 
         keys = [
-            tracker.result_key("alone", self.view, p.slice, prompt_key(w)) for p, w in zip(prompts, words, strict=True)
+            tracker.result_key("alone", self.crop, p.slice, prompt_key(w)) for p, w in zip(prompts, words, strict=True)
         ]
         found = zip(prompts, tracker.answers(keys, ask), keys, strict=True)
         return [self.anchor(p.slice, known, key) for p, known, key in found]
@@ -70,13 +70,15 @@ class _Place:
     def anchor(self, number: int, known: Known, key: str) -> Anchor:
         """Take an answer as settled, and report it."""
         answer = SliceAnswer.of(known.observation, prompted=True)
-        self.tracker.on_result(SliceResult(self.object, number, self.view, answer, known.reused))
+        self.tracker.on_result(SliceResult(self.object, number, self.crop, answer, known.reused))
         return Anchor(number, answer, known.observation.memory, key)
 
 
-def find_anchors(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View, *, object: str = "") -> list[Anchor]:
+def find_anchors(
+    tracker: Tracker, prompts: Sequence[SlicePrompt], crop: CropWindow, *, object: str = ""
+) -> list[Anchor]:
     """Settle all prompted slices of one object, ascending."""
-    place = _Place(tracker, view, object)
+    place = _Place(tracker, crop, object)
     given = [p for p in prompts if not p.absent]
     alone = _stand_alone(given)
     anchors = place.settle(alone)
@@ -91,9 +93,11 @@ def find_anchors(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View, *
     return sorted(anchors, key=lambda a: a.slice)
 
 
-def anchors_alone(tracker: Tracker, prompts: Sequence[SlicePrompt], view: View, *, object: str = "") -> list[Anchor]:
+def anchors_alone(
+    tracker: Tracker, prompts: Sequence[SlicePrompt], crop: CropWindow, *, object: str = ""
+) -> list[Anchor]:
     """Settle each slice that can be segmented from its own prompts, without memory of others."""
-    anchors = _Place(tracker, view, object).settle([p for p in prompts if p.starts])
+    anchors = _Place(tracker, crop, object).settle([p for p in prompts if p.starts])
     tracker.count(len(anchors), "reading prompts")
     return anchors
 
@@ -106,28 +110,28 @@ def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
 
 def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> Anchor | None:
     """Track to a slice and correct what is found; None where there is nothing to correct."""
-    tracker, view = place.tracker, place.view
-    words = to_model_prompt(prompt, view, size=tracker.predictor.image_size)
+    tracker, crop = place.tracker, place.crop
+    words = to_model_prompt(prompt, crop, size=tracker.predictor.image_size)
     if not len(words.labels):
         return None  # negative clicks beside the window: nothing of the object is there
     nearest = min(anchors, key=lambda a: (abs(a.slice - prompt.slice), a.slice))
-    track = Track(view, nearest, stop=prompt.slice)
+    track = Track(crop, nearest, stop=prompt.slice)
     propagate(tracker, [track], what="walking to a correction")
     tracked = next_answers(tracker, [track], [prompt.slice])[0].observation
     if not SliceAnswer.of(tracked).present:
         return place.settle([prompt])[0] if prompt.starts else None
 
     def ask(missing: list[int]) -> list[Observation]:
-        job = PromptJob(tracker.embed([(prompt.slice, view)])[0], words, bank=track.bank, previous=tracked.logits)
+        job = PromptJob(tracker.embed([(prompt.slice, crop)])[0], words, bank=track.bank, previous=tracked.logits)
         return tracker.predictor.prompt([job], num_slices=tracker.frames.count)
 
     key = tracker.result_key("correction", track.origin, prompt.slice, prompt_key(words))
     return place.anchor(prompt.slice, tracker.answers([key], ask)[0], key)
 
 
-def choose_view(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> View:
+def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> CropWindow:
     """Choose one window for all slices of an object."""
-    whole = whole_view(tracker.frames)
+    whole = whole_crop(tracker.frames)
     if not zoom:
         return whole
     drawn = sorted((p for p in prompts if drawn_box(p) is not None), key=lambda p: (p.drawn, p.slice))
@@ -139,7 +143,7 @@ def choose_view(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool)
         boxes = [found]
     clicked = sorted((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
     boxes += [points_box(p.points_xy[p.labels == 1]) for p in clicked]
-    return view_of_boxes(tracker.frames, boxes, margin=tracker.options.zoom_margin)
+    return crop_of_boxes(tracker.frames, boxes, margin=tracker.options.zoom_margin)
 
 
 def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating] | None:
@@ -151,42 +155,42 @@ def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating]
     first = np.flatnonzero(seed.labels == 1)[:1]
     seed = replace(seed, points_xy=seed.points_xy[first], labels=seed.labels[first])
     centre = tuple(seed.points_xy[0])
-    whole = whole_view(tracker.frames)
+    whole = whole_crop(tracker.frames)
     sides = [whole.width * share for share in CLICK_SCALES[1:] if whole.width * share >= MIN_CLICKED_SIDE_PX]
     spacing = tracker.frames.spacing_xy_mm[0]
-    views = [whole, *(centred_view(tracker.frames, centre, side * spacing) for side in sides)]
+    crops = [whole, *(centred_crop(tracker.frames, centre, side * spacing) for side in sides)]
     size = tracker.predictor.image_size
-    words = [to_model_prompt(seed, view, size=size) for view in views]
+    words = [to_model_prompt(seed, crop, size=size) for crop in crops]
 
     def ask(missing: list[int]) -> list[Observation]:
-        embeddings = tracker.embed([(seed.slice, views[n]) for n in missing])
+        embeddings = tracker.embed([(seed.slice, crops[n]) for n in missing])
         jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
         return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
 
     # The same key as an anchor's: the answer at the scale that wins may be asked for again.
-    keys = [tracker.result_key("alone", view, seed.slice, prompt_key(w)) for view, w in zip(views, words, strict=True)]
+    keys = [tracker.result_key("alone", crop, seed.slice, prompt_key(w)) for crop, w in zip(crops, words, strict=True)]
     seen = [known.observation for known in tracker.answers(keys, ask)]
-    rated = [(_suits(o, view, tracker.frames.shape_hw), o, view) for o, view in zip(seen, views, strict=True)]
-    score, best, view = max(rated, key=lambda item: item[0])
-    return _mask_box(best.logits > 0, view) if score > 0 else None
+    rated = [(_suits(o, crop, tracker.frames.shape_hw), o, crop) for o, crop in zip(seen, crops, strict=True)]
+    score, best, crop = max(rated, key=lambda item: item[0])
+    return _mask_box(best.logits > 0, crop) if score > 0 else None
 
 
-def _suits(seen: Observation, view: View, shape_hw: tuple[int, int]) -> float:
+def _suits(seen: Observation, crop: CropWindow, shape_hw: tuple[int, int]) -> float:
     """Rate a window by how sure the model is of what it sees in it; 0 where the object does not fit."""
     mask = seen.logits > 0
     share = float(mask.mean())
     answer = SliceAnswer.of(seen)
     if not answer.present or not FILL_RANGE[0] <= share <= FILL_RANGE[1]:
         return 0.0
-    if touches_border(view, mask, shape_hw):
+    if touches_border(crop, mask, shape_hw):
         return 0.0
     return seen.predicted_iou
 
 
-def _mask_box(mask: NDArray[np.bool_], view: View) -> NDArray[np.floating]:
+def _mask_box(mask: NDArray[np.bool_], crop: CropWindow) -> NDArray[np.floating]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    cell = np.array([view.width, view.height]) / mask.shape[0]
-    origin = np.array([view.x0, view.y0])
+    cell = np.array([crop.width, crop.height]) / mask.shape[0]
+    origin = np.array([crop.x0, crop.y0])
     low = origin + np.array([columns[0], rows[0]]) * cell
     high = origin + np.array([columns[-1] + 1, rows[-1] + 1]) * cell - 1
     return np.concatenate([low, high])

@@ -2,13 +2,13 @@
 
 ::
 
-    slice, pixels               view: x0, y0, width, height (may reach past the slice)
+    slice, pixels               crop: x0, y0, width, height (may reach past the slice)
     0 . . . . . . . W           x0 . . . . x0+width
     .   +-----------+---+       edges lie between pixels: pixel i covers [i, i+1)
-    .   |  view     |pad|       model pixel u = (x + 0.5 - x0) * S / width - 0.5
+    .   |  crop     |pad|       model pixel u = (x + 0.5 - x0) * S / width - 0.5
     H   +-----------+---+
 
-A view is square in millimetres, so anisotropic pixels are not squashed. The model's mask has a quarter of its input's
+A crop is square in millimetres, so anisotropic pixels are not squashed. The model's mask has a quarter of its input's
 resolution, so an object of a few pixels in a large slice is lost without a window around it.
 """
 
@@ -24,7 +24,7 @@ from slicecast.engine.ports import ModelPrompt
 from slicecast.prompts import SlicePrompt, first_clicked
 
 OUTSIDE_LOGIT = -20.0
-"""Logit of pixels that a view does not cover."""
+"""Logit of pixels that a crop does not cover."""
 
 MIN_SIDE_PX = 24
 """No window is smaller: there is nothing to see in fewer pixels."""
@@ -40,7 +40,7 @@ ROOM_SHARE = 0.125
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class View:
+class CropWindow:
     """A rectangle of a slice in whole pixels; part of it may lie outside the slice.
 
     Args:
@@ -91,42 +91,42 @@ class Frames:
     read: Callable[[int], NDArray[np.float32]]
     key: str
 
-    def render(self, number: int, view: View, *, size: int) -> NDArray[np.float32]:
-        """Return slice ``number`` seen through a view, (size, size) float32."""
-        return resample(cut(self.read(number), view), (size, size))
+    def render(self, number: int, crop: CropWindow, *, size: int) -> NDArray[np.float32]:
+        """Return slice ``number`` seen through a crop, (size, size) float32."""
+        return resample(cut(self.read(number), crop), (size, size))
 
 
-def whole_view(frames: Frames) -> View:
-    """Return the smallest view, square in mm, that covers the slice and shares its centre."""
+def whole_crop(frames: Frames) -> CropWindow:
+    """Return the smallest crop, square in mm, that covers the slice and shares its centre."""
     height, width = frames.shape_hw
     side_mm = max(width * frames.spacing_xy_mm[0], height * frames.spacing_xy_mm[1])
-    return centred_view(frames, ((width - 1) / 2, (height - 1) / 2), side_mm)
+    return centred_crop(frames, ((width - 1) / 2, (height - 1) / 2), side_mm)
 
 
-def centred_view(frames: Frames, centre_xy: tuple[float, float], side_mm: float) -> View:
-    """Return a view of ``side_mm`` around a point in slice pixels."""
+def centred_crop(frames: Frames, centre_xy: tuple[float, float], side_mm: float) -> CropWindow:
+    """Return a crop of ``side_mm`` around a point in slice pixels."""
     width, height = (max(1, round(side_mm / s)) for s in frames.spacing_xy_mm)
     x0 = round(centre_xy[0] + 0.5 - width / 2)
     y0 = round(centre_xy[1] + 0.5 - height / 2)
-    return View(x0, y0, width, height)
+    return CropWindow(x0, y0, width, height)
 
 
-def cut(image: NDArray, view: View, *, fill: float = 0.0) -> NDArray:
-    """Return the view's pixels (height, width), ``fill`` where it leaves the image."""
+def cut(image: NDArray, crop: CropWindow, *, fill: float = 0.0) -> NDArray:
+    """Return the crop's pixels (height, width), ``fill`` where it leaves the image."""
     rows, columns = image.shape
-    top, left = max(view.y0, 0), max(view.x0, 0)
-    bottom, right = min(view.y0 + view.height, rows), min(view.x0 + view.width, columns)
-    out = np.full((view.height, view.width), fill, dtype=image.dtype)
+    top, left = max(crop.y0, 0), max(crop.x0, 0)
+    bottom, right = min(crop.y0 + crop.height, rows), min(crop.x0 + crop.width, columns)
+    out = np.full((crop.height, crop.width), fill, dtype=image.dtype)
     if top < bottom and left < right:
-        target = np.s_[top - view.y0 : bottom - view.y0, left - view.x0 : right - view.x0]
+        target = np.s_[top - crop.y0 : bottom - crop.y0, left - crop.x0 : right - crop.x0]
         out[target] = image[top:bottom, left:right]
     return out
 
 
-def paste(values: NDArray[np.float32], view: View, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Resample (m, m) logits to a view and lay them into a slice; :data:`OUTSIDE_LOGIT` elsewhere."""
-    seen = resample(values, (view.height, view.width))
-    back = View(-view.x0, -view.y0, shape_hw[1], shape_hw[0])
+def paste(values: NDArray[np.float32], crop: CropWindow, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Resample (m, m) logits to a crop and lay them into a slice; :data:`OUTSIDE_LOGIT` elsewhere."""
+    seen = resample(values, (crop.height, crop.width))
+    back = CropWindow(-crop.x0, -crop.y0, shape_hw[1], shape_hw[0])
     return cut(seen, back, fill=OUTSIDE_LOGIT)
 
 
@@ -145,41 +145,41 @@ def said_first(prompts: Sequence[SlicePrompt]) -> Sequence[SlicePrompt]:
     return drawn[:1] or [first_clicked(prompts)]
 
 
-def view_of_boxes(frames: Frames, boxes: Sequence[NDArray[np.floating]], *, margin: float) -> View:
+def crop_of_boxes(frames: Frames, boxes: Sequence[NDArray[np.floating]], *, margin: float) -> CropWindow:
     """Return the window around the first box (4,), wider only for those of the others that have no room in it.
 
     So a further click leaves the window where it is, and with it all that was found in it.
     """
-    view = view_around(frames, np.array(boxes[:1]), margin=margin)
+    crop = crop_around(frames, np.array(boxes[:1]), margin=margin)
     for count, box in enumerate(boxes, start=1):
-        if not _has_room(view, box):
-            view = view_around(frames, np.array(boxes[:count]), margin=margin)
-    return view
+        if not _has_room(crop, box):
+            crop = crop_around(frames, np.array(boxes[:count]), margin=margin)
+    return crop
 
 
-def _has_room(view: View, box_xyxy: NDArray[np.floating]) -> bool:
-    room = View(
-        view.x0 + round(view.width * ROOM_SHARE),
-        view.y0 + round(view.height * ROOM_SHARE),
-        view.width - 2 * round(view.width * ROOM_SHARE),
-        view.height - 2 * round(view.height * ROOM_SHARE),
+def _has_room(crop: CropWindow, box_xyxy: NDArray[np.floating]) -> bool:
+    room = CropWindow(
+        crop.x0 + round(crop.width * ROOM_SHARE),
+        crop.y0 + round(crop.height * ROOM_SHARE),
+        crop.width - 2 * round(crop.width * ROOM_SHARE),
+        crop.height - 2 * round(crop.height * ROOM_SHARE),
     )
     return room.contains(box_xyxy.reshape(2, 2))
 
 
-def view_around(frames: Frames, boxes_xyxy: NDArray[np.floating], *, margin: float) -> View:
+def crop_around(frames: Frames, boxes_xyxy: NDArray[np.floating], *, margin: float) -> CropWindow:
     """Return the window around boxes (N, 4), ``margin`` times their extent, at most the whole slice."""
     low, high = boxes_xyxy[:, :2].min(axis=0), boxes_xyxy[:, 2:].max(axis=0)
     spacing = np.array(frames.spacing_xy_mm)
     side_mm = max(((high - low + 1) * spacing).max() * margin, MIN_SIDE_PX * spacing.max())
-    view = centred_view(frames, tuple((low + high) / 2), side_mm)
-    whole = whole_view(frames)
-    return view if view.width < whole.width else whole
+    crop = centred_crop(frames, tuple((low + high) / 2), side_mm)
+    whole = whole_crop(frames)
+    return crop if crop.width < whole.width else whole
 
 
-def touches_border(view: View, mask: NDArray[np.bool_], shape_hw: tuple[int, int]) -> bool:
+def touches_border(crop: CropWindow, mask: NDArray[np.bool_], shape_hw: tuple[int, int]) -> bool:
     """Tell whether a mask (m, m) reaches the window's border where the slice goes on."""
-    return bool((_rim(mask) & np.array(view.open_sides(shape_hw))).any())
+    return bool((_rim(mask) & np.array(crop.open_sides(shape_hw))).any())
 
 
 def _rim(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -188,32 +188,32 @@ def _rim(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.array([part.any() for part in (mask[:, :edge], mask[:edge], mask[:, -edge:], mask[-edge:])])
 
 
-def grown(view: View, frames: Frames) -> View:
+def grown(crop: CropWindow, frames: Frames) -> CropWindow:
     """Return a larger window with the same centre, at most the whole slice."""
-    centre = (view.x0 + (view.width - 1) / 2, view.y0 + (view.height - 1) / 2)
-    view = centred_view(frames, centre, view.width * frames.spacing_xy_mm[0] * GROWTH)
-    whole = whole_view(frames)
-    return view if view.width < whole.width else whole
+    centre = (crop.x0 + (crop.width - 1) / 2, crop.y0 + (crop.height - 1) / 2)
+    crop = centred_crop(frames, centre, crop.width * frames.spacing_xy_mm[0] * GROWTH)
+    whole = whole_crop(frames)
+    return crop if crop.width < whole.width else whole
 
 
-def to_model_prompt(prompt: SlicePrompt, view: View, *, size: int) -> ModelPrompt:
+def to_model_prompt(prompt: SlicePrompt, crop: CropWindow, *, size: int) -> ModelPrompt:
     """Carry a slice's prompts into model pixels: a mask resampled, else clicks and a box.
 
     Clicks outside the window say nothing there.
     """
     if prompt.mask is not None:
-        return _mask_prompt(prompt.mask, view, size=size)
-    inside = [n for n, xy in enumerate(prompt.points_xy) if view.contains(xy[None])]
+        return _mask_prompt(prompt.mask, crop, size=size)
+    inside = [n for n, xy in enumerate(prompt.points_xy) if crop.contains(xy[None])]
     box = prompt.box_xyxy
     return ModelPrompt(
-        points_xy=view.to_model_xy(prompt.points_xy[inside], size=size),
+        points_xy=crop.to_model_xy(prompt.points_xy[inside], size=size),
         labels=prompt.labels[inside].astype(np.int32),
-        box_xyxy=None if box is None else view.to_model_xy(box.reshape(2, 2), size=size).reshape(4),
+        box_xyxy=None if box is None else crop.to_model_xy(box.reshape(2, 2), size=size).reshape(4),
     )
 
 
-def _mask_prompt(mask: NDArray[np.bool_], view: View, *, size: int) -> ModelPrompt:
-    seen = resample(cut(mask.astype(np.float32), view), (size, size))
+def _mask_prompt(mask: NDArray[np.bool_], crop: CropWindow, *, size: int) -> ModelPrompt:
+    seen = resample(cut(mask.astype(np.float32), crop), (size, size))
     none = np.zeros((0, 2), dtype=np.float32)
     # A mask that is smaller than a model pixel keeps its densest pixel rather than vanish.
     return ModelPrompt(none, np.zeros(0, dtype=np.int32), mask=seen >= min(0.5, float(seen.max())))

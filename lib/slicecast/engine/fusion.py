@@ -16,7 +16,7 @@ class SliceAnswer:
     """What is known of one object on one slice.
 
     Args:
-        logits: (m, m) float32 over the track's view.
+        logits: (m, m) float32 over the track's crop.
         predicted_iou: the model's own estimate in [0, 1].
         object_score: logit that the object is there.
         agreement: Dice of the two tracks that met here, 1 where there is only one.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from slicecast.engine.appearance import GreyEvidence
-from slicecast.engine.crop_window import OUTSIDE_LOGIT, View, paste, resample
+from slicecast.engine.crop_window import OUTSIDE_LOGIT, CropWindow, paste, resample
 from slicecast.engine.fusion import SliceAnswer, exact_logits, label_slice
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
@@ -68,7 +68,7 @@ class ObjectResult:
     """One object through the volume.
 
     Args:
-        view: window of all its answers.
+        crop: window of all its answers.
         answers: by slice number; slices no track reached are not listed and do not show the object.
         prompts: what it came from.
         met: slices that tracks reached from both sides, so that their answers' agreement says something.
@@ -76,7 +76,7 @@ class ObjectResult:
         evidence: what was learnt of its grey values, by prompted slice.
     """
 
-    view: View
+    crop: CropWindow
     answers: Mapping[int, SliceAnswer]
     prompts: Sequence[SlicePrompt]
     met: Collection[int] = ()
@@ -105,7 +105,7 @@ def object_logits(tracker: Tracker, result: ObjectResult, number: int) -> NDArra
         return exact_logits(painted)
     if answer is None or not answer.present:
         return np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
-    return paste(_weighed(tracker, result, number, answer), result.view, shape_hw)
+    return paste(_weighed(tracker, result, number, answer), result.crop, shape_hw)
 
 
 def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
@@ -119,7 +119,7 @@ def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceA
     learnt = result.evidence[min(result.evidence, key=lambda n: (abs(n - number), n))]
     if learnt is None:
         return answer.logits
-    image = tracker.look(number, result.view)
+    image = tracker.look(number, result.crop)
     logits = resample(answer.logits, (image.shape[0], image.shape[1]))
     near = ndimage.binary_dilation(logits > 0, iterations=round(image.shape[0] / answer.logits.shape[0]))
     evidence = learnt.map(image)
@@ -144,7 +144,7 @@ def _tidy(
 
 def _tidy_object(tracker: Tracker, result: ObjectResult, value: int, volume: NDArray[np.uint8], *, first: int) -> None:
     """Tidy one object of a labelled volume in place, inside its window only."""
-    window = _window(result.view, tracker.frames.shape_hw)
+    window = _window(result.crop, tracker.frames.shape_hw)
     part = volume[window]
     mask = part == value
     if tracker.options.keep_components:
@@ -175,9 +175,9 @@ def _seeds(result: ObjectResult, shape: tuple[int, ...], *, first: int) -> NDArr
     return seeds
 
 
-def _window(view: View, shape_hw: tuple[int, int]) -> tuple[slice, slice, slice]:
-    rows = slice(max(view.y0, 0), min(view.y0 + view.height, shape_hw[0]))
-    columns = slice(max(view.x0, 0), min(view.x0 + view.width, shape_hw[1]))
+def _window(crop: CropWindow, shape_hw: tuple[int, int]) -> tuple[slice, slice, slice]:
+    rows = slice(max(crop.y0, 0), min(crop.y0 + crop.height, shape_hw[0]))
+    columns = slice(max(crop.x0, 0), min(crop.x0 + crop.width, shape_hw[1]))
     return slice(None), rows, columns
 
 

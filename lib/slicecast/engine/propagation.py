@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.anchors import anchors_alone, choose_view, find_anchors
+from slicecast.engine.anchors import anchors_alone, choose_crop, find_anchors
 from slicecast.engine.appearance import Appearance
-from slicecast.engine.crop_window import View, grown, said_first, touches_border, whole_view
+from slicecast.engine.crop_window import CropWindow, grown, said_first, touches_border, whole_crop
 from slicecast.engine.fusion import SliceAnswer, fuse_tracks
 from slicecast.engine.postprocess import ObjectResult, label_slices
 from slicecast.engine.tracks import Anchor, Track, Tracker, learn_evidence, meet, propagate
@@ -65,14 +65,14 @@ def segment(
         Cancelled: the user stopped the work, and wants no partial result.
     """
     zoom = tracker.predictor.zoom if tracker.options.zoom == "auto" else tracker.options.zoom == "on"
-    views = dict.fromkeys(prompts, whole_view(tracker.frames))
+    crops = dict.fromkeys(prompts, whole_crop(tracker.frames))
     with tracker.until_cancelled():
-        views |= {name: choose_view(tracker, given, zoom=zoom) for name, given in prompts.items()}
+        crops |= {name: choose_crop(tracker, given, zoom=zoom) for name, given in prompts.items()}
     if slices_only:
-        results = {n: _result_alone(tracker, n, given, views[n]) for n, given in prompts.items()}
+        results = {n: _result_alone(tracker, n, given, crops[n]) for n, given in prompts.items()}
     else:
         ranges = {n: (limits or {}).get(n, (0, tracker.frames.count)) for n in prompts}
-        results = _propagate(_Request(tracker, prompts, ranges), views)
+        results = _propagate(_Request(tracker, prompts, ranges), crops)
     return _finish(tracker, results)
 
 
@@ -85,18 +85,18 @@ class _Request:
     ranges: Mapping[str, tuple[int, int]]
 
 
-def _result_alone(tracker: Tracker, name: str, given: Sequence[SlicePrompt], view: View) -> ObjectResult:
+def _result_alone(tracker: Tracker, name: str, given: Sequence[SlicePrompt], crop: CropWindow) -> ObjectResult:
     anchors: list[Anchor] = []
     with tracker.until_cancelled():
-        anchors = anchors_alone(tracker, given, view, object=name)
-    return ObjectResult(view, {a.slice: a.answer for a in anchors}, given)
+        anchors = anchors_alone(tracker, given, crop, object=name)
+    return ObjectResult(crop, {a.slice: a.answer for a in anchors}, given)
 
 
-def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, ObjectResult]:
+def _propagate(request: _Request, crops: Mapping[str, CropWindow]) -> dict[str, ObjectResult]:
     """Propagate all objects together; those that reached their window's border once more in a wider one."""
     tracker = request.tracker
     results: dict[str, ObjectResult] = {}
-    todo, rounds_left = _grown_at_first(request, views)
+    todo, rounds_left = _grown_at_first(request, crops)
     while todo:
         found, cramped = _propagate_objects(request, todo, may_grow={name for name in todo if rounds_left[name] > 0})
         for name, result in found.items():
@@ -108,61 +108,61 @@ def _propagate(request: _Request, views: Mapping[str, View]) -> dict[str, Object
     return {name: results[name] for name in request.prompts}
 
 
-def _grown_at_first(request: _Request, views: Mapping[str, View]) -> tuple[dict[str, View], dict[str, int]]:
+def _grown_at_first(request: _Request, crops: Mapping[str, CropWindow]) -> tuple[dict[str, CropWindow], dict[str, int]]:
     """Return each object's window as it was after what was said first, and how often it may still grow.
 
     A correction then neither moves the window nor propagates in two of them; what this asks was mostly asked before.
     """
     tracker = request.tracker
-    grown_views, rounds_left = dict(views), dict.fromkeys(views, tracker.options.zoom_rounds)
+    grown_crops, rounds_left = dict(crops), dict.fromkeys(crops, tracker.options.zoom_rounds)
     first = {name: said_first(given) for name, given in request.prompts.items()}
-    todo = {n: view for n, view in views.items() if len(first[n]) < len(request.prompts[n])}
+    todo = {n: crop for n, crop in crops.items() if len(first[n]) < len(request.prompts[n])}
     asked = replace(request, prompts=first)
     with tracker.silent():
-        while todo := {name: view for name, view in todo.items() if rounds_left[name] > 0 and not tracker.partial}:
+        while todo := {name: crop for name, crop in todo.items() if rounds_left[name] > 0 and not tracker.partial}:
             _, cramped = _propagate_objects(asked, todo, may_grow=set(todo))
-            todo = {name: grown(view, tracker.frames) for name, view in todo.items() if name in cramped}
-            grown_views |= todo
+            todo = {name: grown(crop, tracker.frames) for name, crop in todo.items() if name in cramped}
+            grown_crops |= todo
             rounds_left |= {name: rounds_left[name] - 1 for name in todo}
-    return grown_views, rounds_left
+    return grown_crops, rounds_left
 
 
 def _propagate_objects(
-    request: _Request, views: Mapping[str, View], *, may_grow: Collection[str]
+    request: _Request, crops: Mapping[str, CropWindow], *, may_grow: Collection[str]
 ) -> tuple[dict[str, ObjectResult], set[str]]:
     """Propagate objects in their windows; return their results, and which of them ended at their window's border."""
     tracker = request.tracker
-    anchors: dict[str, list[Anchor]] = {n: [] for n in views}
-    tracks: dict[str, list[tuple[Track, Track]]] = {n: [] for n in views}
+    anchors: dict[str, list[Anchor]] = {n: [] for n in crops}
+    tracks: dict[str, list[tuple[Track, Track]]] = {n: [] for n in crops}
     cramped: set[str] = set()
 
-    def leaves(name: str, view: View, answer: SliceAnswer) -> bool:
-        return name in may_grow and answer.present and touches_border(view, answer.logits > 0, tracker.frames.shape_hw)
+    def leaves(name: str, crop: CropWindow, answer: SliceAnswer) -> bool:
+        return name in may_grow and answer.present and touches_border(crop, answer.logits > 0, tracker.frames.shape_hw)
 
     with tracker.until_cancelled():
-        for name, view in views.items():
-            anchors[name] = find_anchors(tracker, request.prompts[name], view, object=name)
-            if any(leaves(name, view, anchor.answer) for anchor in anchors[name]):
+        for name, crop in crops.items():
+            anchors[name] = find_anchors(tracker, request.prompts[name], crop, object=name)
+            if any(leaves(name, crop, anchor.answer) for anchor in anchors[name]):
                 cramped.add(name)
             else:
-                tracks[name] = _plan(request, name, view, anchors[name])
+                tracks[name] = _plan(request, name, crop, anchors[name])
         cramped |= propagate(
             tracker, [track for pairs in tracks.values() for pair in pairs for track in pair], leaves=leaves
         )
-    return {n: _result(request, n, view, anchors[n], tracks[n]) for n, view in views.items()}, cramped
+    return {n: _result(request, n, crop, anchors[n], tracks[n]) for n, crop in crops.items()}, cramped
 
 
 def _result(
-    request: _Request, name: str, view: View, anchors: Sequence[Anchor], pairs: Sequence[tuple[Track, Track]]
+    request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anchor], pairs: Sequence[tuple[Track, Track]]
 ) -> ObjectResult:
     tracks = [track for pair in pairs for track in pair]
     stopped = sorted(end for track in tracks if (end := track.stopped) is not None)
-    learnt = {anchor.slice: learn_evidence(request.tracker, view, anchor) for anchor in anchors}
+    learnt = {anchor.slice: learn_evidence(request.tracker, crop, anchor) for anchor in anchors}
     up, down = ({number for track in tracks if track.step == step for number in track.answers} for step in (1, -1))
-    return ObjectResult(view, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
+    return ObjectResult(crop, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
 
 
-def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -> list[tuple[Track, Track]]:
+def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anchor]) -> list[tuple[Track, Track]]:
     """Return the track pairs (upward, downward) of each interval between neighbouring anchors.
 
     An object's first track runs down to the range's end and its last one up; an absent slice is a wall.
@@ -173,15 +173,15 @@ def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -
     up_end = min([limits[1], *(w for w in walls if w > anchors[-1].slice)])
     first, last = anchors[0], anchors[-1]
     outer = (
-        _outer_track(tracker, view, last, stop=max(up_end, last.slice)),
-        _outer_track(tracker, view, first, stop=min(down_end, first.slice)),
+        _outer_track(tracker, crop, last, stop=max(up_end, last.slice)),
+        _outer_track(tracker, crop, first, stop=min(down_end, first.slice)),
     )
     inner = []
     for low, high in pairwise(anchors):
         between = [w for w in walls if low.slice < w < high.slice]
         ahead = (high, low) if not between else (None, None)
-        up = Track(view, low, min([high.slice, *between]), ahead[0])
-        down = Track(view, high, max([low.slice, *between]), ahead[1])
+        up = Track(crop, low, min([high.slice, *between]), ahead[0])
+        down = Track(crop, high, max([low.slice, *between]), ahead[1])
         inner.append((up, down) if between else meet(up, down))
     pairs = [outer, *inner]
     for track in (track for pair in pairs for track in pair):
@@ -189,17 +189,17 @@ def _plan(request: _Request, name: str, view: View, anchors: Sequence[Anchor]) -
     return pairs
 
 
-def _outer_track(tracker: Tracker, view: View, anchor: Anchor, *, stop: int) -> Track:
+def _outer_track(tracker: Tracker, crop: CropWindow, anchor: Anchor, *, stop: int) -> Track:
     """Return a track that runs away from all anchors, so that only the stop rules end it before ``stop``."""
     options = tracker.options
     appearance = None
     if options.like_share > 0 and stop != anchor.slice:
 
         def look() -> Appearance | None:
-            return Appearance.of(tracker.look(anchor.slice, view), anchor.answer.logits)
+            return Appearance.of(tracker.look(anchor.slice, crop), anchor.answer.logits)
 
         appearance = tracker.result_cache.fact((anchor.key, "appearance"), look)
-    return Track(view, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
+    return Track(crop, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
 
 
 def _collect(anchors: Sequence[Anchor], tracks: Sequence[tuple[Track, Track]]) -> dict[int, SliceAnswer]:

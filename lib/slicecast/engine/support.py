@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.appearance import GreyEvidence
-from slicecast.engine.crop_window import View, centred_view, paste, resample, to_model_prompt, view_around, whole_view
+from slicecast.engine.crop_window import (
+    CropWindow,
+    centred_crop,
+    crop_around,
+    paste,
+    resample,
+    to_model_prompt,
+    whole_crop,
+)
 from slicecast.engine.ports import Bank, Observation, PromptJob, SliceMemory, TrackJob
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
@@ -83,16 +91,16 @@ def learn_pages(
         margin: side of the window over that of the object, as `EngineOptions.zoom_margin`.
     """
     size, frames = tracker.predictor.image_size, tracker.frames
-    views = [_window(tracker, mask, margin=margin) for _, mask in masks]
-    embeddings = tracker.embed([(number, view) for (number, _), view in zip(masks, views, strict=True)])
+    crops = [_window(tracker, mask, margin=margin) for _, mask in masks]
+    embeddings = tracker.embed([(number, crop) for (number, _), crop in zip(masks, crops, strict=True)])
     words = [
-        to_model_prompt(drawn(number, mask), view, size=size) for (number, mask), view in zip(masks, views, strict=True)
+        to_model_prompt(drawn(number, mask), crop, size=size) for (number, mask), crop in zip(masks, crops, strict=True)
     ]
     jobs = [PromptJob(e, w) for e, w in zip(embeddings, words, strict=True)]
     seen = tracker.predictor.prompt(jobs, num_slices=frames.count)
     return [
-        _page(tracker, number, mask, view, answer, extent)
-        for (number, mask), view, answer in zip(masks, views, seen, strict=True)
+        _page(tracker, number, mask, crop, answer, extent)
+        for (number, mask), crop, answer in zip(masks, crops, seen, strict=True)
     ]
 
 
@@ -106,8 +114,8 @@ def recall(tracker: Tracker, pages: Sequence[Page], extent: Extent) -> list[Reca
     ]
     seen = tracker.predictor.track(jobs, num_slices=tracker.frames.count)
     return [
-        _recalled(tracker, page, number, _mask(tracker, view, answer, hint), extent)
-        for page, (number, view), answer, hint in zip(pages, places, seen, hints, strict=True)
+        _recalled(tracker, page, number, _mask(tracker, crop, answer, hint), extent)
+        for page, (number, crop), answer, hint in zip(pages, places, seen, hints, strict=True)
     ]
 
 
@@ -128,19 +136,19 @@ def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def _page(
-    tracker: Tracker, number: int, mask: NDArray[np.bool_], view: View, answer: Observation, extent: Extent
+    tracker: Tracker, number: int, mask: NDArray[np.bool_], crop: CropWindow, answer: Observation, extent: Extent
 ) -> Page:
     spacing = np.array(tracker.frames.spacing_xy_mm)
-    middle = _middle(view, number)
+    middle = _middle(crop, number)
     return Page(
         slice=number,
         mask=mask,
         place=(middle - extent[0]) / _sides(extent),
-        side_mm=view.width * float(spacing[0]),
+        side_mm=crop.width * float(spacing[0]),
         offset_mm=(box_of(mask) - np.tile(middle[:2], 2)) * np.tile(spacing, 2),
         area_mm2=float(mask.sum() * spacing.prod()),
         memory=answer.memory,
-        evidence=_evidence(tracker, number, view, answer),
+        evidence=_evidence(tracker, number, crop, answer),
     )
 
 
@@ -153,40 +161,42 @@ def _recalled(tracker: Tracker, page: Page, number: int, mask: NDArray[np.bool_]
     return Recalled(number, mask, inside, 1 / MOST_TIMES <= share <= MOST_TIMES)
 
 
-def _window(tracker: Tracker, mask: NDArray[np.bool_], *, margin: float) -> View:
+def _window(tracker: Tracker, mask: NDArray[np.bool_], *, margin: float) -> CropWindow:
     zoom = tracker.predictor.zoom if tracker.options.zoom == "auto" else tracker.options.zoom == "on"
-    return view_around(tracker.frames, box_of(mask)[None], margin=margin) if zoom else whole_view(tracker.frames)
+    return crop_around(tracker.frames, box_of(mask)[None], margin=margin) if zoom else whole_crop(tracker.frames)
 
 
-def _middle(view: View, number: int) -> NDArray[np.float64]:
-    return np.array([view.x0 + (view.width - 1) / 2, view.y0 + (view.height - 1) / 2, number])
+def _middle(crop: CropWindow, number: int) -> NDArray[np.float64]:
+    return np.array([crop.x0 + (crop.width - 1) / 2, crop.y0 + (crop.height - 1) / 2, number])
 
 
 def _sides(extent: Extent) -> NDArray[np.float64]:
     return np.maximum(extent[1] - extent[0], 1.0)
 
 
-def _place(tracker: Tracker, page: Page, extent: Extent) -> tuple[int, View]:
+def _place(tracker: Tracker, page: Page, extent: Extent) -> tuple[int, CropWindow]:
     """Return the slice and the window at a page's place in this volume."""
     x, y, number = extent[0] + page.place * _sides(extent)
-    view, whole = centred_view(tracker.frames, (x, y), page.side_mm), whole_view(tracker.frames)
-    return int(np.clip(round(number), 0, tracker.frames.count - 1)), view if view.width < whole.width else whole
+    crop, whole = centred_crop(tracker.frames, (x, y), page.side_mm), whole_crop(tracker.frames)
+    return int(np.clip(round(number), 0, tracker.frames.count - 1)), crop if crop.width < whole.width else whole
 
 
-def _evidence(tracker: Tracker, number: int, view: View, answer: Observation) -> GreyEvidence | None:
+def _evidence(tracker: Tracker, number: int, crop: CropWindow, answer: Observation) -> GreyEvidence | None:
     if not tracker.hears_evidence:
         return None
-    image = tracker.look(number, view)
+    image = tracker.look(number, crop)
     return GreyEvidence.of(image, resample(answer.logits, (image.shape[0], image.shape[1])) > 0)
 
 
-def _hint(tracker: Tracker, page: Page, number: int, view: View) -> NDArray[np.float32] | None:
-    return None if page.evidence is None else page.evidence.map(tracker.look(number, view))
+def _hint(tracker: Tracker, page: Page, number: int, crop: CropWindow) -> NDArray[np.float32] | None:
+    return None if page.evidence is None else page.evidence.map(tracker.look(number, crop))
 
 
-def _mask(tracker: Tracker, view: View, answer: Observation, hint: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+def _mask(
+    tracker: Tracker, crop: CropWindow, answer: Observation, hint: NDArray[np.float32] | None
+) -> NDArray[np.bool_]:
     if answer.object_score <= 0:
         return np.zeros(tracker.frames.shape_hw, dtype=bool)
     size = tracker.predictor.image_size
     logits = answer.logits if hint is None else resample(answer.logits, (size, size)) + hint
-    return paste(logits, view, tracker.frames.shape_hw) > 0
+    return paste(logits, crop, tracker.frames.shape_hw) > 0

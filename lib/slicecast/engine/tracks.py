@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slicecast.engine.appearance import Appearance, GreyEvidence
 from slicecast.engine.caches import EmbeddingCache, Known, ResultCache, key_of
-from slicecast.engine.crop_window import Frames, View, resample
+from slicecast.engine.crop_window import CropWindow, Frames, resample
 from slicecast.engine.fusion import SliceAnswer, mix
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import Bank, Embedding, Observation, SliceMemory, SlicePredictor, TrackJob
@@ -40,7 +40,7 @@ class SliceResult:
     Args:
         object: its name.
         slice: slice number.
-        view: window of the answer.
+        crop: window of the answer.
         answer: what is known.
         reused: it was known from an earlier request.
         final: False where a second track is still to come.
@@ -48,7 +48,7 @@ class SliceResult:
 
     object: str
     slice: int
-    view: View
+    crop: CropWindow
     answer: SliceAnswer
     reused: bool
     final: bool = True
@@ -91,8 +91,8 @@ class Tracker:
         """Whether tracks are told what looks like the object."""
         return self.options.evidence == "on" or (self.options.evidence == "auto" and self.predictor.evidence)
 
-    def embed(self, places: Sequence[tuple[int, View]]) -> list[Embedding]:
-        """Return encoded slices for (slice number, view), encoding those the cache lacks in one batch.
+    def embed(self, places: Sequence[tuple[int, CropWindow]]) -> list[Embedding]:
+        """Return encoded slices for (slice number, crop), encoding those the cache lacks in one batch.
 
         Raises:
             Cancelled: the user wants to stop. Every step passes here first.
@@ -108,7 +108,7 @@ class Tracker:
             self.encode_s += time.perf_counter() - start
             return encoded
 
-        keys = [self.key(number, view) for number, view in places]
+        keys = [self.key(number, crop) for number, crop in places]
         return self.cache.get_many(keys, encode)
 
     @property
@@ -119,13 +119,13 @@ class Tracker:
         """
         return LOOK_AHEAD if self.predictor.image_size <= SMALL_INPUT_PX else 1
 
-    def look(self, number: int, view: View) -> NDArray[np.float32]:
+    def look(self, number: int, crop: CropWindow) -> NDArray[np.float32]:
         """Return a slice as the model sees it, (S, S) float32 in [0, 1]."""
-        return self.frames.render(number, view, size=self.predictor.image_size)
+        return self.frames.render(number, crop, size=self.predictor.image_size)
 
-    def key(self, number: int, view: View) -> tuple:
+    def key(self, number: int, crop: CropWindow) -> tuple:
         """Return the cache key of a slice: everything that its encoding depends on."""
-        return self.frames.key, self.predictor.fingerprint, number, view
+        return self.frames.key, self.predictor.fingerprint, number, crop
 
     def answers(self, keys: Sequence[Hashable], ask: Callable[[list[int]], Sequence[Observation]]) -> list[Known]:
         """Return the answers of these keys; the model is asked only for those that are not known.
@@ -210,7 +210,7 @@ class Track:
     """One object propagated from one anchor in one direction.
 
     Args:
-        view: window of the slices.
+        crop: window of the slices.
         anchor: where it starts.
         stop: the first slice it does not reach; before the anchor on the way down.
         ahead: the anchor it runs towards, if any.
@@ -219,7 +219,7 @@ class Track:
         object: name of what it follows. Default: its answers are no part of the result, and nobody is told.
     """
 
-    view: View
+    crop: CropWindow
     anchor: Anchor
     stop: int
     ahead: Anchor | None = None
@@ -240,7 +240,7 @@ class Track:
     @property
     def origin(self) -> tuple:
         """Return what its answers depend on, besides the slice."""
-        return "track", self.view, self.anchor.key, self.ahead and self.ahead.key, self.step
+        return "track", self.crop, self.anchor.key, self.ahead and self.ahead.key, self.step
 
     @property
     def step(self) -> int:
@@ -289,7 +289,7 @@ def propagate(
     tracks: Sequence[Track],
     *,
     what: str = "propagating",
-    leaves: Callable[[str, View, SliceAnswer], bool] = lambda name, view, answer: False,
+    leaves: Callable[[str, CropWindow, SliceAnswer], bool] = lambda name, crop, answer: False,
 ) -> set[str]:
     """Propagate all tracks to their ends, in step; what was answered before is not asked again.
 
@@ -307,7 +307,7 @@ def propagate(
             answer = _judge(tracker, track, number, SliceAnswer.of(known.observation))
             track.take(answer, known.observation.memory, keep=keep)
             _report(tracker, track, number, reused=known.reused)
-            if leaves(track.object, track.view, answer):
+            if leaves(track.object, track.crop, answer):
                 left.add(track.object)
         tracker.count(len(live), what)
     return left
@@ -319,7 +319,7 @@ def next_answers(tracker: Tracker, tracks: Sequence[Track], numbers: Sequence[in
     def ask(missing: list[int]) -> list[Observation]:
         asked = [tracks[n] for n in missing]
         _encode_ahead(tracker, asked)
-        embeddings = tracker.embed([(numbers[n], tracks[n].view) for n in missing])
+        embeddings = tracker.embed([(numbers[n], tracks[n].crop) for n in missing])
         hints = [_hint(tracker, tracks[n], numbers[n]) for n in missing]
         jobs = [TrackJob(e, track.bank, hint) for e, track, hint in zip(embeddings, asked, hints, strict=True)]
         return tracker.predictor.track(jobs, num_slices=tracker.frames.count)
@@ -328,13 +328,13 @@ def next_answers(tracker: Tracker, tracks: Sequence[Track], numbers: Sequence[in
     return tracker.answers(keys, ask)
 
 
-def learn_evidence(tracker: Tracker, view: View, anchor: Anchor) -> GreyEvidence | None:
+def learn_evidence(tracker: Tracker, crop: CropWindow, anchor: Anchor) -> GreyEvidence | None:
     """Learn from an anchor what the object looks like; None where that is not asked for, or not to be had."""
     if not tracker.hears_evidence or not anchor.answer.present:
         return None
 
     def learn() -> GreyEvidence | None:
-        image = tracker.look(anchor.slice, view)
+        image = tracker.look(anchor.slice, crop)
         mask = resample(anchor.answer.logits, (image.shape[0], image.shape[1])) > 0
         return GreyEvidence.of(image, mask, predicted_iou=anchor.answer.predicted_iou)
 
@@ -342,8 +342,8 @@ def learn_evidence(tracker: Tracker, view: View, anchor: Anchor) -> GreyEvidence
 
 
 def _hint(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32] | None:
-    learnt = learn_evidence(tracker, track.view, track.anchor)
-    return None if learnt is None else learnt.map(tracker.look(number, track.view))
+    learnt = learn_evidence(tracker, track.crop, track.anchor)
+    return None if learnt is None else learnt.map(tracker.look(number, track.crop))
 
 
 def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> SliceAnswer:
@@ -353,7 +353,7 @@ def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> 
         return answer
 
     def fits() -> bool:
-        return look.fits(tracker.look(number, track.view), answer.logits, share=share)
+        return look.fits(tracker.look(number, track.crop), answer.logits, share=share)
 
     if _leaps(track, answer, largest=tracker.options.leap):
         return replace(answer, fits=False)
@@ -378,13 +378,13 @@ def _report(tracker: Tracker, track: Track, number: int, *, reused: bool) -> Non
     if other is not None:
         near, far = track.anchor.slice, track.stop
         answer, final = mix(answer, other, weight=(number - near) / (far - near)), True
-    tracker.on_result(SliceResult(track.object, number, track.view, answer, reused, final))
+    tracker.on_result(SliceResult(track.object, number, track.crop, answer, reused, final))
 
 
 def _encode_ahead(tracker: Tracker, live: Sequence[Track]) -> None:
     """Encode the next slices of all tracks in one batch, as soon as one track lacks its next slice."""
-    needed = [(n, track.view) for track in live for n in track.next_slices(1)]
+    needed = [(n, track.crop) for track in live for n in track.next_slices(1)]
     if all(tracker.key(*place) in tracker.cache for place in needed):
         return
-    ahead = [(n, track.view) for track in live for n in track.next_slices(tracker.look_ahead)]
+    ahead = [(n, track.crop) for track in live for n in track.next_slices(tracker.look_ahead)]
     tracker.embed(list(dict.fromkeys(ahead)))

@@ -108,7 +108,7 @@ def result_callback(
         mask = painted.get((found.object, found.slice))
         if mask is None:
             there = found.answer.present
-            mask = paste(found.answer.logits, found.view, shape) > 0 if there else np.zeros(shape, dtype=bool)
+            mask = paste(found.answer.logits, found.crop, shape) > 0 if there else np.zeros(shape, dtype=bool)
         on_slice(
             SliceUpdate(
                 slice=study.reorientation.to_source_slice(axis, found.slice),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.crop_window import Frames, View
+from slicecast.engine.crop_window import CropWindow, Frames
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import SlicePredictor
 from slicecast.engine.postprocess import ObjectResult
@@ -22,7 +22,7 @@ from slicecast.inference.queue import DeviceQueue
 
 logger = logging.getLogger(__name__)
 
-Place = tuple[int, View]
+Place = tuple[int, CropWindow]
 """A slice, and the crop window that is encoded of it."""
 
 MAX_REQUESTS = 4
@@ -146,5 +146,5 @@ def remaining_places(frames: Frames, tracks: Mapping[str, ObjectResult]) -> list
         prompted = [prompt.slice for prompt in track.prompts]
         for number in range(frames.count):
             far = min(abs(number - slice_) for slice_ in prompted)
-            places[number, track.view] = min(far, places.get((number, track.view), far))
+            places[number, track.crop] = min(far, places.get((number, track.crop), far))
     return sorted(places, key=lambda place: (places[place], place))
