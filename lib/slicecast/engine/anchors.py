@@ -5,7 +5,7 @@ Clicks on further slices are corrections: the object is tracked to the slice, an
 track's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative
 clicks works too, and no correction is ever lost.
 
-The window of the slices that the model looks at follows from what the annotator gave; after a click alone, from a look
+The window of the slices that the model looks at follows from what the annotator gave; after a click alone, from renders
 at several scales (after the automatic zoom of nnInteractive, arXiv 2503.08373, done here in one batch).
 """
 
@@ -137,7 +137,7 @@ def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool)
     drawn = sorted((p for p in prompts if drawn_box(p) is not None), key=lambda p: (p.drawn, p.slice))
     boxes = [box for p in drawn if (box := drawn_box(p)) is not None]
     if not boxes:
-        found = _look_at_scales(tracker, first_clicked(prompts))
+        found = _box_from_scales(tracker, first_clicked(prompts))
         if found is None:
             return whole
         boxes = [found]
@@ -146,7 +146,7 @@ def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool)
     return crop_of_boxes(tracker.frames, boxes, margin=tracker.options.zoom_margin)
 
 
-def _look_at_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating] | None:
+def _box_from_scales(tracker: Tracker, seed: SlicePrompt) -> NDArray[np.floating] | None:
     """Return the object's box (4,) on its clicked slice, from the scale that suits its first click best.
 
     From the first alone, so that a correction leaves the window where it is, with all that was found in it. (With every

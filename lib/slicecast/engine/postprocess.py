@@ -119,7 +119,7 @@ def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceA
     learnt = result.evidence[min(result.evidence, key=lambda n: (abs(n - number), n))]
     if learnt is None:
         return answer.logits
-    image = tracker.look(number, result.crop)
+    image = tracker.render(number, result.crop)
     logits = resample(answer.logits, (image.shape[0], image.shape[1]))
     near = ndimage.binary_dilation(logits > 0, iterations=round(image.shape[0] / answer.logits.shape[0]))
     evidence = learnt.map(image)

@@ -34,7 +34,7 @@ class Segmentation:
         objects: each object's answers.
         slices_encoded: slices that had to be encoded.
         slices_answered: slices answered, over all objects.
-        slices_recomputed: answers that the model was asked for: looks for the window and corrections included.
+        slices_recomputed: answers that the model was asked for: those for choosing the window and for corrections included.
         slices_reused: answers known from earlier requests.
         partial: the user stopped it; what was done by then is here.
     """
@@ -195,10 +195,10 @@ def _outer_track(tracker: Tracker, crop: CropWindow, anchor: Anchor, *, stop: in
     appearance = None
     if options.like_share > 0 and stop != anchor.slice:
 
-        def look() -> Appearance | None:
-            return Appearance.of(tracker.look(anchor.slice, crop), anchor.answer.logits)
+        def learn() -> Appearance | None:
+            return Appearance.of(tracker.render(anchor.slice, crop), anchor.answer.logits)
 
-        appearance = tracker.result_cache.fact((anchor.key, "appearance"), look)
+        appearance = tracker.result_cache.fact((anchor.key, "appearance"), learn)
     return Track(crop, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
 
 

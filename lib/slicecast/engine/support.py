@@ -184,12 +184,12 @@ def _place(tracker: Tracker, page: Page, extent: Extent) -> tuple[int, CropWindo
 def _evidence(tracker: Tracker, number: int, crop: CropWindow, answer: Observation) -> GreyEvidence | None:
     if not tracker.hears_evidence:
         return None
-    image = tracker.look(number, crop)
+    image = tracker.render(number, crop)
     return GreyEvidence.of(image, resample(answer.logits, (image.shape[0], image.shape[1])) > 0)
 
 
 def _hint(tracker: Tracker, page: Page, number: int, crop: CropWindow) -> NDArray[np.float32] | None:
-    return None if page.evidence is None else page.evidence.map(tracker.look(number, crop))
+    return None if page.evidence is None else page.evidence.map(tracker.render(number, crop))
 
 
 def _mask(

@@ -119,7 +119,7 @@ class Tracker:
         """
         return LOOK_AHEAD if self.predictor.image_size <= SMALL_INPUT_PX else 1
 
-    def look(self, number: int, crop: CropWindow) -> NDArray[np.float32]:
+    def render(self, number: int, crop: CropWindow) -> NDArray[np.float32]:
         """Return a slice as the model sees it, (S, S) float32 in [0, 1]."""
         return self.frames.render(number, crop, size=self.predictor.image_size)
 
@@ -334,7 +334,7 @@ def learn_evidence(tracker: Tracker, crop: CropWindow, anchor: Anchor) -> GreyEv
         return None
 
     def learn() -> GreyEvidence | None:
-        image = tracker.look(anchor.slice, crop)
+        image = tracker.render(anchor.slice, crop)
         mask = resample(anchor.answer.logits, (image.shape[0], image.shape[1])) > 0
         return GreyEvidence.of(image, mask, predicted_iou=anchor.answer.predicted_iou)
 
@@ -343,17 +343,17 @@ def learn_evidence(tracker: Tracker, crop: CropWindow, anchor: Anchor) -> GreyEv
 
 def _hint(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32] | None:
     learnt = learn_evidence(tracker, track.crop, track.anchor)
-    return None if learnt is None else learnt.map(tracker.look(number, track.crop))
+    return None if learnt is None else learnt.map(tracker.render(number, track.crop))
 
 
 def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> SliceAnswer:
     """Mark an answer that covers something else than the anchor does."""
-    look, share = track.appearance, tracker.options.like_share
-    if look is None or not answer.present:
+    appearance, share = track.appearance, tracker.options.like_share
+    if appearance is None or not answer.present:
         return answer
 
     def fits() -> bool:
-        return look.fits(tracker.look(number, track.crop), answer.logits, share=share)
+        return appearance.fits(tracker.render(number, track.crop), answer.logits, share=share)
 
     if _leaps(track, answer, largest=tracker.options.leap):
         return replace(answer, fits=False)
