@@ -7,7 +7,7 @@ from builders import ball, scan
 from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.support import MOST_TIMES, box_of, boxed, drawn, learn_pages, recall
+from slicecast.engine.support import MOST_TIMES, box_of, boxed, drawn, match_support, read_support
 from slicecast.engine.tracks import Tracker
 from slicecast.inference.studies import open_study
 from slicecast.volume import SliceAxis
@@ -21,14 +21,14 @@ def tracker(truth, *, zoom=False):
     return Tracker(FakePredictor(zoom=zoom), frames, EmbeddingCache(1 << 24), EngineOptions())
 
 
-def pages(truth, slices=(6, 8), *, zoom=False):
-    return learn_pages(tracker(truth, zoom=zoom), [(n, truth[n]) for n in slices], EXTENT, margin=2.0)
+def slices(truth, slices=(6, 8), *, zoom=False):
+    return read_support(tracker(truth, zoom=zoom), [(n, truth[n]) for n in slices], EXTENT, margin=2.0)
 
 
 @pytest.mark.parametrize("zoom", [False, True])
 def test_the_object_is_found_at_the_same_place(zoom):
     here, there = ball(), ball(centre_ijk=(13, 10, 8))
-    found = recall(tracker(there, zoom=zoom), pages(here, zoom=zoom), EXTENT)
+    found = match_support(tracker(there, zoom=zoom), slices(here, zoom=zoom), EXTENT)
     assert [r.slice for r in found] == [6, 8]
     for r in found:
         assert r.likely and r.mask.any()
@@ -38,21 +38,21 @@ def test_the_object_is_found_at_the_same_place(zoom):
 
 
 def test_where_nothing_is_found_the_box_lies_where_the_page_has_it():
-    found = recall(tracker(np.zeros((16, 20, 24), bool)), pages(ball()), EXTENT)
-    for r, page in zip(found, pages(ball()), strict=True):
+    found = match_support(tracker(np.zeros((16, 20, 24), bool)), slices(ball()), EXTENT)
+    for r, support in zip(found, slices(ball()), strict=True):
         assert not r.likely
-        assert r.box_xyxy == pytest.approx(box_of(page.mask), abs=1.0)
+        assert r.box_xyxy == pytest.approx(box_of(support.mask), abs=1.0)
 
 
 def test_places_are_shares_of_the_body():
     half = np.array([[0.0, 0.0, 0.0], [11.5, 9.5, 7.5]])
-    found = recall(tracker(np.zeros((16, 20, 24), bool)), pages(ball()), half)
+    found = match_support(tracker(np.zeros((16, 20, 24), bool)), slices(ball()), half)
     assert [r.slice for r in found] == [3, 4]
 
 
 def test_a_mask_of_another_size_is_not_likely():
     small = ball(radius=1.0)
-    found = recall(tracker(ball(radius=8.0)), pages(small, (8,)), EXTENT)[0]
+    found = match_support(tracker(ball(radius=8.0)), slices(small, (8,)), EXTENT)[0]
     assert found.mask.sum() > MOST_TIMES * small[8].sum() and not found.likely
 
 

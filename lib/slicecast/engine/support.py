@@ -1,6 +1,6 @@
 """Find an object in a volume that nobody has touched, from annotated slices of another one.
 
-A page is such a slice: the model reads its mask once and remembers it. The memory is then put where a track's anchor
+A support is such a slice: the model reads its mask once and remembers it. The memory is then put where a track's anchor
 would be, and the model is asked for the slice at the same place of the body. Where that is comes from outside, as a
 box around the body in each volume: the model's own confidence cannot tell, it is as sure of a wrong slice.
 (Support slices as memory: FATE-SAM, arXiv 2501.09138; RevSAM2, arXiv 2409.04298, propagates back as well.)
@@ -30,11 +30,11 @@ Extent = NDArray[np.float64]
 """(2, 3): lowest and highest corner of the body as (x, y, slice number), in pixels of a volume's slices."""
 
 MOST_TIMES = 3.0
-"""A mask so many times as large or as small as the page's is not the same object."""
+"""A mask so many times as large or as small as the support's is not the same object."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Page:
+class SupportSlice:
     """An annotated slice, remembered.
 
     Args:
@@ -59,14 +59,14 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recalled:
-    """What a page called up in another volume.
+class SupportMatch:
+    """What a support called up in another volume.
 
     Args:
         slice: where it was looked for.
         mask: (H, W) bool; empty where the model says that the object is not there.
-        expected_xyxy: (4,) the box around the object if it lay here as it does on the page.
-        likely: the mask is not empty, and neither much larger nor much smaller than the page's.
+        expected_xyxy: (4,) the box around the object if it lay here as it does on the support.
+        likely: the mask is not empty, and neither much larger nor much smaller than the support's.
     """
 
     slice: int
@@ -80,9 +80,9 @@ class Recalled:
         return box_of(self.mask) if self.likely else self.expected_xyxy
 
 
-def learn_pages(
+def read_support(
     tracker: Tracker, masks: Sequence[tuple[int, NDArray[np.bool_]]], extent: Extent, *, margin: float
-) -> list[Page]:
+) -> list[SupportSlice]:
     """Remember annotated slices.
 
     Args:
@@ -99,23 +99,24 @@ def learn_pages(
     jobs = [PromptJob(e, w) for e, w in zip(embeddings, words, strict=True)]
     seen = tracker.predictor.prompt(jobs, num_slices=frames.count)
     return [
-        _page(tracker, number, mask, crop, answer, extent)
+        _support_slice(tracker, number, mask, crop, answer, extent)
         for (number, mask), crop, answer in zip(masks, crops, seen, strict=True)
     ]
 
 
-def recall(tracker: Tracker, pages: Sequence[Page], extent: Extent) -> list[Recalled]:
-    """Ask the model for each page's object at the same place of this volume; one answer a page, in one batch."""
-    places = [_place(tracker, page, extent) for page in pages]
+def match_support(tracker: Tracker, slices: Sequence[SupportSlice], extent: Extent) -> list[SupportMatch]:
+    """Ask the model for each support's object at the same place of this volume; one answer a support, in one batch."""
+    places = [_place(tracker, support, extent) for support in slices]
     embeddings = tracker.embed(places)
-    hints = [_hint(tracker, page, *place) for page, place in zip(pages, places, strict=True)]
+    hints = [_hint(tracker, support, *place) for support, place in zip(slices, places, strict=True)]
     jobs = [
-        TrackJob(e, Bank(((0, page.memory),)), hint) for e, page, hint in zip(embeddings, pages, hints, strict=True)
+        TrackJob(e, Bank(((0, support.memory),)), hint)
+        for e, support, hint in zip(embeddings, slices, hints, strict=True)
     ]
     seen = tracker.predictor.track(jobs, num_slices=tracker.frames.count)
     return [
-        _recalled(tracker, page, number, _mask(tracker, crop, answer, hint), extent)
-        for page, (number, crop), answer, hint in zip(pages, places, seen, hints, strict=True)
+        _match(tracker, support, number, _mask(tracker, crop, answer, hint), extent)
+        for support, (number, crop), answer, hint in zip(slices, places, seen, hints, strict=True)
     ]
 
 
@@ -135,12 +136,12 @@ def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
-def _page(
+def _support_slice(
     tracker: Tracker, number: int, mask: NDArray[np.bool_], crop: CropWindow, answer: Observation, extent: Extent
-) -> Page:
+) -> SupportSlice:
     spacing = np.array(tracker.frames.spacing_xy_mm)
     middle = _middle(crop, number)
-    return Page(
+    return SupportSlice(
         slice=number,
         mask=mask,
         place=(middle - extent[0]) / _sides(extent),
@@ -152,13 +153,15 @@ def _page(
     )
 
 
-def _recalled(tracker: Tracker, page: Page, number: int, mask: NDArray[np.bool_], extent: Extent) -> Recalled:
+def _match(
+    tracker: Tracker, support: SupportSlice, number: int, mask: NDArray[np.bool_], extent: Extent
+) -> SupportMatch:
     spacing, shape_hw = np.array(tracker.frames.spacing_xy_mm), tracker.frames.shape_hw
-    share = float(mask.sum() * spacing.prod()) / page.area_mm2
-    x, y, _ = extent[0] + page.place * _sides(extent)
-    box = np.array([x, y, x, y]) + page.offset_mm / np.tile(spacing, 2)
+    share = float(mask.sum() * spacing.prod()) / support.area_mm2
+    x, y, _ = extent[0] + support.place * _sides(extent)
+    box = np.array([x, y, x, y]) + support.offset_mm / np.tile(spacing, 2)
     inside = np.clip(box, 0, np.array([shape_hw[1], shape_hw[0]] * 2) - 1).astype(np.float32)
-    return Recalled(number, mask, inside, 1 / MOST_TIMES <= share <= MOST_TIMES)
+    return SupportMatch(number, mask, inside, 1 / MOST_TIMES <= share <= MOST_TIMES)
 
 
 def _window(tracker: Tracker, mask: NDArray[np.bool_], *, margin: float) -> CropWindow:
@@ -174,10 +177,10 @@ def _sides(extent: Extent) -> NDArray[np.float64]:
     return np.maximum(extent[1] - extent[0], 1.0)
 
 
-def _place(tracker: Tracker, page: Page, extent: Extent) -> tuple[int, CropWindow]:
-    """Return the slice and the window at a page's place in this volume."""
-    x, y, number = extent[0] + page.place * _sides(extent)
-    crop, whole = centred_crop(tracker.frames, (x, y), page.side_mm), whole_crop(tracker.frames)
+def _place(tracker: Tracker, support: SupportSlice, extent: Extent) -> tuple[int, CropWindow]:
+    """Return the slice and the window at a support's place in this volume."""
+    x, y, number = extent[0] + support.place * _sides(extent)
+    crop, whole = centred_crop(tracker.frames, (x, y), support.side_mm), whole_crop(tracker.frames)
     return int(np.clip(round(number), 0, tracker.frames.count - 1)), crop if crop.width < whole.width else whole
 
 
@@ -188,8 +191,8 @@ def _evidence(tracker: Tracker, number: int, crop: CropWindow, answer: Observati
     return GreyEvidence.of(image, resample(answer.logits, (image.shape[0], image.shape[1])) > 0)
 
 
-def _hint(tracker: Tracker, page: Page, number: int, crop: CropWindow) -> NDArray[np.float32] | None:
-    return None if page.evidence is None else page.evidence.map(tracker.render(number, crop))
+def _hint(tracker: Tracker, support: SupportSlice, number: int, crop: CropWindow) -> NDArray[np.float32] | None:
+    return None if support.evidence is None else support.evidence.map(tracker.render(number, crop))
 
 
 def _mask(

@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from slicecast.active.uncertainty import overlap
 from slicecast.config import data_dir
 from slicecast.engine.propagation import segment
-from slicecast.engine.support import boxed, drawn, recall
+from slicecast.engine.support import boxed, drawn, match_support
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
 from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer, extent_of
@@ -105,7 +105,7 @@ def compare(scorer: VolumeScorer, supports: list[Support], cases: list[Case]) ->
         extent = extent_of(study, axis)
         for support in supports:
             tracker = scorer.tracker(study, axis)
-            seen = recall(tracker, support.pages["object"], extent)
+            seen = match_support(tracker, support.slices["object"], extent)
             starts = {
                 "boxes where memory finds it": [boxed(r.slice, r.box_xyxy) for r in seen],
                 "masks that memory finds": [drawn(r.slice, r.mask) for r in seen if r.mask.any()],

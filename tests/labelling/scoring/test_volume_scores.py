@@ -60,7 +60,7 @@ def test_the_smallest_structures_are_kept():
     for n in range(1, 7):
         label[4:12, 3 * n - 2 : 3 * n, 2 : 2 + 2 * n] = n
     found = scorer().learn("known", open_study(scan(label > 0)), label, {f"s{n}": n for n in range(1, 8)})
-    assert list(found.pages) == ["s1", "s2", "s3", "s4"] and len(found.pages) == MAX_STRUCTURES
+    assert list(found.slices) == ["s1", "s2", "s3", "s4"] and len(found.slices) == MAX_STRUCTURES
 
 
 def test_it_ends_when_it_is_told_to():

@@ -21,7 +21,7 @@ from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import whole_view
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.postprocess import slice_confidence
-from slicecast.engine.support import Extent, Page, learn_pages, recall
+from slicecast.engine.support import Extent, SupportSlice, match_support, read_support
 from slicecast.engine.tracks import Tracker
 from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.studies import Study
@@ -61,7 +61,7 @@ class Support:
     """
 
     name: str
-    pages: Mapping[str, list[Page]]
+    slices: Mapping[str, list[SupportSlice]]
     truth: Mapping[str, NDArray[np.bool_]]
     study: Study
     embedding: NDArray[np.float32] | None = None
@@ -137,8 +137,8 @@ class VolumeScorer:
         axis = choose_axis(study.volume.geometry)
         tracker, extent = self.tracker(study, axis), extent_of(study, axis)
         margin = self._options.zoom_margin
-        pages = {k: learn_pages(tracker, _slices(truth[k], axis), extent, margin=margin) for k in kept}
-        return Support(name, pages, {key: truth[key] for key in kept}, study, self.embed(study))
+        slices = {k: read_support(tracker, _slices(truth[k], axis), extent, margin=margin) for k in kept}
+        return Support(name, slices, {key: truth[key] for key in kept}, study, self.embed(study))
 
     def prompt(self, study: Study, support: Support) -> dict[str, Boxes]:
         """Return boxes of each structure of the support, by slice number of the study.
@@ -150,7 +150,7 @@ class VolumeScorer:
         """
         axis = choose_axis(support.study.volume.geometry)
         tracker, extent = self.tracker(study, axis), extent_of(study, axis)
-        found = {name: recall(tracker, pages, extent) for name, pages in support.pages.items()}
+        found = {name: match_support(tracker, slices, extent) for name, slices in support.slices.items()}
         return {name: {r.slice: r.box_xyxy for r in seen} for name, seen in found.items()}
 
     def score(self, study: Study, support: Support) -> VolumeScores:
@@ -179,8 +179,8 @@ class VolumeScorer:
         if not mask.any():
             return 1.0
         margin = self._options.zoom_margin
-        pages = learn_pages(self.tracker(study, axis), _slices(mask, axis), extent_of(study, axis), margin=margin)
-        back = recall(self.tracker(support.study, axis), pages, extent_of(support.study, axis))
+        slices = read_support(self.tracker(study, axis), _slices(mask, axis), extent_of(study, axis), margin=margin)
+        back = match_support(self.tracker(support.study, axis), slices, extent_of(support.study, axis))
         truth = SliceStack(support.truth[name], axis)
         return cycle_error([r.mask for r in back], [truth.slice(r.slice) for r in back])
 
