@@ -155,14 +155,14 @@ def test_progress_counts_every_answer():
 
 
 class Listener(FakePredictor):
-    """Notes the evidence that it is given."""
+    """Notes the prior that it is given."""
 
     def __init__(self, *, listens: bool) -> None:
-        super().__init__(evidence=listens)
+        super().__init__(appearance_prior=listens)
         self.heard: list = []
 
     def track_of(self, jobs, *, num_slices):
-        self.heard += [job.evidence for job in jobs]
+        self.heard += [job.prior for job in jobs]
         return super().track_of(jobs, num_slices=num_slices)
 
 

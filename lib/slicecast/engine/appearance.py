@@ -71,17 +71,17 @@ UNSEEN_SHARE = 0.1
 """Share of a uniform distribution in either, so that a value never seen says little."""
 
 LIMIT = 3.0
-"""Evidence is clipped to this: logits of one doubtful witness."""
+"""Prior is clipped to this: logits of one doubtful witness."""
 
 LEAST_PIXELS = 8
 """Smaller masks teach nothing."""
 
 TRUST_FROM, TRUST_FULL = 0.5, 0.8
-"""Predicted IoU of the anchor at which its evidence begins to count, and from which on it counts in full."""
+"""Predicted IoU of the anchor at which its prior begins to count, and from which on it counts in full."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GreyEvidence:
+class AppearancePrior:
     """A table from grey value to logit.
 
     Args:
@@ -91,7 +91,9 @@ class GreyEvidence:
     table: NDArray[np.float32]
 
     @staticmethod
-    def of(image: NDArray[np.float32], mask: NDArray[np.bool_], *, predicted_iou: float = 1.0) -> "GreyEvidence | None":
+    def of(
+        image: NDArray[np.float32], mask: NDArray[np.bool_], *, predicted_iou: float = 1.0
+    ) -> "AppearancePrior | None":
         """Learn it from a slice (S, S) in [0, 1] and its mask (S, S); None where there is nothing to learn.
 
         Args:
@@ -106,7 +108,7 @@ class GreyEvidence:
             return None
         bins = _bins(image)
         ratio = np.log(_distribution(bins[mask]) / _distribution(bins[ring]))
-        return GreyEvidence((trust * np.clip(ratio, -LIMIT, LIMIT)).astype(np.float32))
+        return AppearancePrior((trust * np.clip(ratio, -LIMIT, LIMIT)).astype(np.float32))
 
     def map(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of a slice (S, S), float32 of its shape."""

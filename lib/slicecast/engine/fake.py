@@ -63,15 +63,15 @@ class FakePredictor:
     Args:
         image_size: pixels of the square input, a multiple of 4.
         zoom: what the engine's ``zoom="auto"`` becomes.
-        evidence: what its ``evidence="auto"`` becomes; this predictor itself does not listen.
+        appearance_prior: what its ``prior="auto"`` becomes; this predictor itself does not listen.
     """
 
-    def __init__(self, *, image_size: int = 128, zoom: bool = False, evidence: bool = False) -> None:
+    def __init__(self, *, image_size: int = 128, zoom: bool = False, appearance_prior: bool = False) -> None:
         self.image_size = image_size
         self.memory_length = 2
         self.fingerprint = f"fake:{image_size}"
         self.zoom = zoom
-        self.evidence = evidence
+        self.appearance_prior = prior
 
     def encode(self, frames: NDArray[np.float32]) -> list[_Picture]:
         """Encode slices (N, S, S) float32 in [0, 1]."""

@@ -81,13 +81,13 @@ class TrackJob:
     """Segment one slice from memory alone.
 
     Args:
-        evidence: (S, S) float32 logits of how much each pixel looks like the object; None for a predictor that
+        prior: (S, S) float32 logits of how much each pixel looks like the object; None for a predictor that
             does not ask for it.
     """
 
     embedding: Embedding
     bank: Bank
-    evidence: NDArray[np.float32] | None = None
+    prior: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,14 +115,14 @@ class SlicePredictor(Protocol):
         memory_length: tracked slices that a bank has to keep.
         fingerprint: changes whenever answers may change: weights, switches, code version.
         zoom: whether working on a crop around the object measurably wins with this model.
-        evidence: whether the model listens to evidence of grey values when it tracks.
+        appearance_prior: whether the model listens to the appearance prior when it tracks.
     """
 
     image_size: int
     memory_length: int
     fingerprint: str
     zoom: bool
-    evidence: bool
+    appearance_prior: bool
 
     def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
         """Encode slices (N, S, S) float32 in [0, 1]."""

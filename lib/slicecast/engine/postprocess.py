@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from slicecast.engine.appearance import GreyEvidence
+from slicecast.engine.appearance import AppearancePrior
 from slicecast.engine.crop_window import OUTSIDE_LOGIT, CropWindow, paste, resample
 from slicecast.engine.fusion import SliceAnswer, exact_logits, label_slice
 from slicecast.engine.tracks import Tracker
@@ -73,7 +73,7 @@ class ObjectResult:
         prompts: what it came from.
         met: slices that tracks reached from both sides, so that their answers' agreement says something.
         stopped: the last slice of each track that ended because the object was gone.
-        evidence: what was learnt of its grey values, by prompted slice.
+        priors: what was learnt of its grey values, by prompted slice.
     """
 
     crop: CropWindow
@@ -81,7 +81,7 @@ class ObjectResult:
     prompts: Sequence[SlicePrompt]
     met: Collection[int] = ()
     stopped: Sequence[int] = ()
-    evidence: Mapping[int, GreyEvidence | None] = field(default_factory=dict)
+    priors: Mapping[int, AppearancePrior | None] = field(default_factory=dict)
 
 
 def label_slices(tracker: Tracker, results: Mapping[str, ObjectResult]) -> dict[int, NDArray[np.uint8]]:
@@ -109,21 +109,21 @@ def object_logits(tracker: Tracker, result: ObjectResult, number: int) -> NDArra
 
 
 def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
-    """Return a tracked answer's logits with the evidence of the nearest prompted slice; a prompted one's as they are.
+    """Return a tracked answer's logits with the prior of the nearest prompted slice; a prompted one's as they are.
 
-    The network's mask has a quarter of its input's resolution; the evidence has all of it. So it draws the outline,
+    The network's mask has a quarter of its input's resolution; the prior has all of it. So it draws the outline,
     up to a cell of the network's mask away from it.
     """
-    if answer.prompted or not result.evidence:
+    if answer.prompted or not result.priors:
         return answer.logits
-    learnt = result.evidence[min(result.evidence, key=lambda n: (abs(n - number), n))]
+    learnt = result.priors[min(result.priors, key=lambda n: (abs(n - number), n))]
     if learnt is None:
         return answer.logits
     image = tracker.render(number, result.crop)
     logits = resample(answer.logits, (image.shape[0], image.shape[1]))
     near = ndimage.binary_dilation(logits > 0, iterations=round(image.shape[0] / answer.logits.shape[0]))
-    evidence = learnt.map(image)
-    return logits + np.where(near, evidence, np.minimum(evidence, 0))
+    prior = learnt.map(image)
+    return logits + np.where(near, prior, np.minimum(prior, 0))
 
 
 def _tidy(

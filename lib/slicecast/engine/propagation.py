@@ -17,7 +17,7 @@ from slicecast.engine.appearance import Appearance
 from slicecast.engine.crop_window import CropWindow, grown, said_first, touches_border, whole_crop
 from slicecast.engine.fusion import SliceAnswer, fuse_tracks
 from slicecast.engine.postprocess import ObjectResult, label_slices
-from slicecast.engine.tracks import Anchor, Track, Tracker, learn_evidence, meet, propagate
+from slicecast.engine.tracks import Anchor, Track, Tracker, learn_prior, meet, propagate
 from slicecast.prompts import SlicePrompt
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]
@@ -157,7 +157,7 @@ def _result(
 ) -> ObjectResult:
     tracks = [track for pair in pairs for track in pair]
     stopped = sorted(end for track in tracks if (end := track.stopped) is not None)
-    learnt = {anchor.slice: learn_evidence(request.tracker, crop, anchor) for anchor in anchors}
+    learnt = {anchor.slice: learn_prior(request.tracker, crop, anchor) for anchor in anchors}
     up, down = ({number for track in tracks if track.step == step for number in track.answers} for step in (1, -1))
     return ObjectResult(crop, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
 

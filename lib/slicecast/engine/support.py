@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.appearance import GreyEvidence
+from slicecast.engine.appearance import AppearancePrior
 from slicecast.engine.crop_window import (
     CropWindow,
     centred_crop,
@@ -45,7 +45,7 @@ class SupportSlice:
         offset_mm: (4,) from the middle of its window to the box around the object.
         area_mm2: of the object.
         memory: what the model keeps of it.
-        evidence: what was learnt of its grey values.
+        priors: what was learnt of its grey values.
     """
 
     slice: int
@@ -55,7 +55,7 @@ class SupportSlice:
     offset_mm: NDArray[np.float64]
     area_mm2: float
     memory: SliceMemory
-    evidence: GreyEvidence | None
+    prior: AppearancePrior | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +149,7 @@ def _support_slice(
         offset_mm=(box_of(mask) - np.tile(middle[:2], 2)) * np.tile(spacing, 2),
         area_mm2=float(mask.sum() * spacing.prod()),
         memory=answer.memory,
-        evidence=_evidence(tracker, number, crop, answer),
+        prior=_prior(tracker, number, crop, answer),
     )
 
 
@@ -184,15 +184,15 @@ def _place(tracker: Tracker, support: SupportSlice, extent: Extent) -> tuple[int
     return int(np.clip(round(number), 0, tracker.frames.count - 1)), crop if crop.width < whole.width else whole
 
 
-def _evidence(tracker: Tracker, number: int, crop: CropWindow, answer: Observation) -> GreyEvidence | None:
-    if not tracker.hears_evidence:
+def _prior(tracker: Tracker, number: int, crop: CropWindow, answer: Observation) -> AppearancePrior | None:
+    if not tracker.uses_prior:
         return None
     image = tracker.render(number, crop)
-    return GreyEvidence.of(image, resample(answer.logits, (image.shape[0], image.shape[1])) > 0)
+    return AppearancePrior.of(image, resample(answer.logits, (image.shape[0], image.shape[1])) > 0)
 
 
 def _hint(tracker: Tracker, support: SupportSlice, number: int, crop: CropWindow) -> NDArray[np.float32] | None:
-    return None if support.evidence is None else support.evidence.map(tracker.render(number, crop))
+    return None if support.prior is None else support.prior.map(tracker.render(number, crop))
 
 
 def _mask(

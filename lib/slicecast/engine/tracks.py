@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.appearance import Appearance, GreyEvidence
+from slicecast.engine.appearance import Appearance, AppearancePrior
 from slicecast.engine.caches import EmbeddingCache, Known, ResultCache, key_of
 from slicecast.engine.crop_window import CropWindow, Frames, resample
 from slicecast.engine.fusion import SliceAnswer, mix
@@ -87,9 +87,9 @@ class Tracker:
     encode_s: float = field(default=0.0, init=False)
 
     @property
-    def hears_evidence(self) -> bool:
+    def uses_prior(self) -> bool:
         """Whether tracks are told what looks like the object."""
-        return self.options.evidence == "on" or (self.options.evidence == "auto" and self.predictor.evidence)
+        return self.options.evidence == "on" or (self.options.evidence == "auto" and self.predictor.appearance_prior)
 
     def embed(self, places: Sequence[tuple[int, CropWindow]]) -> list[Embedding]:
         """Return encoded slices for (slice number, crop), encoding those the cache lacks in one batch.
@@ -328,21 +328,21 @@ def next_answers(tracker: Tracker, tracks: Sequence[Track], numbers: Sequence[in
     return tracker.answers(keys, ask)
 
 
-def learn_evidence(tracker: Tracker, crop: CropWindow, anchor: Anchor) -> GreyEvidence | None:
+def learn_prior(tracker: Tracker, crop: CropWindow, anchor: Anchor) -> AppearancePrior | None:
     """Learn from an anchor what the object looks like; None where that is not asked for, or not to be had."""
-    if not tracker.hears_evidence or not anchor.answer.present:
+    if not tracker.uses_prior or not anchor.answer.present:
         return None
 
-    def learn() -> GreyEvidence | None:
+    def learn() -> AppearancePrior | None:
         image = tracker.render(anchor.slice, crop)
         mask = resample(anchor.answer.logits, (image.shape[0], image.shape[1])) > 0
-        return GreyEvidence.of(image, mask, predicted_iou=anchor.answer.predicted_iou)
+        return AppearancePrior.of(image, mask, predicted_iou=anchor.answer.predicted_iou)
 
-    return tracker.result_cache.fact((anchor.key, "evidence"), learn)
+    return tracker.result_cache.fact((anchor.key, "prior"), learn)
 
 
 def _hint(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32] | None:
-    learnt = learn_evidence(tracker, track.crop, track.anchor)
+    learnt = learn_prior(tracker, track.crop, track.anchor)
     return None if learnt is None else learnt.map(tracker.render(number, track.crop))
 
 
@@ -355,14 +355,14 @@ def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> 
     def fits() -> bool:
         return appearance.fits(tracker.render(number, track.crop), answer.logits, share=share)
 
-    if _leaps(track, answer, largest=tracker.options.leap):
+    if _area_jumps(track, answer, largest=tracker.options.leap):
         return replace(answer, fits=False)
     return replace(
         answer, fits=tracker.result_cache.fact((tracker.result_key(*track.origin), number, "fits", share), fits)
     )
 
 
-def _leaps(track: Track, answer: SliceAnswer, *, largest: float) -> bool:
+def _area_jumps(track: Track, answer: SliceAnswer, *, largest: float) -> bool:
     """Tell whether a mask has suddenly become larger than the last one, and larger than on the anchor."""
     before = next((a for a in reversed(track.answers.values()) if a.present), track.anchor.answer)
     area, last, first = ((a.logits > 0).sum() for a in (answer, before, track.anchor.answer))

@@ -46,7 +46,7 @@ class QueuedPredictor:
         self.memory_length = predictor.memory_length
         self.fingerprint = predictor.fingerprint + suffix
         self.zoom = predictor.zoom
-        self.evidence = predictor.evidence
+        self.appearance_prior = predictor.appearance_prior
 
     @property
     def on_cpu(self) -> bool:
@@ -128,7 +128,7 @@ class OutOfMemoryFallback:
         self.memory_length = predictor.memory_length
         self.fingerprint = predictor.fingerprint
         self.zoom = predictor.zoom
-        self.evidence = predictor.evidence
+        self.appearance_prior = predictor.appearance_prior
 
     def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
         """Encode slices, in smaller batches where they do not fit."""

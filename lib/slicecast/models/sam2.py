@@ -56,7 +56,7 @@ class Sam2Predictor:
         previous_mask: feed the previous slice's logits as a dense prompt.
         dense_prompts: draw clicks and boxes into the dense prompt.
         zoom: whether the engine should crop around the object.
-        evidence: whether the engine should say what looks like the object; it is added to tracked masks before they
+        appearance_prior: whether the engine should say what looks like the object; it is added to tracked masks before they
             go on to the next slice and are remembered.
         fingerprint: names weights and switches.
         bf16: run under bf16 autocast (entered and left inside each call).
@@ -69,7 +69,7 @@ class Sam2Predictor:
         previous_mask: bool = False,
         dense_prompts: bool = False,
         zoom: bool = False,
-        evidence: bool = False,
+        appearance_prior: bool = False,
         fingerprint: str = "unnamed",
         bf16: bool = False,
     ) -> None:
@@ -78,11 +78,11 @@ class Sam2Predictor:
         self._dense_prompts = dense_prompts
         self._bf16 = bf16
         self.zoom = zoom
-        self.evidence = evidence
+        self.appearance_prior = prior
         self.image_size: int = model.image_size
         self.memory_length: int = max(model.num_maskmem - 1, model.max_obj_ptrs_in_encoder - 1)
         self.fingerprint = (
-            f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(evidence)}"
+            f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(prior)}"
         )
 
     @property
@@ -166,19 +166,19 @@ class Sam2Predictor:
         return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
 
     def _weigh(self, step: Step, batch: list[TrackJob]) -> Step:
-        """Add each job's evidence to its mask, unless the object is said to be absent.
+        """Add each job's prior to its mask, unless the object is said to be absent.
 
-        Favourable evidence counts inside the network's own mask only: it keeps pixels and takes pixels away, but what
+        Favourable prior counts inside the network's own mask only: it keeps pixels and takes pixels away, but what
         merely looks like the object is not added, or the mask leaks into its surroundings from slice to slice.
         """
-        if all(job.evidence is None for job in batch):
+        if all(job.prior is None for job in batch):
             return step
         silent = np.zeros((self.image_size, self.image_size), dtype=np.float32)
-        stacked = np.stack([silent if job.evidence is None else job.evidence for job in batch])
-        evidence = F.avg_pool2d(torch.from_numpy(stacked)[:, None].to(self.device), 4)
-        evidence = torch.where(step.logits > 0, evidence, evidence.clamp(max=0))
+        stacked = np.stack([silent if job.prior is None else job.prior for job in batch])
+        prior = F.avg_pool2d(torch.from_numpy(stacked)[:, None].to(self.device), 4)
+        prior = torch.where(step.logits > 0, prior, prior.clamp(max=0))
         present = step.object_score[:, :, None, None] > 0
-        return replace(step, logits=torch.where(present, step.logits + evidence, step.logits))
+        return replace(step, logits=torch.where(present, step.logits + prior, step.logits))
 
     def _masks(self, batch: list[PromptJob]) -> torch.Tensor:
         stacked = np.stack([job.prompt.mask for job in batch if job.prompt.mask is not None])
@@ -254,7 +254,7 @@ def load_predictor(
         previous_mask=spec.carry,
         dense_prompts=spec.dense_prompts,
         zoom=spec.zoom,
-        evidence=spec.evidence,
+        appearance_prior=spec.evidence,
         fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}{':compiled' if compiled else ''}",
         bf16=place.type == "cuda" if bf16 is None else bf16,
     )
