@@ -46,9 +46,9 @@ def test_fusing_is_the_same_from_either_end(first, second, number):
 
 def test_one_lost_track_does_not_outvote_a_sure_one_nearby():
     """SAM 2 writes -1024 for "not here"; unclamped it would win at any distance."""
-    lost = SliceAnswer(np.full((8, 8), -1024, np.float32), 0.0, -12.0)
+    absent = SliceAnswer(np.full((8, 8), -1024, np.float32), 0.0, -12.0)
     sure = SliceAnswer(np.where(LEFT, 20, -20).astype(np.float32), 0.9, 12.0)
-    fused = fuse_tracks({1: sure}, {1: lost}, start=0, stop=5)[1]
+    fused = fuse_tracks({1: sure}, {1: absent}, start=0, stop=5)[1]
     assert fused.present and ((fused.logits > 0) == LEFT).all()
 
 

@@ -76,10 +76,10 @@ def test_the_anchor_ahead_lies_far_in_the_future():
     assert track_of(5, 9, ahead=ahead).bank.anchors == ((0, "memory"), (FAR_TIME, "other"))
 
 
-@pytest.mark.parametrize(("gone_slices", "count"), [(0, 6), (1, 1), (2, 4)])
-def test_a_track_ends_when_the_object_stays_away(gone_slices, count):
+@pytest.mark.parametrize(("absent_slices", "count"), [(0, 6), (1, 1), (2, 4)])
+def test_a_track_ends_when_the_object_stays_away(absent_slices, count):
     there = [False, True, False, False, True, True]
-    track = track_of(gone_slices=gone_slices)
+    track = track_of(absent_slices=absent_slices)
     for present in there:
         if track.live:
             track.take(answer(np.ones((8, 8), bool)) if present else answer(), "memory", keep=3)
@@ -161,9 +161,9 @@ class Listener(FakePredictor):
         super().__init__(appearance_prior=listens)
         self.heard: list = []
 
-    def track_of(self, jobs, *, num_slices):
+    def track(self, jobs, *, num_slices):
         self.heard += [job.prior for job in jobs]
-        return super().track_of(jobs, num_slices=num_slices)
+        return super().track(jobs, num_slices=num_slices)
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,10 @@ def test_evidence_sharpens_masks_coarser_than_the_slices():
 )
 def test_a_mask_that_suddenly_grows_beyond_its_anchor_counts_as_gone(radii, leap, fits):
     class Growing(FakePredictor):
-        def track_of(self, jobs, *, num_slices):
+        def track(self, jobs, *, num_slices):
             logits = np.where(disk((32, 32), centre_xy=(16, 16), radius=radii[jobs[0].bank.time - 1]), 5.0, -5.0)
             return [
-                replace(seen, logits=logits.astype(np.float32))
-                for seen in super().track_of(jobs, num_slices=num_slices)
+                replace(seen, logits=logits.astype(np.float32)) for seen in super().track(jobs, num_slices=num_slices)
             ]
 
     anchor = replace(anchor_on(tracker_of(clip_of(CLIP)), 5), key="the anchor")

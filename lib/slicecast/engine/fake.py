@@ -71,7 +71,7 @@ class FakePredictor:
         self.memory_length = 2
         self.fingerprint = f"fake:{image_size}"
         self.zoom = zoom
-        self.appearance_prior = prior
+        self.appearance_prior = appearance_prior
 
     def encode(self, frames: NDArray[np.float32]) -> list[_Picture]:
         """Encode slices (N, S, S) float32 in [0, 1]."""

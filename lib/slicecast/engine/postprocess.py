@@ -72,7 +72,7 @@ class ObjectResult:
         answers: by slice number; slices no track reached are not listed and do not show the object.
         prompts: what it came from.
         met: slices that tracks reached from both sides, so that their answers' agreement says something.
-        stopped: the last slice of each track that ended because the object was gone.
+        stopped: the last slice of each track that ended because the object did.
         priors: what was learnt of its grey values, by prompted slice.
     """
 

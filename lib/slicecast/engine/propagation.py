@@ -34,7 +34,7 @@ class Segmentation:
         objects: each object's answers.
         slices_encoded: slices that had to be encoded.
         slices_answered: slices answered, over all objects.
-        slices_recomputed: answers that the model was asked for: those for choosing the window and for corrections included.
+        slices_recomputed: answers that the model was asked for, those for choosing windows and corrections included.
         slices_reused: answers known from earlier requests.
         partial: the user stopped it; what was done by then is here.
     """
@@ -199,7 +199,7 @@ def _outer_track(tracker: Tracker, crop: CropWindow, anchor: Anchor, *, stop: in
             return Appearance.of(tracker.render(anchor.slice, crop), anchor.answer.logits)
 
         appearance = tracker.result_cache.fact((anchor.key, "appearance"), learn)
-    return Track(crop, anchor, stop, gone_slices=options.gone_slices, appearance=appearance)
+    return Track(crop, anchor, stop, absent_slices=options.gone_slices, appearance=appearance)
 
 
 def _collect(anchors: Sequence[Anchor], tracks: Sequence[tuple[Track, Track]]) -> dict[int, SliceAnswer]:

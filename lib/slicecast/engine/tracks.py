@@ -214,7 +214,7 @@ class Track:
         anchor: where it starts.
         stop: the first slice it does not reach; before the anchor on the way down.
         ahead: the anchor it runs towards, if any.
-        gone_slices: it ends after so many slices in a row without the object; 0 never.
+        absent_slices: it ends after so many slices in a row without the object; 0 never.
         appearance: what the object looks like; a mask that covers something else counts as without the object.
         object: name of what it follows. Default: its answers are no part of the result, and nobody is told.
     """
@@ -223,13 +223,13 @@ class Track:
     anchor: Anchor
     stop: int
     ahead: Anchor | None = None
-    gone_slices: int = 0
+    absent_slices: int = 0
     appearance: Appearance | None = None
     object: str = ""
     partner: "Track | None" = field(default=None, init=False)
     answers: dict[int, SliceAnswer] = field(default_factory=dict, init=False)
     bank: Bank = field(init=False)
-    _gone: int = field(default=0, init=False)
+    _absent: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         anchors = [(0, self.anchor.memory)]
@@ -254,19 +254,19 @@ class Track:
         return range(start, start + self.step * min(count, left), self.step)
 
     @property
-    def lost(self) -> bool:
-        """Whether the object is gone for good."""
-        return self.gone_slices > 0 and self._gone >= self.gone_slices
+    def ended(self) -> bool:
+        """Whether the object has come to its end."""
+        return self.absent_slices > 0 and self._absent >= self.absent_slices
 
     @property
     def live(self) -> bool:
         """Whether there is another slice to come."""
-        return not self.lost and bool(self.next_slices(1))
+        return not self.ended and bool(self.next_slices(1))
 
     @property
     def stopped(self) -> int | None:
-        """Return the last slice that was answered before the object was gone; None where it came to its stop."""
-        if not self.lost or not self.next_slices(1):
+        """Return the last slice that was answered before the object's end; None where it came to its stop."""
+        if not self.ended or not self.next_slices(1):
             return None
         return self.anchor.slice + self.step * (self.bank.time - 1)
 
@@ -274,7 +274,7 @@ class Track:
         """Note the answer for the next slice."""
         number = self.next_slices(1)[0]
         self.answers[number] = answer
-        self._gone = 0 if answer.present else self._gone + 1
+        self._absent = 0 if answer.present else self._absent + 1
         self.bank = self.bank.push(memory, keep=keep)
 
 

@@ -56,8 +56,8 @@ class Sam2Predictor:
         previous_mask: feed the previous slice's logits as a dense prompt.
         dense_prompts: draw clicks and boxes into the dense prompt.
         zoom: whether the engine should crop around the object.
-        appearance_prior: whether the engine should say what looks like the object; it is added to tracked masks before they
-            go on to the next slice and are remembered.
+        appearance_prior: whether the engine should say what looks like the object; it is added to tracked masks
+            before they go on to the next slice and are remembered.
         fingerprint: names weights and switches.
         bf16: run under bf16 autocast (entered and left inside each call).
     """
@@ -78,11 +78,11 @@ class Sam2Predictor:
         self._dense_prompts = dense_prompts
         self._bf16 = bf16
         self.zoom = zoom
-        self.appearance_prior = prior
+        self.appearance_prior = appearance_prior
         self.image_size: int = model.image_size
         self.memory_length: int = max(model.num_maskmem - 1, model.max_obj_ptrs_in_encoder - 1)
         self.fingerprint = (
-            f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(prior)}"
+            f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(appearance_prior)}"
         )
 
     @property

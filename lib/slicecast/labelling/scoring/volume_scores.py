@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.active.uncertainty import cycle_error, disagreement, object_entropy
-from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.crop_window import whole_view
+from slicecast.engine.caches import EmbeddingCache, key_of
+from slicecast.engine.crop_window import whole_crop
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.postprocess import slice_confidence
 from slicecast.engine.support import Extent, SupportSlice, match_support, read_support
@@ -117,8 +117,8 @@ class VolumeScorer:
         tracker = self.tracker(study, choose_axis(study.volume.geometry))
         count = tracker.frames.count
         numbers = sorted({int((n + 0.5) * count / EMBEDDED_SLICES) for n in range(EMBEDDED_SLICES)})
-        view = whole_view(tracker.frames)
-        pooled = self._predictor.pool(tracker.embed([(number, view) for number in numbers]))
+        crop = whole_crop(tracker.frames)
+        pooled = self._predictor.pool(tracker.embed([(number, crop) for number in numbers]))
         return None if pooled is None else pooled.mean(axis=0)
 
     def learn(self, name: str, study: Study, label: NDArray[np.integer], values: Mapping[str, int]) -> Support:
@@ -281,18 +281,18 @@ class ScoreStore:
 
     def content_of(self, stamp: tuple) -> str | None:
         """Return the digest of a file's voxels, by its stamp (path, size, time); None when it was not read yet."""
-        data = self._files.get(name_of("file", stamp))
+        data = self._files.get(key_of("file", stamp))
         return data.decode() if isinstance(data, bytes) else None
 
     def load(self, content: str) -> CachedScores | None:
         """Return the cached scores of a volume by its digest, or None."""
-        data = self._files.get(name_of(VERSION, self._model, content))
+        data = self._files.get(key_of(VERSION, self._model, content))
         return CachedScores.of_bytes(data) if isinstance(data, bytes) else None
 
     def keep(self, stamp: tuple, known: CachedScores) -> None:
         """Store scores, and which file they belong to."""
-        self._files.set(name_of("file", stamp), known.content.encode())
-        self._files.set(name_of(VERSION, self._model, known.content), known.to_bytes())
+        self._files.set(key_of("file", stamp), known.content.encode())
+        self._files.set(key_of(VERSION, self._model, known.content), known.to_bytes())
 
     def close(self) -> None:
         """Close the files."""
