@@ -8,7 +8,7 @@
 | `SLICECAST_USERS` | file of the users of an open server | `users.json` in the user's settings folder |
 | `SLICECAST_DATA` | real volumes for measuring | `../shared/data` |
 
-A key that nobody knows is an error: a misspelt setting must never be silently ignored.
+An unknown key is an error: a misspelt setting must never be silently ignored.
 """
 
 import os

@@ -12,7 +12,7 @@ SlicecastError
 │   ├── UnknownImage
 │   ├── UnknownModel
 │   └── UnknownSession
-├── StateError (RuntimeError)      right request, wrong moment
+├── StateError (RuntimeError)      valid, but not in the present state
 │   ├── Conflict                       409
 │   ├── SessionClosed                  410
 │   └── TooMany                        429
@@ -33,7 +33,7 @@ class SlicecastError(Exception):
 
 
 class InputError(SlicecastError, ValueError):
-    """The request cannot be carried out as it stands."""
+    """The request is invalid as it stands."""
 
 
 class GeometryError(InputError):
@@ -77,11 +77,11 @@ class UnknownSession(NotFound):
 
 
 class StateError(SlicecastError, RuntimeError):
-    """The request is valid but not at this moment."""
+    """The request is valid, but not in the present state."""
 
 
 class Conflict(StateError):
-    """Somebody else holds it, or it has changed meanwhile."""
+    """Another user holds it, or it has changed since it was read."""
 
 
 class SessionClosed(StateError):
@@ -89,7 +89,7 @@ class SessionClosed(StateError):
 
 
 class TooMany(StateError):
-    """One user holds as much as one user may."""
+    """The user has reached the limit for one user."""
 
 
 class ResourceError(SlicecastError, RuntimeError):

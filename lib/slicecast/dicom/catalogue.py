@@ -1,4 +1,7 @@
-"""All series of a studies folder: DICOM files anywhere below it, and volumes directly in it."""
+"""All series of a studies folder: DICOM files anywhere below it, and volumes directly in it.
+
+Headers are read once, and again when a file's time stamp or size changes.
+"""
 
 import logging
 import os
@@ -20,7 +23,7 @@ from slicecast.volume.dicom import DAMAGED, has_dicom_magic, require_small_unpac
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 2.0
-"""The folder is looked through at most this often, unless it is asked for."""
+"""The folder is scanned at most this often, unless a caller asks for a scan."""
 SERIES_TAGS = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyDescription", "StudyID", "AccessionNumber"),
@@ -30,7 +33,7 @@ SERIES_TAGS = (
 INSTANCE_TAGS = ("SOPInstanceUID", "SOPClassUID", "InstanceNumber", "Rows", "SamplesPerPixel")
 REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 ENDINGS = ("", ".dcm", ".dicom", ".ima", ".img")
-"""A file with another ending is not looked into, unless its ending is a number, as in some exports."""
+"""Files with other endings are not opened, unless the ending is a number, as in some exports."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +43,8 @@ class FileSeries:
     Args:
         summary: attributes of its patient, study and series.
         files: each instance's file, in order.
-        scan: it is something to annotate.
-        links: folder in which the series gets a folder of its own, should it share one with others.
+        scan: whether it can be annotated.
+        links: where the series gets a folder of links of its own, if its files share one with other series.
     """
 
     summary: Dataset
@@ -80,12 +83,12 @@ class FileSeries:
 
 
 class DicomTree:
-    """The DICOM series below a folder; headers are read once, and again when a file changes.
+    """The DICOM series below a folder.
 
     Args:
         root: the folder.
         links: see `FileSeries`.
-        skip: folders that are not looked into.
+        skip: folders that are not scanned.
         follow_links: also read links that lead out of the folder.
     """
 
@@ -96,7 +99,7 @@ class DicomTree:
         self._headers: dict[tuple[Path, int, int], Dataset | None] = {}
 
     def series(self) -> list[FileSeries]:
-        """Return the series there are now."""
+        """Scan the folder and return its series."""
         stamps = {_stamp(path): path for path in self._paths()}
         self._headers = {s: self._headers[s] if s in self._headers else _header(p) for s, p in stamps.items()}
         grouped: dict[str, list[tuple[Path, Dataset]]] = {}
@@ -125,7 +128,7 @@ class DicomTree:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is named like DICOM and says that it is."""
+    """Tell whether a file has a DICOM-like name and the DICOM preamble."""
     return _may_be_dicom(path) and path.is_file() and has_dicom_magic(path)
 
 
@@ -147,7 +150,7 @@ def _header(path: Path) -> Dataset | None:
         with path.open("rb") as stream:
             require_small_unpacked(stream)
         header = dcmread(path, stop_before_pixels=True, specific_tags=[*SERIES_TAGS, *INSTANCE_TAGS])
-        header.to_json_dict()  # pydicom looks at values only now; one damaged file must not spoil every list
+        header.to_json_dict()  # pydicom parses values only now; one damaged file must not break every listing
     except DAMAGED as error:
         logger.warning("%s is not listed: it cannot be read as DICOM (%s)", path.name, error)
         return None
@@ -188,15 +191,15 @@ def _link(source: Path, target: Path) -> None:
 
 @dataclass(slots=True)
 class Catalogue:
-    """What a folder holds, as DICOM. Safe between threads.
+    """Everything in a studies folder as DICOM series. Thread-safe.
 
     Args:
-        root: the studies.
+        root: the studies folder.
         volumes: returns the volumes' files by image id.
-        work: folder for links and copies; it is not looked through.
-        skip: further folders that are not.
+        work: folder for links and copies; it is not scanned.
+        skip: further folders that are not scanned.
         follow_links: also read links that lead out of the folder.
-        clock: seconds.
+        clock: monotonic time in seconds.
     """
 
     root: Path
@@ -217,7 +220,7 @@ class Catalogue:
         self._files = VolumeFiles(self.work)
 
     def dicom_series(self, *, now: bool = False) -> dict[str, Series]:
-        """Return the series of DICOM files, by UID; `now`, even if the folder was looked through a moment ago."""
+        """Return the series of DICOM files, by UID; with `now`, scan even if the last scan is recent."""
         with self._guard:
             if now or self.clock() - self._seen_s >= REFRESH_S:
                 self._dicom = {series.uid: series for series in self._tree.series()}
@@ -272,6 +275,6 @@ class Catalogue:
         if known is not None:
             return known
         volumes = self.volumes()
-        if image_id in volumes:  # by its name, without a look at all the others
+        if image_id in volumes:  # by name: no need to examine all the others
             return next(iter(self._files.series({image_id: volumes[image_id]})), None)
         return next((series for series in self.volume_series() if series.uid == image_id), None)

@@ -19,7 +19,7 @@ from slicecast.volume import read_volume, write_mask
 INDEX = "datastore_v2.json"
 """MONAI Label's list of a folder's images and labels."""
 FORMATS = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm", "rtstruct": ".dcm"}
-"""What can be written, and how its files end."""
+"""Formats that can be written, and their file endings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class StoredLabel:
         image_id: the image's name.
         image: the image's file; None for a DICOM series.
         file: the label's file.
-        info: what was said when it was saved.
+        info: what the client sent with it.
     """
 
     image_id: str
@@ -73,8 +73,8 @@ def export_labels(
 
     Args:
         kind: one of `FORMATS`.
-        work: folder for what has to be derived from the images.
-        now: when it is done.
+        work: folder for files derived from the images.
+        now: date and time to write into the files.
 
     Raises:
         InputError: the format is unknown, or a label does not lie on its image's grid.

@@ -1,4 +1,4 @@
-"""The pieces of an instance that a viewer fetches one by one: frames, JSON of the header, large values."""
+"""Parts of an instance that a viewer fetches one by one: frames, header as JSON, large values, a rendered picture."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 from slicecast.errors import InputError, NotFound
 
 LARGE_BYTES = 1024
-"""A value of more bytes is not put into JSON, but has an address of its own."""
+"""Larger values are left out of the JSON and have a URL of their own."""
 
 MEDIA_TYPES = {
     "1.2.840.10008.1.2.5": "image/dicom-rle",
@@ -41,7 +41,7 @@ def read_frames(data: Dataset, numbers: Sequence[int]) -> list[bytes]:
     """Return frames of an instance, counted from 1, compressed as they are stored.
 
     Raises:
-        NotFound: it has no pixels, or not so many frames.
+        NotFound: it has no pixels, or fewer frames.
     """
     count = int(data.get("NumberOfFrames") or 1)
     if "PixelData" not in data:
@@ -68,7 +68,7 @@ def _native(data: Dataset, number: int, *, swap: bool) -> bytes:
 
 
 def header_json(data: Dataset, address: str) -> dict[str, Any]:
-    """Return all but the pixels as DICOM JSON; large values become addresses below `address`."""
+    """Return all but the pixels as DICOM JSON; large values become URLs below `address`."""
     return data.to_json_dict(
         bulk_data_threshold=LARGE_BYTES,
         bulk_data_element_handler=lambda element: f"{address}/bulkdata/{element.tag:08X}",

@@ -1,4 +1,4 @@
-"""Searching series as QIDO-RS does (DICOM PS3.18, 8.3 and 10.6): matching, paging, and what an answer holds."""
+"""QIDO-RS search (DICOM PS3.18, 8.3 and 10.6): matching, paging, and the attributes of a result."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from slicecast.errors import InputError
 CONTROL = ("limit", "offset", "fuzzymatching", "includefield")
 """Parameters that are no attributes."""
 MAX_RESULTS = 5000
-"""Answers in one page; more are to be asked for with `offset`."""
+"""Results in one response; `offset` gets the rest."""
 
 _STUDY = (
     *("SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -27,7 +27,7 @@ _HEX = re.compile(r"[0-9A-Fa-f]{8}")
 
 
 def studies(series: Iterable[Series], root: str) -> list[Dataset]:
-    """Describe the studies to which series belong; `root` begins their addresses."""
+    """Describe the studies to which series belong; `root` is the start of their URLs."""
     grouped: dict[str, list[Series]] = {}
     for one in series:
         grouped.setdefault(str(one.summary.StudyInstanceUID), []).append(one)
@@ -57,10 +57,10 @@ def instances_of(series: Iterable[Series], root: str) -> Iterator[Dataset]:
 
 
 def select(found: Iterable[Dataset], parameters: Sequence[tuple[str, str]]) -> list[Dataset]:
-    """Keep what matches the parameters of a search, and of that the page that is asked for.
+    """Return the requested page of what matches the parameters of a search.
 
     Keys are keywords or tags; `*` and `?` stand for letters, `a-b` for a range of dates, a comma or backslash
-    separates several UIDs. Letters' case is not regarded. What no attribute is known for matches everything.
+    separates several UIDs. Matching ignores case. A key that is not a known attribute matches everything.
 
     Raises:
         InputError: limit or offset is no number.

@@ -1,4 +1,4 @@
-"""Masks as RTSTRUCT: contours on each slice, through the centres of the pixels' borders, in mm."""
+"""Masks as RTSTRUCT: contours on each slice, half way between pixels inside and outside, in mm."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -34,7 +34,7 @@ def write_rtstruct(
         geometry: that grid.
         series: the images that were annotated.
         labels: each label's value by name.
-        now: when it was made.
+        now: date and time of its making.
 
     Raises:
         GeometryError: the series has other slices than the mask.

@@ -47,7 +47,7 @@ class SegNames:
         version: of the algorithm.
         series_uid: of the new series; another one for every version of a label.
         description: of the new series.
-        creator: who made it.
+        creator: the user who made it.
     """
 
     labels: Mapping[str, int]
@@ -109,7 +109,7 @@ def read_seg(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, i
 
 
 def referenced_series(data: Dataset) -> str:
-    """Return the UID of the series that an object is about; "" where it does not say."""
+    """Return the UID of the series that an object refers to; "" if it names none."""
     sequence = data.get("ReferencedSeriesSequence") or []
     return str(sequence[0].get("SeriesInstanceUID", "")) if sequence else ""
 
@@ -229,14 +229,14 @@ def _describe(number: int, name: str, names: SegNames, series: Series) -> Segmen
 
 
 def _plane_positions(geometry: Geometry) -> dict[str, Any]:
-    """Say where each slice lies, for a multi-frame source whose frames may be stored in another order."""
+    """Return the position of each slice, for a multi-frame source whose frames may be stored in another order."""
     patient = CoordinateSystemNames.PATIENT
     positions = (geometry.index_to_world((0, 0, k)) for k in range(geometry.size_ijk[2]))
     return {"plane_positions": [PlanePositionSequence(patient, position.tolist()) for position in positions]}
 
 
 def _complete(image: Dataset) -> Dataset:
-    """Add attributes that must be there, though they may be empty; old files lack some."""
+    """Add missing type 2 attributes (required, may be empty), which old files often lack."""
     for keyword in _TYPE_2:
         if keyword not in image:
             setattr(image, keyword, "")

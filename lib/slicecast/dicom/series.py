@@ -10,7 +10,7 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 NO_IMAGES = frozenset(("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC", "AU", "ECG", "OT"))
-"""Modalities that annotate, or are no pictures; they are served, but never offered for annotation."""
+"""Modalities of annotations and other objects without pictures: served, but never offered for annotation."""
 _NAMESPACE = uuid.UUID("6f1e5a52-2c55-5c0c-9a3e-5d1c0b6f7a11")
 """Another one would change every UID that was ever derived."""
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
@@ -25,7 +25,7 @@ class Series(Protocol):
 
     @property
     def image_id(self) -> str | None:
-        """Under which the labelling app knows it; None where it is no scan to annotate."""
+        """Its id in the labelling app; None if it is not a scan to annotate."""
 
     @property
     def summary(self) -> Dataset:
@@ -39,12 +39,12 @@ class Series(Protocol):
         """Read one instance, with file meta information; without `pixels`, all but the pixel data."""
 
     def scan_path(self) -> Path:
-        """Where `read_volume` finds it on the grid that a viewer sees: a folder with nothing else, or a file."""
+        """Return a path for `read_volume`, on the grid that a viewer sees: a file, or a folder of this series only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance that was asked for."""
+    """One instance of a series."""
 
     series: Series
     sop_uid: str

@@ -19,7 +19,7 @@ Code = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What a label is: its category, its type, and its side where the name says one."""
+    """Codes of a label: category, type, and side if its name has one."""
 
     category: Code
     type: Code

@@ -1,4 +1,9 @@
-"""A NIfTI, NRRD or MHA file as a DICOM series; made when it is asked for, the same at every start."""
+"""A NIfTI, NRRD or MHA file as a DICOM series on exactly its grid, generated on request, the same at every start.
+
+A viewer sorts slices along the cross product of row and column, so a series is always a right-handed grid. A
+left-handed volume (NIfTI often is) is served with its slices in the opposite order; every voxel stays where it is in
+the patient.
+"""
 
 import hashlib
 import json
@@ -25,14 +30,14 @@ from slicecast.volume.windowing import looks_like_ct
 logger = logging.getLogger(__name__)
 
 FACTS = "volumes.json"
-"""What is known of each file, so that a list needs no voxels after a restart."""
+"""Cache of each file's grid and encoding, so that listing needs no voxels after a restart."""
 DESCRIPTION = "dataset.json"
 """Says the modality of the files beside it, as in the Medical Segmentation Decathlon."""
 _KEPT_SERIES = 2
-"""Volumes whose pixels stay in memory."""
+"""Number of volumes whose pixels stay in memory."""
 _VERSION = 2
 _STEPS = 65535
-"""Between the lowest and the highest of 16 bits."""
+"""From the lowest to the highest 16-bit value."""
 
 
 def implementation_uid() -> UID:
@@ -50,8 +55,8 @@ class Encoding:
         modality: CT or MR.
         signed: the stored values are int16, else uint16.
         slope: numbers are stored value times slope plus intercept.
-        low: lower end of the window.
-        high: upper end of the window.
+        low: lower end of the display window.
+        high: upper end of the display window.
     """
 
     geometry: Geometry
@@ -66,7 +71,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class SeriesNames:
-    """Whose the series is."""
+    """Identifiers and texts of the series' header."""
 
     study_uid: str
     series_uid: str
@@ -141,7 +146,7 @@ def _scale(array: np.ndarray) -> tuple[bool, float, float]:
     for kind in (np.int16, np.uint16):
         if whole and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return kind is np.int16, 1.0, 0.0
-    # as many digits as the header can hold, so that a reader computes with the very same numbers
+    # rounded as the header will hold them, so that a reader computes with exactly these numbers
     return False, float(format_number_as_ds((high - low) / _STEPS or 1.0)), float(format_number_as_ds(low))
 
 
@@ -202,7 +207,7 @@ class VolumeSeries:
         image_id: the image's name, which is the patient's name too.
         digest: of the file's content; another content has other UIDs.
         encoding: how its numbers are written.
-        flipped_copies: folder for what `scan_path` has to write.
+        flipped_copies: folder for copies in the series' slice order, which `scan_path` writes.
     """
 
     path: Path
@@ -213,7 +218,7 @@ class VolumeSeries:
 
     @cached_property
     def names(self) -> SeriesNames:
-        """Whose the series is."""
+        """Identifiers and texts of the series' header."""
         study, series = (stable_uid(word, self.image_id, self.digest) for word in ("study", "series"))
         return SeriesNames(study, series, self.image_id, self.path.name)
 
@@ -268,7 +273,7 @@ class VolumeFiles:
     """The volumes of a folder as series.
 
     Args:
-        work: folder for what is derived: facts about files, and copies.
+        work: folder for derived files: cached facts, and copies.
     """
 
     work: Path

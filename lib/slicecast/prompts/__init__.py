@@ -1,4 +1,4 @@
-"""What the annotator said, and where that lies on the slices."""
+"""Prompts of the annotator, and their place on the slices."""
 
 from slicecast.prompts.mapping import SlicePrompt, first_clicked, slice_ranges, slice_to_source_ijk, to_slice_prompts
 from slicecast.prompts.model import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet

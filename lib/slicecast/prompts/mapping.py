@@ -1,4 +1,4 @@
-"""Carry prompts from the stored volume to the pixels of canonical slices, and back.
+"""Maps prompts from the stored volume to the pixels of canonical slices, and back.
 
 A voxel's path: stored (i, j, k) -> canonical (i, j, k) -> slice n, pixel (x, y). Nothing is rounded.
 """
@@ -23,12 +23,12 @@ def _no_labels() -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlicePrompt:
-    """What was said about one object on one canonical slice.
+    """All prompts of one object on one canonical slice.
 
     Args:
         slice: canonical slice number.
         points_xy: float32 (N, 2), pixels (x, y).
-        labels: int64 (N,), 1 on the object, 0 beside it.
+        labels: int64 (N,), 1 on the object, 0 off it.
         box_xyxy: float32 (4,), pixels, corners included; or None.
         mask: bool (H, W); or None.
         absent: the slice does not show the object; then nothing else is given.
@@ -59,7 +59,7 @@ def to_slice_prompts(
     A box that spans several slices is put on its middle slice; `slice_ranges` gives the extent it stands for.
 
     Raises:
-        PromptError: a prompt lies outside the volume or on another grid, a slice is said to be both empty and
+        PromptError: a prompt lies outside the volume or on another grid, a slice is marked both empty and
             not, or an object has two boxes or two masks on one slice.
     """
     prompt_set.check(reorientation.source)
@@ -67,7 +67,7 @@ def to_slice_prompts(
 
 
 def first_clicked(prompts: Iterable[SlicePrompt]) -> SlicePrompt:
-    """Return the slice that the annotator clicked on first: what was said later is a correction of it.
+    """Return the slice that the annotator clicked on first: later prompts are corrections.
 
     Args:
         prompts: of one object; at least one has a positive point.

@@ -1,4 +1,4 @@
-"""What the annotator said: points, boxes, masks and empty slices, for one or several objects.
+"""Prompts of the annotator: points, boxes, masks and empty slices, for one or several objects.
 
 Everything is in the volume's own stored index space, as the client sends it: voxel (i, j, k), 0-based. Slice
 numbers count along the stored axis that becomes the slice axis. Values are valid from construction on;
@@ -23,7 +23,7 @@ IJK = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A click on voxel (i, j, k): on the object, or (positive=False) beside it."""
+    """A click on voxel (i, j, k): on the object, or (positive=False) off it."""
 
     ijk: IJK
     positive: bool = True
@@ -53,8 +53,8 @@ class MaskPrompt:
 
     Args:
         array: bool [k, j, i] on the volume's grid (other numbers: non-zero is object).
-        slices: the slice numbers to use, counted along the slice axis; one of them that is empty says "the
-            object is not here". None takes every slice that is not empty.
+        slices: the slice numbers to use, counted along the slice axis; an empty one means that the object is
+            not there. None takes every slice that is not empty.
         geometry: the mask's own grid, if it came from a file; it is compared with the volume's.
     """
 

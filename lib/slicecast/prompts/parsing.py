@@ -28,7 +28,7 @@ def parse_prompts(
     A box has two corners (i0, j0) and (i1, j1) on stored slice k, or six numbers i0,j0,k0,i1,j1,k1 for a 3D box.
 
     Raises:
-        PromptError: a text has another form, or an object has nothing to start from.
+        PromptError: a text is malformed, or an object has nothing to start from.
         VolumeError: a mask's file cannot be read.
     """
     found: dict[str, dict[str, list]] = {}

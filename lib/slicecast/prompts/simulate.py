@@ -1,4 +1,4 @@
-"""Play the annotator for training and benchmarks: the next click, a box, a roughly painted mask.
+"""Simulates the annotator for training and benchmarks: the next click, a box, a roughly painted mask.
 
 Pure functions on bool arrays; randomness comes in as `rng`. The click rule is that of the interactive SAM 2
 studies: the point deepest inside the largest error ("pole of inaccessibility"); beyond the border is outside.
@@ -95,7 +95,7 @@ def _deepest(
 def box_from_mask(mask: np.ndarray, *, jitter_px: int = 0, rng: np.random.Generator | None = None) -> np.ndarray:
     """Box a slice's mask (H, W): float32 (4,) as x0, y0, x1, y1, corners included.
 
-    With `jitter_px`, each side is moved by up to that many pixels, as a hurried annotator would; needs `rng`.
+    With `jitter_px`, each side is moved by up to that many pixels, as a hasty annotator would; needs `rng`.
 
     Raises:
         PromptError: the mask is empty, or `rng` is missing.

@@ -30,7 +30,7 @@ DAMAGED = (
     *(InvalidDicomError, OSError, ValueError, LookupError, AttributeError, EOFError, NotImplementedError),
     *(TypeError, struct.error, zlib.error, ArithmeticError, RecursionError, AssertionError, BytesLengthException),
 )
-"""What pydicom raises for files that are no proper DICOM."""
+"""What pydicom raises for files that are not valid DICOM."""
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 
@@ -49,34 +49,34 @@ GAP_TOLERANCE = 0.02
 SAME_POSITION_MM = 1e-3
 """Slices closer than this lie at the same position."""
 TILT_TOLERANCE_DEG = 0.5
-"""A stack that leans by more than this is a tilted gantry."""
+"""A stack whose slices are offset by more than this from their normal has a tilted gantry."""
 DISTINGUISHING = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "InversionTime", "DiffusionBValue",
                "TriggerTime", "AcquisitionNumber", "ImageType", "AcquisitionTime", "ContentTime")  # fmt: skip
-"""By which the volumes of one series can differ; the first that fits is named."""
+"""Attributes by which the volumes of one series can differ; the error names the first that separates them."""
 GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
           "PixelValueTransformationSequence")  # fmt: skip
-"""Of an enhanced object: what it says about each of its frames."""
+"""Functional groups of an enhanced object that describe each frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One file's slices; no patient data.
+    """What one file says about its slices; no patient data.
 
     Args:
         path: the file.
-        series_uid: of its series, "" where it does not say.
-        modality: such as CT, or None.
-        description: of its series.
+        series_uid: SeriesInstanceUID, "" if missing.
+        modality: such as CT; None if missing.
+        description: SeriesDescription; None if missing.
         columns: of each slice.
         rows: of each slice.
-        samples: numbers for each pixel.
-        photometric: how these are meant.
+        samples: values per pixel.
+        photometric: PhotometricInterpretation.
         number: InstanceNumber.
-        positions_mm: float64 (N, 3), the first pixel of each of its N slices; NaN where it does not say.
-        orientations: float64 (N, 6), directions of row and column; NaN where it does not say.
-        spacings_mm: float64 (N, 2), from row to row and from column to column; NaN where it does not say.
-        rescaled: the slices have not all the same scale.
-        distinguishing: values that differ between time points, echoes and the like, by attribute.
+        positions_mm: float64 (N, 3), centre of the first pixel of each slice, LPS; NaN if missing.
+        orientations: float64 (N, 6), direction cosines of rows and columns; NaN if missing.
+        spacings_mm: float64 (N, 2), between rows, between columns; NaN if missing.
+        rescaled: the slices have different rescale slopes or intercepts.
+        distinguishing: values of `DISTINGUISHING` attributes, which differ between time points, echoes and so on.
     """
 
     path: Path
@@ -96,12 +96,12 @@ class Header:
 
     @property
     def frames(self) -> int:
-        """How many slices it holds."""
+        """Number of slices in the file."""
         return len(self.positions_mm)
 
 
 def has_dicom_magic(path: Path) -> bool:
-    """Tell whether a file says that it is DICOM."""
+    """Tell whether a file has the DICOM preamble."""
     with path.open("rb") as stream:
         stream.seek(_MAGIC_PLACE)
         return stream.read(len(_MAGIC)) == _MAGIC
@@ -127,7 +127,7 @@ def require_small_unpacked(stream: BinaryIO, *, most: int = MAX_UNPACKED_BYTES) 
 
 
 def read_header(path: Path) -> Header | None:
-    """Read what a file says about its slices; None where it holds none.
+    """Read a file's header; None if the file holds no image.
 
     Raises:
         VolumeError: the file is damaged, cut off, or claims more than it can hold.
@@ -179,7 +179,7 @@ def _text(data: Dataset, keyword: str) -> str:
 
 
 def _frame_groups(data: Dataset, frames: int) -> list[list[Dataset]]:
-    """Return where position, direction, pixel size and scale of each frame are said: in groups, if it has many."""
+    """Return, for each of GROUPS, the item that holds it for every frame: the data set itself if there is one frame."""
     if "PerFrameFunctionalGroupsSequence" not in data:
         return [[data if frames == 1 else Dataset()] * frames] * 4
     groups = list(data.PerFrameFunctionalGroupsSequence)
@@ -210,7 +210,7 @@ def _vector(value: Any, count: int) -> list[float]:
 
 
 def _require_whole(data: FileDataset, path: Path) -> None:
-    """Check that no value claims to be longer than the file, and none goes beyond its end."""
+    """Check that no value is longer than the file or ends beyond it; GDCM would reserve what the length claims."""
     size = path.stat().st_size
     ends = [e.value_tell + e.length for e in data.values() if isinstance(e, RawDataElement) and e.length != _UNDEFINED]
     if max(ends, default=0) > size:
@@ -239,7 +239,7 @@ def _lengths(data: Dataset, depth: int) -> Iterable[int]:
 
 
 def _fragments(value: bytes) -> Iterable[int]:
-    """Yield the length that each piece of compressed pixels claims."""
+    """Yield the length that each fragment of compressed pixels claims."""
     place = 0
     while place + 8 <= len(value):
         length = int(struct.unpack_from("<I", value, place + 4)[0])
@@ -257,7 +257,7 @@ def _require_bytes(path: Path, least: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DicomSeries:
-    """An image with what its headers say; no patient data."""
+    """An image, and what its headers say about it; no patient data."""
 
     image: sitk.Image
     modality: str | None
@@ -399,13 +399,13 @@ def _stack(headers: Sequence[Header], folder: Path) -> tuple[list[Header], tuple
 
 
 class _SamePosition(VolumeError):
-    """Several slices lie at one position."""
+    """Several slices lie at the same position."""
 
 
 def _order(
     positions_mm: np.ndarray, orientations: np.ndarray, source: Path
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Return the order of slices along their normal, and what is unusual; None where they do not say where they lie."""
+    """Return the order of slices along their normal (None if they lack positions or orientations), and warnings."""
     if not (np.isfinite(positions_mm).all() and np.isfinite(orientations).all()):
         return None, (f"The slices in {source.name} do not say where they lie; their order and distance are a guess.",)
     if np.abs(orientations - orientations[0]).max() > DIRECTION_TOLERANCE:
@@ -423,7 +423,7 @@ def _order(
 
 
 def _how_to_separate(headers: Sequence[Header]) -> str:
-    """Say by what the volumes of a series differ, and what to do."""
+    """Return a sentence: which attribute tells the volumes of the series apart, and what to do."""
     for keyword in DISTINGUISHING:
         values = [header.distinguishing.get(keyword, "") for header in headers]
         groups = {

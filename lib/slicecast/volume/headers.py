@@ -137,7 +137,7 @@ def reason(error: RuntimeError) -> str:
 
 
 def _is_in_same_folder(path: Path, name: str) -> bool:
-    """Whether a name is one file of the header's folder; `LIST` and patterns stand for other names."""
+    """Whether a name is a single file in the header's folder; `LIST` and patterns would stand for further names."""
     if "\0" in name or len(Path(name).parts) != 1 or name.upper().startswith("LIST"):
         return False
     file = path.parent / name

@@ -1,6 +1,6 @@
-"""How alike two masks are, and what many cases say together.
+"""Overlap and surface metrics of two masks, and means with bootstrap intervals over many cases.
 
-Surface metrics are MONAI's; NSD weighs surface elements by their area, as the challenges do.
+Surface metrics are MONAI's; NSD (normalised surface Dice) weights surface elements by area, as challenges do.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 NSD_TOLERANCE_MM = 2.0
-"""Of the challenges; in voxels where a set stores no true spacing."""
+"""As in the challenges; in voxels where a data set stores no true spacing."""
 
 AUC_CLICKS = 5
 """The challenge's area is that under Dice over the first five clicks: at most 4."""
@@ -88,7 +88,7 @@ def plain_surface_dice(found: Mask, truth: Mask, *, tolerance: float) -> float:
 
 
 def _crop(found: Mask, truth: Mask) -> tuple[Mask, Mask]:
-    """Cut both to the box around them: distances outside matter to nobody, and cost minutes in a CT."""
+    """Crop both masks to their common bounding box: distances outside are not used, and cost minutes on a CT."""
     window = ndimage.find_objects((found | truth).view(np.uint8))[0]
     return found[window], truth[window]
 

@@ -1,7 +1,7 @@
 """Read a scan from any supported file into a Volume, and write masks and volumes on its grid.
 
 What is not one 3D scan of numbers is refused with a VolumeError of one or two sentences. What is unusual but
-usable is read, logged, and said in `Volume.warnings`.
+usable is read, logged, and listed in `Volume.warnings`.
 """
 
 import logging
@@ -61,7 +61,7 @@ def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -
 
 @contextmanager
 def without_folders(path: Path, name: str | None = None) -> Iterator[None]:
-    """Leave the folders out of a VolumeError about `path`: who asks over the network need not know them."""
+    """Leave the folders out of a VolumeError about `path`: clients should not learn the server's paths."""
     try:
         yield
     except VolumeError as error:
@@ -182,7 +182,7 @@ def _narrowed(array: np.ndarray) -> np.ndarray:
 
 
 def _without_nan(array: np.ndarray, source: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Replace NaN and infinite voxels, in place, by the smallest finite one; say so."""
+    """Replace NaN and infinite voxels, in place, by the smallest finite one; return a warning if there were any."""
     if array.dtype.kind != "f":
         return array, ()
     bad = ~np.isfinite(array)

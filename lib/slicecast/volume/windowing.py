@@ -1,7 +1,7 @@
 """Map a scan's numbers to grey values in [0, 1] with one window, fixed over the whole volume.
 
 How "auto" decides, in this order:
-1. The modality says CT, or nothing says what it is and the numbers look like Hounsfield units (at least one
+1. The modality is CT, or it is unknown and the numbers look like Hounsfield units (at least one
    voxel in 200 is -500 or less, as air is, none is below -10000, and 19 in 20 lie below 5000 but not all
    below -500): the CT preset `ct_default` of `configs/windows.yaml`.
 2. Otherwise (MR, ultrasound, data normalised by mean and deviation, data in [0, 1] or 0..255): the configured
@@ -108,7 +108,7 @@ def normalise(array: np.ndarray, window: Window) -> np.ndarray:
 
 
 def looks_like_ct(volume: Volume) -> bool:
-    """Tell whether a volume is CT: its modality says so, or nothing does and its numbers look like Hounsfield units."""
+    """Tell whether a volume is CT: its modality is CT, or unknown and its numbers look like Hounsfield units."""
     return _is_ct(volume.modality, _sample(volume.array))
 
 
