@@ -79,7 +79,7 @@ lock: install ## rewrite constraints.txt from what .venv holds
 # torch just for that. SAM2_BUILD_CUDA=0: its CUDA extension is not used here.
 $(SERVER): requirements.txt constraints.txt
 	@test -n "$(PYTHON)" || { echo "Slicecast needs Python 3.11 or 3.12: install one, or name it: make install PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Installing into $(VENV) (several GB, about five minutes the first time) ..."
+	@echo "Installing into $(VENV) (8 GB, five to ten minutes the first time) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel numpy torch torchvision
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --requirement requirements.txt

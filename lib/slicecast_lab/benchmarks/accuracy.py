@@ -123,9 +123,9 @@ def measure(task: RowTask) -> str:
         for prompt in PROMPTS:
             service = SegmentService(predictor=predictor)  # nothing read or encoded yet: first clicks are first clicks
             done = evaluate(cases, service, _settings(task, prompt), monailabel=other)
-            said = provenance(spec, task.command, device=str(predictor.device))
+            source = provenance(spec, task.command, device=str(predictor.device))
             file = report_file(task.build, task.goal, prompt)
-            write_json(as_json(done, said), file)
+            write_json(as_json(done, source), file)
             draw_cases(done, file.with_suffix(".png"), title=f"{task.goal.title}, {prompt}")
     return task.goal.key
 
@@ -211,7 +211,9 @@ def write_page(rows: Mapping[str, Row], target: Path) -> None:
 def blocks(rows: Mapping[str, Row]) -> dict[str, str]:
     """Return the tables by their names in the page."""
     listed = list(rows.values())
-    newest = max((r["circumstances"] for row in listed for r in row.reports.values()), key=lambda said: said["date"])
+    newest = max(
+        (r["circumstances"] for row in listed for r in row.reports.values()), key=lambda source: source["date"]
+    )
     tables = {
         "dice": map(dice_cells, listed),
         "below target": (cells for row in listed for cells in shortfall_cells(row)),
@@ -348,15 +350,15 @@ def _value(mean: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    words.add_argument("--quick", action="store_true", help="20 hippocampus cases; corrections on these only")
-    words.add_argument("--only", action="append", default=[], choices=[goal.key for goal in GOALS], help="repeatable")
-    words.add_argument("--limit", type=int, default=0, help="at most so many cases a set")
-    words.add_argument("--jobs", type=int, default=1, help="processes side by side; seconds grow with it")
-    words.add_argument("--render", action="store_true", help="measure nothing, write the page again")
-    words.add_argument("--build", type=Path, default=ROOT / "build" / "results", help="folder for JSON and pictures")
-    words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "accuracy.md")
-    asked = words.parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="20 hippocampus cases; corrections on these only")
+    parser.add_argument("--only", action="append", default=[], choices=[goal.key for goal in GOALS], help="repeatable")
+    parser.add_argument("--limit", type=int, default=0, help="at most so many cases a set")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side; seconds grow with it")
+    parser.add_argument("--render", action="store_true", help="measure nothing, write the page again")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "results", help="folder for JSON and pictures")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "accuracy.md")
+    asked = parser.parse_args()
     if not asked.render:
         command = command_line("python -m slicecast_lab.benchmarks.accuracy")
         todo = tasks(quick=asked.quick, limit=asked.limit, only=asked.only, build=asked.build, command=command)

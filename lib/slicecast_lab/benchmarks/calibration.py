@@ -4,7 +4,7 @@
     python -m slicecast_lab.benchmarks.calibration --cases 40 --json build/results/calibration.json
 
 Every case is prompted once, on the object's largest slice: painted, or with one click in its depth. Each slice that
-was answered and not prompted gives a pair: what was said of it, and its true IoU (1 where both masks are empty).
+was answered and not prompted gives a pair: its features, and its true IoU (1 where both masks are empty).
 Every case is judged by what the other cases taught. The test cases are never looked at.
 """
 
@@ -23,7 +23,7 @@ from slicecast.config import data_dir, project_dir
 from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.models.registry import bundled_spec
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import Case, find_cases, pick_slice, read_case
+from slicecast_lab.evaluation.cases import LabelledCase, find_cases, pick_slice, read_case
 from slicecast_lab.evaluation.page import markdown, source_line, write_blocks
 from slicecast_lab.evaluation.prompts import play
 from slicecast_lab.evaluation.provenance import command_line, provenance
@@ -50,7 +50,7 @@ class RecordingService:
         return self.answers[0]
 
 
-def pairs_of(case: Case, service: RecordingService, prompt: str) -> list[Pair]:
+def pairs_of(case: LabelledCase, service: RecordingService, prompt: str) -> list[Pair]:
     """Prompt a case once; pair the features of each slice with its truth."""
     name, clicks = parse_prompt(prompt)
     play(case, service, Settings(prompt=name, clicks=clicks), pick_slice(case, "largest"))
@@ -68,12 +68,12 @@ def pairs_of(case: Case, service: RecordingService, prompt: str) -> list[Pair]:
 def left_out_isotonic(pairs: Sequence[Pair]) -> Floats:
     """Return qualities by a rising curve of the raw confidence alone, each case by the others."""
     raw, iou = np.array([p.features.raw for p in pairs]), np.array([p.iou for p in pairs])
-    names, said = np.array([p.volume for p in pairs]), np.zeros(len(pairs))
+    names, quality = np.array([p.volume for p in pairs]), np.zeros(len(pairs))
     for name in sorted(set(names.tolist())):
         own = names == name
         curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(raw[~own], iou[~own])
-        said[own] = curve.predict(raw[own])
-    return said
+        quality[own] = curve.predict(raw[own])
+    return quality
 
 
 WAYS: dict[str, Callable[[Sequence[Pair]], Floats]] = {
@@ -85,7 +85,7 @@ WAYS: dict[str, Callable[[Sequence[Pair]], Floats]] = {
 """Ways to make a number of what is known of a slice, by name."""
 
 
-def measure(pairs: Sequence[Pair], said: Floats) -> dict[str, Any]:
+def measure(pairs: Sequence[Pair], quality: Floats) -> dict[str, Any]:
     """Return the three numbers, the rank correlation's interval over cases, and that within cases."""
     iou, names = np.array([p.iou for p in pairs]), np.array([p.volume for p in pairs])
     places = {name: np.flatnonzero(names == name) for name in sorted(set(names.tolist()))}
@@ -93,12 +93,12 @@ def measure(pairs: Sequence[Pair], said: Floats) -> dict[str, Any]:
     own = list(places.values())
     draws = rng.integers(0, len(own), (RESAMPLES, len(own)))
     drawn = (np.concatenate([own[n] for n in draw]) for draw in draws)
-    low, high = np.percentile([rank_correlation(said[d], iou[d]) for d in drawn], [2.5, 97.5])
-    found = reliability(said, iou)
+    low, high = np.percentile([rank_correlation(quality[d], iou[d]) for d in drawn], [2.5, 97.5])
+    found = reliability(quality, iou)
     return {
         "spearman": found.spearman,
         "interval": [float(low), float(high)],
-        "within": float(np.mean([rank_correlation(said[p], iou[p]) for p in places.values()])),
+        "within": float(np.mean([rank_correlation(quality[p], iou[p]) for p in places.values()])),
         "ece": found.ece,
         "aurc": found.aurc,
         "bins": found.bins,
@@ -124,9 +124,9 @@ def gather(cases: int) -> dict[str, Any]:
     return {"cases": len(files), "prompts": found}
 
 
-def blocks(found: dict[str, Any], said: dict[str, Any]) -> dict[str, str]:
+def blocks(found: dict[str, Any], source: dict[str, Any]) -> dict[str, str]:
     """Return the page's tables by name: one for each prompt, and where they come from."""
-    made = f"{source_line(said)} {found['cases']} cases of the hippocampus pool."
+    made = f"{source_line(source)} {found['cases']} cases of the hippocampus pool."
     return {"source": made, **{prompt: section(found["prompts"][prompt]) for prompt in PROMPTS}}
 
 
@@ -151,16 +151,16 @@ def _cells(name: str, entry: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--cases", type=int, default=20)
-    words.add_argument("--json", type=Path, default=ROOT / "build" / "results" / "calibration.json")
-    words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "calibration.md")
-    given = words.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "results" / "calibration.json")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "calibration.md")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     found = gather(given.cases)
     write_json(found, given.json)
-    said = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.calibration"), device="cpu")
-    tables = blocks(found, said)
+    source = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.calibration"), device="cpu")
+    tables = blocks(found, source)
     print(*tables.values(), sep="\n\n")
     write_blocks(given.page, tables)
 

@@ -187,9 +187,9 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.only or TABLES:
         measure, page = TABLES[name]
-        said = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.command"), device="cpu")
+        source = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.command"), device="cpu")
         with tempfile.TemporaryDirectory() as folder:
-            text = f"{measure(Path(folder))}\n\n{source_line(said)}"
+            text = f"{measure(Path(folder))}\n\n{source_line(source)}"
         print(text)
         if options.pages:
             write_blocks(options.pages / page, {name: text})

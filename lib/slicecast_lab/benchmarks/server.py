@@ -319,8 +319,8 @@ def table(figures: Figures) -> str:
     if memory := figures.get("memory"):
         rows.append((f"memory after {SESSIONS} sessions", f"{memory['growth_percent']:+.1f} %", "within 5 %"))
     for name, times in figures.get("next", {}).items():
-        told = f"{times['p95_ms']} ms (median {times['p50_ms']}, longest {times['max_ms']})"
-        rows.append((f"next sample, p95, {name}", told, "under 200 ms"))
+        value = f"{times['p95_ms']} ms (median {times['p50_ms']}, longest {times['max_ms']})"
+        rows.append((f"next sample, p95, {name}", value, "under 200 ms"))
     return markdown({"figure": name, "measured": value, "target": target} for name, value, target in rows)
 
 
@@ -338,11 +338,11 @@ def main() -> None:
     }
     parser.add_argument("--only", choices=parts, action="append", help="measure this part only; may be repeated")
     given = parser.parse_args()
-    said = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.server"), device="cpu")
+    source = provenance(bundled_spec(), command_line("python -m slicecast_lab.benchmarks.server"), device="cpu")
     figures = {name: parts[name](given) for name in given.only or parts}
     print(table(figures))
     if given.json:
-        write_json({"provenance": said, **figures}, given.json)
+        write_json({"provenance": source, **figures}, given.json)
 
 
 if __name__ == "__main__":

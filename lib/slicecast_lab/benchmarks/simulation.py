@@ -32,7 +32,7 @@ from slicecast_lab.simulation.robot import Robot
 from slicecast_lab.simulation.slices import SliceTask
 from slicecast_lab.simulation.tables import confidence_table, tables_of
 from slicecast_lab.simulation.volumes import VolumePlan, Work
-from slicecast_lab.simulation.work import Crew, Setup, Task, carry_out
+from slicecast_lab.simulation.work import Setup, SimulationTask, Workers, carry_out
 
 ROOT = project_dir("docs").parent
 NOISY = Robot("noisy")
@@ -87,7 +87,7 @@ class Size:
     Args:
         cases: test cases of E2; 0 for all.
         teachers: pool cases that teach how far confidence can be trusted.
-        corrections: slices put right after the first.
+        corrections: slices corrected after the first.
         pool, queries: volumes of E1 to label, and to measure on.
         seeds: campaigns of each strategy.
         joint_pool, joint_queries: the same of E3.
@@ -170,20 +170,20 @@ RUNS = (
 def measure(run: Run, asked: argparse.Namespace, command: str) -> None:
     """Carry out one run; write its report and under what circumstances it came about."""
     spec = choose_model()
-    setup, crew = Setup(spec.name, "cpu"), Crew(asked.jobs, asked.ray)
+    setup, workers = Setup(spec.name, "cpu"), Workers(asked.jobs, asked.ray)
     started = time.monotonic()
 
-    def work(tasks: Sequence[Task]) -> list[Any]:
-        return carry_out(tasks, setup, crew, store=asked.build / "done.jsonl", progress=tell)
+    def work(tasks: Sequence[SimulationTask]) -> list[Any]:
+        return carry_out(tasks, setup, workers, store=asked.build / "done.jsonl", progress=tell)
 
     def tell(done: int, total: int, name: str) -> None:
         print(f"{run.key}: {done} of {total} {name}", flush=True)
 
     report = run.simulate(data_dir() / run.folder, QUICK if asked.quick else FULL, setup, work)
-    said = provenance(spec, command, device=setup.device)
-    said["seconds"] = round(time.monotonic() - started)
+    source = provenance(spec, command, device=setup.device)
+    source["seconds"] = round(time.monotonic() - started)
     write_json(report, asked.build / f"{run.key}.json")
-    write_json(said, asked.build / f"{run.key}.circumstances.json")
+    write_json(source, asked.build / f"{run.key}.circumstances.json")
 
 
 def render(asked: argparse.Namespace) -> None:
@@ -191,26 +191,26 @@ def render(asked: argparse.Namespace) -> None:
     found = {run: _read(asked.build / f"{run.key}.json") for run in RUNS if (asked.build / f"{run.key}.json").is_file()}
     if not found:
         sys.exit(f"Nothing was measured: no set in {data_dir()}. Set SLICECAST_DATA to the folder that holds them.")
-    blocks = {"circumstances": circumstances([said for _, said in found.values()], set(RUNS) - set(found))}
-    for run, (report, said) in found.items():
+    blocks = {"circumstances": circumstances([source for _, source in found.values()], set(RUNS) - set(found))}
+    for run, (report, source) in found.items():
         picture = draw_report(report, asked.page.parent / f"active-learning-{run.key}.svg")
-        blocks[run.key] = section(run.title, report, said, picture.name)
+        blocks[run.key] = section(run.title, report, source, picture.name)
     print(write_blocks(asked.page, blocks))
 
 
-def circumstances(said: Sequence[dict[str, Any]], absent: set[Run]) -> str:
+def circumstances(sources: Sequence[dict[str, Any]], absent: set[Run]) -> str:
     """Say under what circumstances simulations were made, and which were not."""
-    blocks = [circumstances_table(max(said, key=lambda own: str(own["date"])))]
-    if len({own["model"]["sha256"] for own in said}) > 1:
+    blocks = [circumstances_table(max(sources, key=lambda own: str(own["date"])))]
+    if len({own["model"]["sha256"] for own in sources}) > 1:
         blocks.append("**The sections come from different weights:** run `make simulate` again.")
-    if len({own["command"] for own in said}) > 1:
+    if len({own["command"] for own in sources}) > 1:
         blocks.append("The sections come from different commands; the one named is the newest.")
     if absent:
         blocks.append(f"Not simulated here: {', '.join(sorted(run.title for run in absent))}.")
     return "\n\n".join(blocks)
 
 
-def section(title: str, report: dict[str, Any], said: dict[str, Any], picture: str) -> str:
+def section(title: str, report: dict[str, Any], source: dict[str, Any], picture: str) -> str:
     """Return one section: picture, tables, how well confidence fitted, what the first campaigns labelled."""
     summary = report["summary"]
     fit = summary.get("confidence")
@@ -227,28 +227,30 @@ def section(title: str, report: dict[str, Any], said: dict[str, Any], picture: s
         confidence=confidence_table(fit) if fit else pd.DataFrame(),
         selected=selected,
         settings=report["settings"],
-        minutes=f"{said['seconds'] / 60:.1f}",
+        minutes=f"{source['seconds'] / 60:.1f}",
         markdown=markdown,
     )
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a run's report and its circumstances."""
-    report, said = (json.loads(f.read_text(encoding="utf-8")) for f in (file, file.with_suffix(".circumstances.json")))
-    return report, said
+    report, source = (
+        json.loads(f.read_text(encoding="utf-8")) for f in (file, file.with_suffix(".circumstances.json"))
+    )
+    return report, source
 
 
 def main() -> None:
     """Simulate and write."""
-    words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    words.add_argument("--quick", action="store_true", help="fewer cases and seeds")
-    words.add_argument("--only", action="append", default=[], choices=[run.key for run in RUNS], help="repeatable")
-    words.add_argument("--jobs", type=int, default=-1, help="processes side by side; -1 for one a core")
-    words.add_argument("--ray", default="", metavar="ADDRESS", help="spread over Ray: auto, or a cluster's address")
-    words.add_argument("--render", action="store_true", help="measure nothing, write the page again")
-    words.add_argument("--build", type=Path, default=ROOT / "build" / "simulation", help="folder for what is measured")
-    words.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "active-learning.md")
-    asked = words.parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer cases and seeds")
+    parser.add_argument("--only", action="append", default=[], choices=[run.key for run in RUNS], help="repeatable")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes side by side; -1 for one a core")
+    parser.add_argument("--ray", default="", metavar="ADDRESS", help="spread over Ray: auto, or a cluster's address")
+    parser.add_argument("--render", action="store_true", help="measure nothing, write the page again")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "simulation", help="folder for what is measured")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "active-learning.md")
+    asked = parser.parse_args()
     if not asked.render:
         command = command_line("python -m slicecast_lab.benchmarks.simulation")
         for run in RUNS:

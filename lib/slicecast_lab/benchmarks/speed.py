@@ -78,14 +78,14 @@ class Timing:
         seconds: from the scan's file to the mask's.
         peak_mib: most memory that the process has had so far.
         voxels: in the mask.
-        walked, recomputed, encoded: slices; 0 where the contestant does not say.
+        propagated, recomputed, encoded: slices; 0 where the contestant does not say.
         parts: seconds of each part of the work.
     """
 
     seconds: float
     peak_mib: int
     voxels: int
-    walked: int = 0
+    propagated: int = 0
     recomputed: int = 0
     encoded: int = 0
     parts: dict[str, float] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class Direct:
                 for number, logits in clip.propagate(reverse=reverse):
                     mask[number] = logits > 0
         write_mask(image.with_suffix(".direct.nii.gz"), mask, volume.geometry)
-        return Timing(time.perf_counter() - start, peak_rss_mib(), int((mask > 0).sum()), walked=len(mask))
+        return Timing(time.perf_counter() - start, peak_rss_mib(), int((mask > 0).sum()), propagated=len(mask))
 
 
 CONTESTANTS = {"ours": Product, "direct": Direct}
@@ -234,12 +234,12 @@ class Round:
         if fresh:
             self._theirs = Path(shutil.copy(self.image, self.image.with_name(f"{figure}-{self.image.name}")))
         found = self._contestants["theirs"].segment(self._theirs, foreground=clicks, reset=fresh)
-        walked = int(found.mask.shape[0] - min(k for _, _, k in clicks))
-        self._keep("theirs", figure, Timing(found.seconds, found.peak_rss_mib, int(found.mask.sum()), walked))
+        propagated = int(found.mask.shape[0] - min(k for _, _, k in clicks))
+        self._keep("theirs", figure, Timing(found.seconds, found.peak_rss_mib, int(found.mask.sum()), propagated))
 
     def _keep(self, who: str, figure: str, timing: Timing) -> None:
         self.timings.setdefault(figure, {})[who] = asdict(timing)
-        print(f"  {figure:12} {who:7} {timing.seconds:7.2f} s  {timing.walked} slices", file=sys.stderr, flush=True)
+        print(f"  {figure:12} {who:7} {timing.seconds:7.2f} s  {timing.propagated} slices", file=sys.stderr, flush=True)
 
 
 def contest(
@@ -412,9 +412,9 @@ def main() -> None:
     for name in options.only or PARTS:
         print(name, file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            said = provenance(bundled_spec(), command, device="cpu")
+            source = provenance(bundled_spec(), command, device="cpu")
             figures = PARTS[name](Effort(Path(folder), options.quick, options.clip))
-        write_json({"provenance": said, "figures": figures}, build / f"{name}.json")
+        write_json({"provenance": source, "figures": figures}, build / f"{name}.json")
     parts = {name: build / f"{name}.json" for name in PARTS if (build / f"{name}.json").is_file()}
     tables = speed_tables({name: json.loads(file.read_text(encoding="utf-8")) for name, file in parts.items()})
     print(*tables.values(), sep="\n\n")

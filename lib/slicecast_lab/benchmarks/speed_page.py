@@ -70,8 +70,8 @@ def contest_cells(scan: Figures, other: str, least: Mapping[str, float], suffix:
                 "ours, s": f"{seconds[0]:.2f}",
                 "other, s": f"{seconds[1]:.2f}",
                 "other / ours": _spread(values),
-                "slices answered, ours / other": f"{ours['walked']} ({ours['recomputed']} computed, "
-                f"{ours['encoded']} encoded) / {theirs['walked']}",
+                "slices answered, ours / other": f"{ours['propagated']} ({ours['recomputed']} computed, "
+                f"{ours['encoded']} encoded) / {theirs['propagated']}",
                 "target": "" if goal is None else f"at least {goal:g}",
                 "met": "" if goal is None else _reached(values, goal),
             }

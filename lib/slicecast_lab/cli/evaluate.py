@@ -228,5 +228,5 @@ def _measure_seed(
 ) -> dict[str, Any]:
     done = with_progress(len(cases), lambda tell: evaluate_seed(cases, tracker, settings, progress=tell))
     tell_skipped(done.skipped)
-    said = provenance(spec, command_line("slicecast"), device=str(tracker.device))
-    return seed_as_json(done, said, set_name=set_name, fill_hole_area_px=tracker.fill_hole_area_px)
+    source = provenance(spec, command_line("slicecast"), device=str(tracker.device))
+    return seed_as_json(done, source, set_name=set_name, fill_hole_area_px=tracker.fill_hole_area_px)

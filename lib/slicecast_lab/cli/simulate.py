@@ -24,7 +24,7 @@ from slicecast_lab.simulation.slices import SliceTask
 from slicecast_lab.simulation.tables import tables_of
 from slicecast_lab.simulation.volumes import DEFAULTS as VOLUMES
 from slicecast_lab.simulation.volumes import VolumePlan
-from slicecast_lab.simulation.work import Crew, Setup, Task, carry_out
+from slicecast_lab.simulation.work import Setup, SimulationTask, Workers, carry_out
 
 app = typer.Typer(add_completion=False)
 
@@ -96,11 +96,11 @@ def simulate(
     if experiment not in EXPERIMENTS:
         raise ConfigError(f"There is no experiment {experiment!r}. Use one of: {', '.join(EXPERIMENTS)}.")
     setup = Setup(choose_model(model or None).name, device)
-    crew = Crew(jobs, ray)
+    workers = Workers(jobs, ray)
     values, hand = parse_values(label) if label else (), Robot(robot, seed)  # type: ignore[arg-type]
 
-    def work(tasks: Sequence[Task]) -> list[Any]:
-        return with_progress(len(tasks), lambda tell: carry_out(tasks, setup, crew, store=store, progress=tell))
+    def work(tasks: Sequence[SimulationTask]) -> list[Any]:
+        return with_progress(len(tasks), lambda tell: carry_out(tasks, setup, workers, store=store, progress=tell))
 
     if experiment == "slices":
         task = SliceTask(_ANY, _names(strategies, SLICES), corrections, hand, strokes)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import random_walker
 
 from slicecast.volume import choose_window, normalise
-from slicecast_lab.evaluation.cases import Case
+from slicecast_lab.evaluation.cases import LabelledCase
 from slicecast_lab.evaluation.settings import Baseline
 
 REGION_DEVIATIONS = 2.0
@@ -45,7 +45,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene:
+class BaselineInput:
     """What a baseline sees.
 
     Args:
@@ -62,52 +62,52 @@ class Scene:
     extent: tuple[int, int]
 
 
-def run_baseline(name: Baseline, case: Case, number: int) -> Mask:
+def run_baseline(name: Baseline, case: LabelledCase, number: int) -> Mask:
     """Segment a case from its true mask on canonical slice `number`; bool [k, j, i] as stored."""
-    scene = _scene(case, number)
-    found = METHODS[name](scene)
-    found[number] = scene.painted
+    seen = _input_of(case, number)
+    found = METHODS[name](seen)
+    found[number] = seen.painted
     canonical = case.slices(case.truth).assemble(dict(enumerate(found)), dtype=bool)
     return np.ascontiguousarray(case.turn.to_source_array(canonical))
 
 
-def copy_everywhere(scene: Scene) -> Mask:
+def copy_everywhere(seen: BaselineInput) -> Mask:
     """Copy the painted mask to every slice."""
-    return np.repeat(scene.painted[None], len(scene.frames), axis=0)
+    return np.repeat(seen.painted[None], len(seen.frames), axis=0)
 
 
-def copy_within_extent(scene: Scene) -> Mask:
+def copy_within_extent(seen: BaselineInput) -> Mask:
     """Copy the painted mask to the slices that truly show the object."""
-    found = np.zeros(scene.frames.shape, dtype=bool)
-    found[scene.extent[0] : scene.extent[1] + 1] = scene.painted
+    found = np.zeros(seen.frames.shape, dtype=bool)
+    found[seen.extent[0] : seen.extent[1] + 1] = seen.painted
     return found
 
 
-def grow_region(scene: Scene) -> Mask:
+def grow_region(seen: BaselineInput) -> Mask:
     """Grow from the painted voxels through similar grey values."""
-    image = sitk.GetImageFromArray(scene.frames)
-    image.SetSpacing(scene.spacing_mm[::-1])
+    image = sitk.GetImageFromArray(seen.frames)
+    image.SetSpacing(seen.spacing_mm[::-1])
     smooth = sitk.CurvatureFlow(image, timeStep=0.0625, numberOfIterations=5)
-    values = sitk.GetArrayViewFromImage(smooth)[scene.number][scene.painted]
+    values = sitk.GetArrayViewFromImage(smooth)[seen.number][seen.painted]
     reach = REGION_DEVIATIONS * float(values.std())
-    seeds = [(int(x), int(y), scene.number) for y, x in np.argwhere(scene.painted)]
+    seeds = [(int(x), int(y), seen.number) for y, x in np.argwhere(seen.painted)]
     low, high = float(values.mean()) - reach, float(values.mean()) + reach
     return sitk.GetArrayFromImage(sitk.ConnectedThreshold(smooth, seeds, low, high)) == 1
 
 
-def evolve_levelset(scene: Scene) -> Mask:
+def evolve_levelset(seen: BaselineInput) -> Mask:
     """Let a surface grow from the painted slice while grey values are similar, and stay smooth."""
-    found = np.zeros(scene.frames.shape, dtype=bool)
-    window = tuple(_window(scene))
-    greys = scene.frames * np.float32(GREY_LEVELS)
+    found = np.zeros(seen.frames.shape, dtype=bool)
+    window = tuple(_window(seen))
+    greys = seen.frames * np.float32(GREY_LEVELS)
     image = sitk.GetImageFromArray(greys[window])
-    start = np.zeros(scene.frames.shape, dtype=np.uint8)
-    start[max(scene.number - 1, 0) : scene.number + 2] = scene.painted  # a sheet of one slice has no inside to grow
-    values = greys[scene.number][scene.painted]
+    start = np.zeros(seen.frames.shape, dtype=np.uint8)
+    start[max(seen.number - 1, 0) : seen.number + 2] = seen.painted  # a sheet of one slice has no inside to grow
+    values = greys[seen.number][seen.painted]
     reach = max(REGION_DEVIATIONS * float(values.std()), float(np.finfo(np.float32).eps))
     surface = sitk.GetImageFromArray(start[window])
     for item in (image, surface):
-        item.SetSpacing(scene.spacing_mm[::-1])
+        item.SetSpacing(seen.spacing_mm[::-1])
     grow = sitk.ThresholdSegmentationLevelSetImageFilter()
     grow.SetLowerThreshold(float(values.mean()) - reach)
     grow.SetUpperThreshold(float(values.mean()) + reach)
@@ -121,17 +121,17 @@ def evolve_levelset(scene: Scene) -> Mask:
     return found
 
 
-def walk_randomly(scene: Scene) -> Mask:
+def walk_randomly(seen: BaselineInput) -> Mask:
     """Label each voxel by where a random walker from it would arrive first."""
-    found = np.zeros(scene.frames.shape, dtype=bool)
-    window = _window(scene)
+    found = np.zeros(seen.frames.shape, dtype=bool)
+    window = _window(seen)
     steps = [-(-(part.stop - part.start) // WALKER_MAX_SIDE) for part in window]
     # Of each axis every steps-th voxel, such that the painted slice is among them.
-    window[0] = slice(window[0].start + (scene.number - window[0].start) % steps[0], window[0].stop)
+    window[0] = slice(window[0].start + (seen.number - window[0].start) % steps[0], window[0].stop)
     thin = tuple(slice(part.start, part.stop, step) for part, step in zip(window, steps, strict=True))
-    frames, painted = scene.frames[thin], scene.painted[thin[1:]]
-    seeds = _seeds(frames.shape, painted, (scene.number - window[0].start) // steps[0])
-    spacing = [mm * step for mm, step in zip(scene.spacing_mm, steps, strict=True)]
+    frames, painted = seen.frames[thin], seen.painted[thin[1:]]
+    seeds = _seeds(frames.shape, painted, (seen.number - window[0].start) // steps[0])
+    spacing = [mm * step for mm, step in zip(seen.spacing_mm, steps, strict=True)]
     labels = random_walker(
         frames,
         seeds,
@@ -159,21 +159,21 @@ def _seeds(shape: tuple[int, ...], painted: Mask, number: int) -> NDArray[np.int
     return seeds
 
 
-def _window(scene: Scene) -> list[slice]:
+def _window(seen: BaselineInput) -> list[slice]:
     """Return the slices, rows and columns the walker may use."""
-    rows, columns = np.flatnonzero(scene.painted.any(axis=1)), np.flatnonzero(scene.painted.any(axis=0))
+    rows, columns = np.flatnonzero(seen.painted.any(axis=1)), np.flatnonzero(seen.painted.any(axis=0))
     sides = [places[-1] - places[0] + 1 for places in (rows, columns)]
     reach = [max(2, side // 2) for side in sides]
-    far = max(side * mm for side, mm in zip(sides, scene.spacing_mm[1:], strict=True)) / scene.spacing_mm[0]
-    spans = [(scene.number - round(far), scene.number + round(far) + 1)]
+    far = max(side * mm for side, mm in zip(sides, seen.spacing_mm[1:], strict=True)) / seen.spacing_mm[0]
+    spans = [(seen.number - round(far), seen.number + round(far) + 1)]
     spans += [(p[0] - r, p[-1] + 1 + r) for p, r in zip((rows, columns), reach, strict=True)]
     return [
         slice(max(0, int(start)), min(size, int(stop)))
-        for (start, stop), size in zip(spans, scene.frames.shape, strict=True)
+        for (start, stop), size in zip(spans, seen.frames.shape, strict=True)
     ]
 
 
-METHODS: dict[Baseline, Callable[[Scene], Mask]] = {
+METHODS: dict[Baseline, Callable[[BaselineInput], Mask]] = {
     "copy": copy_everywhere,
     "copy-extent": copy_within_extent,
     "region": grow_region,
@@ -182,11 +182,11 @@ METHODS: dict[Baseline, Callable[[Scene], Mask]] = {
 }
 
 
-def _scene(case: Case, number: int) -> Scene:
+def _input_of(case: LabelledCase, number: int) -> BaselineInput:
     window = choose_window(case.volume)
     stack = case.slices(case.volume.array)
     width, height = case.axis.pixel_spacing_mm(case.turn.geometry)
-    return Scene(
+    return BaselineInput(
         frames=np.stack([normalise(stack.slice(n), window) for n in range(stack.count)]),
         painted=np.ascontiguousarray(case.slices(case.truth).slice(number)),
         number=number,

@@ -57,7 +57,7 @@ class CaseFiles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Case:
+class LabelledCase:
     """A case, read.
 
     Args:
@@ -120,7 +120,7 @@ def find_cases(folder: Path, values: Sequence[int], *, split: str = "", limit: i
     return [CaseFiles(name, images[name], labels[name], tuple(values), name) for name in chosen]
 
 
-def read_case(files: CaseFiles) -> Case:
+def read_case(files: CaseFiles) -> LabelledCase:
     """Read a case.
 
     Raises:
@@ -137,10 +137,10 @@ def read_case(files: CaseFiles) -> Case:
         wanted = f"label {', '.join(map(str, files.values))}" if files.values else "any label"
         raise ConfigError(f"{files.id} does not show {wanted}.")
     turn = Reorientation.of(volume.geometry)
-    return Case(files, volume, truth, turn, choose_axis(turn.geometry))
+    return LabelledCase(files, volume, truth, turn, choose_axis(turn.geometry))
 
 
-def pick_slice(case: Case, rule: SliceRule) -> int:
+def pick_slice(case: LabelledCase, rule: SliceRule) -> int:
     """Return the canonical slice that is prompted: the object's largest, or the one at half or a quarter of its extent.
 
     Where the object has a gap there, the nearest slice that shows it.

@@ -38,7 +38,7 @@ from slicecast.models.weights import choose_model, load_state_dict
 from slicecast.prompts import ObjectPrompts
 from slicecast.prompts.simulate import box_from_mask
 from slicecast.volume import choose_window, normalise
-from slicecast_lab.evaluation.cases import Case
+from slicecast_lab.evaluation.cases import LabelledCase
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 
 WORKER = "slicecast_lab.evaluation.monailabel"
@@ -127,8 +127,8 @@ class MonaiLabelProcess:
         mask = scan.with_suffix(".npy")
         roi = [*box[:4], box[4], box[4] + 1] if box else []
         request = {"image": str(scan), "foreground": _lists(foreground), "background": _lists(background), "roi": roi}
-        said = self._ask({**request, "mask": str(mask), "reset": reset})
-        return MonaiLabelAnswer(np.load(mask), said["seconds"], said["peak_rss_mib"])
+        reply = self._ask({**request, "mask": str(mask), "reset": reset})
+        return MonaiLabelAnswer(np.load(mask), reply["seconds"], reply["peak_rss_mib"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         asked, answers = self._process.stdin, self._process.stdout
@@ -140,11 +140,11 @@ class MonaiLabelProcess:
                 line = answers.readline()
         if not line:
             end = Path(self._log.name).read_text(encoding="utf-8", errors="replace")[-LOG_END:]
-            raise ResourceError(f"MONAI Label's SAM 2 task has ended. The last it said: {end.strip()}")
+            raise ResourceError(f"MONAI Label's SAM 2 task has ended. The end of its log: {end.strip()}")
         return dict(json.loads(line))
 
 
-def segment_case(process: MonaiLabelProcess, case: Case, prompts: ObjectPrompts) -> MonaiLabelAnswer:
+def segment_case(process: MonaiLabelProcess, case: LabelledCase, prompts: ObjectPrompts) -> MonaiLabelAnswer:
     """Give it a case with the prompts that the model under test got; the mask is bool [k, j, i] as stored."""
     stack, window = case.slices(case.volume.array), choose_window(case.volume)
     scan = process.write_scan(np.stack([normalise(stack.slice(n), window) for n in range(stack.count)]))
@@ -155,7 +155,7 @@ def segment_case(process: MonaiLabelProcess, case: Case, prompts: ObjectPrompts)
     return MonaiLabelAnswer(stored, found.seconds, found.peak_rss_mib)
 
 
-def _box(case: Case, prompts: ObjectPrompts) -> list[int]:
+def _box(case: LabelledCase, prompts: ObjectPrompts) -> list[int]:
     """Return the box, or that around the painted slice, as x0, y0, x1, y1, n."""
     if prompts.boxes:
         corners = np.array([_xyn(case, ijk) for ijk in (prompts.boxes[0].low_ijk, prompts.boxes[0].high_ijk)])
@@ -171,7 +171,7 @@ def _box(case: Case, prompts: ObjectPrompts) -> list[int]:
     return [*box_from_mask(plane).astype(int).tolist(), number]
 
 
-def _xyn(case: Case, ijk: Sequence[int]) -> list[int]:
+def _xyn(case: LabelledCase, ijk: Sequence[int]) -> list[int]:
     """Return a stored voxel as (x, y) on its canonical slice and the slice's number."""
     number, x, y = case.axis.to_slice(case.turn.to_canonical_ijk(ijk)).round().astype(int).tolist()
     return [x, y, number]

@@ -54,26 +54,26 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"* {line}" for line in lines)
 
 
-def source_line(said: Mapping[str, Any]) -> str:
-    """Say in one line where numbers come from; `said` is from `provenance`."""
-    machine = said["machine"]
+def source_line(source: Mapping[str, Any]) -> str:
+    """Say in one line where numbers come from; `source` is from `provenance`."""
+    machine = source["machine"]
     return (
-        f"Measured on {said['date']} at commit `{said['commit']}` by `{said['command']}`: {machine['cpu']}, "
+        f"Measured on {source['date']} at commit `{source['commit']}` by `{source['command']}`: {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, on {machine['device']}, load average "
-        f"{machine['load'][0]}; torch {machine['torch']}; {said['model']['name']} {said['model']['sha256'][:12]}."
+        f"{machine['load'][0]}; torch {machine['torch']}; {source['model']['name']} {source['model']['sha256'][:12]}."
     )
 
 
-def circumstances_table(said: Mapping[str, Any]) -> str:
-    """Write under what circumstances the numbers came about; `said` is from `provenance`."""
-    machine, model = said["machine"], said["model"]
+def circumstances_table(source: Mapping[str, Any]) -> str:
+    """Write under what circumstances the numbers came about; `source` is from `provenance`."""
+    machine, model = source["machine"], source["model"]
     cpu = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, on {machine['device']}"
     values = {
         "model": f"{model['name']}, input {model['image_size']} px",
         "SHA-256 of its weights": f"`{model['sha256']}`",
-        "commit": f"`{said['commit']}`" + (" (and changes)" if str(said["commit"]).endswith("+") else ""),
-        "command": f"`{said['command']}`",
-        "date": said["date"],
+        "commit": f"`{source['commit']}`" + (" (and changes)" if str(source["commit"]).endswith("+") else ""),
+        "command": f"`{source['command']}`",
+        "date": source["date"],
         "machine": f"{cpu}; load average {machine['load'][0]}",
         "software": f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}",
     }

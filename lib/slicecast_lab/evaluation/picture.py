@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from slicecast_lab.evaluation.run import CaseResult, Evaluation
-from slicecast_lab.evaluation.snapshot import COLUMNS, Snapshot, View
+from slicecast_lab.evaluation.snapshot import COLUMNS, Snapshot, SnapshotSlice
 
 TRUTH, RESULT, PROMPTED = "#2ecc71", "#ff3b3b", "#ffd166"
 FORMATS = (".png", ".pdf", ".svg")
@@ -81,20 +81,20 @@ def save_figure(figure: Figure, file: Path) -> Path:
 def _draw_case(axes: Sequence[Axes], snapshot: Snapshot) -> None:
     for plot in axes:
         plot.set_axis_off()
-    for plot, view in zip(axes, snapshot.views, strict=False):
-        _draw_view(plot, view)
+    for plot, shown in zip(axes, snapshot.slices, strict=False):
+        _draw_slice(plot, shown)
         plot.set_aspect(snapshot.aspect)
         if snapshot.y_up:
             plot.invert_yaxis()
 
 
-def _draw_view(plot: Axes, view: View) -> None:
-    plot.imshow(view.grey, cmap="gray", vmin=0, vmax=255)
-    for shape, colour in ((view.truth, TRUTH), (view.result, RESULT)):
+def _draw_slice(plot: Axes, shown: SnapshotSlice) -> None:
+    plot.imshow(shown.grey, cmap="gray", vmin=0, vmax=255)
+    for shape, colour in ((shown.truth, TRUTH), (shown.result, RESULT)):
         if shape.any() and not shape.all():
             plot.contour(shape, levels=[0.5], colors=colour, linewidths=1.0)
-    plot.set_title(f"slice {view.slice}", fontsize=8, color="#b8860b" if view.prompted else "black")
-    if view.prompted:
+    plot.set_title(f"slice {shown.slice}", fontsize=8, color="#b8860b" if shown.prompted else "black")
+    if shown.prompted:
         plot.set_axis_on()
         plot.set(xticks=[], yticks=[])
         for edge in plot.spines.values():

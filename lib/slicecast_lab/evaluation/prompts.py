@@ -18,15 +18,15 @@ from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import box_from_mask, next_click
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import Case
+from slicecast_lab.evaluation.cases import LabelledCase
 from slicecast_lab.evaluation.settings import Settings
 
 NAME = "object"
 
-Choice = Literal["suggested", "worst", "even"]
+CorrectionRule = Literal["suggested", "worst", "even"]
 """Who says which slice is painted next: the product, the truth, or a rule."""
 
-CHOICES: tuple[Choice, ...] = ("suggested", "worst", "even")
+CORRECTION_RULES: tuple[CorrectionRule, ...] = ("suggested", "worst", "even")
 
 
 class Segments(Protocol):
@@ -55,7 +55,7 @@ class Interaction:
     next_slice: int | None
 
 
-def play(case: Case, service: Segments, settings: Settings, number: int) -> list[Interaction]:
+def play(case: LabelledCase, service: Segments, settings: Settings, number: int) -> list[Interaction]:
     """Prompt canonical slice `number`; return one interaction, or one for each click.
 
     Fewer than asked for when no error is left on the slice.
@@ -69,7 +69,9 @@ def play(case: Case, service: Segments, settings: Settings, number: int) -> list
     return [_ask(case, service, given)]
 
 
-def correct(case: Case, service: Segments, start: Interaction, choice: Choice, *, times: int) -> list[Interaction]:
+def correct(
+    case: LabelledCase, service: Segments, start: Interaction, choice: CorrectionRule, *, times: int
+) -> list[Interaction]:
     """Paint further slices with their true mask, chosen one after the other; fewer when none is left to choose."""
     first = _prompted(case, start.prompts)
     done: list[int] = []
@@ -83,25 +85,25 @@ def correct(case: Case, service: Segments, start: Interaction, choice: Choice, *
     return answers[1:]
 
 
-def _ask(case: Case, service: Segments, prompts: ObjectPrompts) -> Interaction:
+def _ask(case: LabelledCase, service: Segments, prompts: ObjectPrompts) -> Interaction:
     result = service.segment(SegmentRequest(case.files.image, PromptSet((prompts,))))
     mask = result.mask == 1
     hint = None if result.next_slice is None else result.next_slice.slice
     return Interaction(prompts, mask, dice(mask, case.truth), result.seconds["total"], hint)
 
 
-def _mask(case: Case, numbers: Sequence[int]) -> ObjectPrompts:
+def _mask(case: LabelledCase, numbers: Sequence[int]) -> ObjectPrompts:
     painted = MaskPrompt(case.truth, slices=tuple(case.stored_slice(n) for n in numbers))
     return ObjectPrompts(NAME, masks=(painted,))
 
 
-def _box(case: Case, number: int) -> ObjectPrompts:
+def _box(case: LabelledCase, number: int) -> ObjectPrompts:
     corners = box_from_mask(case.slices(case.truth).slice(number)).reshape(2, 2).astype(int)
     low, high = slice_to_source_ijk(case.turn, case.axis, n=number, xy=corners).tolist()
     return ObjectPrompts(NAME, boxes=(Box(tuple(low), tuple(high)),))
 
 
-def _clicks(case: Case, service: Segments, times: int, number: int) -> Iterator[Interaction]:
+def _clicks(case: LabelledCase, service: Segments, times: int, number: int) -> Iterator[Interaction]:
     truth = case.slices(case.truth).slice(number)
     spacing = case.axis.pixel_spacing_mm(case.turn.geometry)
     found, clicked = np.zeros_like(truth), np.zeros_like(truth)
@@ -119,7 +121,7 @@ def _clicks(case: Case, service: Segments, times: int, number: int) -> Iterator[
         yield answer
 
 
-def _prompted(case: Case, prompts: ObjectPrompts) -> list[int]:
+def _prompted(case: LabelledCase, prompts: ObjectPrompts) -> list[int]:
     """Return the canonical slices that hold a prompt."""
     voxels = [p.ijk for p in prompts.points] + [b.low_ijk for b in prompts.boxes]
     numbers = {int(case.axis.to_slice(case.turn.to_canonical_ijk(ijk))[0]) for ijk in voxels}
@@ -127,21 +129,21 @@ def _prompted(case: Case, prompts: ObjectPrompts) -> list[int]:
     return sorted(numbers | painted)
 
 
-def _with_painted(case: Case, start: ObjectPrompts, numbers: Sequence[int]) -> ObjectPrompts:
+def _with_painted(case: LabelledCase, start: ObjectPrompts, numbers: Sequence[int]) -> ObjectPrompts:
     """Add true masks of slices; where the object is absent, the empty slice says so."""
     own = [case.stored_slice(n) for mask in start.masks for n in mask.slices or ()]
     painted = _mask(case, [*own, *numbers]).masks
     return ObjectPrompts(NAME, points=start.points, boxes=start.boxes, masks=painted)
 
 
-def _choose(case: Case, choice: Choice, answer: Interaction, *, annotated: Sequence[int]) -> int | None:
+def _choose(case: LabelledCase, choice: CorrectionRule, answer: Interaction, *, annotated: Sequence[int]) -> int | None:
     if choice == "suggested":
         wanted = None if answer.next_slice is None else case.stored_slice(answer.next_slice)
         return None if wanted in annotated else wanted
     return _worst(case, answer.mask, annotated) if choice == "worst" else _even(case, annotated)
 
 
-def _worst(case: Case, mask: NDArray[np.bool_], annotated: Sequence[int]) -> int | None:
+def _worst(case: LabelledCase, mask: NDArray[np.bool_], annotated: Sequence[int]) -> int | None:
     """Return the slice with the most wrong voxels that is not yet annotated."""
     errors = case.slices(mask != case.truth)
     wrong = np.array([np.count_nonzero(errors.slice(n)) for n in range(errors.count)])
@@ -149,7 +151,7 @@ def _worst(case: Case, mask: NDArray[np.bool_], annotated: Sequence[int]) -> int
     return int(wrong.argmax()) if wrong.any() else None
 
 
-def _even(case: Case, annotated: Sequence[int]) -> int | None:
+def _even(case: LabelledCase, annotated: Sequence[int]) -> int | None:
     """Return the middle of the widest gap that is left in the true extent; the first of equals."""
     first, last = case.extent
     borders = [first - 1, *sorted(n for n in annotated if first <= n <= last), last + 1]

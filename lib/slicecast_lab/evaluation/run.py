@@ -11,9 +11,9 @@ from slicecast.errors import ConfigError, InputError
 from slicecast.prompts import ObjectPrompts
 from slicecast.volume.metrics import Surface, dice, surface
 from slicecast_lab.evaluation.baselines import run_baseline
-from slicecast_lab.evaluation.cases import Case, CaseFiles, pick_slice, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, pick_slice, read_case
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess, segment_case
-from slicecast_lab.evaluation.prompts import CHOICES, Interaction, Segments, correct, play
+from slicecast_lab.evaluation.prompts import CORRECTION_RULES, Interaction, Segments, correct, play
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 from slicecast_lab.evaluation.settings import Settings
 from slicecast_lab.evaluation.snapshot import Snapshot, take_snapshot
@@ -24,7 +24,7 @@ MISTAKES = {
     "prompted": "the prompted slice itself",
     "missed": "object missed on other slices",
     "excess": "too much on the object's other slices",
-    "beyond": "carried past the object's ends",
+    "beyond": "past the object's ends",
 }
 """Kind of mistake -> words."""
 
@@ -116,7 +116,7 @@ def evaluate(
 
 
 def evaluate_case(
-    case: Case, service: Segments, settings: Settings, *, monailabel: MonaiLabelProcess | None = None
+    case: LabelledCase, service: Segments, settings: Settings, *, monailabel: MonaiLabelProcess | None = None
 ) -> CaseResult:
     """Evaluate one case.
 
@@ -126,7 +126,7 @@ def evaluate_case(
     number = pick_slice(case, settings.slice)
     answers = play(case, service, settings, number)
     last = answers[-1]
-    corrections = {who: correct(case, service, last, who, times=settings.corrections) for who in CHOICES}
+    corrections = {who: correct(case, service, last, who, times=settings.corrections) for who in CORRECTION_RULES}
     wanted = settings.clicks if settings.prompt == "clicks" else 1
     return CaseResult(
         files=case.files,
@@ -146,7 +146,7 @@ def evaluate_case(
 
 
 def _baselines(
-    case: Case, settings: Settings, number: int, prompts: ObjectPrompts, monailabel: MonaiLabelProcess | None
+    case: LabelledCase, settings: Settings, number: int, prompts: ObjectPrompts, monailabel: MonaiLabelProcess | None
 ) -> dict[str, float]:
     """Return the Dice of each baseline."""
     scores = {}
@@ -159,7 +159,7 @@ def _baselines(
     return {str(name): value for name, value in scores.items()}
 
 
-def mistake_shares(case: Case, mask: NDArray[np.bool_], number: int) -> dict[str, float]:
+def mistake_shares(case: LabelledCase, mask: NDArray[np.bool_], number: int) -> dict[str, float]:
     """Return which share of the wrong voxels is of each kind; zeros where nothing is wrong.
 
     Args:
@@ -181,7 +181,7 @@ def mistake_shares(case: Case, mask: NDArray[np.bool_], number: int) -> dict[str
     return {kind: float(count) / wrong for kind, count in counts.items()}
 
 
-def _by_slice(case: Case, voxels: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _by_slice(case: LabelledCase, voxels: NDArray[np.bool_]) -> NDArray[np.int64]:
     stack = case.slices(voxels)
     return np.array([np.count_nonzero(stack.slice(n)) for n in range(stack.count)])
 
@@ -197,11 +197,11 @@ def _by_choice(start: Interaction, further: dict, times: int) -> dict[str, tuple
     return {who: _prolonged([start.dice, *(a.dice for a in answers)], times + 1) for who, answers in further.items()}
 
 
-def _spacing(case: Case, settings: Settings) -> tuple[float, ...]:
+def _spacing(case: LabelledCase, settings: Settings) -> tuple[float, ...]:
     return (1.0, 1.0, 1.0) if settings.unit == "voxel" else case.volume.geometry.spacing_mm[::-1]
 
 
-def _dice_elsewhere(case: Case, mask: NDArray[np.bool_], number: int) -> float:
+def _dice_elsewhere(case: LabelledCase, mask: NDArray[np.bool_], number: int) -> float:
     elsewhere = np.ones(mask.shape, dtype=bool)
     case.slices(elsewhere).slice(number)[...] = False  # a view: it writes through to the stored array
     return dice(mask & elsewhere, case.truth & elsewhere)

@@ -30,7 +30,7 @@ from scipy import ndimage
 from slicecast.errors import ConfigError, InputError, PromptError
 from slicecast.prompts.simulate import SEED_MIN_DEPTH_PX
 from slicecast.volume.metrics import dice, plain_surface_dice
-from slicecast_lab.evaluation.cases import Case, CaseFiles, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, read_case
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 from slicecast_lab.evaluation.run import Progress, logger
 from slicecast_lab.evaluation.settings import MAX_ROUNDS
@@ -49,7 +49,7 @@ Mask = NDArray[np.bool_]
 Visits = list[tuple[int, NDArray[np.float32]]]
 
 
-class Clip(Protocol):
+class TrackedClip(Protocol):
     """A clip that is being tracked; see ``slicecast.models.video.VideoClip``."""
 
     def click(self, frame: int, points_xy: Sequence[tuple[int, int]], labels: Sequence[int]) -> NDArray[np.float32]:
@@ -65,7 +65,7 @@ class Clip(Protocol):
 class Tracks(Protocol):
     """What is measured: opens clips as SAM 2's video predictor does."""
 
-    def open(self, frames: Sequence[NDArray[np.uint8]]) -> AbstractContextManager[Clip]:
+    def open(self, frames: Sequence[NDArray[np.uint8]]) -> AbstractContextManager[TrackedClip]:
         """Load a clip of frames uint8 (H, W)."""
 
 
@@ -156,7 +156,9 @@ def evaluate_seed(
     return SeedEvaluation(settings, tuple(results), skipped, peak_rss_mib())
 
 
-def evaluate_seed_case(case: Case, tracker: Tracks, settings: SeedSettings, rng: np.random.Generator) -> SeedResult:
+def evaluate_seed_case(
+    case: LabelledCase, tracker: Tracks, settings: SeedSettings, rng: np.random.Generator
+) -> SeedResult:
     """Evaluate one case.
 
     Raises:
@@ -228,7 +230,7 @@ def choose_click(truth: Mask, found: Mask) -> tuple[tuple[int, int], int] | None
     return (here, 1) if missed >= excess else (there, 0)
 
 
-def _prompt(clip: Clip, middle: int, truth: Mask, settings: SeedSettings) -> int:
+def _prompt(clip: TrackedClip, middle: int, truth: Mask, settings: SeedSettings) -> int:
     """Prompt the middle slice; return the number of clicks."""
     if settings.prompt == "mask":
         clip.paint(middle, truth)
@@ -239,7 +241,7 @@ def _prompt(clip: Clip, middle: int, truth: Mask, settings: SeedSettings) -> int
     return used
 
 
-def _clicks(clip: Clip, middle: int, truth: Mask, times: int) -> Iterator[Mask]:
+def _clicks(clip: TrackedClip, middle: int, truth: Mask, times: int) -> Iterator[Mask]:
     found = np.zeros_like(truth)
     points: list[tuple[int, int]] = []
     labels: list[int] = []

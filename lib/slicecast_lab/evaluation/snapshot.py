@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from slicecast.volume import choose_window, normalise
-from slicecast_lab.evaluation.cases import Case
+from slicecast_lab.evaluation.cases import LabelledCase
 
 COLUMNS = 6
 MARGIN = 0.35
@@ -15,7 +15,7 @@ MARGIN = 0.35
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class SnapshotSlice:
     """One slice: number as stored, greys uint8 (H, W), truth and result bool (H, W), and whether it was prompted."""
 
     slice: int
@@ -30,25 +30,25 @@ class Snapshot:
     """Slices of a case.
 
     Args:
-        views: from one end of truth and result to the other; the prompted slice is among them.
+        slices: from one end of truth and result to the other; the prompted slice is among them.
         aspect: height of a pixel over its width.
         y_up: y points up the body.
     """
 
-    views: tuple[View, ...]
+    slices: tuple[SnapshotSlice, ...]
     aspect: float
     y_up: bool
 
 
-def take_snapshot(case: Case, mask: NDArray[np.bool_], number: int) -> Snapshot:
+def take_snapshot(case: LabelledCase, mask: NDArray[np.bool_], number: int) -> Snapshot:
     """Cut the slices out; `number` is the prompted canonical slice."""
     scan, truth, result = (case.slices(array) for array in (case.volume.array, case.truth, mask))
     window = choose_window(case.volume)
     union = case.slices(case.truth | mask)
     shown = [n for n in range(union.count) if union.slice(n).any()]
     place = _around(np.any([union.slice(n) for n in shown], axis=0))
-    views = tuple(
-        View(
+    slices = tuple(
+        SnapshotSlice(
             case.stored_slice(n),
             (255 * normalise(scan.slice(n), window)[place]).astype(np.uint8),
             truth.slice(n)[place].copy(),
@@ -58,7 +58,7 @@ def take_snapshot(case: Case, mask: NDArray[np.bool_], number: int) -> Snapshot:
         for n in _columns(shown, number)
     )
     width, height = case.axis.pixel_spacing_mm(case.turn.geometry)
-    return Snapshot(views, height / width, case.axis.in_plane[1] == 2)
+    return Snapshot(slices, height / width, case.axis.in_plane[1] == 2)
 
 
 def _columns(shown: list[int], number: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the robot has said about a case so far, and the product's answer to it."""
+"""What the robot has prompted in a case so far, and the product's answer to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,13 +12,13 @@ from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import Absent, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import Case
+from slicecast_lab.evaluation.cases import LabelledCase
 from slicecast_lab.simulation.robot import Actions, Robot
 
 NAME = "object"
 
 STROKES = ("mask", "clicks")
-"""How the robot puts a slice right: it paints it whole, or clicks."""
+"""How the robot corrects a slice: it paints it whole, or clicks."""
 
 GOOD_SLICE = 0.9
 """Dice of a slice at which the robot stops clicking."""
@@ -30,8 +30,8 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Said:
-    """Everything said about one object, on canonical slices.
+class GivenPrompts:
+    """All prompts of one object, on canonical slices.
 
     Args:
         painted: masks (H, W) by slice.
@@ -45,22 +45,22 @@ class Said:
 
     @property
     def slices(self) -> set[int]:
-        """The slices that something was said about."""
+        """The slices that were prompted."""
         return {*self.painted, *self.points, *self.absent}
 
-    def painting(self, number: int, mask: Mask) -> "Said":
+    def painting(self, number: int, mask: Mask) -> "GivenPrompts":
         """Return it with a painted slice."""
         return replace(self, painted={**self.painted, number: mask})
 
-    def clicking(self, number: int, x: int, y: int, positive: bool) -> "Said":
+    def clicking(self, number: int, x: int, y: int, positive: bool) -> "GivenPrompts":
         """Return it with a click more."""
         return replace(self, points={**self.points, number: (*self.points.get(number, ()), (x, y, positive))})
 
-    def without(self, number: int) -> "Said":
+    def without(self, number: int) -> "GivenPrompts":
         """Return it with a slice that does not show the object."""
         return replace(self, absent=self.absent | {number})
 
-    def prompts(self, case: Case) -> ObjectPrompts:
+    def prompts(self, case: LabelledCase) -> ObjectPrompts:
         """Return it as a client sends it: in stored voxels."""
         drawn = np.zeros_like(case.truth)
         stack = case.slices(drawn)
@@ -73,7 +73,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class ProductAnswer:
     """The product's answer.
 
     Args:
@@ -88,54 +88,56 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """A case on the robot's desk.
+class RobotSession:
+    """A case that the robot annotates through the product.
 
     Args:
         strokes: one of STROKES.
     """
 
-    case: Case
+    case: LabelledCase
     service: SegmentService
     robot: Robot
     strokes: str = "mask"
 
-    def ask(self, said: Said, strategy: str = "") -> Answer:
-        """Send all that was said; one whole request, as a client would."""
-        prompts = PromptSet((said.prompts(self.case),))
+    def ask(self, given: GivenPrompts, strategy: str = "") -> ProductAnswer:
+        """Send all prompts as one whole request, as a client would."""
+        prompts = PromptSet((given.prompts(self.case),))
         result = self.service.segment(SegmentRequest(self.case.files.image, prompts, slice_strategy=strategy))
         features = {self.case.stored_slice(c.slice): c.features for c in result.confidence if c.features is not None}
-        return Answer(result.mask == 1, result.next_slice, features)
+        return ProductAnswer(result.mask == 1, result.next_slice, features)
 
-    def dice(self, answer: Answer) -> float:
+    def dice(self, answer: ProductAnswer) -> float:
         """Return the Dice of an answer over the volume."""
         return dice(answer.mask, self.case.truth)
 
-    def iou(self, answer: Answer, number: int) -> float:
+    def iou(self, answer: ProductAnswer, number: int) -> float:
         """Return the IoU of an answer on a canonical slice; 1 where neither shows the object."""
         found, truth = self.case.slices(answer.mask).slice(number), self._truth(number)
         union = np.count_nonzero(found | truth)
         return np.count_nonzero(found & truth) / union if union else 1.0
 
     def correct(
-        self, said: Said, number: int, answer: Answer | None, *, only_present: bool = False
-    ) -> tuple[Said, Actions]:
-        """Put a slice right, or only say whether it shows the object; return all that is said, and what it took."""
+        self, given: GivenPrompts, number: int, answer: ProductAnswer | None, *, only_present: bool = False
+    ) -> tuple[GivenPrompts, Actions]:
+        """Correct a slice, or only state whether it shows the object; return all prompts, and what it took."""
         truth = self._truth(number)
         if not truth.any():
-            return said.without(number), Actions(looks=1, clicks=1)
+            return given.without(number), Actions(looks=1, clicks=1)
         if only_present:
-            return self._clicks(said, number, None, times=1)
+            return self._clicks(given, number, None, times=1)
         if self.strokes == "mask":
             painted = self.robot.paint(truth, self.case.files.id, number)
-            return said.painting(number, painted), Actions(looks=1, masks=1)
-        after, done = self._clicks(said, number, answer, times=MAX_CLICKS)
+            return given.painting(number, painted), Actions(looks=1, masks=1)
+        after, done = self._clicks(given, number, answer, times=MAX_CLICKS)
         if number in after.slices or answer is None:
             return after, done
         accepted = self.case.slices(answer.mask).slice(number).copy()
         return after.painting(number, accepted), done + Actions(clicks=1)
 
-    def _clicks(self, said: Said, number: int, answer: Answer | None, *, times: int) -> tuple[Said, Actions]:
+    def _clicks(
+        self, given: GivenPrompts, number: int, answer: ProductAnswer | None, *, times: int
+    ) -> tuple[GivenPrompts, Actions]:
         """Click until the slice is good, looking at the answer after each click."""
         truth, clicked = self._truth(number), np.zeros_like(self._truth(number))
         done = Actions(looks=1)
@@ -153,15 +155,15 @@ class Bench:
             if clicked[y, x]:
                 break  # a slip onto an earlier click: the annotator leaves it
             clicked[y, x] = True
-            said = said.clicking(number, x, y, click.positive)
+            given = given.clicking(number, x, y, click.positive)
             if count + 1 < times:
-                answer = self.ask(said)
-        return said, done
+                answer = self.ask(given)
+        return given, done
 
     def _truth(self, number: int) -> Mask:
         return self.case.slices(self.case.truth).slice(number)
 
 
-def _point(case: Case, number: int, x: int, y: int, positive: bool) -> Point:
+def _point(case: LabelledCase, number: int, x: int, y: int, positive: bool) -> Point:
     ijk = slice_to_source_ijk(case.turn, case.axis, n=number, xy=np.array([[x, y]]))[0].tolist()
     return Point(tuple(ijk), positive)

@@ -8,7 +8,7 @@ import slicecast
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles, Split
 from slicecast_lab.simulation.learner import Labelling
-from slicecast_lab.simulation.slices import PairTask, SliceTask, Taught, describe
+from slicecast_lab.simulation.slices import PairTask, SliceTask, TaughtPairs, describe
 from slicecast_lab.simulation.summary import summarise_joint, summarise_slices, summarise_volumes
 from slicecast_lab.simulation.volumes import ORACLE, VolumePlan, Work, learn, run_campaigns
 from slicecast_lab.simulation.work import Setup
@@ -29,7 +29,7 @@ def simulate_slices(
     """
     lessons = work([PairTask(files, like.robot, like.strokes) for files in teachers])
     taught = {
-        group: Taught.of((t.group, rows) for t, rows in zip(teachers, lessons, strict=True) if t.group != group)
+        group: TaughtPairs.of((t.group, rows) for t, rows in zip(teachers, lessons, strict=True) if t.group != group)
         for group in {files.group for files in cases}
     }
     results = work([replace(like, files=files, taught=taught[files.group]) for files in cases])
@@ -42,7 +42,9 @@ def simulate_slices(
         "teachers": [files.id for files in teachers],
     }
     summary = summarise_slices(results, corrections=like.corrections)
-    confidence = describe(Taught.of((t.group, rows) for t, rows in zip(teachers, lessons, strict=True)).calibration())
+    confidence = describe(
+        TaughtPairs.of((t.group, rows) for t, rows in zip(teachers, lessons, strict=True)).calibration()
+    )
     return {**_head("slices", setup, settings), "summary": {**summary, "confidence": confidence}, "cases": results}
 
 

@@ -20,8 +20,8 @@ from slicecast.prompts import Box, ObjectPrompts, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume import choose_axis
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import Case, CaseFiles, content_of, read_case
-from slicecast_lab.simulation.annotator import NAME, Bench, Mask
+from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, content_of, read_case
+from slicecast_lab.simulation.annotator import NAME, Mask, RobotSession
 from slicecast_lab.simulation.robot import PERFECT, Robot
 from slicecast_lab.simulation.slices import play_label
 
@@ -37,7 +37,7 @@ class Labelling:
 
     Args:
         strategy: slice strategy of the robot's session; none: the robot paints every slice, without the model.
-        corrections: slices put right after the first.
+        corrections: slices corrected after the first.
     """
 
     strategy: str = ""
@@ -45,13 +45,13 @@ class Labelling:
     robot: Robot = PERFECT
     strokes: str = "mask"
 
-    def label(self, case: Case, service: SegmentService) -> tuple[Mask, list[int]]:
+    def label(self, case: LabelledCase, service: SegmentService) -> tuple[Mask, list[int]]:
         """Return the label, bool [k, j, i] as stored, and what it took: looks, clicks, boxes, masks."""
         if not self.strategy:
             return self._paint(case)
-        return play_label(Bench(case, service, self.robot, self.strokes), self.strategy, self.corrections)
+        return play_label(RobotSession(case, service, self.robot, self.strokes), self.strategy, self.corrections)
 
-    def _paint(self, case: Case) -> tuple[Mask, list[int]]:
+    def _paint(self, case: LabelledCase) -> tuple[Mask, list[int]]:
         label = np.zeros_like(case.truth)
         stack, truth, shown = case.slices(label), case.slices(case.truth), np.flatnonzero(case.areas).tolist()
         for number in shown:
@@ -146,8 +146,8 @@ class ScoreTask:
         label, _ = self.labelling.label(read_once(self.support), service)
         scorer = VolumeScorer(service.predictor)
         support = _remember(scorer, service, self.support, label)
-        said = scorer.score(service.studies.open(self.files.image), support)
-        return {name: round(float(value), DIGITS) for name, value in said.scores.items()}
+        scored = scorer.score(service.studies.open(self.files.image), support)
+        return {name: round(float(value), DIGITS) for name, value in scored.scores.items()}
 
 
 def _remember(scorer: VolumeScorer, service: SegmentService, files: CaseFiles, label: Mask) -> Support:

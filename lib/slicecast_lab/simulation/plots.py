@@ -65,9 +65,9 @@ def _volumes(plots: Sequence[Axes], summary: Mapping[str, Any]) -> None:
 
 
 def _joint(plots: Sequence[Axes], summary: Mapping[str, Any]) -> None:
-    for plot, (effort, said) in zip(plots, summary["efforts"].items(), strict=True):
-        minutes = [seconds / 60 for seconds in said["seconds"]]
-        for place, (name, own) in enumerate(said["strategies"].items()):
+    for plot, (effort, curves) in zip(plots, summary["efforts"].items(), strict=True):
+        minutes = [seconds / 60 for seconds in curves["seconds"]]
+        for place, (name, own) in enumerate(curves["strategies"].items()):
             _line(plot, minutes, own["dice"], name, place, markers=False)
         _dress(plot, f"effort: {effort}", "minutes of the annotator", "Dice of test volumes")
 

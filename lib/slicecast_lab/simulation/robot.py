@@ -66,7 +66,7 @@ class Robot:
         rng = generator(self.seed, "click", case, number, times)
         slipped = np.rint(np.array(meant.index) + rng.normal(0.0, SLIP_PX, 2)).astype(int)
         x, y = np.clip(slipped, 0, np.array(truth.shape[::-1]) - 1).tolist()
-        # The first click says what is meant, and nobody gets that wrong.
+        # The first click defines the object: its sign is never wrong.
         wrong = times > 0 and rng.random() < WRONG_CLICKS
         return replace(meant, index=(x, y), positive=meant.positive != wrong)
 

@@ -17,7 +17,7 @@ from slicecast.active.slices import STRATEGIES as PRODUCT
 from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentService
 from slicecast_lab.evaluation.cases import CaseFiles, content_of, pick_slice, read_case
-from slicecast_lab.simulation.annotator import STROKES, Answer, Bench, Mask, Said
+from slicecast_lab.simulation.annotator import STROKES, GivenPrompts, Mask, ProductAnswer, RobotSession
 from slicecast_lab.simulation.robot import PERFECT, Actions, Robot, generator
 
 OWN = ("random", "oracle_worst")
@@ -36,90 +36,90 @@ def check_strategy(name: str) -> None:
             raise ConfigError(f"There is no slice strategy '{part}'. Choose from: {', '.join([*PRODUCT, *OWN])}.")
 
 
-def play(bench: Bench, strategy: str, corrections: int) -> dict[str, Any]:
+def play(session: RobotSession, strategy: str, corrections: int) -> dict[str, Any]:
     """Play one case with one strategy; a course ends early where the strategy has nothing more to ask.
 
     Returns:
         by step, the first included: slice as stored, Dice over the volume, and what it took.
     """
-    return {"steps": [_step(bench, turn) for turn in turns(bench, strategy, corrections)]}
+    return {"steps": [_step(session, turn) for turn in turns(session, strategy, corrections)]}
 
 
-def play_label(bench: Bench, strategy: str, corrections: int) -> tuple[Mask, list[int]]:
+def play_label(session: RobotSession, strategy: str, corrections: int) -> tuple[Mask, list[int]]:
     """Play one case; return the mask that is submitted, bool [k, j, i] as stored, and what it took."""
-    taken = list(turns(bench, strategy, corrections, go_on=False))
+    taken = list(turns(session, strategy, corrections, go_on=False))
     return taken[-1].answer.mask, _listed(sum((turn.done for turn in taken), Actions()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turn:
-    """A slice put right, the product's answer after it, what it took, and whether the strategy finds it good enough."""
+class CorrectedSlice:
+    """A corrected slice, the product's answer after it, what it cost, and whether the strategy finds it good enough."""
 
     number: int
-    answer: Answer
+    answer: ProductAnswer
     done: Actions
     enough: bool
 
 
-def turns(bench: Bench, strategy: str, corrections: int, *, go_on: bool = True) -> Iterator[Turn]:
+def turns(session: RobotSession, strategy: str, corrections: int, *, go_on: bool = True) -> Iterator[CorrectedSlice]:
     """Yield the turns of a case; fewer than asked for where no slice is left to name.
 
     Args:
         strategy: ``extent+value``: the second where the first has nothing more to ask.
         go_on: a strategy that finds it good enough is followed by `strided`, so that all courses are equally long.
     """
-    number, enough = pick_slice(bench.case, "largest"), False
-    said, done = bench.correct(Said(), number, None)
+    number, enough = pick_slice(session.case, "largest"), False
+    given, done = session.correct(GivenPrompts(), number, None)
     for count in range(corrections + 1):
         parts = ([] if enough else strategy.split("+")) + [INSTEAD] * go_on
-        answer, chosen, by = _consult(bench, said, parts, last=count == corrections)
+        answer, chosen, by = _consult(session, given, parts, last=count == corrections)
         enough = enough or by == len(strategy.split("+"))
-        yield Turn(number, answer, done, enough)
+        yield CorrectedSlice(number, answer, done, enough)
         if chosen is None:
             return
         number, only_present = chosen
-        said, done = bench.correct(said, number, answer, only_present=only_present)
+        given, done = session.correct(given, number, answer, only_present=only_present)
 
 
 def _consult(
-    bench: Bench, said: Said, parts: Sequence[str], *, last: bool
-) -> tuple[Answer, tuple[int, bool] | None, int]:
+    session: RobotSession, given: GivenPrompts, parts: Sequence[str], *, last: bool
+) -> tuple[ProductAnswer, tuple[int, bool] | None, int]:
     """Return the product's answer, which slice is next with whether only its presence is asked, and who named it."""
     for place, part in enumerate(parts):
-        answer = bench.ask(said, part if part in PRODUCT else "")
+        answer = session.ask(given, part if part in PRODUCT else "")
         if last:
             return answer, None, place
-        chosen = _of_product(bench, said, answer) if part in PRODUCT else _own(bench, said, answer, part)
+        chosen = _of_product(session, given, answer) if part in PRODUCT else _own(session, given, answer, part)
         if chosen is not None:
             return answer, chosen, place
     return answer, None, 0
 
 
-def _of_product(bench: Bench, said: Said, answer: Answer) -> tuple[int, bool] | None:
+def _of_product(session: RobotSession, given: GivenPrompts, answer: ProductAnswer) -> tuple[int, bool] | None:
     hint = answer.next_slice
     if hint is None:
         return None
-    number = bench.case.stored_slice(hint.slice)
-    return None if number in said.slices else (number, hint.question == "present")
+    number = session.case.stored_slice(hint.slice)
+    return None if number in given.slices else (number, hint.question == "present")
 
 
-def _own(bench: Bench, said: Said, answer: Answer, name: str) -> tuple[int, bool] | None:
-    case = bench.case
+def _own(session: RobotSession, given: GivenPrompts, answer: ProductAnswer, name: str) -> tuple[int, bool] | None:
+    case = session.case
     seen = case.slices(answer.mask if name == "random" else answer.mask != case.truth)
     voxels = np.array([np.count_nonzero(seen.slice(n)) for n in range(seen.count)])
-    voxels[sorted(said.slices)] = 0
+    voxels[sorted(given.slices)] = 0
     if not voxels.any():
         return None
     if name == "oracle_worst":
         return int(voxels.argmax()), False
-    rng = generator(bench.robot.seed, name, case.files.id, len(said.slices))
+    rng = generator(session.robot.seed, name, case.files.id, len(given.slices))
     return int(rng.choice(np.flatnonzero(voxels))), False
 
 
-def _step(bench: Bench, turn: Turn) -> dict[str, Any]:
+def _step(session: RobotSession, turn: CorrectedSlice) -> dict[str, Any]:
     return {
-        "slice": bench.case.stored_slice(turn.number),
-        "dice": round(bench.dice(turn.answer), DIGITS),
+        "slice": session.case.stored_slice(turn.number),
+        "dice": round(session.dice(turn.answer), DIGITS),
         "actions": _listed(turn.done),
         "enough": turn.enough,
     }
@@ -130,7 +130,7 @@ def _listed(done: Actions) -> list[int]:
 
 
 TEACHER_CORRECTIONS = 3
-"""Slices put right in each volume that teaches; every answer on the way shows slices and how good they were."""
+"""Slices corrected in each volume that teaches; every answer on the way shows how good its slices were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +154,17 @@ class PairTask:
     def run(self, service: SegmentService) -> list[Any]:
         """Return (features, IoU) of every slice that was not prompted, of every answer."""
         case = read_case(self.files)
-        bench = Bench(case, service, self.robot, self.strokes)
-        found = turns(bench, "strided", TEACHER_CORRECTIONS)
+        session = RobotSession(case, service, self.robot, self.strokes)
+        found = turns(session, "strided", TEACHER_CORRECTIONS)
         return [
-            [features.to_row(), round(bench.iou(turn.answer, number), 4)]
+            [features.to_row(), round(session.iou(turn.answer, number), 4)]
             for turn in found
             for number, features in turn.answer.features.items()
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TaughtPairs:
     """Slices of known truth.
 
     Args:
@@ -175,21 +175,21 @@ class Taught:
     digest: str = ""
 
     @staticmethod
-    def of(results: Iterable[tuple[str, Sequence[Any]]]) -> "Taught":
+    def of(results: Iterable[tuple[str, Sequence[Any]]]) -> "TaughtPairs":
         """Collect what `PairTask.run` returned, by volume."""
         pairs = tuple(Pair(name, SliceFeatures.from_row(row), iou) for name, rows in results for row, iou in rows)
-        return Taught(pairs, hashlib.sha256(repr(pairs).encode()).hexdigest()[:16])
+        return TaughtPairs(pairs, hashlib.sha256(repr(pairs).encode()).hexdigest()[:16])
 
     def calibration(self) -> Calibration:
         """Return what follows from them."""
         return _calibration(self)
 
 
-UNTAUGHT = Taught()
+UNTAUGHT = TaughtPairs()
 
 
 @lru_cache(maxsize=64)
-def _calibration(taught: Taught) -> Calibration:
+def _calibration(taught: TaughtPairs) -> Calibration:
     return calibrate(taught.pairs)
 
 
@@ -202,8 +202,8 @@ def describe(calibration: Calibration) -> dict[str, Any]:
         "volumes": calibration.volumes,
         "holds": calibration.holds,
         **{
-            name: None if said is None else {key: round(getattr(said, key), 4) for key in ("spearman", "ece", "aurc")}
-            for name, said in (("before", before), ("after", after))
+            name: None if fit is None else {key: round(getattr(fit, key), 4) for key in ("spearman", "ece", "aurc")}
+            for name, fit in (("before", before), ("after", after))
         },
     }
 
@@ -220,8 +220,8 @@ class SliceTask:
 
     Args:
         strategies: names; ``extent+value``: the second where the first has nothing more to ask; `RAW` before a name.
-        corrections: slices put right after the first.
-        taught: what labels of other volumes taught.
+        corrections: slices corrected after the first.
+        taught: what was learned from labels of other volumes.
     """
 
     files: CaseFiles
@@ -229,7 +229,7 @@ class SliceTask:
     corrections: int
     robot: Robot = PERFECT
     strokes: str = "mask"
-    taught: Taught = UNTAUGHT
+    taught: TaughtPairs = UNTAUGHT
 
     def __post_init__(self) -> None:
         for name in self.strategies:
@@ -255,11 +255,11 @@ class SliceTask:
     def run(self, service: SegmentService) -> dict[str, Any]:
         """Play the case with each strategy."""
         case = read_case(self.files)
-        bench = Bench(case, service, self.robot, self.strokes)
+        session = RobotSession(case, service, self.robot, self.strokes)
         courses = {}
         for name in self.strategies:
             service.calibration = UNCALIBRATED if name.startswith(RAW) else self.taught.calibration()
-            courses[name] = play(bench, name.removeprefix(RAW), self.corrections)
+            courses[name] = play(session, name.removeprefix(RAW), self.corrections)
         return {
             "id": self.files.id,
             "group": self.files.group,

@@ -12,7 +12,7 @@ from slicecast.errors import ConfigError
 from slicecast.volume.metrics import Mean, bootstrap_mean
 from slicecast_lab.evaluation.report import DIGITS, GOAL_DICE, rounded
 from slicecast_lab.simulation.robot import EFFORTS, Actions, EffortModel
-from slicecast_lab.simulation.volumes import ORACLE, Campaign, Pool, VolumePlan
+from slicecast_lab.simulation.volumes import ORACLE, Pool, SimulatedCampaign, VolumePlan
 
 RESAMPLES = 4000
 SEED = 20260121
@@ -218,7 +218,7 @@ Tables = Mapping[str, NDArray[np.float64]]
 
 
 def summarise_volumes(
-    pool: Pool, plan: VolumePlan, campaigns: Sequence[Campaign], groups: Sequence[str]
+    pool: Pool, plan: VolumePlan, campaigns: Sequence[SimulatedCampaign], groups: Sequence[str]
 ) -> dict[str, Any]:
     """Summarise E1.
 
@@ -254,7 +254,7 @@ def summarise_volumes(
 
 
 def summarise_joint(
-    runs: Mapping[str, tuple[Pool, Sequence[Campaign]]], plan: VolumePlan, groups: Sequence[str]
+    runs: Mapping[str, tuple[Pool, Sequence[SimulatedCampaign]]], plan: VolumePlan, groups: Sequence[str]
 ) -> dict[str, Any]:
     """Summarise E3: each pair of a volume and a slice strategy, against seconds.
 
@@ -266,7 +266,7 @@ def summarise_joint(
     return {"budget": plan.budgets[-1], "seeds": plan.seeds, "labels": labels, "efforts": efforts}
 
 
-def _curves(pool: Pool, plan: VolumePlan, campaigns: Sequence[Campaign], name: str) -> NDArray[np.float64]:
+def _curves(pool: Pool, plan: VolumePlan, campaigns: Sequence[SimulatedCampaign], name: str) -> NDArray[np.float64]:
     """Return (seeds, budgets, cases)."""
     own = [campaign for campaign in campaigns if campaign.strategy == name]
     return np.array([[pool.quality(c.labelled[:budget]) for budget in plan.budgets] for c in own])
@@ -299,12 +299,15 @@ def _against(areas: Tables, name: str, reference: str, groups: Sequence[str]) ->
     return {**rounded(difference), "not_inferior": bool(difference.low > -MARGIN)}
 
 
-def _ids(pool: Pool, campaign: Campaign) -> list[str]:
+def _ids(pool: Pool, campaign: SimulatedCampaign) -> list[str]:
     return [pool.cases[n].id for n in campaign.labelled]
 
 
 def _joint_summary(
-    runs: Mapping[str, tuple[Pool, Sequence[Campaign]]], plan: VolumePlan, model: EffortModel, groups: Sequence[str]
+    runs: Mapping[str, tuple[Pool, Sequence[SimulatedCampaign]]],
+    plan: VolumePlan,
+    model: EffortModel,
+    groups: Sequence[str],
 ) -> dict[str, Any]:
     costs = {name: [model.seconds(Actions(*done)) for done in pool.actions] for name, (pool, _) in runs.items()}
     totals = [sum(costs[name][n] for n in c.labelled) for name, (_, campaigns) in runs.items() for c in campaigns]
@@ -333,7 +336,7 @@ def _joint_summary(
 
 
 def _against_effort(
-    pool: Pool, campaigns: Sequence[Campaign], name: str, costs_s: Sequence[float], grid: NDArray[np.float64]
+    pool: Pool, campaigns: Sequence[SimulatedCampaign], name: str, costs_s: Sequence[float], grid: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return (seeds, grid, cases): each label counts from when its work was done."""
     rows = []

@@ -54,21 +54,21 @@ def differs(mean: Mapping[str, Any] | None, digits: int = 3) -> str:
         return "-"
     if mean["low"] == mean["high"] == 0:
         return "the same in every case"
-    said = "higher" if mean["low"] > 0 else "lower" if mean["high"] < 0 else "undecided"
-    return f"{mean['value']:+.{digits}f} ({mean['low']:+.{digits}f} to {mean['high']:+.{digits}f}), {said}"
+    verdict = "higher" if mean["low"] > 0 else "lower" if mean["high"] < 0 else "undecided"
+    return f"{mean['value']:+.{digits}f} ({mean['low']:+.{digits}f} to {mean['high']:+.{digits}f}), {verdict}"
 
 
-def confidence_table(said: Mapping[str, Any]) -> pd.DataFrame:
+def confidence_table(fit: Mapping[str, Any]) -> pd.DataFrame:
     """Return how well confidence fitted the truth; empty with too few slices to judge."""
-    names = {"before": "the model's own", "after": f"fitted ({said['method']}), volume left out"}
+    names = {"before": "the model's own", "after": f"fitted ({fit['method']}), volume left out"}
     measures = {"Spearman": "spearman", "ECE": "ece", "AURC": "aurc"}
     return pd.DataFrame(
         {
             "confidence against true IoU of a slice": name,
-            **{title: f"{said[key][measure]:.3f}" for title, measure in measures.items()},
+            **{title: f"{fit[key][measure]:.3f}" for title, measure in measures.items()},
         }
         for key, name in names.items()
-        if said[key] is not None
+        if fit[key] is not None
     )
 
 
@@ -156,19 +156,19 @@ def _joint(report: Report) -> Iterator[ReportTable]:
         "Mean Dice of the test volumes after so much of the annotator's time. "
         f"What a label costs and is worth, by slice strategy: {labels}."
     )
-    for effort, said in report["summary"]["efforts"].items():
-        cells = [_joint_cells(name, own, said) for name, own in said["strategies"].items()]
+    for effort, curves in report["summary"]["efforts"].items():
+        cells = [_joint_cells(name, own, curves) for name, own in curves["strategies"].items()]
         yield ReportTable(f"Both together, effort {effort}", pd.DataFrame(cells), [note])
 
 
-def _joint_cells(name: str, own: Mapping[str, Any], said: Mapping[str, Any]) -> Cells:
-    seconds = said["seconds"]
+def _joint_cells(name: str, own: Mapping[str, Any], curves: Mapping[str, Any]) -> Cells:
+    seconds = curves["seconds"]
     places = [len(seconds) // 4, len(seconds) // 2, len(seconds) - 1]
     return {
         "volumes + slices": name,
         **{f"{seconds[n] / 60:.0f} min": _value(own["dice"][n]) for n in places},
         "area": show_mean(own["aubc"]),
-        f"minus {said['reference']}": differs(own["against_reference"], 4),
+        f"minus {curves['reference']}": differs(own["against_reference"], 4),
     }
 
 

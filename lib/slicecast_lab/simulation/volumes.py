@@ -17,14 +17,14 @@ from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
 from slicecast_lab.simulation.learner import EmbedTask, Labelling, ScoreTask, SupportTask, nearest
 from slicecast_lab.simulation.robot import generator
-from slicecast_lab.simulation.work import Task
+from slicecast_lab.simulation.work import SimulationTask
 
 ORACLE = "oracle"
 """Knows the truth: takes the volume whose label helps the test volumes most, one after the other."""
 
 DEFAULTS = ("random", "strat_random", "coverage", "auto", ORACLE)
 
-Work = Callable[[Sequence[Task]], list[Any]]
+Work = Callable[[Sequence[SimulationTask]], list[Any]]
 """Carries out tasks; see `work.carry_out`."""
 
 
@@ -98,7 +98,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Campaign:
+class SimulatedCampaign:
     """One strategy with one seed: the volumes in the order labelled."""
 
     strategy: str
@@ -121,14 +121,14 @@ def learn(cases: Sequence[CaseFiles], queries: Sequence[CaseFiles], labelling: L
     )
 
 
-def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[Campaign]:
+def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[SimulatedCampaign]:
     """Run all strategies with all seeds, one budget after the other, so that scores are computed side by side.
 
     Raises:
         ConfigError: the pool is smaller than the largest budget.
     """
     plan.check(len(pool.cases))
-    running = [Campaign(name, seed) for name in plan.strategies for seed in range(plan.seeds)]
+    running = [SimulatedCampaign(name, seed) for name in plan.strategies for seed in range(plan.seeds)]
     for budget in plan.budgets:
         drawn = [_subpool(pool, plan, campaign) for campaign in running]
         scored = _scores(pool, plan, running, drawn, work)
@@ -139,7 +139,7 @@ def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[Campaign]:
     return running
 
 
-def _subpool(pool: Pool, plan: VolumePlan, campaign: Campaign) -> list[int]:
+def _subpool(pool: Pool, plan: VolumePlan, campaign: SimulatedCampaign) -> list[int]:
     """Return the volumes to choose among: all that are left, or some of them where they must be scored."""
     left = [n for n in range(len(pool.cases)) if n not in campaign.labelled]
     steps = [high - low for low, high in pairwise((0, *plan.budgets))]
@@ -151,7 +151,7 @@ def _subpool(pool: Pool, plan: VolumePlan, campaign: Campaign) -> list[int]:
 
 
 def _scores(
-    pool: Pool, plan: VolumePlan, running: Sequence[Campaign], drawn: Sequence[Sequence[int]], work: Work
+    pool: Pool, plan: VolumePlan, running: Sequence[SimulatedCampaign], drawn: Sequence[Sequence[int]], work: Work
 ) -> dict[tuple[int, int], Mapping[str, float]]:
     """Score what the campaigns choose among; those that agree on volume and supports share the work."""
     wanted = {
@@ -164,24 +164,24 @@ def _scores(
     return dict(zip(wanted, work(tasks), strict=True))
 
 
-def _support(pool: Pool, campaign: Campaign, number: int) -> int:
+def _support(pool: Pool, campaign: SimulatedCampaign, number: int) -> int:
     return nearest(pool.points, campaign.labelled, pool.points[number])
 
 
 def _advance(
     pool: Pool,
     plan: VolumePlan,
-    campaign: Campaign,
+    campaign: SimulatedCampaign,
     among: Sequence[int],
     scored: Mapping[tuple[int, int], Mapping[str, float]],
     budget: int,
-) -> Campaign:
+) -> SimulatedCampaign:
     """Label volumes up to the budget."""
     wanted = budget - len(campaign.labelled)
     if wanted == 0:
         return campaign
     if campaign.strategy == ORACLE:
-        return Campaign(ORACLE, campaign.seed, _look_ahead(pool, campaign.labelled, wanted))
+        return SimulatedCampaign(ORACLE, campaign.seed, _look_ahead(pool, campaign.labelled, wanted))
     scores = {n: scored.get((n, _support(pool, campaign, n)), {}) if campaign.labelled else {} for n in among}
     candidates = [VolumeFeatures(pool.cases[n].id, _vector(pool, n), scores=scores[n]) for n in among]
     known = [VolumeFeatures(pool.cases[n].id, _vector(pool, n)) for n in campaign.labelled]
@@ -190,7 +190,7 @@ def _advance(
     order = rank(campaign.strategy, candidates, known, rng=rng, progress=progress)
     number = {pool.cases[n].id: n for n in among}
     chosen = tuple(number[choice.name] for choice in order[:wanted])
-    return Campaign(campaign.strategy, campaign.seed, (*campaign.labelled, *chosen))
+    return SimulatedCampaign(campaign.strategy, campaign.seed, (*campaign.labelled, *chosen))
 
 
 def _look_ahead(pool: Pool, labelled: Sequence[int], wanted: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from joblib import Parallel, delayed
 
+import slicecast
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import SlicePredictor
 from slicecast.errors import ConfigError
@@ -30,10 +31,11 @@ logger = logging.getLogger(__name__)
 FAKE = "fake"
 """Name of the predictor without weights, for tests of everything around the network."""
 
-PACKAGE = Path(__file__).parents[1]
+SOURCES = Path(slicecast.__file__).parent, Path(__file__).parents[1]
+"""The product and the laboratory."""
 
-DOORS = {"server", "monai", "cli", "bench", "campaign", "training", "dicom"}
-"""Parts of the package that no simulated result depends on."""
+UNRELATED = {"server", "cli", "demo", "dicom", "campaign", "training", "benchmarks", "generated"}
+"""Parts of both that no simulated result depends on."""
 
 SHOWN_BY = {"page", "plots", "tables", "picture", "report"}
 """Modules that only show results."""
@@ -58,7 +60,7 @@ class Setup:
         return FAKE if self.model == FAKE else file_sha256(weights_path(choose_model(self.model or None)))
 
 
-class Task(Protocol):
+class SimulationTask(Protocol):
     """A piece of work."""
 
     @property
@@ -74,7 +76,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class Workers:
     """Who does the work.
 
     Args:
@@ -93,14 +95,14 @@ class Crew:
             raise ConfigError(f"{self.jobs} processes were asked for; give 1 or more, or -1 for one a core.")
 
 
-Job = tuple[int, Task, Setup]
+Job = tuple[int, SimulationTask, Setup]
 """A task with its number."""
 
 
 def carry_out(
-    tasks: Sequence[Task],
+    tasks: Sequence[SimulationTask],
     setup: Setup,
-    crew: Crew,
+    workers: Workers,
     *,
     store: Path | None = None,
     progress: Progress = lambda done, total, name: None,
@@ -117,7 +119,7 @@ def carry_out(
     done = _read(store)
     missing = [n for n, name in enumerate(names) if name not in done]
     progress(len(tasks) - len(missing), len(tasks), "")
-    results = _work_off([(n, tasks[n], setup) for n in missing], crew)
+    results = _work_off([(n, tasks[n], setup) for n in missing], workers)
     for count, (number, result) in enumerate(results, start=len(tasks) - len(missing) + 1):
         done[names[number]] = result
         _note(store, names[number], result)
@@ -149,19 +151,19 @@ def _predictor(setup: Setup) -> SlicePredictor:
     return load_predictor(choose_model(setup.model or None), device=setup.device)
 
 
-def _work_off(jobs: Sequence[Job], crew: Crew) -> Iterator[tuple[int, Any]]:
+def _work_off(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Any]]:
     """Yield results as they come."""
     if not jobs:
         return
-    if crew.ray:
-        yield from _with_ray(jobs, crew)
+    if workers.ray:
+        yield from _with_ray(jobs, workers)
         return
-    parallel = Parallel(n_jobs=crew.jobs, return_as="generator_unordered", batch_size=1)
+    parallel = Parallel(n_jobs=workers.jobs, return_as="generator_unordered", batch_size=1)
     yield from parallel(delayed(_one)(job) for job in jobs)
 
 
-def _with_ray(jobs: Sequence[Job], crew: Crew) -> Iterator[tuple[int, Any]]:
-    """Spread jobs over a Ray cluster; one actor a core, unless the crew is smaller."""
+def _with_ray(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Any]]:
+    """Spread jobs over a Ray cluster; one actor a core, unless the workers is smaller."""
     try:
         import ray
         from ray.util.multiprocessing import Pool
@@ -169,9 +171,9 @@ def _with_ray(jobs: Sequence[Job], crew: Crew) -> Iterator[tuple[int, Any]]:
         raise ConfigError('--ray needs Ray, which is not installed. Install it with: pip install ".[ray]"') from error
     started = not ray.is_initialized()
     if started:
-        _join(ray, crew.ray)
+        _join(ray, workers.ray)
     try:
-        with Pool(crew.jobs if crew.jobs > 0 else None) as pool:
+        with Pool(workers.jobs if workers.jobs > 0 else None) as pool:
             yield from pool.imap_unordered(_one, jobs, chunksize=1)
     finally:
         if started:
@@ -190,7 +192,7 @@ def _join(ray: Any, address: str) -> None:
         ray.init(include_dashboard=False, **quiet)
 
 
-def _names(tasks: Sequence[Task], setup: Setup) -> list[str]:
+def _names(tasks: Sequence[SimulationTask], setup: Setup) -> list[str]:
     """Name what each result depends on: task, weights, device and program."""
     around = f"{setup.sha256}/{setup.device}/{program_digest()}"
     return [hashlib.sha256(f"{around}/{task.key!r}".encode()).hexdigest()[:32] for task in tasks]
@@ -200,9 +202,10 @@ def _names(tasks: Sequence[Task], setup: Setup) -> list[str]:
 def program_digest() -> str:
     """Return what names the source that simulated results depend on."""
     digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        if file.relative_to(PACKAGE).parts[0] not in DOORS and file.stem not in SHOWN_BY:
-            digest.update(file.read_bytes())
+    for source in SOURCES:
+        for file in sorted(source.rglob("*.py")):
+            if file.relative_to(source).parts[0] not in UNRELATED and file.stem not in SHOWN_BY:
+                digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -33,7 +33,7 @@ def test_both_do_the_whole_volume_where_they_are_compared(scan):
     clicks = {"object": scan.objects[0].clicks[:1]}
     ours = Product(bundled_spec().name).segment(scan.image, clicks, WHOLE)
     direct = Direct(bundled_spec().name).segment(scan.image, clicks)
-    assert ours.walked == ours.encoded == direct.walked == scan.slices
+    assert ours.propagated == ours.encoded == direct.propagated == scan.slices
     assert read_volume(scan.image.with_suffix(".direct.nii.gz")).array.shape == read_volume(scan.image).array.shape
 
 

@@ -12,7 +12,15 @@ PROVENANCE = {
 
 
 def answer(seconds: float, *, peak: int = 500) -> dict:
-    return {"seconds": seconds, "peak_mib": peak, "voxels": 1, "walked": 9, "recomputed": 9, "encoded": 8, "parts": {}}
+    return {
+        "seconds": seconds,
+        "peak_mib": peak,
+        "voxels": 1,
+        "propagated": 9,
+        "recomputed": 9,
+        "encoded": 8,
+        "parts": {},
+    }
 
 
 def turn(first: float, theirs: float) -> dict:

@@ -8,7 +8,7 @@ import pytest
 from slicecast.inference.segment import SegmentRequest, SegmentResult
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import pick_slice
-from slicecast_lab.evaluation.prompts import CHOICES, correct, play
+from slicecast_lab.evaluation.prompts import CORRECTION_RULES, correct, play
 from slicecast_lab.evaluation.settings import Settings
 
 
@@ -67,7 +67,7 @@ def test_each_click_is_a_whole_request_at_the_deepest_error(case, recorder):
 def test_corrections_paint_one_more_true_slice_each_time(case, recorder):
     number = pick_slice(case, "quarter")
     (start,) = play(case, recorder, Settings(), number)
-    for choice in CHOICES:
+    for choice in CORRECTION_RULES:
         before = len(recorder.requests)
         answers = correct(case, recorder, start, choice, times=2)
         assert len(recorder.requests) == before + len(answers)

@@ -10,7 +10,7 @@ from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.volume import write_mask, write_volume
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases, read_case
-from slicecast_lab.simulation.annotator import Bench
+from slicecast_lab.simulation.annotator import RobotSession
 from slicecast_lab.simulation.robot import PERFECT
 
 POOL, TEST = 5, 2
@@ -44,6 +44,6 @@ def service() -> SegmentService:
 
 
 @pytest.fixture
-def bench(cases, service) -> Bench:
+def session(cases, service) -> RobotSession:
     """A ball on the desk of a perfect robot that paints."""
-    return Bench(read_case(cases[1]), service, PERFECT)
+    return RobotSession(read_case(cases[1]), service, PERFECT)

@@ -9,8 +9,8 @@ NAMES = ["value", "strided", "worst", "disagree", "extent+value", "random", "ora
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_slice_is_named_twice_and_all_work_is_counted(bench, name):
-    steps = play(bench, name, 3)["steps"]
+def test_no_slice_is_named_twice_and_all_work_is_counted(session, name):
+    steps = play(session, name, 3)["steps"]
     numbers = [step["slice"] for step in steps]
     assert len(set(numbers)) == len(numbers) <= 4
     for step in steps:
@@ -19,24 +19,24 @@ def test_no_slice_is_named_twice_and_all_work_is_counted(bench, name):
     assert steps[-1]["dice"] > steps[0]["dice"]
 
 
-def test_the_oracle_takes_the_slice_with_the_most_wrong_voxels(bench):
-    first, second = list(turns(bench, "oracle_worst", 1))
+def test_the_oracle_takes_the_slice_with_the_most_wrong_voxels(session):
+    first, second = list(turns(session, "oracle_worst", 1))
     wrong = [
-        (bench.case.slices(first.answer.mask != bench.case.truth).slice(n).sum(), -n)
-        for n in range(len(bench.case.areas))
+        (session.case.slices(first.answer.mask != session.case.truth).slice(n).sum(), -n)
+        for n in range(len(session.case.areas))
         if n != first.number
     ]
     assert second.number == -max(wrong)[1]
 
 
-def test_a_label_is_the_last_answer_with_all_its_work(bench):
-    mask, actions = play_label(bench, "strided", 2)
-    last = list(turns(bench, "strided", 2))[-1]
+def test_a_label_is_the_last_answer_with_all_its_work(session):
+    mask, actions = play_label(session, "strided", 2)
+    last = list(turns(session, "strided", 2))[-1]
     assert (mask == last.answer.mask).all() and actions == [3, 0, 0, 3]
 
 
-def test_a_course_repeats(bench):
-    assert play(bench, "random", 2) == play(bench, "random", 2)
+def test_a_course_repeats(session):
+    assert play(session, "random", 2) == play(session, "random", 2)
 
 
 def test_unknown_strategies_are_refused():

@@ -16,7 +16,7 @@ from slicecast_lab.simulation.robot import Robot
 from slicecast_lab.simulation.slices import SliceTask
 from slicecast_lab.simulation.tables import tables_of
 from slicecast_lab.simulation.volumes import ORACLE, VolumePlan
-from slicecast_lab.simulation.work import FAKE, Crew, Setup, carry_out
+from slicecast_lab.simulation.work import FAKE, Setup, Workers, carry_out
 
 SETUP = Setup(FAKE, "cpu")
 NOISY = Robot("noisy", 3)
@@ -27,7 +27,7 @@ SLICES = ("value", "strided", "worst", "raw:value", "oracle_worst")
 def reports(folder, tmp_path_factory):
     """One report of each experiment."""
     store = tmp_path_factory.mktemp("done") / "done.jsonl"
-    work = partial(carry_out, setup=SETUP, crew=Crew(), store=store)
+    work = partial(carry_out, setup=SETUP, workers=Workers(), store=store)
     split = find_split(folder, ())
     like = SliceTask(split.test[0], SLICES, 2)
     plan = VolumePlan(("random", "strat_random", "auto", ORACLE), (0, 1, 2, 4), 2, 5)
@@ -52,7 +52,7 @@ def test_a_report_has_tables_and_a_picture_that_repeat(reports, tmp_path, name):
 
 def test_identical_bytes_for_an_identical_seed(folder, reports):
     """Computed anew, with nothing kept."""
-    split, work = find_split(folder, ()), partial(carry_out, setup=SETUP, crew=Crew())
+    split, work = find_split(folder, ()), partial(carry_out, setup=SETUP, workers=Workers())
     again = simulate_slices(split.test, split.pool, SliceTask(split.test[0], SLICES, 2), SETUP, work)
     assert json.dumps(again) == json.dumps(reports["slices"])
 
