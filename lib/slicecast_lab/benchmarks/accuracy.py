@@ -29,10 +29,10 @@ from slicecast_lab.evaluation.cases import CaseFiles, find_cases
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
 from slicecast_lab.evaluation.page import circumstances_table, markdown, write_blocks
 from slicecast_lab.evaluation.picture import draw_cases, draw_clicks
+from slicecast_lab.evaluation.prompts import Baseline, Settings, Unit, parse_prompt
 from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import PROTOCOL, as_json, show_mean, write_json
 from slicecast_lab.evaluation.run import MISTAKES, evaluate
-from slicecast_lab.evaluation.settings import Baseline, Settings, Unit, parse_prompt
 
 ROOT = project_dir("docs").parent
 PROMPTS = ("mask", "box", "clicks:5")

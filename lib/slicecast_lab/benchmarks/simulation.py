@@ -25,10 +25,10 @@ from slicecast_lab.evaluation.cases import CaseFiles, find_cases, find_split
 from slicecast_lab.evaluation.page import circumstances_table, markdown, write_blocks
 from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import write_json
+from slicecast_lab.simulation.annotator import Robot
 from slicecast_lab.simulation.experiments import simulate_joint, simulate_slices, simulate_volumes
 from slicecast_lab.simulation.learner import Labelling
 from slicecast_lab.simulation.plots import draw_report
-from slicecast_lab.simulation.robot import Robot
 from slicecast_lab.simulation.slices import SliceTask
 from slicecast_lab.simulation.tables import confidence_table, tables_of
 from slicecast_lab.simulation.volumes import VolumePlan, Work

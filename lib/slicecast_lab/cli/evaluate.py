@@ -19,6 +19,7 @@ from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
 from slicecast_lab.evaluation.picture import FORMATS, draw_cases
+from slicecast_lab.evaluation.prompts import Settings, parse_prompt, parse_values
 from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import as_json, summary_table, write_json
 from slicecast_lab.evaluation.run import evaluate
@@ -32,7 +33,6 @@ from slicecast_lab.evaluation.seed_report import (
     study_settings,
     study_table,
 )
-from slicecast_lab.evaluation.settings import Settings, parse_prompt, parse_values
 
 app = typer.Typer(add_completion=False)
 

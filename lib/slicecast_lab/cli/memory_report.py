@@ -15,7 +15,7 @@ from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import find_cases
 from slicecast_lab.evaluation.memory import MemoryReport, case_report, memory_report
 from slicecast_lab.evaluation.promote import candidate_spec
-from slicecast_lab.evaluation.settings import parse_values
+from slicecast_lab.evaluation.prompts import parse_values
 from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches
 
 app = typer.Typer(add_completion=False)

@@ -13,12 +13,12 @@ from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
 from slicecast_lab.cli.evaluate import with_progress
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases, find_split, has_split
+from slicecast_lab.evaluation.prompts import parse_values
 from slicecast_lab.evaluation.report import write_json
-from slicecast_lab.evaluation.settings import parse_values
+from slicecast_lab.simulation.annotator import Robot
 from slicecast_lab.simulation.experiments import EXPERIMENTS, simulate_joint, simulate_slices, simulate_volumes
 from slicecast_lab.simulation.learner import Labelling
 from slicecast_lab.simulation.plots import draw_report
-from slicecast_lab.simulation.robot import Robot
 from slicecast_lab.simulation.slices import DEFAULTS as SLICES
 from slicecast_lab.simulation.slices import SliceTask
 from slicecast_lab.simulation.tables import tables_of

@@ -19,7 +19,7 @@ from slicecast_lab.evaluation.promote import (
     require_acceptable,
     sample_cases,
 )
-from slicecast_lab.evaluation.settings import parse_values
+from slicecast_lab.evaluation.prompts import parse_values
 from slicecast_lab.training.nano import LOG_FORMAT, averaged_model, export_weights, read_settings, train_nano
 
 app = typer.Typer(no_args_is_help=True, help="Train models; what was stopped goes on where it was.")

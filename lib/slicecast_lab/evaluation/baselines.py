@@ -22,7 +22,7 @@ from skimage.segmentation import random_walker
 
 from slicecast.volume import choose_window, normalise
 from slicecast_lab.evaluation.cases import LabelledCase
-from slicecast_lab.evaluation.settings import Baseline
+from slicecast_lab.evaluation.prompts import Baseline
 
 REGION_DEVIATIONS = 2.0
 GREY_LEVELS = 255

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ from slicecast.volume import (
     read_volume,
 )
 from slicecast.volume.reading import READ_ENDINGS
-from slicecast_lab.evaluation.settings import SliceRule
 
 FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Ours; the Decathlon's, whose test scans come without labels."""
@@ -138,25 +136,6 @@ def read_case(files: CaseFiles) -> LabelledCase:
         raise ConfigError(f"{files.id} does not show {wanted}.")
     turn = Reorientation.of(volume.geometry)
     return LabelledCase(files, volume, truth, turn, choose_axis(turn.geometry))
-
-
-def pick_slice(case: LabelledCase, rule: SliceRule) -> int:
-    """Return the canonical slice that is prompted: the object's largest, or the one at half or a quarter of its extent.
-
-    Where the object has a gap there, the nearest slice that shows it.
-
-    Raises:
-        ConfigError: no such rule.
-    """
-    areas, (first, last) = case.areas, case.extent
-    if rule == "largest":
-        return int(areas.argmax())
-    places = {"centre": 2, "quarter": 4}
-    if rule not in places:
-        raise ConfigError(f"There is no slice rule {rule!r}. Use one of {', '.join(get_args(SliceRule))}.")
-    wanted = first + (last - first) // places[rule]
-    shown = np.flatnonzero(areas)
-    return int(shown[np.abs(shown - wanted).argmin()])
 
 
 @dataclass(frozen=True, slots=True)

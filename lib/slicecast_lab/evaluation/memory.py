@@ -21,9 +21,8 @@ from slicecast.training.losses import iou
 from slicecast.training.objective import Batch
 from slicecast.training.walk import MASK, Group, Plan, Prediction, full_size, walk
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, pick_slice, read_case
-from slicecast_lab.evaluation.prompts import play
-from slicecast_lab.evaluation.settings import Settings, parse_prompt
+from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, read_case
+from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
 
 Network = Any
 """A `sam2.modeling.sam2_base.SAM2Base`; only `slicecast.models` may import that name."""

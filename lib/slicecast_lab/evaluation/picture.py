@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from slicecast_lab.evaluation.run import CaseResult, Evaluation
-from slicecast_lab.evaluation.snapshot import COLUMNS, Snapshot, SnapshotSlice
+from slicecast_lab.evaluation.run import COLUMNS, CaseResult, Evaluation, Snapshot, SnapshotSlice
 
 TRUTH, RESULT, PROMPTED = "#2ecc71", "#ff3b3b", "#ffd166"
 FORMATS = (".png", ".pdf", ".svg")

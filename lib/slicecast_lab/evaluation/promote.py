@@ -21,10 +21,9 @@ from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import file_sha256, weights_path
 from slicecast.volume import read_volume
 from slicecast.volume.metrics import Mean, bootstrap_mean
-from slicecast_lab.evaluation.cases import CaseFiles, pick_slice, read_case
-from slicecast_lab.evaluation.prompts import play
+from slicecast_lab.evaluation.cases import CaseFiles, read_case
+from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
 from slicecast_lab.evaluation.run import Progress
-from slicecast_lab.evaluation.settings import Settings, parse_prompt
 
 PROMPTS = ("mask", "box", "clicks:3")
 

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from slicecast.errors import ConfigError
 from slicecast.volume.metrics import Mean, bootstrap_mean, click_auc, clicks_to_reach
+from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.run import MISTAKES, CaseResult, Evaluation
-from slicecast_lab.evaluation.settings import Settings
 
 PROTOCOL = "fixed"
 

@@ -31,9 +31,9 @@ from slicecast.errors import ConfigError, InputError, PromptError
 from slicecast.prompts.simulate import SEED_MIN_DEPTH_PX
 from slicecast.volume.metrics import dice, plain_surface_dice
 from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, read_case
+from slicecast_lab.evaluation.prompts import MAX_ROUNDS
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 from slicecast_lab.evaluation.run import Progress, logger
-from slicecast_lab.evaluation.settings import MAX_ROUNDS
 
 PROTOCOL = "seed-exact"
 

@@ -27,7 +27,7 @@ Scene = Callable[[Geometry], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class GeneratedCase:
     """One scan to generate.
 
     Args:
@@ -45,7 +45,7 @@ class Case:
     scene: Scene
 
 
-def cases() -> list[Case]:
+def cases() -> list[GeneratedCase]:
     """List the scans of `sample-data/`, the DICOM one last."""
     thin, thick = (2.4, 2.4, 3.0), (2.4, 2.4, 5.0)
     broad = sample_ct.Torso(half_width_mm=158, half_depth_mm=106, fat_mm=22, dome_mm=150, lesion=False)
@@ -54,13 +54,19 @@ def cases() -> list[Case]:
     second = sample_mr.Head(74.0, 92.0, lesion_mm=(30, -24, 30), lesion_radius_mm=17, ventricle_scale=1.3)
     torso_origin, head_origin = (-171.6, -132.0, 2.0), (-83.0, -100.0, -52.0)
     return [
-        Case("ct_abdomen_a", "CT", Geometry((144, 116, 56), thin, torso_origin), "RAS", _ct(sample_ct.Torso(), 11)),
-        Case("ct_abdomen_b", "CT", Geometry((144, 116, 34), thick, torso_origin), "LPS", _ct(broad, 23)),
-        Case("mr_brain_a", "MR", Geometry((116, 138, 46), (1.45, 1.45, 3.0), head_origin), "RAS", _mr(first, 3)),
-        Case(
+        GeneratedCase(
+            "ct_abdomen_a", "CT", Geometry((144, 116, 56), thin, torso_origin), "RAS", _ct(sample_ct.Torso(), 11)
+        ),
+        GeneratedCase("ct_abdomen_b", "CT", Geometry((144, 116, 34), thick, torso_origin), "LPS", _ct(broad, 23)),
+        GeneratedCase(
+            "mr_brain_a", "MR", Geometry((116, 138, 46), (1.45, 1.45, 3.0), head_origin), "RAS", _mr(first, 3)
+        ),
+        GeneratedCase(
             "mr_brain_b", "MR", Geometry((40, 124, 90), (4.0, 1.6, 1.6), (-78, -99, -55)), "PIR", _mr(second, 8, True)
         ),
-        Case(DICOM_CASE, "CT", Geometry((96, 96, 24), (3.6, 3.6, 5.0), (-171, -171, 40)), "LPS", _ct(slim, 41)),
+        GeneratedCase(
+            DICOM_CASE, "CT", Geometry((96, 96, 24), (3.6, 3.6, 5.0), (-171, -171, 40)), "LPS", _ct(slim, 41)
+        ),
     ]
 
 

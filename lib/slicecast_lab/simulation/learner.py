@@ -21,8 +21,7 @@ from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume import choose_axis
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, content_of, read_case
-from slicecast_lab.simulation.annotator import NAME, Mask, RobotSession
-from slicecast_lab.simulation.robot import PERFECT, Robot
+from slicecast_lab.simulation.annotator import NAME, PERFECT, Mask, Robot, RobotSession
 from slicecast_lab.simulation.slices import play_label
 
 DIGITS = 5

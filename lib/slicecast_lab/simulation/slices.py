@@ -16,9 +16,19 @@ from slicecast.active.calibration import UNCALIBRATED, Calibration, Pair, SliceF
 from slicecast.active.slices import STRATEGIES as PRODUCT
 from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentService
-from slicecast_lab.evaluation.cases import CaseFiles, content_of, pick_slice, read_case
-from slicecast_lab.simulation.annotator import STROKES, GivenPrompts, Mask, ProductAnswer, RobotSession
-from slicecast_lab.simulation.robot import PERFECT, Actions, Robot, generator
+from slicecast_lab.evaluation.cases import CaseFiles, content_of, read_case
+from slicecast_lab.evaluation.prompts import pick_slice
+from slicecast_lab.simulation.annotator import (
+    PERFECT,
+    STROKES,
+    Actions,
+    GivenPrompts,
+    Mask,
+    ProductAnswer,
+    Robot,
+    RobotSession,
+    generator,
+)
 
 OWN = ("random", "oracle_worst")
 """Strategies of the simulation itself: chance within what is seen, and the slice with the most wrong voxels."""

@@ -11,7 +11,7 @@ from scipy.integrate import trapezoid
 from slicecast.errors import ConfigError
 from slicecast.volume.metrics import Mean, bootstrap_mean
 from slicecast_lab.evaluation.report import DIGITS, GOAL_DICE, rounded
-from slicecast_lab.simulation.robot import EFFORTS, Actions, EffortModel
+from slicecast_lab.simulation.annotator import EFFORTS, Actions, EffortModel
 from slicecast_lab.simulation.volumes import ORACLE, Pool, SimulatedCampaign, VolumePlan
 
 RESAMPLES = 4000

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from slicecast.active.volumes import VolumeFeatures, is_strategy, needs_scores, rank, strategy_names
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
+from slicecast_lab.simulation.annotator import generator
 from slicecast_lab.simulation.learner import EmbedTask, Labelling, ScoreTask, SupportTask, nearest
-from slicecast_lab.simulation.robot import generator
 from slicecast_lab.simulation.work import SimulationTask
 
 ORACLE = "oracle"

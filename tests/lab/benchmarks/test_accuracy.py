@@ -13,9 +13,9 @@ from slicecast.volume import write_mask, write_volume
 from slicecast_lab.benchmarks import accuracy
 from slicecast_lab.benchmarks.accuracy import Row, baseline_cells, correction_cells, dice_cells, shortfall_cells
 from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer
+from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.report import as_json
 from slicecast_lab.evaluation.run import MISTAKES, evaluate
-from slicecast_lab.evaluation.settings import Settings
 
 MODULE = "slicecast_lab.benchmarks.accuracy"
 CLICKS = "clicks:5"

@@ -5,7 +5,7 @@ import pytest
 
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.baselines import METHODS, run_baseline
-from slicecast_lab.evaluation.cases import pick_slice
+from slicecast_lab.evaluation.prompts import pick_slice
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -5,7 +5,8 @@ import pytest
 from builders import phantom
 
 from slicecast.errors import ConfigError, GeometryError
-from slicecast_lab.evaluation.cases import CaseFiles, find_cases, pick_slice, read_case, scans_and_labels
+from slicecast_lab.evaluation.cases import CaseFiles, find_cases, read_case, scans_and_labels
+from slicecast_lab.evaluation.prompts import pick_slice
 
 
 def test_a_folder_is_listed_by_name_and_by_split(folder):

@@ -5,11 +5,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentRequest, SegmentResult
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import pick_slice
-from slicecast_lab.evaluation.prompts import CORRECTION_RULES, correct, play
-from slicecast_lab.evaluation.settings import Settings
+from slicecast_lab.evaluation.prompts import (
+    CORRECTION_RULES,
+    Settings,
+    correct,
+    parse_prompt,
+    parse_values,
+    pick_slice,
+    play,
+)
 
 
 class Recorder:
@@ -102,3 +109,43 @@ def test_clicks_can_be_corrected_by_painted_slices(case, recorder):
     further = correct(case, recorder, answers[-1], "even", times=1)
     prompts = further[-1].prompts
     assert prompts.points == answers[-1].prompts.points and len(prompts.masks[0].slices) == 1
+
+
+def test_words_are_read():
+    assert parse_prompt("mask") == ("mask", 1) and parse_prompt("clicks:5") == ("clicks", 5)
+    assert parse_values("1, 2") == (1, 2)
+
+
+@pytest.mark.parametrize("words", ["clicks", "clicks:", "clicks:-1", "scribble", ""])
+def test_other_prompts_are_refused(words):
+    with pytest.raises(ConfigError, match="mask, box, or clicks:N"):
+        parse_prompt(words)
+
+
+@pytest.mark.parametrize("words", ["", "0", "a", "1,,2", "-1"])
+def test_other_labels_are_refused(words):
+    with pytest.raises(ConfigError, match="positive whole numbers"):
+        parse_values(words)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt": "text"},
+        {"slice": "first"},
+        {"unit": "cm"},
+        {"baselines": ("magic",)},
+        {"clicks": 0},
+        {"corrections": -1},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        Settings(**wrong)
+
+
+def test_the_prompt_is_said_as_it_is_typed():
+    assert [Settings(prompt="clicks", clicks=5).prompt_words, Settings(prompt="box").prompt_words] == [
+        "clicks:5",
+        "box",
+    ]

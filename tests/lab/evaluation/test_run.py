@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slicecast_lab.evaluation.cases import pick_slice
-from slicecast_lab.evaluation.run import MISTAKES, evaluate, mistake_shares
-from slicecast_lab.evaluation.settings import Settings
+from slicecast_lab.evaluation.prompts import Settings, pick_slice
+from slicecast_lab.evaluation.run import COLUMNS, MISTAKES, evaluate, mistake_shares, take_snapshot
 
 
 def test_every_case_is_measured_and_progress_is_told(cases, service):
@@ -69,3 +68,15 @@ def test_everything_found_is_too_much(case):
     area = case.truth.size // len(case.areas)
     assert shares["beyond"] == pytest.approx(area * (len(case.areas) - (last - first + 1)) / wrong)
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_slices_run_from_end_to_end_with_the_prompted_one_among_them(case):
+    number = pick_slice(case, "largest")
+    shot = take_snapshot(case, case.truth, number)
+    canonical = [case.stored_slice(shown.slice) for shown in shot.slices]
+    assert canonical == sorted(set(canonical)) and len(canonical) <= COLUMNS
+    assert set(canonical[1:-1]) or (canonical[0], canonical[-1]) == case.extent
+    assert [shown.prompted for shown in shot.slices].count(True) == 1
+    for shown, n in zip(shot.slices, canonical, strict=True):
+        assert shown.truth.sum() == case.areas[n]  # nothing is cut off
+        assert shown.grey.shape == shown.truth.shape == shown.result.shape

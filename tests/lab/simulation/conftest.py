@@ -10,8 +10,7 @@ from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.volume import write_mask, write_volume
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases, read_case
-from slicecast_lab.simulation.annotator import RobotSession
-from slicecast_lab.simulation.robot import PERFECT
+from slicecast_lab.simulation.annotator import PERFECT, RobotSession
 
 POOL, TEST = 5, 2
 
