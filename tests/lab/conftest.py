@@ -9,7 +9,7 @@ from builders import phantom
 from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.volume import write_mask, write_volume
-from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, find_cases, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, find_cases, read_case
 
 KINDS = ("anisotropic", "flipped", "sphere")
 
@@ -36,7 +36,7 @@ def cases(folder) -> list[CaseFiles]:
 
 
 @pytest.fixture(params=KINDS)
-def case(request, cases) -> LabelledCase:
+def case(request, cases) -> TruthCase:
     """Each phantom in turn."""
     return read_case(next(files for files in cases if files.id == request.param))
 

@@ -23,7 +23,7 @@ from slicecast.config import data_dir, project_dir
 from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
 from slicecast.models.registry import bundled_spec
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import LabelledCase, find_cases, read_case
+from slicecast_lab.evaluation.cases import TruthCase, find_cases, read_case
 from slicecast_lab.evaluation.page import markdown, source_line, write_blocks
 from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
 from slicecast_lab.evaluation.provenance import command_line, provenance
@@ -49,7 +49,7 @@ class RecordingService:
         return self.answers[0]
 
 
-def pairs_of(case: LabelledCase, service: RecordingService, prompt: str) -> list[Pair]:
+def pairs_of(case: TruthCase, service: RecordingService, prompt: str) -> list[Pair]:
     """Prompt a case once; pair the features of each slice with its truth."""
     name, clicks = parse_prompt(prompt)
     play(case, service, Settings(prompt=name, clicks=clicks), pick_slice(case, "largest"))

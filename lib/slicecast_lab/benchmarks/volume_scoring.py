@@ -29,7 +29,7 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
 from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer, extent_of
 from slicecast.volume import choose_axis
-from slicecast_lab.evaluation.cases import LabelledCase, find_cases, read_case
+from slicecast_lab.evaluation.cases import TruthCase, find_cases, read_case
 
 
 def main() -> None:
@@ -53,17 +53,17 @@ def main() -> None:
         print(json.dumps(scored(chosen, cases[0], jobs=options.jobs), indent=1))
 
 
-def learn(scorer: VolumeScorer, case: LabelledCase) -> Support:
+def learn(scorer: VolumeScorer, case: TruthCase) -> Support:
     """Remember a case."""
     return scorer.learn(case.files.id, open_study(case.volume), truth_of(case).astype(np.uint8), {"object": 0})
 
 
-def truth_of(case: LabelledCase) -> NDArray[np.bool_]:
+def truth_of(case: TruthCase) -> NDArray[np.bool_]:
     """Return a case's truth in canonical orientation."""
     return np.ascontiguousarray(case.turn.to_canonical_array(case.truth))
 
 
-def scored(cases: list[LabelledCase], support: LabelledCase, *, jobs: int) -> dict[str, object]:
+def scored(cases: list[TruthCase], support: TruthCase, *, jobs: int) -> dict[str, object]:
     """Score volumes; return seconds, and each score's rank correlation with 1 - Dice."""
     start = time.perf_counter()
     parts = Parallel(n_jobs=jobs)(delayed(scored_part)(cases[n::jobs], support) for n in range(jobs))
@@ -81,9 +81,7 @@ def scored(cases: list[LabelledCase], support: LabelledCase, *, jobs: int) -> di
     }
 
 
-def scored_part(
-    cases: list[LabelledCase], support: LabelledCase
-) -> tuple[list[Mapping[str, float]], list[float], float]:
+def scored_part(cases: list[TruthCase], support: TruthCase) -> tuple[list[Mapping[str, float]], list[float], float]:
     """Score volumes one after the other; return the scores, 1 - Dice and the seconds on the CPU."""
     start = time.process_time()
     scorer = VolumeScorer(SegmentService().predictor)
@@ -98,7 +96,7 @@ def scored_part(
     return found, errors, time.process_time() - start
 
 
-def compare(scorer: VolumeScorer, supports: list[Support], cases: list[LabelledCase]) -> dict[str, str]:
+def compare(scorer: VolumeScorer, supports: list[Support], cases: list[TruthCase]) -> dict[str, str]:
     """Return the mean Dice and its standard error of each way to begin."""
     found: dict[str, list[float]] = {}
     for case in cases:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import random_walker
 
 from slicecast.volume import choose_window, normalise
-from slicecast_lab.evaluation.cases import LabelledCase
+from slicecast_lab.evaluation.cases import TruthCase
 from slicecast_lab.evaluation.prompts import Baseline
 
 REGION_DEVIATIONS = 2.0
@@ -62,7 +62,7 @@ class BaselineInput:
     extent: tuple[int, int]
 
 
-def run_baseline(name: Baseline, case: LabelledCase, number: int) -> Mask:
+def run_baseline(name: Baseline, case: TruthCase, number: int) -> Mask:
     """Segment a case from its true mask on canonical slice `number`; bool [k, j, i] as stored."""
     seen = _input_of(case, number)
     found = METHODS[name](seen)
@@ -182,7 +182,7 @@ METHODS: dict[Baseline, Callable[[BaselineInput], Mask]] = {
 }
 
 
-def _input_of(case: LabelledCase, number: int) -> BaselineInput:
+def _input_of(case: TruthCase, number: int) -> BaselineInput:
     window = choose_window(case.volume)
     stack = case.slices(case.volume.array)
     width, height = case.axis.pixel_spacing_mm(case.turn.geometry)

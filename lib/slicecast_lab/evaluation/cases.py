@@ -55,7 +55,7 @@ class CaseFiles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledCase:
+class TruthCase:
     """A case, read.
 
     Args:
@@ -118,7 +118,7 @@ def find_cases(folder: Path, values: Sequence[int], *, split: str = "", limit: i
     return [CaseFiles(name, images[name], labels[name], tuple(values), name) for name in chosen]
 
 
-def read_case(files: CaseFiles) -> LabelledCase:
+def read_case(files: CaseFiles) -> TruthCase:
     """Read a case.
 
     Raises:
@@ -135,7 +135,7 @@ def read_case(files: CaseFiles) -> LabelledCase:
         wanted = f"label {', '.join(map(str, files.values))}" if files.values else "any label"
         raise ConfigError(f"{files.id} does not show {wanted}.")
     turn = Reorientation.of(volume.geometry)
-    return LabelledCase(files, volume, truth, turn, choose_axis(turn.geometry))
+    return TruthCase(files, volume, truth, turn, choose_axis(turn.geometry))
 
 
 @dataclass(frozen=True, slots=True)

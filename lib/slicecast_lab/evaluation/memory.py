@@ -21,7 +21,7 @@ from slicecast.training.losses import iou
 from slicecast.training.objective import Batch
 from slicecast.training.walk import MASK, Group, Plan, Prediction, full_size, walk
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
 
 Network = Any
@@ -197,7 +197,7 @@ def case_report(spec: ModelSpec, cases: Sequence[CaseFiles], prompt: str = "mask
     return MemoryReport(mean_attention(seen), without, grouped_by_distance(scores))
 
 
-def _answer(predictor: Sam2Predictor, case: LabelledCase, settings: Settings) -> tuple[float, list[tuple[int, float]]]:
+def _answer(predictor: Sam2Predictor, case: TruthCase, settings: Settings) -> tuple[float, list[tuple[int, float]]]:
     """Return the Dice over a volume, and (distance, Dice) of each other slice that shows the object."""
     start = pick_slice(case, "largest")
     answer = play(case, SegmentService(predictor=predictor), settings, start)[-1]

@@ -38,7 +38,7 @@ from slicecast.models.weights import choose_model, load_state_dict
 from slicecast.prompts import ObjectPrompts
 from slicecast.prompts.simulate import box_from_mask
 from slicecast.volume import choose_window, normalise
-from slicecast_lab.evaluation.cases import LabelledCase
+from slicecast_lab.evaluation.cases import TruthCase
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 
 WORKER = "slicecast_lab.evaluation.monailabel"
@@ -144,7 +144,7 @@ class MonaiLabelProcess:
         return dict(json.loads(line))
 
 
-def segment_case(process: MonaiLabelProcess, case: LabelledCase, prompts: ObjectPrompts) -> MonaiLabelAnswer:
+def segment_case(process: MonaiLabelProcess, case: TruthCase, prompts: ObjectPrompts) -> MonaiLabelAnswer:
     """Give it a case with the prompts that the model under test got; the mask is bool [k, j, i] as stored."""
     stack, window = case.slices(case.volume.array), choose_window(case.volume)
     scan = process.write_scan(np.stack([normalise(stack.slice(n), window) for n in range(stack.count)]))
@@ -155,7 +155,7 @@ def segment_case(process: MonaiLabelProcess, case: LabelledCase, prompts: Object
     return MonaiLabelAnswer(stored, found.seconds, found.peak_rss_mib)
 
 
-def _box(case: LabelledCase, prompts: ObjectPrompts) -> list[int]:
+def _box(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
     """Return the box, or that around the painted slice, as x0, y0, x1, y1, n."""
     if prompts.boxes:
         corners = np.array([_xyn(case, ijk) for ijk in (prompts.boxes[0].low_ijk, prompts.boxes[0].high_ijk)])
@@ -171,7 +171,7 @@ def _box(case: LabelledCase, prompts: ObjectPrompts) -> list[int]:
     return [*box_from_mask(plane).astype(int).tolist(), number]
 
 
-def _xyn(case: LabelledCase, ijk: Sequence[int]) -> list[int]:
+def _xyn(case: TruthCase, ijk: Sequence[int]) -> list[int]:
     """Return a stored voxel as (x, y) on its canonical slice and the slice's number."""
     number, x, y = case.axis.to_slice(case.turn.to_canonical_ijk(ijk)).round().astype(int).tolist()
     return [x, y, number]

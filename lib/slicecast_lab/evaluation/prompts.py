@@ -20,7 +20,7 @@ from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import box_from_mask, next_click
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import LabelledCase
+from slicecast_lab.evaluation.cases import TruthCase
 
 SliceRule = Literal["largest", "centre", "quarter"]
 PromptKind = Literal["mask", "box", "clicks"]
@@ -101,7 +101,7 @@ def parse_values(words: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def pick_slice(case: LabelledCase, rule: SliceRule) -> int:
+def pick_slice(case: TruthCase, rule: SliceRule) -> int:
     """Return the canonical slice that is prompted: the object's largest, or the one at half or a quarter of its extent.
 
     Where the object has a gap there, the nearest slice that shows it.
@@ -154,7 +154,7 @@ class Interaction:
     next_slice: int | None
 
 
-def play(case: LabelledCase, service: Segments, settings: Settings, number: int) -> list[Interaction]:
+def play(case: TruthCase, service: Segments, settings: Settings, number: int) -> list[Interaction]:
     """Prompt canonical slice `number`; return one interaction, or one for each click.
 
     Fewer than asked for when no error is left on the slice.
@@ -169,7 +169,7 @@ def play(case: LabelledCase, service: Segments, settings: Settings, number: int)
 
 
 def correct(
-    case: LabelledCase, service: Segments, start: Interaction, choice: CorrectionRule, *, times: int
+    case: TruthCase, service: Segments, start: Interaction, choice: CorrectionRule, *, times: int
 ) -> list[Interaction]:
     """Paint further slices with their true mask, chosen one after the other; fewer when none is left to choose."""
     first = _prompted(case, start.prompts)
@@ -184,25 +184,25 @@ def correct(
     return answers[1:]
 
 
-def _ask(case: LabelledCase, service: Segments, prompts: ObjectPrompts) -> Interaction:
+def _ask(case: TruthCase, service: Segments, prompts: ObjectPrompts) -> Interaction:
     result = service.segment(SegmentRequest(case.files.image, PromptSet((prompts,))))
     mask = result.mask == 1
     hint = None if result.next_slice is None else result.next_slice.slice
     return Interaction(prompts, mask, dice(mask, case.truth), result.seconds["total"], hint)
 
 
-def _mask(case: LabelledCase, numbers: Sequence[int]) -> ObjectPrompts:
+def _mask(case: TruthCase, numbers: Sequence[int]) -> ObjectPrompts:
     painted = MaskPrompt(case.truth, slices=tuple(case.stored_slice(n) for n in numbers))
     return ObjectPrompts(NAME, masks=(painted,))
 
 
-def _box(case: LabelledCase, number: int) -> ObjectPrompts:
+def _box(case: TruthCase, number: int) -> ObjectPrompts:
     corners = box_from_mask(case.slices(case.truth).slice(number)).reshape(2, 2).astype(int)
     low, high = slice_to_source_ijk(case.turn, case.axis, n=number, xy=corners).tolist()
     return ObjectPrompts(NAME, boxes=(Box(tuple(low), tuple(high)),))
 
 
-def _clicks(case: LabelledCase, service: Segments, times: int, number: int) -> Iterator[Interaction]:
+def _clicks(case: TruthCase, service: Segments, times: int, number: int) -> Iterator[Interaction]:
     truth = case.slices(case.truth).slice(number)
     spacing = case.axis.pixel_spacing_mm(case.turn.geometry)
     found, clicked = np.zeros_like(truth), np.zeros_like(truth)
@@ -220,7 +220,7 @@ def _clicks(case: LabelledCase, service: Segments, times: int, number: int) -> I
         yield answer
 
 
-def _prompted(case: LabelledCase, prompts: ObjectPrompts) -> list[int]:
+def _prompted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
     """Return the canonical slices that hold a prompt."""
     voxels = [p.ijk for p in prompts.points] + [b.low_ijk for b in prompts.boxes]
     numbers = {int(case.axis.to_slice(case.turn.to_canonical_ijk(ijk))[0]) for ijk in voxels}
@@ -228,21 +228,21 @@ def _prompted(case: LabelledCase, prompts: ObjectPrompts) -> list[int]:
     return sorted(numbers | painted)
 
 
-def _with_painted(case: LabelledCase, start: ObjectPrompts, numbers: Sequence[int]) -> ObjectPrompts:
+def _with_painted(case: TruthCase, start: ObjectPrompts, numbers: Sequence[int]) -> ObjectPrompts:
     """Add true masks of slices; where the object is absent, the empty slice says so."""
     own = [case.stored_slice(n) for mask in start.masks for n in mask.slices or ()]
     painted = _mask(case, [*own, *numbers]).masks
     return ObjectPrompts(NAME, points=start.points, boxes=start.boxes, masks=painted)
 
 
-def _choose(case: LabelledCase, choice: CorrectionRule, answer: Interaction, *, annotated: Sequence[int]) -> int | None:
+def _choose(case: TruthCase, choice: CorrectionRule, answer: Interaction, *, annotated: Sequence[int]) -> int | None:
     if choice == "suggested":
         wanted = None if answer.next_slice is None else case.stored_slice(answer.next_slice)
         return None if wanted in annotated else wanted
     return _worst(case, answer.mask, annotated) if choice == "worst" else _even(case, annotated)
 
 
-def _worst(case: LabelledCase, mask: NDArray[np.bool_], annotated: Sequence[int]) -> int | None:
+def _worst(case: TruthCase, mask: NDArray[np.bool_], annotated: Sequence[int]) -> int | None:
     """Return the slice with the most wrong voxels that is not yet annotated."""
     errors = case.slices(mask != case.truth)
     wrong = np.array([np.count_nonzero(errors.slice(n)) for n in range(errors.count)])
@@ -250,7 +250,7 @@ def _worst(case: LabelledCase, mask: NDArray[np.bool_], annotated: Sequence[int]
     return int(wrong.argmax()) if wrong.any() else None
 
 
-def _even(case: LabelledCase, annotated: Sequence[int]) -> int | None:
+def _even(case: TruthCase, annotated: Sequence[int]) -> int | None:
     """Return the middle of the widest gap that is left in the true extent; the first of equals."""
     first, last = case.extent
     borders = [first - 1, *sorted(n for n in annotated if first <= n <= last), last + 1]

@@ -13,7 +13,7 @@ from slicecast.prompts import ObjectPrompts
 from slicecast.volume import choose_window, normalise
 from slicecast.volume.metrics import Surface, dice, surface
 from slicecast_lab.evaluation.baselines import run_baseline
-from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess, segment_case
 from slicecast_lab.evaluation.prompts import (
     CORRECTION_RULES,
@@ -57,7 +57,7 @@ class Snapshot:
     y_up: bool
 
 
-def take_snapshot(case: LabelledCase, mask: NDArray[np.bool_], number: int) -> Snapshot:
+def take_snapshot(case: TruthCase, mask: NDArray[np.bool_], number: int) -> Snapshot:
     """Cut the slices out; `number` is the prompted canonical slice."""
     scan, truth, result = (case.slices(array) for array in (case.volume.array, case.truth, mask))
     window = choose_window(case.volume)
@@ -193,7 +193,7 @@ def evaluate(
 
 
 def evaluate_case(
-    case: LabelledCase, service: Segments, settings: Settings, *, monailabel: MonaiLabelProcess | None = None
+    case: TruthCase, service: Segments, settings: Settings, *, monailabel: MonaiLabelProcess | None = None
 ) -> CaseResult:
     """Evaluate one case.
 
@@ -223,7 +223,7 @@ def evaluate_case(
 
 
 def _baselines(
-    case: LabelledCase, settings: Settings, number: int, prompts: ObjectPrompts, monailabel: MonaiLabelProcess | None
+    case: TruthCase, settings: Settings, number: int, prompts: ObjectPrompts, monailabel: MonaiLabelProcess | None
 ) -> dict[str, float]:
     """Return the Dice of each baseline."""
     scores = {}
@@ -236,7 +236,7 @@ def _baselines(
     return {str(name): value for name, value in scores.items()}
 
 
-def mistake_shares(case: LabelledCase, mask: NDArray[np.bool_], number: int) -> dict[str, float]:
+def mistake_shares(case: TruthCase, mask: NDArray[np.bool_], number: int) -> dict[str, float]:
     """Return which share of the wrong voxels is of each kind; zeros where nothing is wrong.
 
     Args:
@@ -258,7 +258,7 @@ def mistake_shares(case: LabelledCase, mask: NDArray[np.bool_], number: int) -> 
     return {kind: float(count) / wrong for kind, count in counts.items()}
 
 
-def _by_slice(case: LabelledCase, voxels: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _by_slice(case: TruthCase, voxels: NDArray[np.bool_]) -> NDArray[np.int64]:
     stack = case.slices(voxels)
     return np.array([np.count_nonzero(stack.slice(n)) for n in range(stack.count)])
 
@@ -274,11 +274,11 @@ def _by_choice(start: Interaction, further: dict, times: int) -> dict[str, tuple
     return {who: _prolonged([start.dice, *(a.dice for a in answers)], times + 1) for who, answers in further.items()}
 
 
-def _spacing(case: LabelledCase, settings: Settings) -> tuple[float, ...]:
+def _spacing(case: TruthCase, settings: Settings) -> tuple[float, ...]:
     return (1.0, 1.0, 1.0) if settings.unit == "voxel" else case.volume.geometry.spacing_mm[::-1]
 
 
-def _dice_elsewhere(case: LabelledCase, mask: NDArray[np.bool_], number: int) -> float:
+def _dice_elsewhere(case: TruthCase, mask: NDArray[np.bool_], number: int) -> float:
     elsewhere = np.ones(mask.shape, dtype=bool)
     case.slices(elsewhere).slice(number)[...] = False  # a view: it writes through to the stored array
     return dice(mask & elsewhere, case.truth & elsewhere)

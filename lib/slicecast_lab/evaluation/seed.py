@@ -30,7 +30,7 @@ from scipy import ndimage
 from slicecast.errors import ConfigError, InputError, PromptError
 from slicecast.prompts.simulate import SEED_MIN_DEPTH_PX
 from slicecast.volume.metrics import dice, plain_surface_dice
-from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.prompts import MAX_ROUNDS
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 from slicecast_lab.evaluation.run import Progress, logger
@@ -157,7 +157,7 @@ def evaluate_seed(
 
 
 def evaluate_seed_case(
-    case: LabelledCase, tracker: Tracks, settings: SeedSettings, rng: np.random.Generator
+    case: TruthCase, tracker: Tracks, settings: SeedSettings, rng: np.random.Generator
 ) -> SeedResult:
     """Evaluate one case.
 

@@ -20,7 +20,7 @@ from slicecast.prompts import Absent, MaskPrompt, ObjectPrompts, Point, PromptSe
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import Click, next_click, noisy_mask
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import LabelledCase
+from slicecast_lab.evaluation.cases import TruthCase
 
 Kind = Literal["perfect", "noisy"]
 
@@ -172,7 +172,7 @@ class GivenPrompts:
         """Return it with a slice that does not show the object."""
         return replace(self, absent=self.absent | {number})
 
-    def prompts(self, case: LabelledCase) -> ObjectPrompts:
+    def prompts(self, case: TruthCase) -> ObjectPrompts:
         """Return it as a client sends it: in stored voxels."""
         drawn = np.zeros_like(case.truth)
         stack = case.slices(drawn)
@@ -207,7 +207,7 @@ class RobotSession:
         strokes: one of STROKES.
     """
 
-    case: LabelledCase
+    case: TruthCase
     service: SegmentService
     robot: Robot
     strokes: str = "mask"
@@ -276,6 +276,6 @@ class RobotSession:
         return self.case.slices(self.case.truth).slice(number)
 
 
-def _point(case: LabelledCase, number: int, x: int, y: int, positive: bool) -> Point:
+def _point(case: TruthCase, number: int, x: int, y: int, positive: bool) -> Point:
     ijk = slice_to_source_ijk(case.turn, case.axis, n=number, xy=np.array([[x, y]]))[0].tolist()
     return Point(tuple(ijk), positive)

@@ -20,7 +20,7 @@ from slicecast.prompts import Box, ObjectPrompts, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume import choose_axis
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase, content_of, read_case
+from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, content_of, read_case
 from slicecast_lab.simulation.annotator import NAME, PERFECT, Mask, Robot, RobotSession
 from slicecast_lab.simulation.slices import play_label
 
@@ -44,13 +44,13 @@ class Labelling:
     robot: Robot = PERFECT
     strokes: str = "mask"
 
-    def label(self, case: LabelledCase, service: SegmentService) -> tuple[Mask, list[int]]:
+    def label(self, case: TruthCase, service: SegmentService) -> tuple[Mask, list[int]]:
         """Return the label, bool [k, j, i] as stored, and what it took: looks, clicks, boxes, masks."""
         if not self.strategy:
             return self._paint(case)
         return play_label(RobotSession(case, service, self.robot, self.strokes), self.strategy, self.corrections)
 
-    def _paint(self, case: LabelledCase) -> tuple[Mask, list[int]]:
+    def _paint(self, case: TruthCase) -> tuple[Mask, list[int]]:
         label = np.zeros_like(case.truth)
         stack, truth, shown = case.slices(label), case.slices(case.truth), np.flatnonzero(case.areas).tolist()
         for number in shown:

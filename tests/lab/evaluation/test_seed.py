@@ -11,7 +11,7 @@ from slicecast.errors import ConfigError, PromptError
 from slicecast.models.video import VideoTracker
 from slicecast.volume import Reorientation, SliceAxis, Volume
 from slicecast.volume.metrics import dice, plain_surface_dice
-from slicecast_lab.evaluation.cases import CaseFiles, LabelledCase
+from slicecast_lab.evaluation.cases import CaseFiles, TruthCase
 from slicecast_lab.evaluation.seed import (
     SeedSettings,
     choose_click,
@@ -30,14 +30,14 @@ def tracker() -> VideoTracker:
     return VideoTracker(tiny_video_model())
 
 
-def block(*, first: int = 2, last: int = 9, side: int = 18) -> LabelledCase:
+def block(*, first: int = 2, last: int = 9, side: int = 18) -> TruthCase:
     """A bright block on noise; its truth has `side` x `side` voxels on each of its slices."""
     truth = np.zeros((DEPTH, HEIGHT, WIDTH), dtype=bool)
     truth[first : last + 1, 6 : 6 + side, 20 : 20 + side] = True
     array = (truth * 200 + np.random.default_rng(0).normal(0, 5, truth.shape)).astype(np.float32)
     volume = Volume(array, grid((WIDTH, HEIGHT, DEPTH)))
     files = CaseFiles("block", None, None, (), "block")
-    return LabelledCase(files, volume, truth, Reorientation.of(volume.geometry), SliceAxis.AXIAL)
+    return TruthCase(files, volume, truth, Reorientation.of(volume.geometry), SliceAxis.AXIAL)
 
 
 class Recorder:
@@ -172,7 +172,7 @@ def test_all_clicks_are_sent_again_on_the_middle_slice_only():
     assert case_truth(block())[y, x]
 
 
-def case_truth(case: LabelledCase) -> np.ndarray:
+def case_truth(case: TruthCase) -> np.ndarray:
     return case.truth[5].T
 
 
