@@ -20,9 +20,17 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import monailabel.app
     import monailabel.client  # noqa: F401
-    from fastapi.testclient import TestClient as TestClient
+    from fastapi.testclient import TestClient as AnyClient
     from monailabel.config import settings
     from monailabel.interfaces.utils import app as instances
+
+
+class TestClient(AnyClient):
+    """A client on the server's own machine, which asks it by its own name."""
+
+    def __init__(self, app: Any, base_url: str = "http://localhost", **more: Any) -> None:
+        super().__init__(app, base_url, **{"client": ("127.0.0.1", 50000), **more})
+
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "apps" / "sam2"

@@ -49,6 +49,14 @@ def log_in(page, name: str, token: str) -> None:
     page.click("button")
 
 
+def test_a_server_without_logins_shows_nothing_under_a_foreign_name(page, tmp_path):
+    studies, app = write_nifti_studies(tmp_path / "studies"), copy_app(tmp_path / "app")
+    with serving(studies, app=app, log=tmp_path / "server.log") as server:
+        answer = page.goto(f"http://{CLINIC}:{urlsplit(server.url).port}/datastore/?output=all")
+        assert answer.status == 403 and DICOM_CASE not in page.content()
+        assert page.goto(f"{server.url}/datastore/?output=all").status == 200
+
+
 def test_from_the_login_to_a_mask(page, place, tokens, refused):
     uid = served_uids(place.url, token=tokens["rita"])[DICOM_CASE]
     viewer = Viewer(page, f"http://{CLINIC}:{urlsplit(place.url).port}", PICTURES / "login")

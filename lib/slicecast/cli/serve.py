@@ -74,6 +74,7 @@ def start_monailabel(arguments: list[str]) -> None:
     """Run `monailabel start_server` in this process until it is stopped."""
     from monailabel.main import Main  # takes seconds, which `slicecast serve --help` must not
 
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn would believe every program of this machine; see NamedProxies
     main = Main(actions="start_server")
     main.action_start_server(main.args_parser().parse_args(["start_server", *arguments]))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import ip_network
 from typing import Any
 
 from slicecast.config import build, read_config
@@ -58,6 +59,7 @@ class AuthSettings:
         hours: a login lasts.
         failures: wrong logins of one user or address within five minutes, until they must wait.
         hosts: names under which a server without logins may be asked, besides localhost and addresses.
+        proxies: addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
         oidc_issuer: address of the OpenID provider; empty for none.
         oidc_audience: that its tokens must be meant for.
         oidc_client_id: under which passwords are exchanged for tokens.
@@ -73,6 +75,7 @@ class AuthSettings:
     hours: int = 12
     failures: int = 5
     hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_client_id: str = ""
@@ -83,6 +86,9 @@ class AuthSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hosts", tuple(str(host).lower() for host in self.hosts or ()))
+        object.__setattr__(self, "proxies", tuple(map(str, self.proxies or ())))
+        for proxy in self.proxies:
+            _require_network(proxy)
         for name in ("hours", "failures"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -131,6 +137,14 @@ def server_settings() -> ServerSettings:
     return ServerSettings(
         **{name: build(parts[name], given, where=f"{FILE}: {name}") for name, given in content.items()}
     )
+
+
+def _require_network(proxy: str) -> None:
+    try:
+        ip_network(proxy)
+    except ValueError as error:
+        example = "Write 10.0.0.5 or 10.0.0.0/24."
+        raise ConfigError(f"'{proxy}' under proxies in {FILE} is no address or network. {example}") from error
 
 
 def auth_settings() -> AuthSettings:

@@ -16,7 +16,7 @@ def test_the_viewers_own_addresses_start_it(client):
 
 def test_the_panel_starts_with_this_servers_address(client):
     cookie = client.get("/ohif/").cookies[ADDRESS_COOKIE]
-    assert unquote(cookie) == "http://testserver/"
+    assert unquote(cookie) == "http://localhost/"
 
 
 def test_files_in_folders_are_found(client):

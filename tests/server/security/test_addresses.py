@@ -5,12 +5,14 @@ import pytest
 from slicecast.server.security.addresses import host_name, is_own_host, is_this_machine
 
 
-@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "testclient", None, ""])
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_this_machine(client):
     assert is_this_machine(client)
 
 
-@pytest.mark.parametrize("client", ["10.0.0.1", "192.168.1.5", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1"])
+@pytest.mark.parametrize(
+    "client", ["10.0.0.1", "192.168.1.5", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "testclient", None, ""]
+)
 def test_other_machines(client):
     assert not is_this_machine(client)
 

@@ -1,15 +1,19 @@
 """Who gets in: the whole application, with users, without, from elsewhere, and for pages of other sites."""
 
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labelserver import TestClient, copy_app, monailabel_settings, write_studies
 from starlette.requests import HTTPConnection
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from slicecast.server.app import create_app
 from slicecast.server.security.gate import PUBLIC, caller_of, needed
 from slicecast.server.security.logins import COOKIE
 from slicecast.server.security.users import Role, Users
+from slicecast.server.settings import AuthSettings, server_settings
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +179,9 @@ def test_no_token_in_the_logs(closed, tokens, caplog):
     [
         ({"Origin": "https://evil.example"}, True),
         ({"Origin": "null"}, True),
-        ({"Origin": "http://testserver.evil.example"}, True),
+        ({"Origin": "http://localhost.evil.example"}, True),
         ({"Sec-Fetch-Site": "cross-site"}, True),
-        ({"Origin": "http://testserver"}, False),
+        ({"Origin": "http://localhost"}, False),
         ({"Sec-Fetch-Site": "same-origin"}, False),
         ({}, False),
     ],
@@ -215,12 +219,43 @@ def test_without_logins_only_this_machine_is_answered(open_app, client, host, st
         assert requests.get("/auth/").json().get("enabled") in (False, None)
 
 
+@pytest.mark.parametrize("believing", [False, True], ids=["serve", "uvicorn believes loopback"])
+@pytest.mark.parametrize(("client", "headers"), [
+    ("127.0.0.1", {"X-Forwarded-For": "x", "Host": "evil.example", "Origin": "http://evil.example"}),
+    ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}),
+    ("127.0.0.1", {"X-Forwarded-For": "10.0.0.9"}),
+    ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}),
+    ("127.0.0.1", {"Host": "evil.example", "Origin": "http://evil.example"}),
+    ("127.0.0.1", {"Host": ""}),
+    ("x", {}),
+    ("", {}),
+])  # fmt: skip
+def test_nobody_is_this_machine_by_saying_so(open_app, client, headers, believing):
+    app = ProxyHeadersMiddleware(open_app, "127.0.0.1") if believing else open_app
+    with TestClient(app, client=(client, 1)) as requests:
+        assert requests.delete("/datastore/?id=first", headers=headers).status_code == 403
+        assert requests.get("/info/", headers=headers).status_code == 403
+
+
+def test_a_named_proxy_is_believed(place, monkeypatch):
+    settings = replace(server_settings(), auth=AuthSettings(proxies=("10.1.0.0/16",)))
+    monkeypatch.setattr("slicecast.server.app.server_settings", lambda: settings)
+    with serve(place, monkeypatch, users=False), TestClient(create_app(), client=("10.1.2.3", 1)) as client:
+        assert client.get("/info/", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 200
+        for value in ("10.0.0.9", "x", "127.0.0.1, 10.0.0.9", ""):
+            assert client.get("/info/", headers={"X-Forwarded-For": value}).status_code == 403
+    with serve(place, monkeypatch, users=False), TestClient(create_app(), client=("10.2.2.3", 1)) as client:
+        assert client.get("/info/", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 403
+
+
 def test_insecure_answers_everybody(place, monkeypatch):
     with (
         serve(place, monkeypatch, users=False, conf={"insecure": "true"}),
         TestClient(create_app(), client=("192.168.0.7", 1)) as client,
     ):
         assert client.get("/info/").status_code == 200
+        assert client.get("/info/", headers={"Host": f"{socket.gethostname()}:8000"}).status_code == 200
+        assert client.get("/info/", headers={"Host": "rebound.evil.example"}).status_code == 403
         assert client.post("/activelearning/first", json={}, headers={"Origin": "http://e.example"}).status_code == 403
 
 

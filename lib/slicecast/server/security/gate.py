@@ -1,6 +1,7 @@
 """The gate before every route: who asks, from where, and whether they may.
 
-Where nobody logs in, only this machine is answered, and only under its own names. Where there are users or an OpenID
+Where nobody logs in, only this machine is answered, and only under its own names; `--insecure` lets others ask too, but
+not under other names. Where there are users or an OpenID
 provider, every request but those of `PUBLIC` needs a login: a bearer token, or the cookie of `/login`, which is what
 OHIF can send. A page of another site cannot act for a user: its requests are refused by their Origin.
 """
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from slicecast.errors import SlicecastError
 from slicecast.inference.caller import MAX_LENGTH, Caller, calling
 from slicecast.server.errors import problem
-from slicecast.server.security.addresses import is_address, is_own_host, is_this_machine
+from slicecast.server.security.addresses import is_own_host, is_this_machine, was_forwarded
 from slicecast.server.security.logins import Access, sent_token
 from slicecast.server.security.users import Identity, Role
 
@@ -34,6 +35,11 @@ USER_HEADER = "x-slicecast-user"
 OPEN_IT = (
     "This server has no logins and answers only programs of its own machine. To open it, add users with "
     "`slicecast users add NAME --role admin` and start it again with --host, or see docs/security.md."
+)
+
+UNNAMED_PROXY = (
+    "This server has no logins and answers only programs of its own machine, but the request names another sender. "
+    "If a proxy of yours adds X-Forwarded-For, name it under `proxies` in server.yaml."
 )
 
 READ = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -123,10 +129,12 @@ class Gate:
         access, host = self._access, request.headers.get("host", "")
         client = request.client.host if request.client else None
         if not access.closed and not access.insecure:
+            if was_forwarded(request.scope):
+                return UNNAMED_PROXY
             if not is_this_machine(client):
                 return OPEN_IT
-            if is_address(client) and not is_own_host(host, access.settings.hosts):
-                return f"This server is not '{host[:100]}'. Ask for 127.0.0.1, or add that to `hosts` in server.yaml."
+        if not access.closed and not is_own_host(host, access.hosts):
+            return f"This server is not '{host[:100]}'. Ask for 127.0.0.1, or add that to `hosts` in server.yaml."
         if request.method in READ:
             return None
         origin = request.headers.get("origin")

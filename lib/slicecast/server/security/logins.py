@@ -6,6 +6,7 @@ Logins are held in memory: a restart logs everybody out.
 
 import math
 import secrets
+import socket
 import threading
 import time
 from collections import OrderedDict, deque
@@ -126,6 +127,11 @@ class Access:
     origins: Collection[str] = ()
     logins: Logins = field(default_factory=Logins)
     throttle: Throttle = field(default_factory=lambda: Throttle(5))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names under which a server without logins may be asked, besides localhost and addresses."""
+        return (*self.settings.hosts, socket.gethostname().lower()) if self.insecure else self.settings.hosts
 
     @classmethod
     def of(cls, users: Users, auth: AuthSettings, *, insecure: bool, origins: Collection[str] = ()) -> "Access":

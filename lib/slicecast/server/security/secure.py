@@ -12,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slicecast.config import users_file
+from slicecast.server.security.addresses import NamedProxies
 from slicecast.server.security.gate import Gate, NoteCaller, current_user
 from slicecast.server.security.limits import LimitBody, StrictJson
 from slicecast.server.security.logins import Access
@@ -63,6 +64,7 @@ def secure(app: FastAPI, chosen: ServerSettings) -> None:
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Slicecast-User"],
         )
+    app.add_middleware(NamedProxies, proxies=access.settings.proxies)
     if insecure and not access.closed:
         logger.warning("Anybody who can reach this server may read and change its studies (--insecure)")
 
