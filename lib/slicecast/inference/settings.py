@@ -96,7 +96,9 @@ class RequestLimits:
         upload_mb: largest request that brings files, in MiB.
         unpacked_mb: what an archive may unpack to, in MiB.
         files: of one upload or archive.
+        json_mb: JSON, and forms without files, in MiB.
         json_depth: lists and objects inside each other.
+        json_nodes: values and keys of JSON.
         points: clicks of one request.
         voxels_million: of one volume, in 1024 x 1024.
 
@@ -108,12 +110,19 @@ class RequestLimits:
     upload_mb: int = 2048
     unpacked_mb: int = 8192
     files: int = 5000
+    json_mb: int = 1
     json_depth: int = 32
+    json_nodes: int = 200_000
     points: int = 10_000
     voxels_million: int = 1024
 
     def __post_init__(self) -> None:
         require_positive(self)
+
+    @property
+    def json_bytes(self) -> int:
+        """Of JSON, and of forms without files."""
+        return self.json_mb << 20
 
     @property
     def voxels(self) -> int:

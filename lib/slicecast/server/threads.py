@@ -59,7 +59,7 @@ def off_loop(
 def _threaded(endpoint: Callable[..., Any], *, check: Check | None) -> Callable[..., Any]:
     @functools.wraps(endpoint)
     async def run(**arguments: Any) -> Any:
-        _require_json_objects(arguments)
+        await run_in_threadpool(_require_json_objects, arguments)
         if check is not None:
             await run_in_threadpool(check, arguments)
         if "request" in arguments:  # the proxy reads the body, which only this loop can; it is kept for the thread

@@ -89,7 +89,8 @@ def infer_router(queue: QueueSettings) -> APIRouter:
         require_id(image)
         if output is Output.dicom_seg:
             require_image_of_studies(image, sent_along=file is not None or bool(session_id))
-        request = {**checked_params(params), "model": model, "image": image}
+        checked = await anyio.to_thread.run_sync(checked_params, params, limiter=limiter)
+        request = {**checked, "model": model, "image": image}
         name = current_caller().named(request.get("client_id"))
         work = partial(_infer, app, request, session_id=session_id, file=file, label=label)
 

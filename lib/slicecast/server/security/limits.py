@@ -10,38 +10,46 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from slicecast.errors import InputError
+from slicecast.errors import InputError, TooLarge
 from slicecast.server.errors import BodyTooLarge, problem
 from slicecast.server.settings import server_settings
 
 BROKEN = re.compile("[\ud800-\udfff]")
 """A lone surrogate; no encoding can write it."""
 
-BY_MODEL = ("/slicecast/", "/proxy/", "/dicom-web", "/dicomweb")
-"""Routes whose models check values, or that pass bodies on."""
+PASSED_ON = ("/proxy/", "/dicom-web", "/dicomweb")
+"""Routes that take DICOM, or pass bodies on."""
+BY_MODEL = ("/slicecast/", *PASSED_ON)
+"""The same, and routes whose models check every value."""
+FORM = "application/x-www-form-urlencoded"
 
 
-def parse(text: str | bytes, *, max_depth: int) -> Any:
+def parse(text: str | bytes, *, max_depth: int, max_nodes: int) -> Any:
     """Parse JSON.
 
     Raises:
+        TooLarge: it holds more than `max_nodes` values, keys counted.
         ValueError: it is none, or holds what must not be kept; the text says what.
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError(f"it is nested more than {max_depth} deep") from error
-    require_plain(value, max_depth=max_depth)
+    require_plain(value, max_depth=max_depth, max_nodes=max_nodes)
     return value
 
 
-def require_plain(value: Any, *, max_depth: int) -> None:
-    """Raise ValueError for numbers that are not finite, lone surrogates, and nesting beyond `max_depth`."""
-    level = [value]
+def require_plain(value: Any, *, max_depth: int, max_nodes: int) -> None:
+    """Raise TooLarge for more values, and ValueError for infinite numbers, lone surrogates and deeper nesting."""
+    level, count = [value], 0
     for _ in range(max_depth):
+        count += len(level)
+        if count > max_nodes:
+            raise TooLarge(f"The JSON holds more than {max_nodes} values. Send less at a time.")
         inner: list[Any] = []
         for entry in level:
             if isinstance(entry, dict):
@@ -66,10 +74,16 @@ def json_object(text: str, field: str) -> dict[str, Any]:
     """Parse a form field that must be a JSON object.
 
     Raises:
+        TooLarge: it is longer than accepted, or holds more values.
         InputError: it is something else.
     """
+    limits = server_settings().limits
+    if len(text) > limits.json_bytes:
+        raise TooLarge(f"The field '{field}' is larger than {limits.json_mb} MiB. Send less at a time.")
     try:
-        value = parse(text, max_depth=server_settings().limits.json_depth)
+        value = parse(text, max_depth=limits.json_depth, max_nodes=limits.json_nodes)
+    except TooLarge:
+        raise
     except ValueError as error:
         detail = f"The field '{field}' is not valid JSON ({error}). Send an object such as {{}}."
         raise InputError(detail) from error
@@ -84,11 +98,12 @@ class StrictJson:
 
     Args:
         max_depth: of lists and objects inside each other.
+        max_nodes: values and keys.
     """
 
-    def __init__(self, app: ASGIApp, *, max_depth: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_depth: int, max_nodes: int) -> None:
         self._app = app
-        self._max_depth = max_depth
+        self._limits = {"max_depth": max_depth, "max_nodes": max_nodes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -98,7 +113,10 @@ class StrictJson:
         messages, body = await _read(receive)
         try:
             if body.strip():
-                parse(body, max_depth=self._max_depth)
+                await anyio.to_thread.run_sync(lambda: parse(body, **self._limits))
+        except TooLarge as error:
+            await problem(413, str(error))(scope, receive, send)
+            return
         except ValueError as error:
             detail = f"The body is not valid JSON: {error}. Send an object such as {{}}."
             await problem(422, detail)(scope, receive, send)
@@ -113,7 +131,14 @@ class StrictJson:
 def _is_json(scope: Scope) -> bool:
     if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"].startswith(BY_MODEL):
         return False
-    kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+    return _is_json_type(_content_type(scope))
+
+
+def _content_type(scope: Scope) -> str:
+    return Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_json_type(kind: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
@@ -129,10 +154,12 @@ class LimitBody:
 
     Args:
         limits: bytes, by the beginning of the path; the longest that fits counts.
+        text_bytes: of JSON and forms without files, on all routes that do not pass them on: both are parsed as a whole.
     """
 
-    def __init__(self, app: ASGIApp, *, limits: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, *, limits: Mapping[str, int], text_bytes: int) -> None:
         self._app = app
+        self._text_bytes = text_bytes
         self._limits = sorted(limits.items(), key=lambda item: -len(item[0]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,7 +197,12 @@ class LimitBody:
     def _limit(self, scope: Scope) -> int | None:
         if scope["type"] != "http":
             return None
-        return next((limit for start, limit in self._limits if scope["path"].startswith(start)), None)
+        limit = next((limit for start, limit in self._limits if scope["path"].startswith(start)), None)
+        kind = _content_type(scope)
+        is_text = kind in ("", FORM) or _is_json_type(kind)
+        if limit is None or not is_text or scope["path"].startswith(PASSED_ON):
+            return limit
+        return min(limit, self._text_bytes)
 
 
 def _too_large(limit: int) -> str:

@@ -53,8 +53,10 @@ def secure(app: FastAPI, chosen: ServerSettings) -> None:
     app.state.access = access
     app.dependency_overrides[get_current_user] = current_user
     app.add_middleware(NoteCaller)
-    app.add_middleware(StrictJson, max_depth=chosen.limits.json_depth)
-    app.add_middleware(LimitBody, limits=body_limits(chosen, prefix=settings.MONAI_LABEL_API_STR))
+    limits = chosen.limits
+    app.add_middleware(StrictJson, max_depth=limits.json_depth, max_nodes=limits.json_nodes)
+    sizes = body_limits(chosen, prefix=settings.MONAI_LABEL_API_STR)
+    app.add_middleware(LimitBody, limits=sizes, text_bytes=limits.json_bytes)
     app.add_middleware(Gate, access=access)
     app.add_middleware(SecurityHeaders, other_origins=bool(origins))
     if origins:  # MONAI Label would otherwise let every web page in
