@@ -207,7 +207,7 @@ def test_large_bodies(client, claimed):
     headers = {"Content-Type": "application/json"}
     content = b" " * (9 << 20) if claimed else pieces()
     answer = client.post("/activelearning/first", content=content, headers=headers)
-    assert answer.status_code == 413 and "larger than 8 MiB" in answer.json()["detail"]
+    assert answer.status_code == 413 and "larger than 1 MiB" in answer.json()["detail"]
 
 
 def test_a_volume_that_claims_too_much(client):

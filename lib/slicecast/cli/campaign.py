@@ -148,8 +148,8 @@ def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> l
 
 
 def _labelled_case(label: StoredLabel, catalogue: Catalogue) -> LabelledCase:
-    told = label.info.get("label_info") or []
-    names = {int(entry["idx"]): str(entry["name"]) for entry in told if entry.get("idx")}
+    described = label.info.get("label_info") or []
+    names = {int(entry["idx"]): str(entry["name"]) for entry in described if entry.get("idx")}
     image = label.image or _series(label.image_id, catalogue)
     return LabelledCase(label.image_id, image, label.file, names or {1: "object"})
 

@@ -44,7 +44,7 @@ own = APIRouter()
 DOCS_FILES = "/docs/files"
 
 SESSIONS_FOLDER = "sessions"
-"""In the app's folder: what annotators said; see `slicecast.inference.sessions`."""
+"""In the app's folder: the logs of sessions; see `slicecast.inference.sessions`."""
 
 
 @own.get("/healthz", tags=["Others"])

@@ -302,9 +302,10 @@ def test_too_many_painted_slices_at_once(client, session):
 
 
 def test_a_body_that_is_too_large(client, session):
-    big = {"content-type": "application/json", "content-length": str(1 << 40)}
-    answer = client.post(f"{session}/prompts", content=b"{", headers=big)
-    assert answer.status_code == 413 and "512 MiB" in answer.json()["detail"]
+    for kind, mib in (("application/json", 1), ("multipart/form-data", 512)):
+        big = {"content-type": kind, "content-length": str(1 << 40)}
+        answer = client.post(f"{session}/prompts", content=b"{", headers=big)
+        assert answer.status_code == 413 and f" {mib} MiB" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("call", ["propagate", "accept", "result"])

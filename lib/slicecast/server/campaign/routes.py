@@ -50,8 +50,8 @@ def case(name: str, app: LabellingApp) -> str:
 
 
 @router.get("/case/{name}/strip.png", include_in_schema=False)
-def strip(name: str, app: LabellingApp) -> Response:
-    """Draw the case's current result."""
+def montage(name: str, app: LabellingApp) -> Response:
+    """Draw slices of the case with its current result."""
     mask, record = view.current_mask(app.campaign_service, name, app.campaign_service.who(name))
     scan = app.service.studies.open(app.image_path(record.get("image", name)))
     picture = draw_strip(scan, None if mask is None else read_volume(mask))

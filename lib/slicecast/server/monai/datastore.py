@@ -1,4 +1,4 @@
-"""Labels in and out: PUT /datastore/label, with the campaign told, and GET /datastore/dataset, which leaves no file."""
+"""PUT /datastore/label, which also submits to the campaign, and GET /datastore/dataset, which leaves no file behind."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -31,7 +31,7 @@ from slicecast.server.threads import while_wanted
 from slicecast.server.uploads import received, require_plain_text
 
 SPARE_THREADS = 8
-"""More threads than places to work and wait, so that whoever finds the queue full is told at once."""
+"""More threads than places to work and wait, so that a request that finds the queue full is answered at once."""
 
 FIXED_KEYS = ("image", "model", "session", "label_file", "description")
 """Keys of a request that come from the address or the server."""
@@ -209,7 +209,7 @@ def seg_answer(result: dict[str, Any], image: str, catalogue: Catalogue, *, user
     if series is None:
         raise InputError(f"The image '{image}' is no DICOM series, so it has no DICOM SEG. Ask for output=image.")
     objects = result["params"].get("objects") or {}
-    info = {"label_info": [{"name": name, "idx": said["value"]} for name, said in objects.items()], "user": user}
+    info = {"label_info": [{"name": name, "idx": found["value"]} for name, found in objects.items()], "user": user}
     data, stream = seg_of_label(Path(result["file"]), series, info), BytesIO()
     data.save_as(stream, write_like_original=False)
     headers = {"Content-Disposition": f'attachment; filename="{data.SOPInstanceUID}.dcm"'}

@@ -117,7 +117,8 @@ def check_session(arguments: dict[str, Any]) -> None:
     """Refuse uploads of too many files or of odd names, and to send a session's folder as if it were a file.
 
     Raises:
-        TooLarge, InputError: as said.
+        TooLarge: too many files.
+        InputError: an odd name, or a folder.
     """
     check_names(arguments)
     files, most = arguments.get("files") or [], server_settings().limits.files

@@ -1,4 +1,4 @@
-"""`/proxy/dicom/...`: the way of a browser to the DICOM server, for OHIF.
+"""`/proxy/dicom/...`: passes OHIF's requests on to the DICOM server.
 
 MONAI Label's own proxy blocks the server, drops the query, and holds whole studies in memory. This one streams both
 ways, keeps the query, passes only the headers that matter, and answers errors with a sentence.
@@ -167,10 +167,10 @@ async def _body(request: Request, *, limit: int) -> AsyncIterator[bytes]:
     Raises:
         TooLarge: it is larger than accepted.
     """
-    said, sent = request.headers.get("content-length", ""), 0
+    claimed, sent = request.headers.get("content-length", ""), 0
     async for chunk in request.stream():
         sent += len(chunk)
-        if sent > limit or (said.isdecimal() and int(said) > limit):
+        if sent > limit or (claimed.isdecimal() and int(claimed) > limit):
             raise TooLarge(f"At most {limit >> 20} MiB are passed on. Send fewer instances at a time.")
         yield chunk
 
