@@ -1,4 +1,4 @@
-"""Masks byte for byte that `test_golden.py` does not ask for: axes, orders of voxels, DICOM, boxes in space, the wire."""
+"""Masks byte for byte of further requests: axes, orders of voxels, DICOM, boxes in space, the wire."""
 
 import json
 from collections.abc import Callable

@@ -6,6 +6,7 @@ written anew only when asked for, and then what was stored before is no longer t
 
 import json
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from contextlib import closing
@@ -41,6 +42,8 @@ def main() -> None:
         if "--recordings" in sys.argv:
             keep(folder)
     write("recordings.json", recordings(surface))
+    options = ["--update-golden", *(["--record-golden"] if "--recordings" in sys.argv else [])]
+    subprocess.run([sys.executable, "-m", "pytest", "-q", str(FILES.parent), *options], check=True)
 
 
 def keep(folder: Path) -> None:
