@@ -21,13 +21,15 @@ from slicecast.server.app import create_app
 
 STUDIES = ROOT / "sample-data" / "studies"
 GROUPS = ("campaign", "models", "train", "users")
+WIDE = "300"
+"""Columns of the terminal: default paths, as long as the checkout's own, must not wrap."""
 COMMANDS = ("doctor", "evaluate", "export", "replay", "segment", "serve", "simulate")
 
 
 def command(*words: str | Path) -> str:
     """Run a command in this process; return what it printed."""
-    plain = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
-    done = CliRunner().invoke(app, [str(word) for word in words], env=plain)
+    plain = {"COLUMNS": WIDE, "TERM": "dumb", "NO_COLOR": "1"}
+    done = CliRunner().invoke(app, [str(word) for word in words], env=plain, prog_name="slicecast")
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -37,12 +39,17 @@ def listed(text: str) -> list[str]:
     return re.findall(r"^│ ([a-z][a-z-]+) ", text.partition("Commands")[2], flags=re.M)
 
 
-def helps() -> dict[str, str]:
-    """Return the help of every command."""
+def helps() -> dict[str, list[str]]:
+    """Return the lines of every command's help, without frames and runs of spaces."""
     found = {name: command(name, "--help") for name in COMMANDS}
     for group in GROUPS:
         found |= {f"{group} {name}": command(group, name, "--help") for name in listed(command(group, "--help"))}
-    return {name: text.replace(str(ROOT), "ROOT") for name, text in found.items()}
+    return {name: _words(text.replace(str(ROOT), "ROOT")) for name, text in found.items()}
+
+
+def _words(text: str) -> list[str]:
+    lines = (re.sub(r"[─│╭╮╰╯\s]+", " ", line).strip() for line in text.splitlines())
+    return [line for line in lines if line]
 
 
 def yaml_keys() -> dict[str, list[str]]:
