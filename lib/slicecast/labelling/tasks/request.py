@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from slicecast.errors import ConfigError, PromptError
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
-from slicecast.prompts.model import IJK, MAX_POINTS
+from slicecast.prompts.model import IJK
 
 Style = Literal["several", "single"]
 """several: one list of points per label (deepedit); single: foreground and background (deepgrow)."""
@@ -131,12 +131,11 @@ def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str
     object is 1.
 
     Raises:
-        PromptError: a list of points is malformed, there are too many, or the object is called background.
+        PromptError: a list of points is malformed, there are too many labels, or the object is called background.
         ConfigError: another key has an impossible value.
     """
     named = _clicked(wire, style=style, labels=labels)
     background = read_points(wire.get(BACKGROUND), BACKGROUND)
-    _refuse_too_many(named, background)
     chosen = [label for label, points in named.items() if points] or list(named)[-1:]
     return InferRequest(
         objects=tuple(Clicks(label, named[label], background) for label in chosen),
@@ -195,14 +194,6 @@ def _named_points(wire: Mapping[str, Any], labels: Sequence[str]) -> dict[str, t
     }
 
 
-def _refuse_too_many(named: Mapping[str, Sequence[IJK]], background: Sequence[IJK]) -> None:
-    points = sum(map(len, named.values())) + len(background)
-    if points > MAX_POINTS:
-        raise PromptError(f"{points} points were sent; at most {MAX_POINTS} are accepted. Remove some.")
-    if len(named) > MAX_LABELS:
-        raise PromptError(f"{len(named)} labels were sent; one answer holds at most {MAX_LABELS}. Ask for fewer.")
-
-
 def _last_k(points: Sequence[IJK], roi: Sequence[int] | None) -> int | None:
     """Return the slice of a 2D request that does not name one: that of the last click, as in OHIF."""
     if points:
@@ -222,14 +213,12 @@ def read_points(value: Any, key: str) -> tuple[IJK, ...]:
     """Read a list of voxel indices; absent and null are empty, and a repeated click counts once.
 
     Raises:
-        PromptError: it is no list of [i, j, k], or too long.
+        PromptError: it is no list of [i, j, k].
     """
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
         raise PromptError(f"'{key}' is {short(value)}; send a list of voxel indices such as [[120, 88, 41]].")
-    if len(value) > MAX_POINTS:
-        raise PromptError(f"'{key}' holds {len(value)} points; at most {MAX_POINTS} are accepted. Remove some.")
     return tuple(dict.fromkeys(Point(_triple(entry, key)).ijk for entry in value))
 
 
