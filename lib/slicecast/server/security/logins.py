@@ -9,12 +9,13 @@ import secrets
 import socket
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import anyio
+from cachetools import LRUCache, TLRUCache
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
@@ -38,28 +39,22 @@ class Logins:
     """Logins by a random token, of which only the hash is held."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
         self._guard = threading.Lock()
-        self._held: OrderedDict[str, Identity] = OrderedDict()
+        self._held: TLRUCache[str, Identity] = TLRUCache(
+            MAX_LOGINS, ttu=lambda token, identity, now: identity.expires, timer=clock
+        )
 
     def open(self, identity: Identity) -> str:
         """Begin a login and return its token."""
         token = secrets.token_urlsafe(32)
         with self._guard:
             self._held[digest(token)] = identity
-            while len(self._held) > MAX_LOGINS:
-                self._held.popitem(last=False)
         return token
 
     def find(self, token: str) -> Identity | None:
         """Return whose login it is, or None."""
-        key = digest(token)
         with self._guard:
-            identity = self._held.get(key)
-            if identity is not None and identity.expires <= self._clock():
-                del self._held[key]
-                return None
-        return identity
+            return self._held.get(digest(token))
 
     def close(self, token: str) -> None:
         """End a login."""
@@ -74,7 +69,7 @@ class Throttle:
         self._limit = limit
         self._clock = clock
         self._guard = threading.Lock()
-        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+        self._wrong: LRUCache[str, deque[float]] = LRUCache(MAX_WATCHED)
 
     def wait_s(self, *keys: str) -> float:
         """Return how long the slowest of these must wait; 0 for not at all."""
@@ -88,9 +83,6 @@ class Throttle:
         with self._guard:
             for key in keys:
                 self._wrong.setdefault(key, deque(maxlen=self._limit)).append(now)
-                self._wrong.move_to_end(key)
-            while len(self._wrong) > MAX_WATCHED:
-                self._wrong.popitem(last=False)
 
     def succeeded(self, *keys: str) -> None:
         """Forget the wrong logins of these."""
