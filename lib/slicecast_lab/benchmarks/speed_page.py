@@ -28,7 +28,7 @@ MOST_OBJECTS, MOST_INFO_MS, MOST_GROWTH, MOST_MEMORY = 1.8, 100.0, 5.0, 0.5
 
 
 def speed_tables(parts: Mapping[str, Figures]) -> dict[str, str]:
-    """Return the page's blocks by name.
+    """Return the page's blocks by name; those of which nothing was measured are left out, so that the page keeps them.
 
     Args:
         parts: by name, each with its `provenance` and `figures`.
@@ -42,11 +42,12 @@ def speed_tables(parts: Mapping[str, Figures]) -> dict[str, str]:
         "tiny": (cells for who, name, least in TINY if tiny for cells in contest_cells(tiny, who, least, name)),
         "objects, memory, server": _other_cells(figures),
     }
-    return {
+    tables = {
         "parts": bullets(f"`{name}`: {source_line(part['provenance'])}" for name, part in parts.items()),
         **{name: markdown(cells) for name, cells in rows.items()},
         "profiles": bullets(_profile(*pair) for pair in figures.get("profiles", {}).items()),
     }
+    return {name: text for name, text in tables.items() if text}
 
 
 def ratios(turns: Sequence[Figures], figure: str, other: str) -> list[float]:
