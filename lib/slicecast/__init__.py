@@ -10,7 +10,8 @@ if typing.TYPE_CHECKING:
     from slicecast.engine.options import EngineOptions
     from slicecast.errors import SlicecastError
     from slicecast.inference.api import segment
-    from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
+    from slicecast.inference.results import SegmentResult
+    from slicecast.inference.segment import SegmentRequest, SegmentService
     from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
     from slicecast.volume import Geometry, Volume, read_volume, write_mask
 
@@ -41,7 +42,8 @@ _HOMES = {
     "slicecast.errors": ("SlicecastError",),
     "slicecast.prompts": ("Absent", "Box", "MaskPrompt", "ObjectPrompts", "Point", "PromptSet"),
     "slicecast.inference.api": ("segment",),
-    "slicecast.inference.segment": ("SegmentRequest", "SegmentResult", "SegmentService"),
+    "slicecast.inference.results": ("SegmentResult",),
+    "slicecast.inference.segment": ("SegmentRequest", "SegmentService"),
     "slicecast.volume": ("Geometry", "Volume", "read_volume", "write_mask"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -12,8 +12,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from slicecast.active.slices import STRATEGIES
 from slicecast.errors import ConfigError
 from slicecast.inference.pictures import draw_result
-from slicecast.inference.results import slice_counts, voxel_counts
-from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.inference.results import SegmentResult, slice_counts, voxel_counts
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import read_volume, write_mask
 

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from slicecast.engine.options import EngineOptions
-from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.inference.results import SegmentResult
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 
 UNNAMED = "object"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from slicecast.errors import GeometryError
-from slicecast.inference.segment import SegmentResult
+from slicecast.inference.results import SegmentResult
 from slicecast.inference.studies import Study
 from slicecast.volume import Geometry, Reorientation, SliceAxis, SliceStack, Volume, choose_axis, normalise
 

@@ -2,34 +2,83 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from slicecast.active.calibration import UNCALIBRATED
+from slicecast.active.slices import strategy_named
 from slicecast.config import home_dir
 from slicecast.engine.caches import EmbeddingCache, ResultCache
+from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import SlicePredictor
-from slicecast.engine.propagation import segment
+from slicecast.engine.propagation import Prompts, segment
 from slicecast.engine.tracks import Progress, Tracker
-from slicecast.errors import OutOfMemory
+from slicecast.errors import OutOfMemory, PromptError
 from slicecast.inference.advice import advise
-from slicecast.inference.outcome import Clock, result_callback, to_result, to_stored
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.queue import DeviceQueue
-from slicecast.inference.request import MAX_OBJECTS, SegmentRequest, place
-from slicecast.inference.results import NextSlice, OnSlice, SegmentResult, SliceConfidence
+from slicecast.inference.results import (
+    Clock,
+    OnSlice,
+    SegmentResult,
+    result_callback,
+    to_result,
+    to_stored,
+)
 from slicecast.inference.settings import MB, EngineSettings, engine_settings
 from slicecast.inference.studies import Studies
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
-from slicecast.volume import choose_axis
+from slicecast.prompts import PromptSet, slice_ranges, to_slice_prompts
+from slicecast.volume import Reorientation, SliceAxis, choose_axis
 
-__all__ = ["MAX_OBJECTS", "NextSlice", "SegmentRequest", "SegmentResult", "SegmentService", "SliceConfidence"]
+MAX_OBJECTS = 255
+"""Labels are uint8."""
 
 EMBEDDINGS = "embeddings"
-"""Folder of encoded slices among the caches."""
+"""Folder of embeddings among the caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """What to segment.
+
+    Args:
+        image: file or DICOM folder.
+        prompts: in stored voxel indices.
+        axis: ``auto``, ``axial``, ``coronal`` or ``sagittal``.
+        range: half-open, slice numbers along the axis, counted as stored. Default: all.
+        window: window's name or ``auto``.
+        slices_only: answer the prompted slices only.
+        options: settings of the engine.
+        slice_strategy: which slice is suggested next (`active/slices`). Default: that of `configs/engine.yaml`.
+    """
+
+    image: Path
+    prompts: PromptSet
+    axis: str = "auto"
+    range: tuple[int, int] | None = None
+    window: str = "auto"
+    slices_only: bool = False
+    options: EngineOptions = field(default_factory=EngineOptions)
+    slice_strategy: str = ""
+
+    def __post_init__(self) -> None:
+        if self.slice_strategy:
+            strategy_named(self.slice_strategy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One request, and whom to tell; see :meth:`SegmentService.segment`."""
+
+    request: SegmentRequest
+    progress: Progress | None
+    cancelled: Callable[[], bool] | None
+    on_slice: OnSlice | None
+    keep_partial: bool
 
 
 class SegmentService:
@@ -186,12 +235,49 @@ class SegmentService:
             return self._last_resort
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One request, and whom to tell; see :meth:`SegmentService.segment`."""
+def place(
+    request: SegmentRequest, reorientation: Reorientation, axis: SliceAxis
+) -> tuple[Prompts, dict[str, tuple[int, int]]]:
+    """Bring prompts and ranges to canonical slices.
 
-    request: SegmentRequest
-    progress: Progress | None
-    cancelled: Callable[[], bool] | None
-    on_slice: OnSlice | None
-    keep_partial: bool
+    Raises:
+        PromptError: a prompt lies outside the range, or there are too many objects.
+    """
+    if len(request.prompts.objects) > MAX_OBJECTS:
+        raise PromptError(
+            f"{len(request.prompts.objects)} objects were given; one mask holds at most {MAX_OBJECTS}. "
+            "Segment them in several requests."
+        )
+    prompts = to_slice_prompts(request.prompts, reorientation, axis)
+    count = reorientation.geometry.size_ijk[axis]
+    chosen = _canonical_range(request.range, reorientation, axis, count)
+    boxes = slice_ranges(request.prompts, reorientation, axis)
+    limits = {name: _overlap(boxes[name] or chosen, chosen) for name in prompts}
+    for name, (low, high) in limits.items():
+        for prompt in prompts[name]:
+            if not low <= prompt.slice < high and not prompt.absent:
+                stored = reorientation.to_source_slice(axis, prompt.slice)
+                raise PromptError(
+                    f"'{name}' has a prompt on {axis.name.lower()} slice {stored}, outside the range or the 3D box "
+                    "it is confined to. Widen that or remove the prompt."
+                )
+    return prompts, limits
+
+
+def _canonical_range(
+    asked: tuple[int, int] | None, reorientation: Reorientation, axis: SliceAxis, count: int
+) -> tuple[int, int]:
+    if asked is None:
+        return 0, count
+    start, stop = asked
+    if not 0 <= start < stop <= count:
+        raise PromptError(
+            f"The range {start}:{stop} does not fit the {count} {axis.name.lower()} slices. "
+            f"Give start:stop with 0 <= start < stop <= {count}."
+        )
+    ends = sorted(reorientation.to_canonical_slice(axis, n) for n in (start, stop - 1))
+    return ends[0], ends[1] + 1
+
+
+def _overlap(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    return max(first[0], second[0]), min(first[1], second[1])

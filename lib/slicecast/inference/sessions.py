@@ -33,9 +33,8 @@ from slicecast.engine.session import (
 )
 from slicecast.engine.tracks import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
-from slicecast.inference.request import SegmentRequest
 from slicecast.inference.results import OnSlice, SegmentResult
-from slicecast.inference.segment import SegmentService
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.session_store import SessionHeader, SessionLog, SessionStore
 from slicecast.inference.studies import Study
 from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, to_slice_prompts

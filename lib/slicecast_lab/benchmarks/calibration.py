@@ -20,7 +20,8 @@ from sklearn.isotonic import IsotonicRegression
 
 from slicecast.active.calibration import Pair, left_out, rank_correlation, reliability
 from slicecast.config import data_dir, project_dir
-from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.inference.results import SegmentResult
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.models.registry import bundled_spec
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import TruthCase, find_cases, read_case

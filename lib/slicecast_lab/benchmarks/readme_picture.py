@@ -18,7 +18,8 @@ from slicecast.demo.annotator import SampleCase
 from slicecast.demo.demo import REPOSITORY, SampleData
 from slicecast.errors import PromptError
 from slicecast.inference.pictures import new_figure, outline, show_slice, spread
-from slicecast.inference.segment import SegmentRequest, SegmentResult, SegmentService
+from slicecast.inference.results import SegmentResult
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.prompts.simulate import next_click
 from slicecast.volume import Reorientation, SliceAxis, SliceStack, normalise

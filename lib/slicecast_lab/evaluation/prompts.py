@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.errors import ConfigError
-from slicecast.inference.segment import SegmentRequest, SegmentResult
+from slicecast.inference.results import SegmentResult
+from slicecast.inference.segment import SegmentRequest
 from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import box_from_mask, next_click

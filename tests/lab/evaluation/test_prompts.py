@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from slicecast.errors import ConfigError
-from slicecast.inference.segment import SegmentRequest, SegmentResult
+from slicecast.inference.results import SegmentResult
+from slicecast.inference.segment import SegmentRequest
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.prompts import (
     CORRECTION_RULES,

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from builders import phantom
 
 from slicecast.active.calibration import SliceFeatures
-from slicecast.inference.segment import NextSlice, SegmentResult, SliceConfidence
+from slicecast.inference.results import NextSlice, SegmentResult, SliceConfidence
 from slicecast.labelling.tasks.answer import answer_params, mean_confidence, renumber, write_answer
 from slicecast.labelling.tasks.request import InferRequest
 from slicecast.volume import Geometry
