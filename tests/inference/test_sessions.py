@@ -10,10 +10,20 @@ from builders import ORIENTATIONS, ball, dice, phantom, scan, stored_as
 
 from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
-from slicecast.errors import ConfigError, Conflict, InputError, NotFound, PromptError, SessionClosed, UnknownSession
+from slicecast.errors import (
+    ConfigError,
+    Conflict,
+    InputError,
+    NotFound,
+    PromptError,
+    SessionClosed,
+    TooLarge,
+    UnknownSession,
+)
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.session_store import read_log, stored_log, write_log
 from slicecast.inference.sessions import Sessions, replay
+from slicecast.inference.settings import RequestLimits
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
 
@@ -221,6 +231,29 @@ def test_what_does_not_fit_is_refused_and_not_kept(sessions, opened):
         with pytest.raises(PromptError, match=complaint):
             sessions.add(opened, given)
     assert sessions.state(opened).revision == 0
+
+
+def test_a_session_may_hold_so_many_points_and_no_more(sessions, opened, monkeypatch):
+    monkeypatch.setattr("slicecast.inference.settings.request_limits", lambda: RequestLimits(points=2))
+    sessions.add(opened, prompts(CENTRE, HIGHER))
+    with pytest.raises(TooLarge, match="3 points were sent; at most 2"):
+        sessions.add(opened, prompts(Point((12, 11, 8))))
+    assert sessions.undo(opened).revision == 2
+
+
+def test_every_call_opens_the_image_once(sessions, opened, monkeypatch):
+    studies, opens = sessions._service.studies, []
+    open_ = studies.open
+    monkeypatch.setattr(studies, "open", lambda path: opens.append(path) or open_(path))
+    for call in (
+        lambda: sessions.add(opened, lambda grid: prompts(CENTRE)),
+        lambda: sessions.propagate(opened),
+        lambda: sessions.accept(opened, "ball", [8]),
+        lambda: sessions.undo(opened),
+    ):
+        opens.clear()
+        call()
+        assert len(opens) == 1
 
 
 def test_closed_and_unknown_sessions_are_told_apart(sessions, opened):

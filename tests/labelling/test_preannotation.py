@@ -81,10 +81,10 @@ def test_an_image_that_cannot_be_used_does_not_stop_the_others(studies, store, s
     submit("first")
     segment = annotator._service.segment
 
-    def removed_meanwhile(request):
+    def removed_meanwhile(request, **given):
         if request.image.name.startswith("removed"):
             del store._datastore.objects["removed"]
-        return segment(request)
+        return segment(request, **given)
 
     monkeypatch.setattr(annotator._service, "segment", removed_meanwhile)
     assert annotator.annotate("first", ["damaged", "removed", "second", "third"]) == ["second", "third"]

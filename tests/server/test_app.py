@@ -351,10 +351,10 @@ def test_a_long_infer_blocks_nobody(client, monkeypatch):
     service = app_instance().service
     segment = service.segment
 
-    def slow(request):
+    def slow(request, **given):
         begun.set()
         finish.wait(10)
-        return segment(request)
+        return segment(request, **given)
 
     monkeypatch.setattr(service, "segment", slow)
     answers = []

@@ -28,7 +28,7 @@ from slicecast.inference.results import (
     to_stored,
 )
 from slicecast.inference.settings import MB, EngineSettings, engine_settings
-from slicecast.inference.studies import Studies
+from slicecast.inference.studies import Studies, Study
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
 from slicecast.prompts import PromptSet, slice_ranges, to_slice_prompts
@@ -72,9 +72,10 @@ class SegmentRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One request, and whom to tell; see :meth:`SegmentService.segment`."""
+    """One request, its opened image and its callbacks; see :meth:`SegmentService.segment`."""
 
     request: SegmentRequest
+    study: Study
     progress: Progress | None
     cancelled: Callable[[], bool] | None
     on_slice: OnSlice | None
@@ -156,6 +157,7 @@ class SegmentService:
         self,
         request: SegmentRequest,
         *,
+        study: Study | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
         on_slice: OnSlice | None = None,
@@ -164,9 +166,10 @@ class SegmentService:
         """Carry out a request.
 
         Args:
-            progress: told after each batch of slices.
+            study: the request's image, by a caller that has opened it already. Default: it is opened here.
+            progress: called after each batch of slices.
             cancelled: asked before each step.
-            on_slice: told of every slice as soon as it is known, nearest to the prompted ones first.
+            on_slice: called with every slice as soon as it is known, nearest to the prompted ones first.
             keep_partial: a cancelled request answers with what was done, instead of raising.
 
         Raises:
@@ -176,14 +179,15 @@ class SegmentService:
             ResourceError: weights or device are missing.
             Cancelled: the user stopped it, and wants no partial result.
         """
-        work = _Work(request, progress, cancelled, on_slice, keep_partial)
+        clock = Clock()
+        work = _Work(request, study or self.studies.open(request.image), progress, cancelled, on_slice, keep_partial)
         try:
-            return self._carry_out(work, self.predictor)
+            return self._carry_out(work, self.predictor, clock)
         except OutOfMemory:
             other = self._other_device()
             if other is None:
                 raise
-            result = self._carry_out(work, other)
+            result = self._carry_out(work, other, clock)
             return replace(result, warnings=(*result.warnings, ON_THE_CPU))
 
     def release(self) -> None:
@@ -192,9 +196,8 @@ class SegmentService:
         self.result_cache.clear()
         self.predictor.release()
 
-    def _carry_out(self, work: "_Work", predictor: QueuedPredictor) -> SegmentResult:
-        request, clock = work.request, Clock()
-        study = self.studies.open(Path(request.image))
+    def _carry_out(self, work: _Work, predictor: QueuedPredictor, clock: Clock) -> SegmentResult:
+        request, study = work.request, work.study
         axis = choose_axis(study.volume.geometry, request.axis)
         window = study.window(request.window)
         prompts, limits = place(request, study.reorientation, axis)
@@ -221,7 +224,9 @@ class SegmentService:
         learnt = self.calibration.of_model(predictor.fingerprint)
         advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=learnt)
         clock.lap("post")
-        result = to_result(request, study, axis, window, found, advice, mask, clock.seconds(encode=tracker.encode_s))
+        result = to_result(
+            request.prompts.names, study, axis, window, found, advice, mask, clock.seconds(encode=tracker.encode_s)
+        )
         return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if fallback.used else result
 
     def _other_device(self) -> QueuedPredictor | None:

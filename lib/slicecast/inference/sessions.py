@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from slicecast.config import build
@@ -18,6 +19,7 @@ from slicecast.engine.options import EngineOptions, without_retired
 from slicecast.engine.session import (
     Accept,
     Add,
+    Content,
     Edit,
     Grid,
     Item,
@@ -36,15 +38,19 @@ from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
 from slicecast.inference.results import OnSlice, SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.session_store import SessionHeader, SessionLog, SessionStore
+from slicecast.inference.settings import require_few_points
 from slicecast.inference.studies import Study
 from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, to_slice_prompts
-from slicecast.volume import Reorientation, SliceAxis, choose_axis
+from slicecast.volume import SliceAxis, choose_axis
 
 Items = list[tuple[str, Item]]
 """Prompts of objects, as a log keeps them: (object, item)."""
 
-Given = PromptSet | Sequence[tuple[str, Item | MaskPrompt]]
-"""Prompts to add, (object, item). Unlike a PromptSet, pairs may be negative clicks alone, which wait for a start."""
+Pairs = Sequence[tuple[str, Item | MaskPrompt]]
+Given = PromptSet | Pairs | Callable[[Grid], Pairs]
+"""Prompts to add. Unlike a PromptSet, (object, item) pairs may be negative clicks alone, which wait for a start.
+
+A function is called with the session's grid, for prompts that can only be made with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +191,11 @@ class Sessions:
             PromptError: they do not fit the image, or contradict what was said.
             Conflict: the session is not at the expected revision.
         """
-        return self._edit(session_id, lambda s, h: s.adding(self._items(h, prompts)), expected_revision)
+        return self._edit(session_id, lambda s, image: s.adding(image.items(prompts)), expected_revision)
 
     def replace(self, session_id: str, prompts: Given, *, expected_revision: int | None = None) -> SessionState:
         """Make these the prompts that count, in one edit; what was said already keeps its id and its place."""
-        return self._edit(session_id, lambda s, h: s.replacing(self._items(h, prompts)), expected_revision)
+        return self._edit(session_id, lambda s, image: s.replacing(image.items(prompts)), expected_revision)
 
     def remove(self, session_id: str, prompt_id: str, *, expected_revision: int | None = None) -> SessionState:
         """Remove one prompt.
@@ -197,7 +203,7 @@ class Sessions:
         Raises:
             NotFound: no prompt of that id counts now.
         """
-        return self._edit(session_id, lambda s, h: s.removing(prompt_id), expected_revision)
+        return self._edit(session_id, lambda s, image: s.removing(prompt_id), expected_revision)
 
     def undo(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
         """Take back the last edit that counts.
@@ -205,7 +211,7 @@ class Sessions:
         Raises:
             Conflict: there is none.
         """
-        return self._edit(session_id, lambda s, h: Undo(), expected_revision)
+        return self._edit(session_id, lambda s, image: Undo(), expected_revision)
 
     def redo(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
         """Bring back the edit that was taken back last.
@@ -213,11 +219,11 @@ class Sessions:
         Raises:
             Conflict: there is none.
         """
-        return self._edit(session_id, lambda s, h: Redo(), expected_revision)
+        return self._edit(session_id, lambda s, image: Redo(), expected_revision)
 
     def reset(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
         """Let nothing that was said count any more; an edit like any other."""
-        return self._edit(session_id, lambda s, h: Edit((Reset(),)), expected_revision)
+        return self._edit(session_id, lambda s, image: Edit((Reset(),)), expected_revision)
 
     def accept(
         self, session_id: str, object: str, slices: Iterable[int], *, expected_revision: int | None = None
@@ -228,11 +234,12 @@ class Sessions:
             NotFound: the session has no such object.
             PromptError: there are no such slices.
         """
-        done = self.propagate(session_id)
-        header, _ = self._read(session_id)
+        header, session = self._read(session_id)
+        image = self._image(header)
+        done = self._propagate(header, session, image)
         if object not in done.result.labels:
             raise NotFound(f"There is no object '{object}' in this session's result, so it cannot be accepted.")
-        mask, grid = done.result.mask == done.result.labels[object], self._grid(header)
+        mask, grid = done.result.mask == done.result.labels[object], image.grid
         count = grid.shape_kji[grid.along]
         numbers = sorted(set(slices))
         for number in numbers:
@@ -240,7 +247,7 @@ class Sessions:
                 raise PromptError(f"There is no slice {number} to accept; slices run from 0 to {count - 1}.")
         locked = Edit(tuple(Accept(object, n, PackedMask.of(grid.slice(mask, n))) for n in numbers))
         expected = done.revision if expected_revision is None else expected_revision
-        return self._edit(session_id, lambda s, h: locked, expected)
+        return self._edit(session_id, lambda s, image: locked, expected, image=image)
 
     def release(
         self, session_id: str, object: str, slices: Iterable[int], *, expected_revision: int | None = None
@@ -250,7 +257,7 @@ class Sessions:
         Raises:
             NotFound: one of them is not accepted.
         """
-        return self._edit(session_id, lambda s, h: s.releasing(object, slices), expected_revision)
+        return self._edit(session_id, lambda s, image: s.releasing(object, slices), expected_revision)
 
     def propagate(
         self,
@@ -272,29 +279,37 @@ class Sessions:
             PromptError: nothing was said yet to start from.
         """
         header, session = self._read(session_id)
-        prompts = prompt_set(session.content, self._grid(header))
+        return self._propagate(
+            header,
+            session,
+            self._image(header),
+            slice_strategy=slice_strategy,
+            on_slice=on_slice,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    def _propagate(
+        self, header: SessionHeader, session: Session, image: "_Image", *, slice_strategy: str = "", **callbacks: Any
+    ) -> Propagated:
+        prompts = prompt_set(session.content, image.grid)
         if prompts is None:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
         self._check_model(header.model)
         request = replace(_request_of(header, prompts), slice_strategy=slice_strategy)
-        result = self._service.segment(
-            request,
-            progress=progress,
-            cancelled=cancelled,
-            on_slice=on_slice,
-            keep_partial=True,
-        )
-        self._store.touch(session_id, self._clock())
+        result = self._service.segment(request, study=image.study, keep_partial=True, **callbacks)
+        self._store.touch(header.id, self._clock())
         return Propagated(session.revision, result)
 
-    def grid(self, session_id: str) -> Grid:
-        """Return the stored grid of a session's image, with the axis of its slices."""
-        return self._grid(self._read(session_id)[0])
-
     def _edit(
-        self, session_id: str, make: Callable[[Session, SessionHeader], Record], expected: int | None
+        self,
+        session_id: str,
+        make: Callable[[Session, "_Image"], Record],
+        expected: int | None,
+        *,
+        image: "_Image | None" = None,
     ) -> SessionState:
-        """Add a record that leads to a state which can be carried out."""
+        """Add a record, unless the session would then not fit its image."""
         with self._locks.of(session_id):
             header, session = self._read(session_id)
             if expected is not None and expected != session.revision:
@@ -302,21 +317,15 @@ class Sessions:
                     f"The session is at revision {session.revision}, not {expected}: it was changed meanwhile. "
                     "Read its state and try again."
                 )
-            record = make(session, header)
+            image = image or self._image(header)
+            record = make(session, image)
             if isinstance(record, Edit) and not record.changes:
                 return _state_of(header, session)
             changed = session.then(record)
-            self._check(changed, header)
+            image.check(changed.content)
             now = self._clock()
             self._store.append(session_id, record, number=session.revision, at=now)
         return _state_of(replace(header, used_at=now), changed)
-
-    def _check(self, session: Session, header: SessionHeader) -> None:
-        """Raise PromptError where the content does not fit the image or contradicts itself."""
-        study = self._study(header)
-        prompts = prompt_set(session.content, self._grid(header))
-        if prompts is not None:
-            to_slice_prompts(prompts, study.reorientation, SliceAxis[header.axis.upper()])
 
     def _read(self, session_id: str) -> tuple[SessionHeader, Session]:
         header = self._store.header(session_id)
@@ -327,20 +336,8 @@ class Sessions:
     def _session(self, session_id: str) -> Session:
         return Session.replay(self._store.records(session_id))
 
-    def _study(self, header: SessionHeader) -> Study:
-        return self._service.studies.open(header.image)
-
-    def _grid(self, header: SessionHeader) -> Grid:
-        return _grid_of(self._study(header).reorientation, header.axis)
-
-    def _items(self, header: SessionHeader, given: Given) -> Items:
-        grid = self._grid(header)
-        if isinstance(given, PromptSet):
-            given.check(self._study(header).reorientation.source)
-            return items_of(given, grid)
-        items = [(name, painted(item, grid) if isinstance(item, MaskPrompt) else item) for name, item in given]
-        _check_items(items, grid)
-        return items
+    def _image(self, header: SessionHeader) -> "_Image":
+        return _Image(self._service.studies.open(header.image), SliceAxis[header.axis.upper()])
 
     def _check_model(self, name: str | None) -> str:
         running = self._service.model_name
@@ -358,7 +355,7 @@ def replay(
     image: Path | None = None,
     progress: Callable[[int, str], None] | None = None,
 ) -> SegmentResult:
-    """Carry a log out.
+    """Compute the mask that a log leads to.
 
     Args:
         image: where the image lies now. Default: where it lay.
@@ -372,36 +369,66 @@ def replay(
             f"The session was carried out by '{log.header.model}', this service runs '{service.model_name}'."
         )
     header = replace(log.header, image=image or log.header.image)
-    grid = _grid_of(service.studies.open(header.image).reorientation, header.axis)
-    prompts = prompt_set(Session.replay(log.records).content, grid)
+    opened = _Image(service.studies.open(header.image), SliceAxis[header.axis.upper()])
+    prompts = prompt_set(Session.replay(log.records).content, opened.grid)
     if prompts is None:
         raise PromptError("Nothing counts in this session to start from, so there is no mask to replay.")
-    return service.segment(_request_of(header, prompts), progress=progress)
-
-
-def _grid_of(reorientation: Reorientation, axis: str) -> Grid:
-    """Return the stored grid as a session along a named axis sees it."""
-    return Grid(reorientation.source.shape_kji, 2 - reorientation.permutation[SliceAxis[axis.upper()]])
+    return service.segment(_request_of(header, prompts), study=opened.study, progress=progress)
 
 
 def _request_of(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:
-    """Return the request that carries out a session's prompts."""
+    """Return the request that computes a session's mask."""
     options = build(EngineOptions, without_retired(header.options), where=f"session {header.id}")
     return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options)
 
 
-def _check_items(items: Items, grid: Grid) -> None:
-    """Raise PromptError where prompts do not fit the grid; objects without a start get no later check."""
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """A session's image, opened once for a call, and the axis of the session's slices."""
+
+    study: Study
+    axis: SliceAxis
+
+    @property
+    def grid(self) -> Grid:
+        """The stored grid, with the array axis of the session's slices."""
+        turn = self.study.reorientation
+        return Grid(turn.source.shape_kji, 2 - turn.permutation[self.axis])
+
+    def items(self, given: Given) -> Items:
+        """Return prompts as a log keeps them.
+
+        Raises:
+            PromptError: one does not fit the grid. Objects without a start get no later check than this.
+        """
+        if isinstance(given, PromptSet):
+            given.check(self.study.reorientation.source)
+            return items_of(given, self.grid)
+        grid = self.grid
+        pairs = given(grid) if callable(given) else given
+        items = [(name, painted(item, grid) if isinstance(item, MaskPrompt) else item) for name, item in pairs]
+        for name, item in items:
+            _check_item(name, item, grid)
+        return items
+
+    def check(self, content: Content) -> None:
+        """Raise PromptError where prompts do not fit the image or contradict each other, TooLarge for too many."""
+        require_few_points(sum(isinstance(prompt.item, Point) for prompt in content.prompts.values()))
+        prompts = prompt_set(content, self.grid)
+        if prompts is not None:
+            to_slice_prompts(prompts, self.study.reorientation, self.axis)
+
+
+def _check_item(name: str, item: Item, grid: Grid) -> None:
     size = grid.shape_kji[::-1]
-    for name, item in items:
-        if not name.strip():
-            raise PromptError("An object has no name. Give it one, such as 'spleen'.")
-        corners = {Point: ("ijk",), Box: ("low_ijk", "high_ijk")}.get(type(item), ())
-        for ijk in (getattr(item, corner) for corner in corners):
-            if not all(0 <= index < count for index, count in zip(ijk, size, strict=True)):
-                raise PromptError(f"The voxel {ijk} of '{name}' lies outside the volume of {size} voxels.")
-        if isinstance(item, Absent) and item.slice >= size[grid.place]:
-            raise PromptError(f"There is no slice {item.slice}; slices run from 0 to {size[grid.place] - 1}.")
+    if not name.strip():
+        raise PromptError("An object has no name. Give it one, such as 'spleen'.")
+    corners = (item.ijk,) if isinstance(item, Point) else (item.low_ijk, item.high_ijk) if isinstance(item, Box) else ()
+    for ijk in corners:
+        if not all(0 <= index < count for index, count in zip(ijk, size, strict=True)):
+            raise PromptError(f"The voxel {ijk} of '{name}' lies outside the volume of {size} voxels.")
+    if isinstance(item, Absent) and item.slice >= size[grid.place]:
+        raise PromptError(f"There is no slice {item.slice}; slices run from 0 to {size[grid.place] - 1}.")
 
 
 def _state_of(header: SessionHeader, session: Session) -> SessionState:

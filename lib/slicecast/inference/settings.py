@@ -11,7 +11,7 @@ import psutil
 
 from slicecast.active.slices import DEFAULT, strategy_named
 from slicecast.config import build, config_dir, read_config
-from slicecast.errors import ConfigError
+from slicecast.errors import ConfigError, TooLarge
 
 FILE = "engine.yaml"
 
@@ -99,7 +99,7 @@ class RequestLimits:
         json_mb: JSON, and forms without files, in MiB.
         json_depth: lists and objects inside each other.
         json_nodes: values and keys of JSON.
-        points: clicks of one request.
+        points: clicks of one request, or that count in one session.
         voxels_million: of one volume, in 1024 x 1024.
 
     Raises:
@@ -138,6 +138,13 @@ def request_limits() -> RequestLimits:
         ConfigError: one is unknown or out of range.
     """
     return build(RequestLimits, read_config(SERVER_FILE).get("limits") or {}, where=f"{SERVER_FILE}: limits")
+
+
+def require_few_points(count: int) -> None:
+    """Raise TooLarge for more clicks than one request, or one session, may hold."""
+    most = request_limits().points
+    if count > most:
+        raise TooLarge(f"{count} points were sent; at most {most} are taken. Paint a slice instead.")
 
 
 def require_positive(limits: Any) -> None:

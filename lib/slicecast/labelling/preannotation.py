@@ -94,7 +94,8 @@ class PreAnnotator:
             compress=True,
         )
         with self._service.queue.background():
-            result = self._service.segment(SegmentRequest(path, request.prompts(study.reorientation.source.size_ijk)))
+            prompts = request.prompts(study.reorientation.source.size_ijk)
+            result = self._service.segment(SegmentRequest(path, prompts), study=study)
         answer = write_answer(result, request, image=path)
         try:
             if self._is_open(image_id) and answer.params["label_names"]:

@@ -15,9 +15,6 @@ import numpy as np
 from slicecast.errors import PromptError
 from slicecast.volume import Geometry
 
-MAX_POINTS = 10_000
-"""More points than a person can click; a request beyond this is a client's mistake."""
-
 IJK = tuple[int, int, int]
 
 
@@ -127,7 +124,7 @@ class PromptSet:
     """The prompts of all objects of one request.
 
     Raises:
-        PromptError: no object, the same name twice, or more than MAX_POINTS points.
+        PromptError: no object, or the same name twice.
     """
 
     objects: tuple[ObjectPrompts, ...]
@@ -139,9 +136,6 @@ class PromptSet:
         for name, times in Counter(self.names).items():
             if times > 1:
                 raise PromptError(f"The object '{name}' is given {times} times. Put all its prompts together.")
-        points = sum(len(entry.points) for entry in self.objects)
-        if points > MAX_POINTS:
-            raise PromptError(f"{points} points were given; at most {MAX_POINTS} are accepted. Paint a mask instead.")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -98,13 +98,6 @@ def test_points_that_are_none(points, message):
         parse_request({"foreground": points}, style="single")
 
 
-def test_too_many_points_over_several_labels():
-    points = [[n, 0, 0] for n in range(6000)]
-    asked = parse_request({"spleen": points, "liver": points}, style="several")
-    with pytest.raises(PromptError, match="12000 points were given; at most 10000"):
-        asked.prompts((6000, 1, 1))
-
-
 def test_too_many_labels_for_one_mask():
     with pytest.raises(PromptError, match="numbers at most 254 labels"):
         parse_request({f"label {n}": [[1, 2, n]] for n in range(300)}, style="several")

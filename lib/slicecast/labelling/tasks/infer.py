@@ -82,7 +82,8 @@ class SegmentTask(InferTask):
         """
         parsed = self._parse(request)
         image = Path(request["image"])
-        result = self._service.segment(self._segment_request(parsed, image))
+        study = self._service.studies.open(image)
+        result = self._service.segment(self._segment_request(parsed, image, study.reorientation.source), study=study)
         return write_answer(result, parsed, image=image)
 
     def _parse(self, request: Mapping[str, Any]) -> InferRequest:
@@ -94,8 +95,7 @@ class SegmentTask(InferTask):
         masks = uploaded_masks(file, self._app_labels) if self._style == "several" else uploaded_mask(file, name)
         return replace(parsed, slice=None).with_masks(masks, labels=self._app_labels)
 
-    def _segment_request(self, parsed: InferRequest, image: Path) -> SegmentRequest:
-        geometry = self._service.studies.open(image).reorientation.source
+    def _segment_request(self, parsed: InferRequest, image: Path, geometry: Geometry) -> SegmentRequest:
         flat = self.dimension == 2
         return SegmentRequest(
             image=image,

@@ -19,14 +19,14 @@ from requests_toolbelt import MultipartEncoder
 
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import seg_of_label
-from slicecast.errors import InputError, TooLarge
+from slicecast.errors import InputError
 from slicecast.inference.caller import current_caller
 from slicecast.inference.queue import QueueSettings
+from slicecast.inference.settings import require_few_points
 from slicecast.labelling.app import AppBehaviour
 from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.errors import Described, problems
 from slicecast.server.security.limits import json_object
-from slicecast.server.settings import server_settings
 from slicecast.server.threads import while_wanted
 from slicecast.server.uploads import received, require_plain_text
 
@@ -125,10 +125,7 @@ def checked_params(text: str) -> dict[str, Any]:
     label = params.get("label")
     if isinstance(label, str) and (label.startswith(("/", "\\", "~")) or ".." in label.split("/")):
         raise InputError("'label' in 'params' is a path. Give a label's name, or send the file.")
-    sent = sum(len(value) for value in params.values() if isinstance(value, list))
-    most = server_settings().limits.points
-    if sent > most:
-        raise TooLarge(f"'params' holds {sent} points; at most {most} are taken. Paint a slice instead.")
+    require_few_points(sum(len(value) for value in params.values() if isinstance(value, list)))
     return params
 
 

@@ -4,7 +4,6 @@ Voxel indices are (i, j, k) of the stored volume, from 0. Slices are counted as 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -229,11 +228,11 @@ class ErrorEvent(BaseModel):
 Event = SliceEvent | ProgressEvent | SummaryEvent | ErrorEvent
 
 
-def session_prompts(given: PromptList, grid: Callable[[], Grid]) -> list[tuple[str, Item]]:
+def session_prompts(given: PromptList, grid: Grid) -> list[tuple[str, Item]]:
     """Return a request's prompts as a session takes them, (object, item).
 
     Args:
-        grid: returns the session's; called only where a slice was painted, because it opens the image.
+        grid: the session's.
 
     Raises:
         PromptError: a painted slice does not fit.
@@ -244,7 +243,7 @@ def session_prompts(given: PromptList, grid: Callable[[], Grid]) -> list[tuple[s
     return [(prompt.object, _item(prompt, grid)) for prompt in given.prompts]
 
 
-def _item(prompt: AnyPrompt, grid: Callable[[], Grid]) -> Item:
+def _item(prompt: AnyPrompt, grid: Grid) -> Item:
     match prompt:
         case PointPrompt():
             return Point(prompt.ijk, positive=prompt.positive)
@@ -253,7 +252,7 @@ def _item(prompt: AnyPrompt, grid: Callable[[], Grid]) -> Item:
         case AbsentPrompt():
             return Absent(prompt.slice)
         case MaskPromptModel():
-            return _painted(prompt, grid())
+            return _painted(prompt, grid)
 
 
 def _painted(prompt: MaskPromptModel, grid: Grid) -> Painted:

@@ -149,7 +149,7 @@ def add_prompts(
     session_id: SessionOf, given: PromptList, context: ContextOf, expected_revision: Revision = None
 ) -> SessionView:
     """Add prompts, as one edit."""
-    prompts = session_prompts(given, partial(context.sessions.grid, session_id))
+    prompts = partial(session_prompts, given)
     return _view(context, context.sessions.add(session_id, prompts, expected_revision=expected_revision))
 
 
@@ -158,7 +158,7 @@ def replace_prompts(
     session_id: SessionOf, given: PromptList, context: ContextOf, expected_revision: Revision = None
 ) -> SessionView:
     """Make these the prompts that count, as one edit; those that were there already keep their ids."""
-    prompts = session_prompts(given, partial(context.sessions.grid, session_id))
+    prompts = partial(session_prompts, given)
     return _view(context, context.sessions.replace(session_id, prompts, expected_revision=expected_revision))
 
 
