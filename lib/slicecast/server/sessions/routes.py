@@ -104,7 +104,7 @@ class Lines(StreamingResponse):
     media_type = NDJSON
 
 
-class Volume(Response):
+class VolumeFile(Response):
     """A volume's file."""
 
     media_type = "application/octet-stream"
@@ -254,7 +254,7 @@ def cancel(session_id: SessionOf, context: ContextOf) -> Stopping:
     return Stopping(cancelled=context.runs.stop(session_id))
 
 
-@router.get("/{session_id}/result", summary="Get the mask of the volume", response_class=Volume, responses=WORK)
+@router.get("/{session_id}/result", summary="Get the mask of the volume", response_class=VolumeFile, responses=WORK)
 async def result(
     session_id: SessionOf,
     http: Request,
@@ -289,4 +289,4 @@ def _file(done: Propagated, state: SessionState, ending: str) -> Response:
         "X-Slicecast-Labels": json.dumps(done.result.labels),
         "X-Slicecast-Partial": str(done.result.partial).lower(),
     }
-    return Volume(content, headers=headers)
+    return VolumeFile(content, headers=headers)
