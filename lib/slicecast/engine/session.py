@@ -83,7 +83,7 @@ _FLAT_SLICE_OUT = WrapSerializer(_flat_slice)
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """Painted slices; one that is empty says "the object is not here". A later painting of a slice replaces it.
+    """Painted slices; an empty one marks the object as absent. A later painting of a slice replaces it.
 
     Args:
         slices: (slice number, mask in the stored slice's plane), ascending.
@@ -437,7 +437,7 @@ def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
 
 
 def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Grid) -> bool:
-    """Whether a prompt says nothing because its slice is accepted; clicks and boxes only where that is empty."""
+    """Whether a prompt has no effect because its slice is accepted; clicks and boxes only where that is empty."""
     match item:
         case Point():
             return item.ijk[grid.place] in closed

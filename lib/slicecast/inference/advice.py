@@ -1,6 +1,6 @@
-"""From the engine's answers to advice: how good each slice probably is, and which one to look at next.
+"""Estimates the quality of each slice of a result, and chooses the slice to annotate next.
 
-The engine says what it saw, `active/` how to judge that; here the two meet.
+The engine reports what it found and `active/` knows how to judge that; neither imports the other, so they meet here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,12 +30,12 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the annotator is told of a result.
+    """Quality and next slice of a result.
 
     Args:
-        slices: by canonical number, the object of the least quality.
+        slices: by canonical number, of the object with the lowest quality there.
         choice: the next slice; None where there is no object at all.
-        calibrated: the qualities were fitted to submitted labels.
+        calibrated: whether the qualities were fitted to submitted labels.
     """
 
     slices: Mapping[int, Judged]
@@ -77,7 +77,7 @@ def judge(track: ObjectResult, areas: NDArray[np.float64], calibration: Calibrat
 
 def slice_features(track: ObjectResult, areas: NDArray[np.float64]) -> Iterator[tuple[int, SliceFeatures]]:
     """Yield (slice, features) of every answered slice of one object."""
-    said = np.array([prompt.slice for prompt in track.prompts])
+    prompted = np.array([prompt.slice for prompt in track.prompts])
     for number, answer in track.answers.items():
         yield (
             number,
@@ -87,7 +87,7 @@ def slice_features(track: ObjectResult, areas: NDArray[np.float64]) -> Iterator[
                 predicted_iou=float(np.clip(answer.predicted_iou, 0, 1)),
                 presence=probability_of_presence(answer),
                 agreement=answer.agreement,
-                distance=float(np.abs(said - number).min()) if len(said) else float(len(areas)),
+                distance=float(np.abs(prompted - number).min()) if len(prompted) else float(len(areas)),
                 area_ratio=_area_ratio(areas, number),
             ),
         )
@@ -98,7 +98,7 @@ def evidence_of(
 ) -> SliceEvidence:
     """Return what a slice strategy goes by.
 
-    The raw confidence of a slice without the object says nothing (docs/decisions/0021-slices-and-calibration.md), so
+    The raw confidence of a slice without the object means nothing (docs/decisions/0021-slices-and-calibration.md), so
     such a slice is no candidate until labels were submitted.
     """
     quality, agreement = np.full(len(areas), np.nan), np.full(len(areas), np.nan)

@@ -1,6 +1,7 @@
 """Who is asking, for code that is far from the request.
 
-A door (the web server) sets the caller for the time of a request; threads started for that request inherit it.
+The web server sets the caller for the time of a request, and its worker threads inherit it. So code below the server
+can name the caller without a parameter on every call.
 """
 
 from collections.abc import Iterator

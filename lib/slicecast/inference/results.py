@@ -38,9 +38,9 @@ class NextSlice:
     """The slice worth annotating next, counted as stored along the axis, and why.
 
     Args:
-        score: the strategy's own measure; larger is more worth a look.
+        score: the strategy's own measure; larger is more urgent.
         strategy: that chose it.
-        question: `outline`: correct the outline; `present`: only say whether the object is there.
+        question: `outline`: correct the outline; `present`: only answer whether the object is there.
     """
 
     slice: int
@@ -53,7 +53,7 @@ class NextSlice:
 
 @dataclass(frozen=True, slots=True)
 class StoppedAt:
-    """Where an object's walk ended before the volume, its range or the next prompted slice did.
+    """Where an object's propagation ended before the volume, its range or the next prompted slice did.
 
     Args:
         object: its name.
@@ -77,7 +77,7 @@ class SliceUpdate:
         confidence: in [0, 1], an order, not a probability.
         seconds: since the request began.
         reused: it was known from an earlier request.
-        final: False where a second lane is still to come.
+        final: False where a second track is still to come.
     """
 
     slice: int
@@ -100,8 +100,8 @@ class SegmentResult:
         mask: uint8 [k, j, i] on the stored grid; 1.. in the order of the prompts' objects.
         geometry: the stored grid.
         labels: object name to value.
-        confidence: for every slice a lane reached.
-        next_slice: None where no slice is worth a look.
+        confidence: of every slice that a track reached.
+        next_slice: None where no slice needs one.
         seconds: read, encode (part of propagate), propagate, post, total.
         warnings: what the user should know about the image.
         axis: along which it was sliced.
@@ -110,10 +110,10 @@ class SegmentResult:
         slices_walked: slices answered, over all objects.
         slices_recomputed: answers that the model was asked for.
         slices_reused: answers known from earlier requests.
-        stopped: where walks ended early.
+        stopped: where propagation ended early.
         partial: the work was cancelled; what was done by then is here.
         calibrated: the confidence was fitted to submitted labels.
-        good_enough: why no slice is worth a look; empty where one is.
+        good_enough: why no slice needs annotation; empty where one does.
     """
 
     mask: NDArray[np.uint8]
@@ -136,7 +136,7 @@ class SegmentResult:
 
 
 def slice_counts(result: SegmentResult) -> dict[str, Any]:
-    """Return what a result cost, and where walks ended, as JSON values."""
+    """Return what a result cost, and where propagation ended, as JSON values."""
     return {
         "recomputed": result.slices_recomputed,
         "reused": result.slices_reused,
@@ -238,7 +238,7 @@ def to_result(
 
 
 def next_slice(choice: SliceChoice | None, axis: str, stored: Callable[[int], int]) -> NextSlice | None:
-    """Return a choice in the stored grid's terms; None where nothing is worth a look."""
+    """Return a choice with its stored slice number; None where no slice needs annotation."""
     if choice is None or choice.slice is None:
         return None
     return NextSlice(stored(choice.slice), axis, choice.reason, choice.score, choice.strategy, choice.question)
@@ -247,7 +247,7 @@ def next_slice(choice: SliceChoice | None, axis: str, stored: Callable[[int], in
 def result_callback(
     on_slice: OnSlice | None, study: Study, axis: SliceAxis, prompts: Prompts, clock: Clock
 ) -> Callable[[SliceResult], None]:
-    """Return what carries the engine's answers to whoever wants them, on the stored grid."""
+    """Return the engine's callback, which passes slices on to `on_slice` on the stored grid."""
     if on_slice is None:
         return lambda found: None
     shape = SliceStack(study.volume.array, axis).shape_hw

@@ -83,7 +83,7 @@ class _Work:
 
 
 class SegmentService:
-    """Segments images; safe to share between threads, and without memory of earlier requests but caches.
+    """Segments images; safe to share between threads, and without state of earlier requests but caches.
 
     Args:
         model: name in the registry. Default: see ``slicecast.models.weights``.
@@ -91,7 +91,7 @@ class SegmentService:
         predictor: use this one instead of loading a model.
         embedding_bytes: budget of encoded slices. Default: that of the settings.
         settings: what is kept. Default: `configs/engine.yaml`.
-        fallback: makes the predictor for what the device has no memory for. Default: the same model on the CPU.
+        fallback: makes the predictor for when the device's memory runs out. Default: the same model on the CPU.
         queue: orders the work of all users.
     """
 
@@ -117,7 +117,7 @@ class SegmentService:
         self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
         self.result_cache = ResultCache(self.settings.answer_mb * MB)
         self.prefetcher = Prefetcher(self.queue, self.cache, enabled=self.settings.idle_encode)
-        self.calibration = UNCALIBRATED  # what submitted labels taught; replaced as a whole, by whoever has them
+        self.calibration = UNCALIBRATED  # learnt from submitted labels; replaced as a whole by the campaign service
         self._fallback = fallback
         self._last_resort: QueuedPredictor | None = None
 
@@ -163,7 +163,7 @@ class SegmentService:
         on_slice: OnSlice | None = None,
         keep_partial: bool = False,
     ) -> SegmentResult:
-        """Carry out a request.
+        """Segment an image as requested.
 
         Args:
             study: the request's image, by a caller that has opened it already. Default: it is opened here.

@@ -97,7 +97,7 @@ class Propagated:
     """What a session's log amounts to.
 
     Args:
-        revision: of the log that was carried out.
+        revision: of the log that led to the result.
         result: the mask and what belongs to it.
     """
 
@@ -188,13 +188,13 @@ class Sessions:
         """Add prompts, in one edit.
 
         Raises:
-            PromptError: they do not fit the image, or contradict what was said.
+            PromptError: they do not fit the image, or contradict earlier ones.
             Conflict: the session is not at the expected revision.
         """
         return self._edit(session_id, lambda s, image: s.adding(image.items(prompts)), expected_revision)
 
     def replace(self, session_id: str, prompts: Given, *, expected_revision: int | None = None) -> SessionState:
-        """Make these the prompts that count, in one edit; what was said already keeps its id and its place."""
+        """Make these the prompts that count, in one edit; those that are there already keep their ids and places."""
         return self._edit(session_id, lambda s, image: s.replacing(image.items(prompts)), expected_revision)
 
     def remove(self, session_id: str, prompt_id: str, *, expected_revision: int | None = None) -> SessionState:
@@ -222,7 +222,7 @@ class Sessions:
         return self._edit(session_id, lambda s, image: Redo(), expected_revision)
 
     def reset(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
-        """Let nothing that was said count any more; an edit like any other."""
+        """Discard all prompts and accepted slices; an edit like any other."""
         return self._edit(session_id, lambda s, image: Edit((Reset(),)), expected_revision)
 
     def accept(
@@ -268,15 +268,15 @@ class Sessions:
         cancelled: Callable[[], bool] | None = None,
         slice_strategy: str = "",
     ) -> Propagated:
-        """Carry out what was said; only what changed since earlier requests is computed.
+        """Compute the session's mask; only what changed since earlier requests is computed anew.
 
         Args:
-            on_slice: told of every slice as soon as it is known, nearest to the prompted ones first.
-            cancelled: asked before each step; what was done by then comes back as a partial result.
+            on_slice: called with every slice as soon as it is known, nearest to the prompted ones first.
+            cancelled: checked before each step; what was done by then is returned as a partial result.
             slice_strategy: which slice is suggested next; empty for the server's own.
 
         Raises:
-            PromptError: nothing was said yet to start from.
+            PromptError: no prompt to start from.
         """
         header, session = self._read(session_id)
         return self._propagate(

@@ -34,9 +34,9 @@ class EngineSettings:
         embedding_mb: MiB of encoded slices; ``auto``: a quarter of the free memory.
         answer_mb: MiB of the model's answers.
         disk_mb: MiB of encoded slices on the disk; 0: none.
-        idle_encode: encode the rest of a volume while nobody waits.
+        idle_encode: encode the rest of a volume while the server is idle.
         compile: let PyTorch compile the network, on a GPU only.
-        slice_strategy: which slice is suggested next, where a request does not say.
+        slice_strategy: which slice is suggested next, unless a request chooses.
 
     Raises:
         ConfigError: a value is out of range.

@@ -1,1 +1,1 @@
-"""`/slicecast/sessions`: what an annotator says, kept; the mask that follows from it, streamed."""
+"""`/slicecast/sessions`: prompts are kept in a log, the mask they lead to is streamed."""
