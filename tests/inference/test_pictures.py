@@ -8,7 +8,7 @@ from builders import ball, grid, scan
 from matplotlib.image import imread
 
 from slicecast.errors import GeometryError
-from slicecast.inference.pictures import draw_strip, new_figure, outline, show_slice, spread
+from slicecast.inference.pictures import draw_montage, new_figure, outline, show_slice, spread
 from slicecast.inference.studies import open_study
 from slicecast.volume import SliceAxis, SliceStack, Volume
 
@@ -67,14 +67,14 @@ def coloured(png):
 def test_the_mask_is_outlined():
     study = open_study(scan(ball()))
     mask = Volume(ball().astype(np.uint8), grid())
-    assert coloured(draw_strip(study)) == 0 < coloured(draw_strip(study, mask))
+    assert coloured(draw_montage(study)) == 0 < coloured(draw_montage(study, mask))
 
 
-def test_more_slices_make_a_wider_strip():
+def test_more_slices_make_a_wider_montage():
     study = open_study(scan(ball()))
-    assert pixels(draw_strip(study, count=8)).shape[1] > pixels(draw_strip(study, count=3)).shape[1]
+    assert pixels(draw_montage(study, count=8)).shape[1] > pixels(draw_montage(study, count=3)).shape[1]
 
 
 def test_a_mask_of_another_size():
     with pytest.raises(GeometryError, match="Save it again"):
-        draw_strip(open_study(scan(ball())), Volume(np.ones((2, 3, 4), np.uint8), grid((4, 3, 2))))
+        draw_montage(open_study(scan(ball())), Volume(np.ones((2, 3, 4), np.uint8), grid((4, 3, 2))))

@@ -1,4 +1,4 @@
-"""Pictures of results, drawn by matplotlib: a contact sheet of a whole result, and a row of slices as PNG.
+"""Pictures of results, drawn by matplotlib: a contact sheet of a whole result, and a montage of slices in a row as PNG.
 
 Pixels have their true shape, and coronal and sagittal slices stand upright.
 """
@@ -24,7 +24,7 @@ COLUMNS, ROWS = 4, 3
 """Of a contact sheet."""
 
 COUNT, INCH = 8, 1.7
-"""Slices of a row, and how wide each is drawn."""
+"""Slices of a montage, and how wide each is drawn."""
 
 
 def new_figure(width: float, height: float, *, background: str = "white") -> Figure:
@@ -89,7 +89,7 @@ def draw_result(volume: Volume, result: SegmentResult, file: Path) -> Path:
     return file
 
 
-def draw_strip(study: Study, mask: Volume | None = None, *, count: int = COUNT, must: Collection[int] = ()) -> bytes:
+def draw_montage(study: Study, mask: Volume | None = None, *, count: int = COUNT, must: Collection[int] = ()) -> bytes:
     """Draw slices through the mask (or through the whole scan), numbered as stored; return a PNG.
 
     Args:

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from slicecast.campaign.state import Status
 from slicecast.errors import InputError, NotFound
 from slicecast.inference.caller import current_caller
-from slicecast.inference.pictures import draw_strip
+from slicecast.inference.pictures import draw_montage
 from slicecast.labelling.campaign.service import CampaignService
 from slicecast.server.campaign import view
 from slicecast.server.dependencies import LabellingApp
@@ -54,7 +54,7 @@ def montage(name: str, app: LabellingApp) -> Response:
     """Draw slices of the case with its current result."""
     mask, record = view.current_mask(app.campaign_service, name, app.campaign_service.who(name))
     scan = app.service.studies.open(app.image_path(record.get("image", name)))
-    picture = draw_strip(scan, None if mask is None else read_volume(mask))
+    picture = draw_montage(scan, None if mask is None else read_volume(mask))
     return Response(picture, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
