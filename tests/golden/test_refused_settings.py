@@ -22,7 +22,6 @@ REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     "models": ("models.yaml:", ("models", "list")),
     "models-entry": ("models.yaml:models/sam2_nano", ("models", "list")),
     "server": ("server.yaml:", SERVE),
-    "server-limits": ("server.yaml:limits", SERVE),
     "terminology": ("terminology.yaml:", EXPORT),
     "windows": ("windows.yaml:", SEGMENT),
     "nano": ("training/nano.yaml:", TRAIN),

@@ -197,12 +197,17 @@ def _write(array: np.ndarray, like: sitk.Image, file: Path) -> Path:
 
 
 def with_second_readers(folder: Path) -> Path:
-    """Write settings with which every case is read twice and a gold case is certain to come."""
+    """Write settings with which every case is read twice, a gold case is certain to come, and nothing is done ahead."""
     shutil.copytree(CONFIGS, folder)
-    content = yaml.safe_load((folder / "campaign.yaml").read_text(encoding="utf-8"))
-    content |= {"second_share": 1.0, "gold_share": 1.0}
-    (folder / "campaign.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    _set(folder / "campaign.yaml", second_share=1.0, gold_share=1.0)
+    _set(folder / "active.yaml", background=False)
+    _set(folder / "engine.yaml", idle_encode=False)
     return folder
+
+
+def _set(file: Path, **values: Any) -> None:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    file.write_text(yaml.safe_dump({**content, **values}), encoding="utf-8")
 
 
 def _done(response: httpx.Response) -> httpx.Response:
