@@ -2,13 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from builders import ball, grid, scan
 from campaigns import played
 
-from slicecast.campaign.export import LabelledCase, export_csv, export_dataset, number_names
+from slicecast.campaign.export import LabelledCase, export_csv, export_dataset, number_names, read_modalities
 from slicecast.errors import ConfigError, InputError
 from slicecast.volume import Volume, read_volume, write_volume
 
@@ -39,7 +40,7 @@ def test_names_have_one_number(two):
 
 
 def test_nnunet(two, tmp_path):
-    content = export_dataset(two, tmp_path / "out", layout="nnunet", name="Two", modality="CT")
+    content = export_dataset(two, tmp_path / "out", layout="nnunet", name="Two", modality="CT").content
     assert content == json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert content["labels"] == {"background": 0, "liver": 1, "spleen": 2} and content["channel_names"] == {"0": "CT"}
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.nii.gz"))
@@ -53,7 +54,7 @@ def test_nnunet(two, tmp_path):
 
 
 def test_decathlon(two, tmp_path):
-    content = export_dataset(two, tmp_path / "out", layout="msd", name="Two", modality="MRI")
+    content = export_dataset(two, tmp_path / "out", layout="msd", name="Two", modality="MRI").content
     assert content["labels"] == {"0": "background", "1": "liver", "2": "spleen"} and content["numTraining"] == 3
     for entry in content["training"]:
         assert all((tmp_path / "out" / entry[key]).is_file() for key in ("image", "label"))
@@ -62,7 +63,33 @@ def test_decathlon(two, tmp_path):
 def test_a_scan_that_does_not_say_its_modality(two, tmp_path):
     with pytest.raises(ConfigError, match="--modality"):
         export_dataset(two, tmp_path / "out", layout="msd", name="x")
-    assert not (tmp_path / "out" / "dataset.json").exists()
+    assert not (tmp_path / "out").exists()
+    assert export_dataset(two, tmp_path / "out", layout="msd", name="x", modality="CT").content["numTraining"] == 3
+
+
+def test_the_modality_that_a_list_beside_the_studies_says(two, tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"a": "CT", "b": "CT", "c": "MR"}}))
+    (tmp_path / "studies").mkdir()
+    said = read_modalities(tmp_path / "studies")
+    cases = [replace(case, modality=said[case.name]) for case in two]
+    content = export_dataset(cases[:2], tmp_path / "out", layout="nnunet", name="x").content
+    assert content["channel_names"] == {"0": "CT"}
+    with pytest.raises(ConfigError, match="differ: CT and MRI"):
+        export_dataset(cases, tmp_path / "both", layout="nnunet", name="x")
+    (tmp_path / "dataset.json").write_text('{"modality": 3}')
+    assert read_modalities(tmp_path / "studies") == {}
+
+
+def test_a_bad_case_is_left_out(two, case, tmp_path):
+    half = case("half", ball() * 0.5, {1: "liver"})
+    write_volume(half.label, Volume((ball() * 0.5).astype(np.float32), grid()))
+    gone = replace(two[0], name="gone", image=tmp_path / "gone.nii.gz")
+    two[1].label.write_text("garbage")
+    done = export_dataset([half, gone, *two], tmp_path / "out", layout="msd", name="x", modality="CT")
+    assert done.skipped.keys() == {"half", "gone", "b"} and "value 0.5" in done.skipped["half"]
+    assert done.content["numTraining"] == 2 == len(done.content["training"])
+    assert sorted(path.name for path in (tmp_path / "out" / "imagesTr").iterdir()) == ["a.nii.gz", "c.nii.gz"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_what_cannot_be_exported(case, tmp_path):

@@ -67,6 +67,23 @@ def test_export(run, studies, tmp_path):
     assert "names no status" in run("export", "-o", tmp_path / "x", "--status", "great").output
 
 
+def test_one_bad_case_never_stops_an_export(run, studies, tmp_path):
+    store = StudiesDatastore(str(studies), extensions=["*.nii.gz"])
+    service = open_campaign_service(studies, datastore=lambda: store)
+    with calling(Caller(name="ann")):
+        service.save(
+            "second", tmp_path / "label.nii.gz", tag="final", info={"label_info": [{"name": "ball", "idx": 1}]}
+        )
+    service.wait()
+    (studies / "labels" / "final" / "second.nii.gz").write_text("garbage")
+    (tmp_path / "dataset.json").write_text('{"modality": {"first": "CT", "second": "MR"}}')
+    first = run("export", "-o", tmp_path / "out")
+    assert first.exit_code == 1 and "second was left out" in first.output and "1 cases" in first.output
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["channel_names"] == {"0": "CT"}
+    (studies / "labels" / "final" / "first.nii.gz").write_text("garbage")
+    assert run("export", "-o", tmp_path / "none").exit_code == 2 and not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("name", ["r.html", "r.png"])
 def test_report(run, tmp_path, name):
     assert run("report", "-o", tmp_path / name).exit_code == 0 and (tmp_path / name).stat().st_size > 1000

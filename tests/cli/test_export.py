@@ -24,3 +24,21 @@ def test_it_writes_and_says_what(tmp_path):
     for wrong in (["--tag", "original"], ["--image", "nobody"]):
         run = CliRunner().invoke(app, ["export", str(studies), "-o", str(tmp_path / "out"), *wrong])
         assert run.exit_code == 2 and "There is no label" in run.output
+
+
+def test_one_bad_label_is_left_out_and_the_rest_is_written(tmp_path):
+    final = tmp_path / "studies" / "labels" / "final"
+    final.mkdir(parents=True)
+    volume, truth = phantom()
+    for name in ("bad", "gone", "good"):
+        write_volume(tmp_path / "studies" / f"{name}.nii.gz", volume)
+    (final / "bad.nrrd").write_text("garbage")
+    write_volume(final / "good.nrrd", volume.with_array(truth.astype("float32")))  # whole numbers, stored as floats
+    entry = {"image": {"ext": ".nii.gz", "info": {}}, "labels": {"final": {"ext": ".nrrd", "info": {}}}}
+    index = {"objects": dict.fromkeys(("bad", "gone", "good"), entry)}
+    (tmp_path / "studies" / "datastore_v2.json").write_text(json.dumps(index))
+    for kind in ("nifti", "dicom-seg"):
+        words = ["export", str(tmp_path / "studies"), "-o", str(tmp_path / kind), "--format", kind]
+        run = CliRunner().invoke(app, words)
+        assert run.exit_code == 1 and "bad was left out" in run.output and "is gone" in run.output
+        assert [file.name.partition(".")[0] for file in (tmp_path / kind).iterdir()] == ["good"]

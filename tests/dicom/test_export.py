@@ -30,9 +30,13 @@ def studies(tmp_path):
     return folder
 
 
+def refuse(label, error):
+    raise error
+
+
 def exported(studies, tmp_path, kind):
     labels = stored_labels(studies)
-    done = export_labels(studies, labels, tmp_path / "out", kind=kind, work=tmp_path / "work", now=NOW)
+    done = export_labels(studies, labels, tmp_path / "out", kind=kind, work=tmp_path / "work", now=NOW, skip=refuse)
     ((label, path),) = list(done)
     assert label.image_id == "case" and path.name == f"case{FORMATS[kind]}"
     return path
@@ -66,7 +70,7 @@ def test_what_is_missing(studies, tmp_path):
     with pytest.raises(InputError, match=r"datastore_v2\.json"):
         stored_labels(tmp_path)
     with pytest.raises(InputError, match="Unknown format"):
-        list(export_labels(studies, [], tmp_path, kind="png", work=tmp_path, now=NOW))
+        list(export_labels(studies, [], tmp_path, kind="png", work=tmp_path, now=NOW, skip=refuse))
     (studies / "labels" / "final" / "case.nrrd").unlink()
     with pytest.raises(NotFound, match="is gone"):
         exported(studies, tmp_path, "nrrd")

@@ -56,7 +56,9 @@ def test_a_file_is_replaced_whole(tmp_path):
         ("nowhere/mask.nii", np.zeros((4, 4, 4), bool), "does not exist. Create it"),
         ("mask.nii", np.full((4, 4, 4), 256), "beyond 0 to 255"),
         ("mask.nii", np.full((4, 4, 4), -1), "beyond 0 to 255"),
-        ("mask.nii", np.zeros((4, 4, 4)), "Give bool or uint8"),
+        ("mask.nii", np.full((4, 4, 4), 0.5), "fractions, such as probabilities"),
+        ("mask.nii", np.full((4, 4, 4), np.nan), "fractions, such as probabilities"),
+        ("mask.nii", np.zeros((4, 4, 4), complex), "Give bool or uint8"),
     ],
 )
 def test_refuses_to_write(tmp_path, name, array, message):

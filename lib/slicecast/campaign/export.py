@@ -1,11 +1,13 @@
 """A campaign's labels as a training set (Medical Segmentation Decathlon, nnU-Net) and as a table.
 
-Where the images and labels lie is told by the caller; labels get the same numbers in every case, by name.
+Where the images and labels lie is told by the caller; labels get the same numbers in every case, by name. A case that
+cannot be written is left out and named. The folder appears whole, so that an export that failed can be repeated.
 """
 
 import csv
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +18,15 @@ import numpy as np
 
 from slicecast.campaign.state import State
 from slicecast.campaign.summary import rows
-from slicecast.errors import ConfigError, InputError
+from slicecast.errors import ConfigError, InputError, NotFound
 from slicecast.volume import read_volume, write_mask, write_volume
 
 Layout = Literal["msd", "nnunet"]
 
 IMAGES, LABELS, ENDING = "imagesTr", "labelsTr", ".nii.gz"
+
+_WORDS = {"MR": "MRI"}
+"""What data sets call a modality that DICOM calls otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,27 @@ class LabelledCase:
     Args:
         image: file or DICOM folder.
         names: of the label's values.
+        modality: where it is known from elsewhere than the image.
     """
 
     name: str
     image: Path
     label: Path
     names: Mapping[int, str]
+    modality: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedDataset:
+    """What an export wrote.
+
+    Args:
+        content: of `dataset.json`.
+        skipped: why cases were left out, by name.
+    """
+
+    content: Mapping[str, Any]
+    skipped: Mapping[str, str]
 
 
 def export_dataset(
@@ -47,30 +67,33 @@ def export_dataset(
     name: str,
     modality: str = "",
     progress: Callable[[int, int, str], None] | None = None,
-) -> dict[str, Any]:
-    """Write images, labels and `dataset.json`, which comes last and is returned.
+) -> ExportedDataset:
+    """Write images, labels and `dataset.json`; nothing remains of an export that fails.
 
     Args:
         modality: CT, MRI or another word; empty for what all scans say of themselves.
 
     Raises:
-        InputError: there are no cases, or a label does not fit its image.
-        ConfigError: the folder is not empty, or the scans do not say their modality.
+        InputError: there are no cases, or none of them can be written.
+        ConfigError: the folder is not empty, or the scans do not say their modality, or different ones.
     """
     if not cases:
         raise InputError("No case has a label of the chosen status, so there is nothing to export.")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"The folder {folder} is not empty. Give a new one.")
-    numbers = number_names(cases)
-    found: set[str] = set()
-    for done, case in enumerate(cases, start=1):
-        found.add(_write_case(case, folder, layout, numbers))
-        if progress is not None:
-            progress(done, len(cases), case.name)
-    content = _describe(cases, numbers, layout, name, modality or _one_modality(found))
-    with _appearing(folder / "dataset.json") as stream:
-        json.dump(content, stream, indent=2)
-    return content
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".writing-{folder.name}-", dir=folder.parent) as work:
+        growing = Path(work) / folder.name
+        growing.mkdir()
+        numbers = number_names(cases)
+        found, skipped = _write_cases(cases, growing, layout, numbers, progress)
+        written = [case for case in cases if case.name not in skipped]
+        content = _describe(written, numbers, layout, name, modality or _one_modality(found))
+        (growing / "dataset.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+        if folder.is_dir():
+            folder.rmdir()
+        growing.replace(folder)
+    return ExportedDataset(content, skipped)
 
 
 def number_names(cases: Sequence[LabelledCase]) -> dict[str, int]:
@@ -81,6 +104,18 @@ def number_names(cases: Sequence[LabelledCase]) -> dict[str, int]:
             seen.setdefault(name, []).append(value)
     order = sorted(seen, key=lambda name: (max(set(seen[name]), key=seen[name].count), name))
     return {name: number for number, name in enumerate(order, start=1)}
+
+
+def read_modalities(studies: Path) -> dict[str, str]:
+    """Return what a `dataset.json` in the studies, or beside them as in the sample data, says of images by name."""
+    for file in (studies / "dataset.json", studies.resolve().parent / "dataset.json"):
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))["modality"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(said, dict):
+            return {str(name): str(word) for name, word in said.items()}
+    return {}
 
 
 def export_csv(state: State, file: Path) -> int:
@@ -94,32 +129,64 @@ def export_csv(state: State, file: Path) -> int:
     return len(table)
 
 
+def _write_cases(
+    cases: Sequence[LabelledCase],
+    folder: Path,
+    layout: Layout,
+    numbers: Mapping[str, int],
+    progress: Callable[[int, int, str], None] | None,
+) -> tuple[set[str], dict[str, str]]:
+    """Write the cases that can be written; return their modalities, and why the others were left out, by name."""
+    found, skipped = set[str](), dict[str, str]()
+    for done, case in enumerate(cases, start=1):
+        try:
+            found.add(_write_case(case, folder, layout, numbers))
+        except (InputError, NotFound) as error:
+            skipped[case.name] = str(error)
+        if progress is not None:
+            progress(done, len(cases), case.name)
+    if len(skipped) == len(cases):
+        first = next(iter(skipped.values()))
+        raise InputError(f"None of the {len(cases)} cases can be exported. The first one: {first}")
+    return found, skipped
+
+
 def _write_case(case: LabelledCase, folder: Path, layout: Layout, numbers: Mapping[str, int]) -> str:
     """Write one case; return its modality, or ""."""
     image, label = read_volume(case.image), read_volume(case.label)
     different = image.geometry.differences(label.geometry)
     if different:
         raise InputError(f"The label of '{case.name}' lies on another grid ({'; '.join(different)}). Save it again.")
-    table = np.zeros(max(256, int(label.array.max()) + 1), dtype=np.uint8)
-    for value in np.unique(label.array[label.array > 0]).astype(int):
-        if value not in case.names:
-            raise InputError(
-                f"The label of '{case.name}' has voxels of value {value}, which has no name. Save it again."
-            )
-        table[value] = numbers[case.names[value]]
+    renumbered = _renumbered(case, label.array, numbers)
     suffix = "_0000" if layout == "nnunet" else ""
     for part in (IMAGES, LABELS):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / part).mkdir(exist_ok=True)
     write_volume(folder / IMAGES / f"{case.name}{suffix}{ENDING}", image)
-    write_mask(folder / LABELS / f"{case.name}{ENDING}", table[label.array.astype(int)], image.geometry)
-    return str(image.meta.get("modality") or "")
+    write_mask(folder / LABELS / f"{case.name}{ENDING}", renumbered, image.geometry)
+    return _WORDS.get(word := str(image.meta.get("modality") or case.modality), word)
+
+
+def _renumbered(case: LabelledCase, label: np.ndarray, numbers: Mapping[str, int]) -> np.ndarray:
+    """Return a label with the numbers of the data set."""
+    renumbered = np.zeros(label.shape, np.uint8)
+    for value in np.unique(label).tolist():
+        if value == 0:
+            continue
+        if value not in case.names:
+            raise InputError(
+                f"The label of '{case.name}' has voxels of value {value:g}, which has no name. Save it again."
+            )
+        renumbered[label == value] = numbers[case.names[value]]
+    return renumbered
 
 
 def _one_modality(found: set[str]) -> str:
-    if len(found) != 1 or found == {""}:
+    if found == {""}:
         raise ConfigError("The scans do not say whether they are CT or MRI. Give it with --modality.")
-    (word,) = found
-    return {"MR": "MRI"}.get(word, word)
+    if len(found) != 1:
+        words = " and ".join(sorted(word or "not said" for word in found))
+        raise ConfigError(f"The scans' modalities differ: {words}. Give one word for all with --modality.")
+    return next(iter(found))
 
 
 def _describe(

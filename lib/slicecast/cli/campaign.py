@@ -3,6 +3,7 @@
 import getpass
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.export import LabelledCase, export_csv, export_dataset
+from slicecast.campaign.export import LabelledCase, export_csv, export_dataset, read_modalities
 from slicecast.campaign.gold import keep_truth
 from slicecast.campaign.report import write_report
 from slicecast.campaign.settings import FOLDER, campaign_settings
 from slicecast.campaign.state import ReadingTask, State, Status
 from slicecast.campaign.store import EventStore
 from slicecast.campaign.summary import agreements, people, progress
+from slicecast.cli.export import end_with_skipped
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.export import StoredLabel, stored_labels
 from slicecast.errors import ConfigError, Conflict, NotFound
@@ -100,8 +102,9 @@ def export(
         return
     with tempfile.TemporaryDirectory() as work:
         cases = _labelled(studies, state, _wanted(statuses), work=Path(work))
-        content = export_dataset(cases, out, layout=layout, name=name, modality=modality)
-    typer.echo(f"{content['numTraining']} cases in {out}")
+        done = export_dataset(cases, out, layout=layout, name=name, modality=modality)
+    typer.echo(f"{done.content['numTraining']} cases in {out}")
+    end_with_skipped(done.skipped)
 
 
 @app.command()
@@ -144,21 +147,24 @@ def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> l
     labels = [label for label in stored_labels(studies) if label.image_id in chosen]
     files = {label.image_id: label.image for label in labels if label.image is not None}
     catalogue = Catalogue(studies, lambda: files, work, skip=(studies / "labels",))
-    return [_labelled_case(label, catalogue) for label in labels]
+    modalities = read_modalities(studies)
+    return [_labelled_case(label, studies, catalogue, modalities) for label in labels]
 
 
-def _labelled_case(label: StoredLabel, catalogue: Catalogue) -> LabelledCase:
+def _labelled_case(
+    label: StoredLabel, studies: Path, catalogue: Catalogue, modalities: Mapping[str, str]
+) -> LabelledCase:
     described = label.info.get("label_info") or []
     names = {int(entry["idx"]): str(entry["name"]) for entry in described if entry.get("idx")}
-    image = label.image or _series(label.image_id, catalogue)
-    return LabelledCase(label.image_id, image, label.file, names or {1: "object"})
+    image = label.image or _series(label.image_id, studies, catalogue)
+    said = modalities.get(label.image_id, "")
+    return LabelledCase(label.image_id, image, label.file, names or {1: "object"}, said)
 
 
-def _series(name: str, catalogue: Catalogue) -> Path:
+def _series(name: str, studies: Path, catalogue: Catalogue) -> Path:
+    """Return the folder of a series; of one that is gone a path that cannot be read, so that only its case fails."""
     series = catalogue.of_image(name)
-    if series is None:
-        raise NotFound(f"The image {name} is not in the folder any more. Bring it back.")
-    return Path(series.scan_path())
+    return studies / name if series is None else Path(series.scan_path())
 
 
 def _wanted(text: str) -> set[str]:

@@ -1,6 +1,7 @@
 """Write the saved labels of a studies folder as NIfTI, NRRD, DICOM SEG or RTSTRUCT."""
 
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,24 @@ def export(studies: Studies, output: Output, kind: Format = "nifti", tag: Tag = 
         raise NotFound(f"There is no label '{tag}' of {what}. Save one in a client first.")
     chosen = [label for label in labels if not image or label.image_id in image]
     with tempfile.TemporaryDirectory() as work:
-        written = export_labels(studies, chosen, output, kind=kind, work=Path(work), now=datetime.now())
+        skipped: dict[str, str] = {}
+        written = export_labels(
+            studies,
+            chosen,
+            output,
+            kind=kind,
+            work=Path(work),
+            now=datetime.now(),
+            skip=lambda label, error: skipped.update({label.image_id: str(error)}),
+        )
         for label, path in written:
             typer.echo(f"{label.image_id}: {path}")
+    end_with_skipped(skipped)
+
+
+def end_with_skipped(skipped: Mapping[str, str]) -> None:
+    """List the cases that were left out, each with its reason, and end with 1 if there are any."""
+    for name, why in skipped.items():
+        typer.echo(f"{name} was left out: {why}", err=True)
+    if skipped:
+        raise typer.Exit(1)

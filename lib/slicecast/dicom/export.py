@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.rtstruct import write_rtstruct
 from slicecast.dicom.seg import label_names, mask_of_label, seg_of_label
-from slicecast.errors import InputError, NotFound
+from slicecast.errors import InputError, NotFound, SlicecastError
 from slicecast.volume import read_volume, write_mask
 
 INDEX = "datastore_v2.json"
@@ -67,7 +67,14 @@ def stored_labels(studies: Path, *, tag: str = "final") -> list[StoredLabel]:
 
 
 def export_labels(
-    studies: Path, labels: list[StoredLabel], target: Path, *, kind: str, work: Path, now: datetime
+    studies: Path,
+    labels: list[StoredLabel],
+    target: Path,
+    *,
+    kind: str,
+    work: Path,
+    now: datetime,
+    skip: Callable[[StoredLabel, SlicecastError], None],
 ) -> Iterator[tuple[StoredLabel, Path]]:
     """Write labels into the folder `target`, one file each, and yield them as they are done.
 
@@ -75,10 +82,10 @@ def export_labels(
         kind: one of `FORMATS`.
         work: folder for files derived from the images.
         now: date and time to write into the files.
+        skip: told of a label that cannot be written, for it or its image is gone, damaged or on another grid.
 
     Raises:
-        InputError: the format is unknown, or a label does not lie on its image's grid.
-        NotFound: a label's file or image is gone.
+        InputError: the format is unknown.
     """
     if kind not in FORMATS:
         raise InputError(f"Unknown format '{kind}'. Choose {', '.join(FORMATS)}.")
@@ -86,16 +93,18 @@ def export_labels(
     catalogue = Catalogue(studies, lambda: files, work, skip=(studies / "labels", target))
     target.mkdir(parents=True, exist_ok=True)
     for label in labels:
-        if not label.file.is_file():
-            raise NotFound(
-                f"The label {label.file} is gone. Bring it back, or start `slicecast serve` to mend the list."
-            )
         path = target / f"{label.image_id}{FORMATS[kind]}"
-        _write(label, path, catalogue, kind=kind, now=now)
-        yield label, path
+        try:
+            _write(label, path, catalogue, kind=kind, now=now)
+        except (InputError, NotFound) as error:
+            skip(label, error)
+        else:
+            yield label, path
 
 
 def _write(label: StoredLabel, path: Path, catalogue: Catalogue, *, kind: str, now: datetime) -> None:
+    if not label.file.is_file():
+        raise NotFound(f"The label {label.file} is gone. Bring it back, or start `slicecast serve` to mend the list.")
     if kind in ("nifti", "nrrd"):
         volume = read_volume(label.file)
         write_mask(path, volume.array, volume.geometry)

@@ -69,14 +69,16 @@ def without_folders(path: Path, name: str | None = None) -> Iterator[None]:
 
 
 def write_mask(path: str | os.PathLike[str], array: np.ndarray, geometry: Geometry, *, compress: bool = True) -> Path:
-    """Write a mask [k, j, i] (bool, or whole numbers 0 to 255) as uint8; the file appears whole or not.
+    """Write a mask [k, j, i] (bool, or whole numbers 0 to 255 of any type) as uint8; the file appears whole or not.
 
     Raises:
         VolumeError: the ending or folder is unusable, or the numbers do not fit uint8.
         GeometryError: the array's shape is not the grid's.
     """
     numbers = np.asarray(array)
-    if numbers.dtype.kind not in "bui" or (numbers.size and (numbers.min() < 0 or numbers.max() > 255)):
+    if numbers.dtype.kind == "f" and (numbers != np.round(numbers)).any():
+        raise VolumeError("A mask with fractions, such as probabilities, cannot be written. Give whole numbers.")
+    if numbers.dtype.kind not in "buif" or (numbers.size and (numbers.min() < 0 or numbers.max() > 255)):
         raise VolumeError(
             f"A mask of {numbers.dtype} numbers beyond 0 to 255 cannot be written. Give bool or uint8 labels."
         )
