@@ -5,7 +5,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tracking import answer
 
-from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, dice, exact_logits, fuse_tracks, label_slice
+from slicecast.engine.fusion import (
+    FUSED_LIMIT,
+    PRIOR_LIMIT_PX,
+    PRIOR_LOGIT,
+    SliceAnswer,
+    dice,
+    exact_logits,
+    fuse_tracks,
+    interpolated_distance,
+    label_slice,
+    shape_prior,
+)
 
 LEFT, RIGHT = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
 LEFT[:, :4], RIGHT[:, 4:] = True, True
@@ -14,13 +25,13 @@ logit_maps = hnp.arrays(np.float32, (4, 4), elements=st.floats(-1024, 30, width=
 answers = st.builds(SliceAnswer, logit_maps, st.floats(0, 1), st.floats(-30, 30))
 
 
-def test_the_nearer_anchors_track_weighs_more():
+def test_the_nearer_anchors_track_leads():
     fused = fuse_tracks(
         dict.fromkeys(range(1, 4), answer(LEFT)), dict.fromkeys(range(1, 4), answer(RIGHT)), start=0, stop=4
     )
     assert list(fused) == [1, 2, 3]
-    assert [a.logits[0, 0] for a in fused.values()] == pytest.approx([2.5, 0.0, -2.5])
-    assert (fused[1].logits > 0).tolist() == LEFT.tolist() and (fused[3].logits > 0).tolist() == RIGHT.tolist()
+    assert [a.logits[0, 0] for a in fused.values()] == pytest.approx([5.0, 5.0, 2.0])
+    assert [a.logits[0, -1] for a in fused.values()] == pytest.approx([2.0, 5.0, 5.0])
     assert all(a.agreement == 0.0 for a in fused.values())
 
 
@@ -44,12 +55,57 @@ def test_fusing_is_the_same_from_either_end(first, second, number):
     assert np.abs(one.logits).max() <= FUSED_LIMIT and one.logits.dtype == np.float32
 
 
-def test_one_lost_track_does_not_outvote_a_sure_one_nearby():
-    """SAM 2 writes -1024 for "not here"; unclamped it would win at any distance."""
-    absent = SliceAnswer(np.full((8, 8), -1024, np.float32), 0.0, -12.0)
-    sure = SliceAnswer(np.where(LEFT, 20, -20).astype(np.float32), 0.9, 12.0)
-    fused = fuse_tracks({1: sure}, {1: absent}, start=0, stop=5)[1]
-    assert fused.present and ((fused.logits > 0) == LEFT).all()
+GONE = SliceAnswer(np.full((8, 8), -1024, np.float32), 0.0, -12.0)
+SURE = SliceAnswer(np.where(LEFT, 20, -20).astype(np.float32), 0.9, 12.0)
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_an_absent_track_never_erases_a_present_one(number):
+    """Also where it stands beside its own anchor: what it has lost there, the other track still has."""
+    for up, down in ((SURE, GONE), (GONE, SURE)):
+        fused = fuse_tracks({number: up}, {number: down}, start=0, stop=10)[number]
+        assert fused.present and ((fused.logits > 0) == LEFT).all() and fused.agreement == 0.0
+
+
+def test_what_both_tracks_call_absent_is_absent():
+    assert not fuse_tracks({1: GONE}, {1: GONE}, start=0, stop=2)[1].present
+
+
+def test_a_mask_that_does_not_fit_its_anchor_counts_as_absent():
+    wrong = SliceAnswer(np.full((8, 8), 9, np.float32), 0.9, 5.0, fits=False)
+    assert ((fuse_tracks({1: wrong}, {1: SURE}, start=0, stop=2)[1].logits > 0) == LEFT).all()
+
+
+def square(x, side=6):
+    mask = np.zeros((24, 48), bool)
+    mask[8 : 8 + side, x : x + side] = True
+    return mask
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 1.0])
+def test_a_shape_between_two_slices_moves_and_grows(weight):
+    found = interpolated_distance(square(4, 6), square(28, 10), weight=weight) > 0
+    columns = np.nonzero(found)[1]
+    assert columns.mean() == pytest.approx(6.5 + weight * 26, abs=0.5)
+    assert np.sqrt(found.sum()) == pytest.approx(6 + 4 * weight, abs=0.7)
+
+
+@given(st.integers(2, 30), st.integers(2, 30), st.floats(0, 1))
+def test_interpolation_is_the_same_from_either_end(first, second, weight):
+    one = interpolated_distance(square(first), square(second), weight=weight, spacing_yx=(2.0, 1.0))
+    other = interpolated_distance(square(second), square(first), weight=1 - weight, spacing_yx=(2.0, 1.0))
+    assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_the_shape_prior_weighs_most_beside_a_painted_slice_and_nothing_outside():
+    painted = {2: square(10), 6: square(10), 12: square(10)}
+    strength = {n: np.abs(shape_prior(painted, n, spacing_yx=(1.0, 1.0))).max() for n in (3, 4, 5, 9)}
+    assert strength[3] == strength[5] > strength[4] > strength[9] > 0
+    assert strength[3] <= PRIOR_LOGIT * PRIOR_LIMIT_PX
+    assert (
+        shape_prior(painted, 1, spacing_yx=(1.0, 1.0)) is None
+        and shape_prior(painted, 13, spacing_yx=(1.0, 1.0)) is None
+    )
 
 
 @pytest.mark.parametrize(

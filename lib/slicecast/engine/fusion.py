@@ -1,11 +1,11 @@
-"""Join what tracks said: between two anchors by distance, between objects by logits."""
+"""Join the answers of tracks between two anchors, painted shapes between two slices, and objects by their logits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from slicecast.engine.crop_window import OUTSIDE_LOGIT
 from slicecast.engine.ports import Observation
@@ -43,13 +43,23 @@ class SliceAnswer:
 
 
 FUSED_LIMIT = 20.0
-"""Logits are clamped to this before they are averaged: SAM 2 writes -1024 for "not here"."""
+"""Logits are clamped to this before they are compared: SAM 2 writes -1024 for "not here"."""
+
+FAR_PENALTY = 6.0
+"""What the farther track's logits lose beside the other's anchor; halfway between the anchors they lose nothing."""
+
+PRIOR_LOGIT = 2.0
+"""Logit for each pixel of distance from the interpolated outline, on the slice beside a painted one; half of it two
+slices away, a third three slices away."""
+
+PRIOR_LIMIT_PX = 8.0
+"""Farther than this from the interpolated outline, inside or outside, the prior grows no more."""
 
 
 def fuse_tracks(
     up: Mapping[int, SliceAnswer], down: Mapping[int, SliceAnswer], *, start: int, stop: int
 ) -> dict[int, SliceAnswer]:
-    """Fuse the tracks between the anchors on slices ``start`` and ``stop``, weighted by nearness.
+    """Fuse the tracks between the anchors on slices ``start`` and ``stop``, the nearer one leading.
 
     A slice that only one track reached takes that track's answer.
     """
@@ -66,18 +76,84 @@ def fuse_tracks(
 
 
 def mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswer:
-    """Average two tracks' answers on a slice; ``weight`` in [0, 1] is the second one's."""
+    """Fuse two tracks' answers on a slice; ``weight`` in [0, 1] is the second one's nearness.
 
-    def mean(a: npt.ArrayLike, b: npt.ArrayLike) -> NDArray[np.float32]:
-        pair = np.clip(np.array([a, b], dtype=np.float32), -FUSED_LIMIT, FUSED_LIMIT)
-        return (1 - weight) * pair[0] + weight * pair[1]
-
+    An absent track never erases a present one: it has lost the object on its way, and the other still has it.
+    Where both are present a pixel takes the larger logit, the farther track's reduced. Both absent: no object.
+    """
+    agreement = dice(first.logits > 0, second.logits > 0)
+    if first.present != second.present:
+        kept = first if first.present else second
+        return replace(kept, logits=_clamped(kept.logits), agreement=agreement)
+    penalty = FAR_PENALTY * (2 * weight - 1)
     return SliceAnswer(
-        logits=mean(first.logits, second.logits),
-        predicted_iou=float(mean(first.predicted_iou, second.predicted_iou)),
-        object_score=float(mean(first.object_score, second.object_score)),
-        agreement=dice(first.logits > 0, second.logits > 0),
+        logits=np.maximum(
+            _clamped(first.logits) - np.float32(max(penalty, 0.0)),
+            _clamped(second.logits) - np.float32(max(-penalty, 0.0)),
+        ).clip(-FUSED_LIMIT),
+        predicted_iou=_mean(first.predicted_iou, second.predicted_iou, weight),
+        object_score=_mean(first.object_score, second.object_score, weight),
+        agreement=agreement,
     )
+
+
+def interpolated_distance(
+    low: NDArray[np.bool_], high: NDArray[np.bool_], *, weight: float, spacing_yx: tuple[float, float] = (1.0, 1.0)
+) -> NDArray[np.float32]:
+    """Interpolate the shape between two painted slices by their signed distances.
+
+    Both shapes are shifted so that their centres lie on the line between them: an object that moves by more than its
+    width would otherwise vanish halfway.
+
+    Args:
+        low: (H, W) bool, not empty.
+        high: (H, W) bool, not empty.
+        weight: place between them, 0 at ``low`` and 1 at ``high``.
+        spacing_yx: size of a pixel; its unit is that of the result.
+
+    Returns:
+        (H, W) float32, the distance from the outline, positive inside.
+    """
+    centres = [np.array(ndimage.center_of_mass(mask)) for mask in (low, high)]
+    middle = (1 - weight) * centres[0] + weight * centres[1]
+    parts = [
+        share * ndimage.shift(_signed_distance(mask, spacing_yx), middle - centre, order=1, mode="nearest")
+        for mask, centre, share in ((low, centres[0], 1 - weight), (high, centres[1], weight))
+    ]
+    return (parts[0] + parts[1]).astype(np.float32)
+
+
+def shape_prior(
+    painted: Mapping[int, NDArray[np.bool_]], number: int, *, spacing_yx: tuple[float, float]
+) -> NDArray[np.float32] | None:
+    """Return logits (H, W) that a slice owes to the painted ones on both sides; None where one side has none.
+
+    Args:
+        painted: masks (H, W) by slice number, none of them empty.
+        spacing_yx: size of a pixel in mm.
+    """
+    low = max((n for n in painted if n < number), default=None)
+    high = min((n for n in painted if n > number), default=None)
+    if low is None or high is None:
+        return None
+    weight = (number - low) / (high - low)
+    distance = interpolated_distance(painted[low], painted[high], weight=weight, spacing_yx=spacing_yx)
+    pixels = (distance / np.sqrt(np.prod(spacing_yx))).clip(-PRIOR_LIMIT_PX, PRIOR_LIMIT_PX)
+    return (PRIOR_LOGIT / min(number - low, high - number) * pixels).astype(np.float32)
+
+
+def _clamped(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return logits.clip(-FUSED_LIMIT, FUSED_LIMIT).astype(np.float32)
+
+
+def _mean(first: float, second: float, weight: float) -> float:
+    first, second = (min(max(value, -FUSED_LIMIT), FUSED_LIMIT) for value in (first, second))
+    return (1 - weight) * first + weight * second
+
+
+def _signed_distance(mask: NDArray[np.bool_], spacing_yx: tuple[float, float]) -> NDArray[np.float64]:
+    inside, outside = (ndimage.distance_transform_edt(m, sampling=spacing_yx) for m in (mask, ~mask))
+    return inside - outside
 
 
 def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

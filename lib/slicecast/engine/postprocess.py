@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from slicecast.engine.appearance import AppearancePrior
 from slicecast.engine.crop_window import OUTSIDE_LOGIT, CropWindow, paste, resample
-from slicecast.engine.fusion import SliceAnswer, exact_logits, label_slice
+from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, exact_logits, label_slice, shape_prior
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
@@ -105,7 +105,20 @@ def object_logits(tracker: Tracker, result: ObjectResult, number: int) -> NDArra
         return exact_logits(painted)
     if answer is None or not answer.present:
         return np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
-    return paste(_weighed(tracker, result, number, answer), result.crop, shape_hw)
+    logits = paste(_weighed(tracker, result, number, answer), result.crop, shape_hw)
+    prior = None if answer.prompted else _shape_prior(tracker, result, number)
+    return logits if prior is None else logits.clip(-FUSED_LIMIT, FUSED_LIMIT) + prior
+
+
+def _shape_prior(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.float32] | None:
+    """Return what the painted slices on both sides say of a slice; None where another prompt lies between."""
+    between = [p.slice for p in result.prompts if p.mask is None]
+    painted = _painted(result)
+    low = max((n for n in painted if n < number), default=number)
+    high = min((n for n in painted if n > number), default=number)
+    if any(low < n < high for n in between):
+        return None
+    return shape_prior(painted, number, spacing_yx=tracker.frames.spacing_xy_mm[::-1])
 
 
 def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
