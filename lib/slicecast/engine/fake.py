@@ -68,6 +68,7 @@ class FakePredictor:
 
     def __init__(self, *, image_size: int = 128, zoom: bool = False, appearance_prior: bool = False) -> None:
         self.image_size = image_size
+        self.on_cpu = True
         self.memory_length = 2
         self.fingerprint = f"fake:{image_size}"
         self.zoom = zoom
@@ -80,6 +81,18 @@ class FakePredictor:
     def pool(self, embedding: _Picture) -> NDArray[np.float32]:
         """Return what a whole slice looks like, (2,): mean and deviation of its grey values."""
         return np.array([embedding.grey.mean(), embedding.grey.std()], dtype=np.float32)
+
+    def pack(self, embedding: _Picture) -> bytes:
+        """Return an encoded slice as bytes: its side, then its values."""
+        return embedding.grey.shape[0].to_bytes(4, "little") + embedding.grey.tobytes()
+
+    def unpack(self, data: bytes) -> _Picture:
+        """Return the encoded slice of bytes made by :meth:`pack`."""
+        side = int.from_bytes(data[:4], "little")
+        return _Picture(np.frombuffer(data, dtype=np.float32, offset=4).reshape(side, side))
+
+    def release(self) -> None:
+        """Free nothing: it holds nothing."""
 
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
         """Segment prompted slices."""

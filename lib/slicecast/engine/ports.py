@@ -135,3 +135,28 @@ class SlicePredictor(Protocol):
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
         """Segment the next slice of each track; the answers are in the order of the jobs."""
         ...
+
+
+class DevicePredictor(SlicePredictor, Protocol):
+    """A predictor as a service keeps it, shared by many requests: what it asks of a model beside segmenting."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model's memory is the computer's."""
+        ...
+
+    def pool(self, embedding: Embedding) -> NDArray[np.float32]:
+        """Return what a whole slice looks like, (D,)."""
+        ...
+
+    def pack(self, embedding: Embedding) -> bytes:
+        """Return an encoded slice as bytes."""
+        ...
+
+    def unpack(self, data: bytes) -> Embedding:
+        """Return the encoded slice of bytes made by :meth:`pack`."""
+        ...
+
+    def release(self) -> None:
+        """Free device memory that is cached but unused."""
+        ...

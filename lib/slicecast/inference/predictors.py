@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.caches import DiskTier
-from slicecast.engine.ports import Embedding, Observation, PromptJob, SlicePredictor, TrackJob
+from slicecast.engine.ports import DevicePredictor, Embedding, Observation, PromptJob, SlicePredictor, TrackJob
 from slicecast.errors import OutOfMemory
 from slicecast.inference.queue import DeviceQueue
 
@@ -37,7 +37,7 @@ class QueuedPredictor:
         suffix: of the fingerprint, where the same model also runs on another device: cached results are not mixed up.
     """
 
-    def __init__(self, predictor: SlicePredictor, queue: DeviceQueue, *, suffix: str = "") -> None:
+    def __init__(self, predictor: DevicePredictor, queue: DeviceQueue, *, suffix: str = "") -> None:
         self._predictor = predictor
         self._queue = queue
         self._guard = threading.Lock()
@@ -51,27 +51,21 @@ class QueuedPredictor:
     @property
     def on_cpu(self) -> bool:
         """Whether the model's memory is the computer's."""
-        return str(getattr(self._predictor, "device", "cpu")) == "cpu"
+        return self._predictor.on_cpu
 
     def release(self) -> None:
         """Free device memory that is cached but unused."""
-        release = getattr(self._predictor, "release", None)
-        if release is not None:
-            with self._queue.step():
-                release()
-
-    def disk_tier(self, folder: Path, budget_bytes: int) -> DiskTier | None:
-        """Return a store on the disk for embeddings; None for a predictor that cannot serialise them."""
-        pack, unpack = (getattr(self._predictor, name, None) for name in ("pack", "unpack"))
-        return None if pack is None or unpack is None else DiskTier(folder, budget_bytes, pack=pack, unpack=unpack)
-
-    def pool(self, embeddings: Sequence[Embedding]) -> NDArray[np.float32] | None:
-        """Return one vector for each embedding, (N, D); None for a predictor that has none."""
-        pool = getattr(self._predictor, "pool", None)
-        if pool is None:
-            return None
         with self._queue.step():
-            return np.stack([pool(embedding) for embedding in embeddings])
+            self._predictor.release()
+
+    def disk_tier(self, folder: Path, budget_bytes: int) -> DiskTier:
+        """Return a store on the disk for embeddings."""
+        return DiskTier(folder, budget_bytes, pack=self._predictor.pack, unpack=self._predictor.unpack)
+
+    def pool(self, embeddings: Sequence[Embedding]) -> NDArray[np.float32]:
+        """Return one vector for each embedding, (N, D)."""
+        with self._queue.step():
+            return np.stack([self._predictor.pool(embedding) for embedding in embeddings])
 
     @property
     def work(self) -> Work:

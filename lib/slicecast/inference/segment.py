@@ -11,7 +11,7 @@ from slicecast.active.slices import strategy_named
 from slicecast.config import home_dir
 from slicecast.engine.caches import EmbeddingCache, ResultCache
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.ports import SlicePredictor
+from slicecast.engine.ports import DevicePredictor
 from slicecast.engine.propagation import Prompts, segment
 from slicecast.engine.tracks import Progress, Tracker
 from slicecast.errors import OutOfMemory, PromptError
@@ -100,10 +100,10 @@ class SegmentService:
         *,
         model: str | None = None,
         device: str = "auto",
-        predictor: SlicePredictor | None = None,
+        predictor: DevicePredictor | None = None,
         embedding_bytes: int | None = None,
         settings: EngineSettings | None = None,
-        fallback: Callable[[], SlicePredictor] | None = None,
+        fallback: Callable[[], DevicePredictor] | None = None,
         queue: DeviceQueue | None = None,
     ) -> None:
         self._model = model

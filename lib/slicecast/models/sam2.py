@@ -95,6 +95,11 @@ class Sam2Predictor:
         """The network itself, for those who look into it."""
         return self._model
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model's memory is the computer's."""
+        return self.device.type == "cpu"
+
     def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
         """Encode slices (N, S, S) float32 in [0, 1]."""
         encoded: list[Embedding] = []

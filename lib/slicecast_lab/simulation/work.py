@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 
 import slicecast
 from slicecast.engine.fake import FakePredictor
-from slicecast.engine.ports import SlicePredictor
+from slicecast.engine.ports import DevicePredictor
 from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
@@ -144,7 +144,7 @@ def _one(job: Job) -> tuple[int, Any]:
 
 
 @cache
-def _predictor(setup: Setup) -> SlicePredictor:
+def _predictor(setup: Setup) -> DevicePredictor:
     """Load the model once a process."""
     if setup.model == FAKE:
         return FakePredictor(image_size=64)

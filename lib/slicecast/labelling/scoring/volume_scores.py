@@ -119,7 +119,7 @@ class VolumeScorer:
         numbers = sorted({int((n + 0.5) * count / EMBEDDED_SLICES) for n in range(EMBEDDED_SLICES)})
         crop = whole_crop(tracker.frames)
         pooled = self._predictor.pool(tracker.embed([(number, crop) for number in numbers]))
-        return None if pooled is None else pooled.mean(axis=0)
+        return pooled.mean(axis=0)
 
     def learn(self, name: str, study: Study, label: NDArray[np.integer], values: Mapping[str, int]) -> Support:
         """Turn a labelled case into a support.
