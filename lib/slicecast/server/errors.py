@@ -60,6 +60,9 @@ class BodyTooLarge(HTTPException):
         super().__init__(413, detail=detail)
 
 
+LONG_FIELD = "Part exceeded maximum size"
+"""How Starlette begins to say, with 400, that a form's field without a file is larger than 1 MiB."""
+
 STATUS: dict[type[SlicecastError], int] = {
     Forbidden: 403,
     NotLoggedIn: 401,
@@ -97,6 +100,8 @@ async def answer_http_error(request: Request, error: HTTPException) -> Response:
     """Answer an error that has a status already; some have no body."""
     if error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
+    if str(error.detail).startswith(LONG_FIELD):
+        return problem(413, "A field of the form is larger than 1 MiB. Send less at a time.")
     detail = plain(error.detail) if isinstance(error.detail, str) else error.detail
     return JSONResponse({"detail": detail}, status_code=error.status_code, headers=error.headers)
 

@@ -7,7 +7,7 @@ import pytest
 from requests_toolbelt.multipart import decoder
 
 from slicecast.errors import InputError
-from slicecast.server.monai.infer import FIXED_KEYS, Output, answer, checked_params
+from slicecast.server.monai.infer import FIXED_KEYS, NAMES, Output, answer, checked_params
 
 
 @pytest.fixture
@@ -39,3 +39,17 @@ def test_params_cannot_replace_the_address(key):
     with pytest.raises(InputError, match=f"must not hold '{key}'"):
         checked_params(json.dumps({key: "x"}))
     assert checked_params("") == {}
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_names_in_params_have_a_length(key):
+    with pytest.raises(InputError, match=f"'{key}' is longer than 255 bytes"):
+        checked_params(json.dumps({key: "x" * 256}))
+
+
+@pytest.mark.parametrize("kind", ["multipart", "urlencoded"])
+def test_params_have_a_length(client, kind):
+    params = json.dumps({"foreground": [], "label": "x" * (1 << 20)})
+    form = {"files": {"params": (None, params)}} if kind == "multipart" else {"data": {"params": params}}
+    answer = client.post("/infer/sam2?image=first", **form)
+    assert answer.status_code == 413 and "larger than 1 MiB" in answer.json()["detail"]

@@ -298,7 +298,25 @@ def test_prompts_that_cannot_be(client, session, what):
 def test_too_many_painted_slices_at_once(client, session):
     mask = {"kind": "mask", "object": "a", "slice": 3, "rle": encode_rle(TRUTH[8])}
     answer = say(client, session, *[mask] * 257)
-    assert answer.status_code == 422 and "at most 256" in answer.json()["detail"]
+    assert answer.status_code == 413 and "at most 256" in answer.json()["detail"]
+
+
+def test_too_many_prompts_at_once(client, session):
+    answer = say(client, session, *[{"kind": "absent", "object": "a", "slice": 3}] * 10_001)
+    assert answer.status_code == 413 and "at most 10000" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "detail"),
+    [
+        ("[" * 33 + "]" * 33, 422, "nested more than 32 deep"),
+        ("[" + "[]," * 200_000 + "[]]", 413, "more than 200000 values"),
+        ('{"prompts": [NaN]}', 422, "no JSON number"),
+    ],
+)
+def test_json_of_sessions_has_the_limits_of_all_json(client, session, content, status, detail):
+    answer = client.post(f"{session}/prompts", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == status and detail in answer.json()["detail"]
 
 
 def test_a_body_that_is_too_large(client, session):

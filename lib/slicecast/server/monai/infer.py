@@ -33,6 +33,9 @@ from slicecast.server.uploads import received, require_plain_text
 SPARE_THREADS = 8
 """More threads than places to work and wait, so that a request that finds the queue full is answered at once."""
 
+NAMES = ("client_id", "label_tag")
+"""Keys of a request that are kept as names."""
+
 FIXED_KEYS = ("image", "model", "session", "label_file", "description")
 """Keys of a request that come from the address or the server."""
 
@@ -115,13 +118,16 @@ def checked_params(text: str) -> dict[str, Any]:
     """Parse `params`.
 
     Raises:
-        InputError: they are no JSON object, or hold what belongs into the address.
+        InputError: they are no JSON object, hold what belongs into the address, or a name that is too long.
         TooLarge: they hold too many points.
     """
     params = json_object(text or "{}", "params")
     for key in FIXED_KEYS:
         if key in params:
             raise InputError(f"'params' must not hold '{key}'; it belongs into the address.")
+    for key in NAMES:
+        if isinstance(params.get(key), str):
+            require_plain_text(params[key], key)
     label = params.get("label")
     if isinstance(label, str) and (label.startswith(("/", "\\", "~")) or ".." in label.split("/")):
         raise InputError("'label' in 'params' is a path. Give a label's name, or send the file.")

@@ -23,8 +23,6 @@ BROKEN = re.compile("[\ud800-\udfff]")
 
 PASSED_ON = ("/proxy/", "/dicom-web", "/dicomweb")
 """Routes that take DICOM, or pass bodies on."""
-BY_MODEL = ("/slicecast/", *PASSED_ON)
-"""The same, and routes whose models check every value."""
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -129,7 +127,7 @@ class StrictJson:
 
 
 def _is_json(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"].startswith(BY_MODEL):
+    if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"].startswith(PASSED_ON):
         return False
     return _is_json_type(_content_type(scope))
 

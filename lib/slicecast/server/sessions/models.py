@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from slicecast.active.slices import Question
 from slicecast.engine.session import Add, Grid, Item, PackedMask, Painted
-from slicecast.errors import PromptError
+from slicecast.errors import PromptError, TooLarge
 from slicecast.inference.results import SegmentResult, SliceUpdate, voxel_counts
 from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import Absent, Box, Point
@@ -22,6 +22,7 @@ SliceStrategyName = Literal["mid", "strided", "worst", "disagree", "value", "ext
 """The names of `active/slices`; empty is the server's own."""
 
 MAX_PROMPTS = 10_000
+"""Of one request; `session_prompts` counts them, because more are answered with 413."""
 MAX_MASKS = 256
 """Painted slices of one request."""
 
@@ -97,7 +98,7 @@ class OpenSession(Strict):
 class PromptList(Strict):
     """Prompts, in the order given."""
 
-    prompts: list[AnyPrompt] = Field(max_length=MAX_PROMPTS)
+    prompts: list[AnyPrompt] = Field(json_schema_extra={"maxItems": MAX_PROMPTS})
 
 
 class Slices(Strict):
@@ -235,11 +236,16 @@ def session_prompts(given: PromptList, grid: Grid) -> list[tuple[str, Item]]:
         grid: the session's.
 
     Raises:
+        TooLarge: there are more than MAX_PROMPTS, or more than MAX_MASKS painted slices.
         PromptError: a painted slice does not fit.
     """
+    if len(given.prompts) > MAX_PROMPTS:
+        raise TooLarge(
+            f"{len(given.prompts)} prompts were sent; at most {MAX_PROMPTS} are taken. Paint a slice instead."
+        )
     painted = sum(isinstance(prompt, MaskPromptModel) for prompt in given.prompts)
     if painted > MAX_MASKS:
-        raise PromptError(f"{painted} painted slices were sent; at most {MAX_MASKS} at a time. Upload them as a file.")
+        raise TooLarge(f"{painted} painted slices were sent; at most {MAX_MASKS} at a time. Upload them as a file.")
     return [(prompt.object, _item(prompt, grid)) for prompt in given.prompts]
 
 
