@@ -27,6 +27,7 @@ from slicecast.labelling.selection.strategies import ConfidenceScoring, strategi
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume
+from slicecast.volume.budget import READING
 
 
 class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
@@ -36,6 +37,7 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         self.config = behaviour.AppConfig.from_conf(conf)
         queue = DeviceQueue(server_settings().queue)
         self.service = SegmentService(model=self.config.model, device=self.config.device, queue=queue)
+        READING.most = request_limits().voxels_at_once
         self.service.studies = Studies(read=partial(read_volume, max_voxels=request_limits().voxels))
         super().__init__(
             app_dir=app_dir,

@@ -21,7 +21,8 @@ SlicecastError
 │   ├── WeightsCorrupt
 │   ├── DeviceUnavailable
 │   ├── OutOfMemory
-│   └── QueueFull
+│   ├── QueueFull
+│   └── ReadingFull
 └── Cancelled                      the user stopped the work: 499
 
 A message says what was wrong, the value, and the remedy.
@@ -114,6 +115,10 @@ class OutOfMemory(ResourceError):
 
 class QueueFull(ResourceError):
     """Too much work is waiting; try again later."""
+
+
+class ReadingFull(ResourceError):
+    """As many voxels are being read as may be at once; try again later."""
 
 
 class Cancelled(SlicecastError):

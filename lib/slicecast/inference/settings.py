@@ -101,6 +101,7 @@ class RequestLimits:
         json_nodes: values and keys of JSON.
         points: clicks of one request, or that count in one session.
         voxels_million: of one volume, in 1024 x 1024.
+        voxels_at_once_million: of all volumes that are being read at a time; more wait, then get 503.
 
     Raises:
         ConfigError: a value is not a positive whole number.
@@ -115,6 +116,7 @@ class RequestLimits:
     json_nodes: int = 200_000
     points: int = 10_000
     voxels_million: int = 1024
+    voxels_at_once_million: int = 1024
 
     def __post_init__(self) -> None:
         require_positive(self)
@@ -128,6 +130,11 @@ class RequestLimits:
     def voxels(self) -> int:
         """Of one volume."""
         return self.voxels_million << 20
+
+    @property
+    def voxels_at_once(self) -> int:
+        """Of all volumes that are being read at a time."""
+        return self.voxels_at_once_million << 20
 
 
 @cache

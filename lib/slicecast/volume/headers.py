@@ -16,6 +16,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from slicecast.errors import VolumeError, VolumeTooLarge
+from slicecast.volume.budget import claim
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +62,19 @@ def check_data_file(path: Path) -> None:
 
 
 def require_size(size: Sequence[int], source: object, *, max_voxels: int) -> None:
-    """Raise VolumeTooLarge for a volume that claims more voxels than `max_voxels`."""
+    """Refuse a volume that claims more voxels than `max_voxels`, and take room for one that does not.
+
+    Raises:
+        VolumeTooLarge: it claims more.
+        ReadingFull: there is no room beside what others read.
+    """
     voxels = math.prod(size)
     if voxels > max_voxels:
         raise VolumeTooLarge(
             f"{source} claims {' x '.join(map(str, size))} voxels; at most {max_voxels} are read. "
             "Crop or resample it, or raise the limit."
         )
+    claim(voxels)
 
 
 def require_scalar(components: int, kind: str, source: object) -> None:

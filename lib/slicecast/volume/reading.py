@@ -16,7 +16,8 @@ from uuid import uuid4
 import numpy as np
 import SimpleITK as sitk
 
-from slicecast.errors import GeometryError, VolumeError
+from slicecast.errors import GeometryError, ReadingFull, VolumeError
+from slicecast.volume.budget import READING
 from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
 from slicecast.volume.grid import Geometry, Volume
 from slicecast.volume.headers import (
@@ -46,13 +47,15 @@ def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -
 
     Raises:
         VolumeError: the path is missing or holds no single 3D scan of numbers, or of more than `max_voxels`.
+        ReadingFull: too many voxels are being read already (see `budget`).
     """
     source = Path(path)
-    try:
-        found = _reader_for(source)(source, max_voxels)
-    except GeometryError as error:
-        raise VolumeError(f"{source} has an unusable grid: {error}") from error
-    array, repaired = _without_nan(_narrowed(found.array), source)
+    with READING.reading():
+        try:
+            found = _reader_for(source)(source, max_voxels)
+        except GeometryError as error:
+            raise VolumeError(f"{source} has an unusable grid: {error}") from error
+        array, repaired = _without_nan(_narrowed(found.array), source)
     warnings = (*found.warnings, *repaired)
     for warning in warnings:
         logger.warning("%s: %s", source.name, warning)
@@ -159,6 +162,8 @@ def _read_itk(source: Path, max_voxels: int) -> _Read:
         require_size(size, source, max_voxels=max_voxels)
         reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
         return _of_image(reader.Execute())
+    except ReadingFull:
+        raise
     except RuntimeError as error:
         raise VolumeError(_explain(source, reason(error))) from error
 

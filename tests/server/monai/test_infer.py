@@ -8,6 +8,7 @@ from requests_toolbelt.multipart import decoder
 
 from slicecast.errors import InputError
 from slicecast.server.monai.infer import FIXED_KEYS, NAMES, Output, answer, checked_params
+from slicecast.volume.budget import READING
 
 
 @pytest.fixture
@@ -53,3 +54,15 @@ def test_params_have_a_length(client, kind):
     form = {"files": {"params": (None, params)}} if kind == "multipart" else {"data": {"params": params}}
     answer = client.post("/infer/sam2?image=first", **form)
     assert answer.status_code == 413 and "larger than 1 MiB" in answer.json()["detail"]
+
+
+def test_volumes_that_do_not_fit_beside_others_are_503(client, monkeypatch):
+    monkeypatch.setattr(READING, "_wait_s", 0.0)
+    most = READING.most
+    READING.take(most)
+    try:
+        answer = client.post("/infer/sam2?image=second", files={"params": (None, '{"spleen": [[1, 1, 1]]}')})
+    finally:
+        READING.give(most)
+    assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+    assert "Try again" in answer.json()["detail"]

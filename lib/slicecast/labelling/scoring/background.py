@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from slicecast.active.health import flaw_of
 from slicecast.active.settings import ActiveSettings
 from slicecast.active.volumes import VolumeChoice, VolumeFeatures, needs_scores, rank
-from slicecast.errors import Cancelled, SlicecastError
+from slicecast.errors import Cancelled, ReadingFull, SlicecastError
 from slicecast.inference.prefetch import wait_until_idle
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Studies, Study, stamp_of
@@ -207,7 +207,7 @@ class BackgroundScorer:
                 study.digest, flaw_of(study.volume.array), embedding=scorer.embed(study)
             )
             store.keep(stamp, known)
-        except Cancelled:
+        except (Cancelled, ReadingFull):
             raise
         except SlicecastError as error:
             known = CachedScores("", f"it cannot be read: {error}")
