@@ -36,7 +36,6 @@ from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.sam2_build import build_sam2
-from slicecast.models.video import load_video_tracker
 from slicecast.models.weights import choose_model, file_sha256
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import read_volume, write_mask
@@ -46,6 +45,7 @@ from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
 from slicecast_lab.evaluation.page import write_blocks
 from slicecast_lab.evaluation.provenance import command_line, peak_rss_mib, provenance
 from slicecast_lab.evaluation.report import write_json
+from slicecast_lab.evaluation.video import load_video_tracker
 
 ROOT = project_dir("docs").parent
 NANO_THREADS, TINY_THREADS = 1, 2

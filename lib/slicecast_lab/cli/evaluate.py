@@ -14,7 +14,6 @@ from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentService
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
-from slicecast.models.video import VideoTracker, load_video_tracker
 from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
@@ -33,6 +32,7 @@ from slicecast_lab.evaluation.seed_report import (
     study_settings,
     study_table,
 )
+from slicecast_lab.evaluation.video import VideoTracker, load_video_tracker
 
 app = typer.Typer(add_completion=False)
 

@@ -50,7 +50,7 @@ Visits = list[tuple[int, NDArray[np.float32]]]
 
 
 class TrackedClip(Protocol):
-    """A clip that is being tracked; see ``slicecast.models.video.VideoClip``."""
+    """A clip that is being tracked; see ``slicecast_lab.evaluation.video.VideoClip``."""
 
     def click(self, frame: int, points_xy: Sequence[tuple[int, int]], labels: Sequence[int]) -> NDArray[np.float32]:
         """Give all clicks of a frame; return its logits (H, W)."""

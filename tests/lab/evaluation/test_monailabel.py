@@ -13,13 +13,13 @@ import SimpleITK as sitk
 
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.registry import bundled_spec
-from slicecast.models.video import load_video_tracker
 from slicecast.volume import choose_window, normalise
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation import monailabel
 from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer, MonaiLabelProcess, answer_lines, segment_case
 from slicecast_lab.evaluation.prompts import Settings, pick_slice, play
 from slicecast_lab.evaluation.run import evaluate
+from slicecast_lab.evaluation.video import load_video_tracker
 
 
 class Recorder:

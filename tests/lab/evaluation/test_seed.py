@@ -8,7 +8,6 @@ from builders import grid
 from nets import tiny_video_model
 
 from slicecast.errors import ConfigError, PromptError
-from slicecast.models.video import VideoTracker
 from slicecast.volume import Reorientation, SliceAxis, Volume
 from slicecast.volume.metrics import dice, plain_surface_dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase
@@ -21,6 +20,7 @@ from slicecast_lab.evaluation.seed import (
     pole,
     to_frame,
 )
+from slicecast_lab.evaluation.video import VideoTracker
 
 WIDTH, HEIGHT, DEPTH = 44, 36, 12
 

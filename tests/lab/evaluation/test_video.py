@@ -8,9 +8,9 @@ import torch
 from nets import tiny_video_model
 
 from slicecast.errors import ConfigError
-from slicecast.models import video
 from slicecast.models.registry import bundled_spec, get_spec
-from slicecast.models.video import VideoTracker, load_video_tracker
+from slicecast_lab.evaluation import video
+from slicecast_lab.evaluation.video import VideoTracker, load_video_tracker
 
 FRAMES = 9
 
