@@ -120,7 +120,7 @@ def source_images(series: Series, geometry: Geometry) -> list[Dataset]:
     Raises:
         GeometryError: there are not as many images as slices.
     """
-    images = [_complete(series.read(uid, pixels=False)) for uid in series.sop_uids]
+    images = [_complete(series.read(uid, pixels=False), geometry) for uid in series.sop_uids]
     frames = int(images[0].get("NumberOfFrames") or 1)
     if len(images) == 1 and frames == geometry.size_ijk[2]:
         if frames > 1 and "SharedFunctionalGroupsSequence" not in images[0]:
@@ -235,8 +235,10 @@ def _plane_positions(geometry: Geometry) -> dict[str, Any]:
     return {"plane_positions": [PlanePositionSequence(patient, position.tolist()) for position in positions]}
 
 
-def _complete(image: Dataset) -> Dataset:
-    """Add missing type 2 attributes (required, may be empty), which old files often lack."""
+def _complete(image: Dataset, geometry: Geometry) -> Dataset:
+    """Add missing type 2 attributes (required, may be empty), which old files often lack, and the slices' thickness."""
+    if not image.get("SliceThickness"):
+        image.SliceThickness = f"{geometry.spacing_mm[2]:.8g}"
     for keyword in _TYPE_2:
         if keyword not in image:
             setattr(image, keyword, "")

@@ -1,0 +1,342 @@
+"""Labels that were made elsewhere: which image each belongs to, whether it can be its label, and taking it in.
+
+Read are NIfTI, NRRD, MHA and DICOM SEG, in a plain folder, in a Decathlon task or in an nnU-Net data set (`labelsTr`).
+The studies are only read here; what is accepted is handed to `Save`.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from slicecast.dicom.catalogue import Catalogue, is_dicom
+from slicecast.dicom.seg import read_seg, referenced_series
+from slicecast.dicom.series import Series
+from slicecast.errors import Conflict, InputError, NotFound, VolumeError
+from slicecast.labelling.store.checking import check_label
+from slicecast.volume import Geometry, read_volume, write_mask
+from slicecast.volume.dicom import DAMAGED, require_small_unpacked
+from slicecast.volume.reading import WRITTEN_ENDINGS, without_folders
+
+LABELS_FOLDER, LIST = "labelsTr", "dataset.json"
+
+CHANNEL = "_0000"
+"""How nnU-Net marks the first channel of an image; its label's name goes without."""
+
+_MARK = re.compile(r"[._-](seg|segmentation|label|labels|mask|gt)$", re.IGNORECASE)
+"""What programs add to an image's name for its label."""
+
+Names = Mapping[int, str]
+"""The name of each value."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFile:
+    """A label that was found.
+
+    Args:
+        path: NIfTI, NRRD, MHA or DICOM SEG.
+        stem: its name without ending, or that of the image with which `dataset.json` pairs it.
+    """
+
+    path: Path
+    stem: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLabels:
+    """The labels of a folder.
+
+    Args:
+        files: sorted by path.
+        passed_over: number of files that are no labels.
+        names: of the values, where the folder's `dataset.json`, or the one beside it, says them.
+    """
+
+    files: tuple[LabelFile, ...]
+    passed_over: int
+    names: Names
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRow:
+    """What became of one label.
+
+    Args:
+        file: the label's file.
+        image: the image's id; "" where none was found.
+        said: what it holds, or why it was refused.
+        refused: whether it was.
+    """
+
+    file: Path
+    image: str
+    said: str
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AcceptedLabel:
+    """A label that fits its image.
+
+    Args:
+        image: the image's id.
+        array: uint8 [k, j, i].
+        grid: the image's own.
+        names: of its values.
+        source: name of the file that it came from.
+    """
+
+    image: str
+    array: NDArray[np.uint8]
+    grid: Geometry
+    names: Mapping[str, int]
+    source: str
+
+    def info(self) -> dict[str, Any]:
+        """Return the record that is saved with it."""
+        return {"label_info": [{"name": name, "idx": n} for name, n in self.names.items()], "imported": self.source}
+
+    def in_words(self) -> str:
+        """Say its structures and their volumes."""
+        counts = np.bincount(self.array.ravel(), minlength=256)
+        unit = self.grid.voxel_volume_ml
+        sizes = [f"{name} {counts[value] * unit:.3g} ml" for name, value in self.names.items() if counts[value]]
+        return ", ".join(sizes) or "empty"
+
+
+Save = Callable[[AcceptedLabel], None]
+"""Takes a label in; raises a SlicecastError where it must not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportNames:
+    """Where the names of values come from.
+
+    Args:
+        chosen: said by the user; they come before all others.
+        otherwise: for folders and files that name nothing themselves.
+    """
+
+    chosen: Names = field(default_factory=dict)
+    otherwise: Names = field(default_factory=dict)
+
+    def of(self, own: Names) -> dict[str, int]:
+        """Return the values by name, of a label that has names of its own.
+
+        Raises:
+            InputError: two values have the same name.
+        """
+        base = own or self.otherwise
+        kept = {value: name for value, name in base.items() if name not in self.chosen.values()}
+        named = {**kept, **self.chosen}
+        twice = sorted({name for name in named.values() if list(named.values()).count(name) > 1})
+        if twice:
+            raise InputError(f"Several values have the name '{twice[0]}'. Give each its own with --map.")
+        return {name: value for value, name in sorted(named.items())}
+
+
+class Images:
+    """The images of a studies folder, found by name or DICOM series; nothing is written to the studies.
+
+    Args:
+        studies: the folder.
+        work: folder for derived files.
+    """
+
+    def __init__(self, studies: Path, work: Path) -> None:
+        visible = [path for path in sorted(studies.iterdir()) if path.is_file() and not path.name.startswith(".")]
+        self._files = {stem_of(path): path for path in visible if stem_of(path) != path.name}
+        self._catalogue = Catalogue(studies, lambda: self._files, work, skip=(studies / "labels",))
+        self._names: dict[str, set[str]] = {name: {name} for name in self._files}
+        for uid, series in self._catalogue.dicom_series().items():
+            if series.image_id:
+                for name in {uid, str(series.summary.get("PatientID", "")), _folder_of(series)} - {""}:
+                    self._names.setdefault(name, set()).add(uid)
+
+    def named(self, stem: str) -> str:
+        """Return the id of the image that a label's name belongs to.
+
+        Raises:
+            NotFound: there is none.
+            InputError: there are several.
+        """
+        for name in (stem, _MARK.sub("", stem)):
+            for candidate in (name, f"{name}{CHANNEL}", name.removesuffix(CHANNEL)):
+                found = sorted(self._names.get(candidate, ()))
+                if len(found) > 1:
+                    raise InputError(f"The name fits {len(found)} images: {', '.join(found[:3])}. Rename the label.")
+                if found:
+                    return found[0]
+        raise NotFound("No image has that name.")
+
+    def series(self, uid: str) -> Series:
+        """Return the series that a DICOM SEG refers to.
+
+        Raises:
+            NotFound: it is not among the images.
+        """
+        series = self._catalogue.of_image(uid) if uid else None
+        if series is None or series.image_id is None:
+            raise NotFound(f"It refers to the series {uid or '(none)'}, which is not among the images.")
+        return series
+
+    def grid(self, image: str) -> Geometry:
+        """Return an image's own grid.
+
+        Raises:
+            VolumeError: the image cannot be read.
+        """
+        path = self._files.get(image) or self.series(image).scan_path()
+        try:
+            with without_folders(path, "The image"):
+                return read_volume(path).geometry
+        except VolumeError as error:
+            raise VolumeError(f"The image itself cannot be used. {error}") from error
+
+
+def find_labels(folder: Path) -> FoundLabels:
+    """Find the labels of a folder and of those below it; of a data set, those of `labelsTr`.
+
+    Raises:
+        NotFound: there is no such folder, or no label in it.
+    """
+    if not folder.is_dir():
+        raise NotFound(f"There is no folder {folder}. Give the one that holds the labels.")
+    root = folder / LABELS_FOLDER if (folder / LABELS_FOLDER).is_dir() else folder
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(root))]
+    labels = [path for path in paths if stem_of(path) != path.name or _is_seg(path)]
+    if not labels:
+        raise NotFound(f"{root} holds no label. Read are {', '.join(WRITTEN_ENDINGS)} and DICOM SEG.")
+    listed = _read_list(folder) or _read_list(folder.resolve().parent)
+    pairs = _pairs(listed)
+    files = tuple(LabelFile(path, pairs.get(path.name, stem_of(path))) for path in labels)
+    passed_over = sum(1 for path in paths if path.name != LIST) - len(labels)
+    return FoundLabels(files, passed_over, names_of(listed))
+
+
+def import_labels(
+    found: FoundLabels, images: Images, names: ImportNames, *, save: Save, done: Mapping[str, Path] | None = None
+) -> Iterator[ImportRow]:
+    """Take labels in one by one, and say of each what became of it; a refused one changes nothing.
+
+    Args:
+        save: called with each label that fits its image.
+        done: images that have their label already, and the file that it came from.
+    """
+    taken = dict(done or {})
+    for file in found.files:
+        image = ""
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                image, volume, own = _matched(file, images, Path(folder), found.names)
+                if image in taken:
+                    raise InputError(f"The label {taken[image].name} belongs to the same image. Remove one.")
+                grid, named = images.grid(image), names.of(own)
+                array = check_label(volume, grid, named)
+                label = AcceptedLabel(image, array, grid, named, file.path.name)
+                save(label)
+        except (InputError, NotFound, Conflict) as error:
+            yield ImportRow(file.path, image, str(error), refused=True)
+        else:
+            taken[image] = file.path
+            yield ImportRow(file.path, image, label.in_words())
+
+
+def names_of(listed: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names that a `dataset.json` gives, as the Decathlon (`"1": "liver"`) or nnU-Net (`"liver": 1`) do."""
+    found: dict[int, str] = {}
+    labels = listed.get("labels")
+    for key, value in labels.items() if isinstance(labels, Mapping) else ():
+        number, name = (key, value) if isinstance(value, str) else (value, key)
+        if str(number).isdecimal() and int(number) > 0:
+            found[int(number)] = str(name)
+    return found
+
+
+def names_beside(folder: Path) -> dict[int, str]:
+    """Return the names of the `dataset.json` in a folder, or beside it as with the sample data; or none."""
+    return names_of(_read_list(folder) or _read_list(folder.resolve().parent))
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a NIfTI, NRRD or MHA file without its ending; of another file its whole name."""
+    ending = max((end for end in WRITTEN_ENDINGS if path.name.lower().endswith(end)), key=len, default="")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def _matched(file: LabelFile, images: Images, folder: Path, own: Names) -> tuple[str, Path, Names]:
+    """Return a label's image, its file as a volume, and the names that it has by itself."""
+    if stem_of(file.path) != file.path.name:
+        return images.named(file.stem), file.path, own
+    data = _read_dicom(file.path)
+    series = images.series(referenced_series(data))
+    shown = read_volume(series.scan_path()).geometry
+    try:
+        mask, labels = read_seg(data, shown)
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise VolumeError(f"The DICOM SEG cannot be read ({str(error)[:80]}). Export it again.") from error
+    volume = write_mask(folder / "label.nrrd", mask, shown)
+    return str(series.image_id), volume, {value: name for name, value in labels.items()}
+
+
+def _read_dicom(path: Path) -> Dataset:
+    content = BytesIO(path.read_bytes())
+    try:
+        require_small_unpacked(content)
+        return dcmread(content)
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise VolumeError(f"The DICOM file cannot be read ({str(error)[:80]}). Export it again.") from error
+
+
+def _is_seg(path: Path) -> bool:
+    """Tell whether a file is a DICOM SEG; of one that is damaged, too, so that it is reported."""
+    if not is_dicom(path):
+        return False
+    try:
+        return str(dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality")) == "SEG"
+    except DAMAGED:
+        return True
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _folder_of(series: Series) -> str:
+    """Return the name of the folder that holds a series of DICOM files."""
+    files = getattr(series, "files", {})
+    folders = {path.parent for path in files.values()}
+    return folders.pop().name if len(folders) == 1 else ""
+
+
+def _read_list(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _pairs(listed: Mapping[str, Any]) -> dict[str, str]:
+    """Return the image's name of each label that a Decathlon task lists."""
+    training = listed.get("training")
+    entries = [entry for entry in training if isinstance(entry, dict)] if isinstance(training, list) else []
+    return {
+        Path(str(entry["label"])).name: stem_of(Path(str(entry["image"])))
+        for entry in entries
+        if {"image", "label"} <= entry.keys()
+    }
