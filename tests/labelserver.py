@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from builders import phantom
 
-from slicecast.volume import write_volume
+from slicecast.volume import write_mask, write_volume
 
 with warnings.catch_warnings():
     # passlib imports crypt, MONAI Label's client cgi; starlette would rather have httpx2
@@ -56,6 +56,13 @@ def copy_app(folder: Path) -> Path:
     """Copy the app, because MONAI Label writes into its folder."""
     left = shutil.ignore_patterns("model", "logs", "bin", "lib", "cache", "sessions")
     return Path(shutil.copytree(APP, folder, ignore=left))
+
+
+def label_bytes(level: float = 70) -> bytes:
+    """Return a label of the studies' phantoms as a .nii.gz file: the voxels brighter than `level`."""
+    volume = phantom().volume
+    with tempfile.TemporaryDirectory() as folder:
+        return write_mask(Path(folder) / "label.nii.gz", volume.array > level, volume.geometry).read_bytes()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from labelserver import REQUESTS, TestClient, copy_app, monailabel_settings, read_mask, recorded
+from labelserver import REQUESTS, TestClient, copy_app, label_bytes, monailabel_settings, read_mask, recorded
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt.multipart import decoder
 
@@ -256,9 +256,10 @@ def test_labels_are_saved_and_versions_kept(client, studies):
             "/datastore/label", params={"image": "first"}, data={"params": '{"client_id": "anna"}'}, files=files
         )
 
-    assert [save(content).status_code for content in (b"one", b"two")] == [200, 200]
-    assert client.get("/datastore/label", params={"label": "first", "tag": "final"}).content == b"two"
-    assert [f.read_bytes() for f in (studies / "labels" / "versions" / "final" / "first").glob("*.nii.gz")] == [b"one"]
+    one, two = label_bytes(118), label_bytes(70)
+    assert [save(content).status_code for content in (one, two)] == [200, 200]
+    assert client.get("/datastore/label", params={"label": "first", "tag": "final"}).content == two
+    assert [f.read_bytes() for f in (studies / "labels" / "versions" / "final" / "first").glob("*.nii.gz")] == [one]
     assert client.get("/info/").json()["datastore"]["completed"] == 1
 
 

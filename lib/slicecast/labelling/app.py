@@ -131,10 +131,12 @@ class AppBehaviour(MONAILabelApp):
             settings.MONAI_LABEL_DICOMWEB_CACHE_PATH = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or str(self._cache)
             if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
                 return super().init_datastore()
-            return open_pacs(self.studies, Path(settings.MONAI_LABEL_DICOMWEB_CACHE_PATH))
+            cache = Path(settings.MONAI_LABEL_DICOMWEB_CACHE_PATH)
+            return open_pacs(self.studies, cache, labels=self.config.labels)
         return StudiesDatastore(
             self.studies,
             follow_links=self.config.follow_links,
+            labels=self.config.labels,
             extensions=[f"*{ending}" for ending in STUDY_ENDINGS],
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,

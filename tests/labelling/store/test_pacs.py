@@ -8,7 +8,7 @@ from requests import ConnectionError as Unreachable
 
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import referenced_series
-from slicecast.errors import ResourceError
+from slicecast.errors import ResourceError, VolumeError
 from slicecast.labelling.store.pacs import PacsDatastore, Remote
 from slicecast.volume import read_volume, write_mask, write_volume
 
@@ -120,3 +120,15 @@ def test_without_the_server(server, opened):
     assert store.list_images() == [server.series.uid], "the last list is kept"
     with pytest.raises(ResourceError, match="cannot be fetched"):
         store._fetch(server.series.uid)
+
+
+def test_a_label_is_kept_though_its_image_cannot_be_had(server, opened, tmp_path):
+    store = opened()
+    (uid,) = store.list_images()
+    server.up = False
+    label = write_mask(tmp_path / "label.nrrd", phantom().volume.array > 70, phantom().volume.geometry)
+    store.save_label(uid, str(label), "final", {})
+    assert store.status()["completed"] == 1
+    (tmp_path / "label.nrrd").write_bytes(b"garbage")
+    with pytest.raises(VolumeError):
+        store.save_label(uid, str(label), "final", {})

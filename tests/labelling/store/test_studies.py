@@ -14,7 +14,7 @@ from labelserver import write_studies
 
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import SegNames, write_seg
-from slicecast.errors import InputError
+from slicecast.errors import GeometryError, InputError
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
 from slicecast.volume import Geometry, read_volume, write_mask, write_volume
 
@@ -147,8 +147,19 @@ def test_nothing_replaces_anything(store, tmp_path):
     assert len(list((store._work.parent / "labels" / "versions" / "final" / "first").glob("*.nrrd"))) == 2
 
 
-def test_a_label_that_cannot_be_seg_is_kept(store, tmp_path):
+def test_a_label_on_another_grid_is_refused(store, tmp_path):
     label = write_mask(tmp_path / "label.nrrd", np.ones((3, 3, 3), bool), Geometry((3, 3, 3)))
+    with pytest.raises(GeometryError, match="another grid"):
+        store.save_label("first", str(label), "final", INFO)
+    assert sent(store) == [] and store.status()["completed"] == 0
+
+
+def test_a_label_that_cannot_be_seg_is_kept(store, tmp_path, monkeypatch):
+    def refuse(*anything):
+        raise InputError("no SEG")
+
+    monkeypatch.setattr("slicecast.labelling.store.studies.seg_of_label", refuse)
+    label = ball_label(tmp_path / "label.nrrd", read_volume(store.scan_path("first")))
     store.save_label("first", str(label), "final", INFO)
     assert sent(store) == [] and store.status()["completed"] == 1
 

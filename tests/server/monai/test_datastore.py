@@ -1,9 +1,17 @@
 """Saving a label over HTTP."""
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+from builders import phantom
+from labelserver import label_bytes
+
+from slicecast.volume import Geometry, Volume, write_volume
+
+LABEL = label_bytes()
 
 
-def save(client, image="first", content=b"one", *, who="ann", params="{}", **query):
+def save(client, image="first", content=LABEL, *, who="ann", params="{}", **query):
     files = {"label": ("label.nii.gz", content)}
     return client.put(
         "/datastore/label",
@@ -38,3 +46,40 @@ def test_another_persons_case_is_a_conflict(client):
 )
 def test_bad_requests(client, query, params, status):
     assert save(client, **{"image": "second", **query}, who="cid", params=params).status_code == status
+
+
+SCAN = phantom().volume
+
+
+@pytest.mark.parametrize(
+    ("array", "geometry", "message"),
+    [
+        (np.ones((9, 9, 9), np.uint8), Geometry((9, 9, 9)), "another grid"),
+        ((SCAN.array > 70) * np.float32(0.5), SCAN.geometry, "fractions"),
+        ((SCAN.array > 70) * np.int16(300), SCAN.geometry, "holds 300"),
+        ((SCAN.array > 70) * np.int16(-1), SCAN.geometry, "holds -1"),
+        ((SCAN.array > 70) * np.uint8(77), SCAN.geometry, "77 have no name"),
+    ],
+)
+def test_what_is_no_label_is_refused_and_changes_nothing(client, tmp_path, array, geometry, message):
+    file = write_volume(tmp_path / "label.nii.gz", Volume(array, geometry))
+    before = client.get("/datastore/?output=all").json(), client.get("/campaign/status").json()
+    refused = save(client, content=file.read_bytes())
+    assert refused.status_code == 422 and message in refused.json()["detail"]
+    assert (client.get("/datastore/?output=all").json(), client.get("/campaign/status").json()) == before
+
+
+@pytest.mark.parametrize("content", [b"garbage", label_bytes()[: len(label_bytes()) // 2], b""])
+def test_what_is_no_volume_is_refused(client, content):
+    refused = save(client, content=content)
+    assert refused.status_code == 422 and "/tmp" not in refused.json()["detail"]
+
+
+def test_floats_that_hold_whole_numbers_are_a_label(client, tmp_path):
+    file = write_volume(tmp_path / "label.nii.gz", SCAN.with_array((SCAN.array > 70) * np.float32(2)))
+    named = '{"label_info": [{"name": "liver", "idx": 2}]}'
+    assert save(client, content=file.read_bytes(), params=named).status_code == 200
+    (tmp_path / "saved.nii.gz").write_bytes(client.get("/datastore/label?label=first&tag=final").content)
+    saved = sitk.ReadImage(str(tmp_path / "saved.nii.gz"))
+    assert saved.GetPixelIDTypeAsString() == "8-bit unsigned integer" and sitk.GetArrayFromImage(saved).max() == 2
+    client.delete("/datastore/label", params={"id": "first", "tag": "final"})

@@ -91,7 +91,7 @@ class SafeDatastore(LocalDatastore):
         record = self._datastore.objects.get(image_id)
         if record is None:
             raise UnknownImage(f"There is no image '{image_id}' to label. Ask for the list of images again.")
-        tag = _safe_tag(label_tag)
+        tag = safe_tag(label_tag)
         folder = Path(self._datastore.label_path(tag))
         _, extension = self._to_id(Path(label_filename).name)
         with FileLock(self._lock_file):
@@ -109,7 +109,7 @@ class SafeDatastore(LocalDatastore):
     @locked
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label; it is kept as a version."""
-        tag = _safe_tag(label_tag)
+        tag = safe_tag(label_tag)
         self._keep(label_id, tag)
         super().remove_label(label_id, tag)
         self.refresh()
@@ -225,7 +225,12 @@ class SafeDatastore(LocalDatastore):
             target.with_name(self._filename(image_id, previous.ext)).unlink(missing_ok=True)
 
 
-def _safe_tag(tag: str) -> str:
+def safe_tag(tag: str) -> str:
+    """Return a label's tag as text.
+
+    Raises:
+        InputError: it is no plain name, or the folder of versions.
+    """
     plain = str(tag.value) if isinstance(tag, Enum) else tag
     if safe_name(plain, "label tag") == FOLDER:
         raise InputError(f"'{FOLDER}' holds earlier labels and cannot be a label tag. Choose another tag.")

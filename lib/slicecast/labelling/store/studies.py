@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,14 @@ from pydicom.dataset import Dataset
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import seg_of_label
 from slicecast.dicom.series import Series
-from slicecast.errors import InputError, UnknownImage
-from slicecast.labelling.store.datastore import SafeDatastore, locked
+from slicecast.errors import InputError, ResourceError, UnknownImage, VolumeError
+from slicecast.labelling.store.checking import checked_file
+from slicecast.labelling.store.datastore import SafeDatastore, locked, safe_tag
 from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
 from slicecast.labelling.store.stow import Outcome, Store
 from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.store.versions import write_atomically
-from slicecast.volume import read_volume, write_volume
-from slicecast.volume.orientation import onto_grid
-from slicecast.volume.reading import without_folders
+from slicecast.volume import Geometry, read_volume, write_volume
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,19 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+){2,}")
 
 
 class StudiesDatastore(SafeDatastore):
-    """A `SafeDatastore` that lists DICOM series too; its `catalogue` describes every image as a DICOM series."""
+    """A `SafeDatastore` that lists DICOM series too; its `catalogue` describes every image as a DICOM series.
 
-    def __init__(self, datastore_path: str, *, follow_links: bool = False, **options: Any) -> None:
+    Args:
+        datastore_path: the studies.
+        follow_links: list links that lead out of the studies' folder.
+        labels: names of a label's values from 1, where the label itself has none.
+    """
+
+    def __init__(
+        self, datastore_path: str, *, follow_links: bool = False, labels: Sequence[str] = ("object",), **options: Any
+    ) -> None:
         root = Path(datastore_path)
+        self._labels = tuple(labels)
         self._work = root / WORK
         self.catalogue = Catalogue(
             root, self._volume_files, self._work, skip=(root / "labels",), follow_links=follow_links
@@ -60,10 +69,20 @@ class StudiesDatastore(SafeDatastore):
             self.deliveries.start()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Save a label on its image's own grid; a final one becomes a DICOM SEG beside it, in the background."""
+        """Check and save a label on its image's own grid; a final one becomes a DICOM SEG too, in the background.
+
+        Raises:
+            UnknownImage: there is no such image.
+            VolumeError, GeometryError: the file cannot be this image's label (see `checking`); nothing has changed.
+        """
         own = self.image_id(image_id)
+        if own not in self._objects():
+            raise UnknownImage(f"There is no image '{image_id}' to label. Ask for the list of images again.")
+        safe_tag(label_tag)
         with tempfile.TemporaryDirectory() as folder:
-            file = self._on_own_grid(image_id, own, Path(label_filename), Path(folder))
+            file = checked_file(
+                Path(label_filename), self._grid(own), info=label_info or {}, labels=self._labels, folder=Path(folder)
+            )
             job = None
             if label_tag == DefaultLabelTag.FINAL and own in self._objects() and "dicom_seg" not in (label_info or {}):
                 job = self.deliveries.put(file, {"image_id": own, "info": label_info or {}})
@@ -144,16 +163,23 @@ class StudiesDatastore(SafeDatastore):
         series = self.catalogue.of_image(image_id)
         return series_names(series.summary) if series else {}
 
-    def _on_own_grid(self, name: str, own: str, label: Path, folder: Path) -> Path:
-        """Reorder the slices of a label that was made under a series' UID to those of the image's file."""
-        if name == own or self._is_series(own):
-            return label
-        grid = read_volume(super().get_image_uri(own)).geometry
-        with without_folders(label, "the label"):
-            volume = read_volume(label)
-        if not grid.differences(volume.geometry):
-            return label
-        return write_volume(folder / "label.nrrd", onto_grid(volume, grid))
+    def _grid(self, own: str) -> Geometry | None:
+        """Return an image's own grid; None where a DICOM server does not give the image now.
+
+        Such a label is kept, because the work is done. If it lies on another grid, it never becomes a DICOM SEG.
+
+        Raises:
+            VolumeError: the image cannot be read.
+        """
+        try:
+            path = Path(self.scan_path(own))
+        except ResourceError as error:
+            logger.warning("The label of %s is not compared with its image: %s", own, error)
+            return None
+        try:
+            return _geometry(path, path.stat().st_mtime_ns)
+        except VolumeError as error:
+            raise VolumeError(f"The image '{own}' cannot be read, so no label can be checked against it.") from error
 
     def _known_series(self, uid: str) -> Series | None:
         return self.catalogue.of_image(uid) if uid else None
@@ -228,6 +254,12 @@ class StudiesDatastore(SafeDatastore):
             return name in series and series[name].image_id is not None
         extension = self._datastore.objects[name].image.ext
         return (Path(self._datastore.image_path()) / self._filename(name, extension)).exists()
+
+
+@lru_cache(maxsize=256)
+def _geometry(path: Path, changed_ns: int) -> Geometry:
+    """Return the grid of a file or folder, read once for each time that it changed."""
+    return read_volume(path).geometry
 
 
 class _VolumeFiles(Mapping[str, Path]):
