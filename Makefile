@@ -16,7 +16,7 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-gpu test-data test-browser pictures lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-contract test-gpu test-data test-browser pictures lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ fuzz: install ## random requests and damaged files, other ones each time, for FU
 
 test-slow: install ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
+
+test-contract: install ## what MONAI Label's own tests ask of its endpoints
+	$(PYTEST) tests/contract $(ARGS)
 
 test-gpu: install ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)

@@ -7,8 +7,9 @@ import pytest
 from builders import phantom, stored_as
 
 from slicecast.engine.fake import FakePredictor
-from slicecast.errors import GeometryError, SlicecastError
+from slicecast.errors import Conflict, GeometryError, SlicecastError
 from slicecast.inference.segment import SegmentService
+from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.preannotation import PreAnnotator
 from slicecast.volume import read_volume, write_mask, write_volume
 
@@ -104,3 +105,15 @@ def test_a_label_that_cannot_be_used_harms_nothing(store, submit, annotator, tmp
     for image_id in ("gone", "first"):
         annotator.submit(image_id)
     assert annotator.wait(WAIT_S) and store.get_label_uri("second", "original")
+
+
+def test_a_batch_needs_a_label_to_start_from(store, annotator):
+    with pytest.raises(Conflict, match="no image has one yet"):
+        BatchInference(annotator, store).run(BatchRequest())
+
+
+def test_one_image_that_cannot_be_used_does_not_end_a_batch(store, studies, submit, annotator):
+    submit("first")
+    (studies / "second.nii.gz").write_bytes(b"garbage")
+    done = BatchInference(annotator, store).run(BatchRequest("unlabeled"))
+    assert done.status == "DONE" and "not gzip" in done.results["second"] and str(studies) not in done.results["second"]

@@ -24,6 +24,7 @@ from slicecast.campaign.settings import FOLDER
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
+from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.scoring.background import BackgroundScorer
@@ -215,6 +216,16 @@ class AppBehaviour(MONAILabelApp):
         """Return the campaign's own strategy without its lease."""
         strategy = self._strategies[self.config.strategy]
         return strategy.chooser if isinstance(strategy, Leased) else strategy
+
+    @cached_property
+    def batch_inference(self) -> BatchInference:
+        """Pre-annotations of many images at once."""
+        return BatchInference(self._preannotator, self.datastore())
+
+    def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Pre-annotate many images in this process, now; return a summary."""
+        asked = BatchRequest.parse(request["model"], request.get("images", "all"), request)
+        return self.batch_inference.run(asked).described()
 
     def on_init_complete(self) -> None:
         """Make every strategy lease what it chooses; record labels saved while the server was down.

@@ -11,6 +11,7 @@ import queue
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,21 @@ AHEAD = 8
 """Images that get a pre-annotation after each submitted label: few, so that newer labels are used for the rest."""
 MODEL = "sam2"
 """Named as the model in the record of a pre-annotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A labelled image, as far as others can be labelled from it.
+
+    Args:
+        image_id: of the image.
+        body: where the body is in it.
+        landmarks: of its structures.
+    """
+
+    image_id: str
+    body: Body
+    landmarks: Mapping[str, Landmark]
 
 
 class PreAnnotator:
@@ -67,24 +83,38 @@ class PreAnnotator:
         Raises:
             SlicecastError: the label cannot be used. An image that cannot be used is left out.
         """
+        source = self.source(known_id)
+        return [name for name in image_ids if self.is_open(name) and self._try(name, source)]
+
+    def source(self, known_id: str) -> Source:
+        """Read an image and its final label.
+
+        Raises:
+            SlicecastError: the label cannot be used.
+        """
         study = self._service.studies.open(Path(self._store.get_image_uri(known_id)))
         label = read_final_label(self._store, known_id, study, labels=self._labels)
-        body, known = find_body(study.volume), landmarks(study.volume, label.array, label.values)
-        return [name for name in image_ids if self._is_open(name) and self._try(name, body, known, known_id)]
+        return Source(known_id, find_body(study.volume), landmarks(study.volume, label.array, label.values))
 
-    def _try(self, image_id: str, body: Body, known: Mapping[str, Landmark], known_id: str) -> bool:
+    def _try(self, image_id: str, source: Source) -> bool:
         try:
-            return self._make(image_id, body, known, known_id)
+            return self.make(image_id, source)
         except SlicecastError as error:
             logger.warning("'%s' gets no pre-annotation: %s", image_id, error)
             return False
 
-    def _make(self, image_id: str, body: Body, known: Mapping[str, Landmark], known_id: str) -> bool:
+    def make(self, image_id: str, source: Source, *, cancelled: Callable[[], bool] = lambda: False) -> bool:
+        """Give an image a pre-annotation from a labelled one; False where they do not resemble each other.
+
+        Raises:
+            Cancelled: it was stopped.
+            SlicecastError: the image cannot be used.
+        """
         path = Path(self._store.get_image_uri(image_id))
         study = self._service.studies.open(path)
-        places = transfer(known, study.volume) if find_body(study.volume).resembles(body) else {}
+        places = transfer(source.landmarks, study.volume) if find_body(study.volume).resembles(source.body) else {}
         if not places:
-            logger.info("'%s' gets no pre-annotation: it does not resemble '%s'", image_id, known_id)
+            logger.info("'%s' gets no pre-annotation: it does not resemble '%s'", image_id, source.image_id)
             return False
         points = {name: _as_stored(study, ijk) for name, ijk in places.items()}
         request = InferRequest(
@@ -93,13 +123,13 @@ class PreAnnotator:
             extension=".nii.gz",
             compress=True,
         )
-        with self._service.queue.background():
+        with self._service.queue.background(cancelled=cancelled):
             prompts = request.prompts(study.reorientation.source.size_ijk)
             result = self._service.segment(SegmentRequest(path, prompts), study=study)
         answer = write_answer(result, request, image=path)
         try:
-            if self._is_open(image_id) and answer.params["label_names"]:
-                self._save(image_id, answer.file, {**answer.params, "carried_from": known_id, "points": points})
+            if self.is_open(image_id) and answer.params["label_names"]:
+                self._save(image_id, answer.file, {**answer.params, "carried_from": source.image_id, "points": points})
         finally:
             answer.file.unlink(missing_ok=True)
         return bool(answer.params["label_names"])
@@ -109,7 +139,7 @@ class PreAnnotator:
         self._store.save_label(image_id, str(file), ORIGINAL, info)
         logger.info("'%s' has a pre-annotation, from the label of '%s'", image_id, params["carried_from"])
 
-    def _is_open(self, image_id: str) -> bool:
+    def is_open(self, image_id: str) -> bool:
         """Tell whether an image has neither a label nor a pre-annotation."""
         return not any(self._store.get_label_uri(image_id, tag) for tag in (FINAL, ORIGINAL))
 
@@ -120,7 +150,7 @@ class PreAnnotator:
                 task()
                 continue
             try:
-                waiting = [name for name in sorted(self._store.get_unlabeled_images()) if self._is_open(name)]
+                waiting = [name for name in sorted(self._store.get_unlabeled_images()) if self.is_open(name)]
                 self.annotate(task, waiting[:AHEAD])
             except SlicecastError as error:
                 logger.info("The label of '%s' starts no pre-annotation: %s", task, error)

@@ -24,6 +24,7 @@ from slicecast.server.dependencies import LabellingApp, labelling_app
 from slicecast.server.errors import COMMON, HANDLERS, as_json
 from slicecast.server.html import render
 from slicecast.server.metrics import CountRequests, Metrics
+from slicecast.server.monai.batch import batch_router
 from slicecast.server.monai.datastore import dataset_router, labels_router
 from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
 from slicecast.server.monai.stock import datastore_routers, logs_router, scoring_router, task_routers
@@ -80,7 +81,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = labelling.service
         app.state.sessions = _session_context(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
-        with labelling.service.prefetcher.running(), labelling.background_scorer.running():
+        prefetcher, scorer, batch = labelling.service.prefetcher, labelling.background_scorer, labelling.batch_inference
+        with prefetcher.running(), scorer.running(), batch.running():
             yield
 
 
@@ -124,6 +126,7 @@ def _monailabel_routers() -> list[APIRouter]:
         labels_router,
         dataset_router,
         *datastore_routers(),
+        batch_router,
         logs_router,
         ohif_router,
         dicomweb_router(),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, UploadFile
 from fastapi.responses import PlainTextResponse
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, datastore, info, model, scoring, session, train
+from monailabel.endpoints import activelearning, datastore, info, model, scoring, session, train
 
 from slicecast.errors import InputError, NotFound, TooLarge, UnknownModel
 from slicecast.server.dependencies import Admin, LabellingApp, labelling_app
@@ -39,10 +39,21 @@ def task_routers() -> list[APIRouter]:
         off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, check=check_model, skip=("PUT /model/{model}", "DELETE /model/{model}")),
-        off_loop(batch_infer.router, check=check_model),
         off_loop(info.router, check=check_names),
         off_loop(activelearning.router, check=check_names),
     ]
+
+
+@scoring_router.post("/scoring/", tags=["Scoring"])
+def run_all_scoring(
+    app: LabellingApp, params: Annotated[dict[str, Any] | None, Body()] = None
+) -> dict[str, dict[str, Any]]:
+    """Run all scoring methods in this process; the body may hold the params of each by its name."""
+    methods = {name: (params or {}).get(name) for name in app.info()["scoring"]}
+    requests = {
+        name: {**own, "method": name} if isinstance(own, dict) else {"method": name} for name, own in methods.items()
+    }
+    return {name: {"result": app.scoring(request), "detail": None} for name, request in requests.items()}
 
 
 @scoring_router.post("/scoring/{method}", tags=["Scoring"])
@@ -76,10 +87,12 @@ def check_train(arguments: dict[str, Any]) -> None:
     """Refuse to start the training of a model that cannot be trained; MONAI Label would start a process that fails.
 
     Raises:
-        NotFound: there is no such trainer.
+        NotFound: there is no such trainer, or none at all, which OHIF would take for a training that runs for ever.
     """
     known = labelling_app().info()["trainers"]
     model = arguments.get("model")
+    if "params" in arguments and not known:
+        raise NotFound("This server trains no model: it has no trainers. Models are trained with `slicecast train`.")
     if model is not None and model not in known:
         raise NotFound(f"There is no trainer '{model}'. Known: {', '.join(known) or 'none'}.")
 
