@@ -274,10 +274,8 @@ def read_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
     headers = _headers_of_only_series(folder)
     if len(headers) == 1:
         return _read_one(headers[0], max_voxels)
+    ordered, warnings = _stackable(headers, folder, max_voxels)
     first = headers[0]
-    _require_same_size(headers, folder)
-    require_size([first.columns, first.rows, len(headers)], folder, max_voxels=max_voxels)
-    ordered, warnings = _stack(headers, folder)
     quiet_itk()
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
@@ -288,6 +286,23 @@ def read_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
         raise VolumeError(f"The DICOM series in {folder} cannot be stacked to a volume: {reason(error)}.") from error
     uneven = _uneven_gaps(ordered, image.GetSpacing()[2])
     return DicomSeries(image, first.modality, first.series_uid or None, (*uneven, *warnings))
+
+
+def check_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> None:
+    """Check the headers of a series as `read_series` does.
+
+    Raises:
+        VolumeError: see `read_series`.
+    """
+    headers = _headers_of_only_series(folder)
+    if len(headers) > 1:
+        _stackable(headers, folder, max_voxels)
+
+
+def _stackable(headers: Sequence[Header], folder: Path, max_voxels: int) -> tuple[list[Header], tuple[str, ...]]:
+    _require_same_size(headers, folder)
+    require_size([headers[0].columns, headers[0].rows, len(headers)], folder, max_voxels=max_voxels)
+    return _stack(headers, folder)
 
 
 def read_dicom_file(path: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:

@@ -9,6 +9,8 @@ import logging
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +55,27 @@ def read_nifti(path: Path, *, max_voxels: int = MAX_VOXELS) -> tuple[np.ndarray,
             claims more than `max_voxels`.
         GeometryError: the header describes no usable grid.
     """
+    with _opened(path) as stream:
+        header, dtype, grid, offset = _described(stream, path, max_voxels)
+        stream.seek(offset)
+        return _scaled(_stored_voxels(stream, dtype, grid.size_ijk, path), header), grid
+
+
+def check_nifti(path: Path, *, max_voxels: int = MAX_VOXELS) -> int:
+    """Check a file's header as `read_nifti` does; return the bytes that the file must hold, unpacked.
+
+    Raises:
+        VolumeError: see `read_nifti`.
+        GeometryError: see `read_nifti`.
+    """
+    with _opened(path) as stream:
+        _, dtype, grid, offset = _described(stream, path, max_voxels)
+    return offset + math.prod(grid.size_ijk) * dtype.itemsize
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, unpacked."""
     with path.open("rb") as file:
         zipped = file.read(2) == _GZIP_MAGIC
     named_gz = path.name.lower().endswith(".gz")
@@ -62,25 +85,22 @@ def read_nifti(path: Path, *, max_voxels: int = MAX_VOXELS) -> tuple[np.ndarray,
         raise VolumeError(f"{path} is gzip-compressed but not named .gz. Rename it to .nii.gz.")
     try:
         with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
-            return _read(stream, path, max_voxels)  # type: ignore[arg-type]
+            yield stream  # type: ignore[misc]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise VolumeError(
             f"{path} is cut off or damaged: its gzip data cannot be unpacked. Copy or export it again."
         ) from error
 
 
-def _read(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[np.ndarray, Geometry]:
+def _described(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[Nifti1Header, np.dtype, Geometry, int]:
+    """Read the header; return it, the type of the voxels, their grid, and where they begin."""
     header = _header(stream.read(_HEADER_BYTES), path)
     size = _size(header, path, max_voxels)
     offset = _offset(header, path)
     try:
-        dtype = _dtype(header, path)
-        grid = _grid(header, size, path)
+        return header, _dtype(header, path), _grid(header, size, path), offset
     except HeaderDataError as error:
         raise _damaged(path, str(error)) from error
-    stream.seek(offset)
-    array = _stored_voxels(stream, dtype, size, path)
-    return _scaled(array, header), grid
 
 
 def _header(block: bytes, path: Path) -> Nifti1Header:

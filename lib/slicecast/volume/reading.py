@@ -121,14 +121,26 @@ class _Read:
     warnings: tuple[str, ...] = ()
 
 
-def _reader_for(source: Path) -> Callable[[Path, int], _Read]:
+def require_file(source: Path) -> str:
+    """Return the ending of a file that could be a scan; "" for a folder.
+
+    Raises:
+        VolumeError: there is none of that name, it is empty, or its ending is unknown.
+    """
     if not source.exists():
         raise VolumeError(f"There is no file {source}. Check the path.")
     if source.is_dir():
-        return lambda folder, most: _dicom(read_series(folder, max_voxels=most))
+        return ""
     ending = _ending(source, READ_ENDINGS)
     if source.stat().st_size == 0:
         raise VolumeError(f"{source} is empty (0 bytes). Copy or export it again.")
+    return ending
+
+
+def _reader_for(source: Path) -> Callable[[Path, int], _Read]:
+    ending = require_file(source)
+    if not ending:
+        return lambda folder, most: _dicom(read_series(folder, max_voxels=most))
     if ending == ".dcm":
         return lambda path, most: _dicom(read_dicom_file(path, max_voxels=most))
     if ending in NIFTI_ENDINGS:
@@ -154,18 +166,31 @@ def _of_image(image: sitk.Image, **known: Any) -> _Read:
 
 
 def _read_itk(source: Path, max_voxels: int) -> _Read:
-    check_data_file(source)
     try:
-        reader = open_image(source, ITK_READER[_ending(source, READ_ENDINGS)])
+        reader = open_itk(source, max_voxels=max_voxels)
         size = reader.GetSize()
-        require_3d(size, source)
-        require_size(size, source, max_voxels=max_voxels)
         reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
         return _of_image(reader.Execute())
     except ReadingFull:
         raise
     except RuntimeError as error:
         raise VolumeError(_explain(source, reason(error))) from error
+
+
+def open_itk(source: Path, *, max_voxels: int) -> sitk.ImageFileReader:
+    """Read the header of an NRRD or MetaImage file.
+
+    Raises:
+        VolumeError: it is damaged, not 3D, or claims more than `max_voxels`.
+    """
+    check_data_file(source)
+    try:
+        reader = open_image(source, ITK_READER[_ending(source, READ_ENDINGS)])
+    except RuntimeError as error:
+        raise VolumeError(_explain(source, reason(error))) from error
+    require_3d(reader.GetSize(), source)
+    require_size(reader.GetSize(), source, max_voxels=max_voxels)
+    return reader
 
 
 def _explain(source: Path, why: str) -> str:
