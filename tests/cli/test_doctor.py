@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from labelserver import write_studies
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
@@ -85,3 +86,16 @@ def test_an_optional_program_is_a_note_with_its_purpose():
     check = doctor.check_program("Orthanc", which=lambda name: None)
     assert check.status is CheckStatus.NOTE and "OHIF" in check.found and "apt-get install" in check.remedy
     assert doctor.check_program("Orthanc", which=lambda name: "/opt/Orthanc").found == "/opt/Orthanc"
+
+
+def test_images_that_cannot_be_segmented_are_listed_with_their_reasons(tmp_path):
+    write_studies(tmp_path / "studies", ("good",))
+    (tmp_path / "studies" / "empty.nii.gz").touch()
+    (tmp_path / "studies" / "below").mkdir()
+    write_studies(tmp_path / "studies" / "below")
+    before = sorted(tmp_path.rglob("*"))
+    first, *notes = doctor.check_studies(tmp_path / "studies")
+    assert first.status is CheckStatus.OK and first.found.startswith("1 images")
+    assert {check.name for check in notes} == {"empty", "below/"} and "0 bytes" in notes[0].found
+    assert all(check.status is CheckStatus.NOTE for check in notes) and sorted(tmp_path.rglob("*")) == before
+    assert [check.status for check in doctor.check_studies(tmp_path / "none")] == [CheckStatus.FAIL]

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -54,12 +55,15 @@ class Check:
 def doctor(
     model: Annotated[str | None, typer.Option(help="Check this model instead of the default one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    studies: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also list the images of this folder that cannot be segmented.")
+    ] = None,
 ) -> None:
     """Say what is installed, which device and weights will be used, and how to mend what is missing.
 
     Exits with 1 when something is wrong that Slicecast needs.
     """
-    checks = list(examine(model))
+    checks = [*examine(model), *(check_studies(studies) if studies else ())]
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -153,6 +157,22 @@ def check_folder(name: str, folder: Path) -> Check:
     if folder.is_dir() and any(folder.iterdir()):
         return Check(name, CheckStatus.OK, str(folder))
     return Check(name, CheckStatus.NOTE, f"none at {folder}", "slicecast serve --studies DIR with scans of your own")
+
+
+def check_studies(folder: Path) -> Iterator[Check]:
+    """List the images that cannot be segmented, by their headers; a note each, because the others can be."""
+    if not folder.is_dir():
+        yield Check("studies", CheckStatus.FAIL, f"none at {folder}", "slicecast doctor --studies DIR")
+        return
+    from slicecast.labelling.store.importing import Images
+    from slicecast.labelling.store.unusable import nested_volumes
+
+    with tempfile.TemporaryDirectory() as work:
+        images = Images(folder, Path(work))
+        bad = images.unusable()
+        yield Check("studies", CheckStatus.OK, f"{len(images.ids()) - len(bad)} images in {folder} can be segmented")
+    for name, why in (bad | nested_volumes(folder)).items():
+        yield Check(name, CheckStatus.NOTE, why)
 
 
 def check_writable(name: str, folder: Path) -> Check:

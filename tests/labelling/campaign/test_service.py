@@ -15,6 +15,7 @@ from slicecast.errors import Conflict, NotFound
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.service import MAX_PROMPTS, CampaignService, Leased, open_campaign_service, prompts_of
 from slicecast.labelling.selection.strategies import strategies
+from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.tasks.answer import InferAnswer
 from slicecast.volume import Volume, write_volume
 
@@ -223,3 +224,42 @@ def test_of_many_only_the_number():
         "foreground": MAX_PROMPTS + 1,
         "axis": "axial",
     }
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A service on studies in which only `good` can be segmented."""
+    studies = tmp_path / "studies"
+    (studies / "below").mkdir(parents=True)
+    whole = write_volume(studies / "good.nii.gz", Volume(ball().astype(np.int16), grid())).read_bytes()
+    (studies / "below" / "nested.nii.gz").write_bytes(whole)
+    (studies / "cut.nii.gz").write_bytes(whole[:-200])
+    (studies / "empty.nii.gz").touch()
+    store = StudiesDatastore(str(studies), extensions=["*.nii.gz"])
+    return open_campaign_service(studies, datastore=lambda: store)
+
+
+def test_what_cannot_be_segmented_never_enters_the_queue(damaged):
+    for strategy in ("random", "first", "confidence"):
+        assert ask(damaged, f"ann {strategy}", strategy=strategy)["id"] == "good"
+        damaged.campaign.release("good", f"ann {strategy}")
+    damaged.wait()
+    assert damaged.unusable().keys() == {"cut", "empty"} and "cut off" in damaged.unusable()["cut"]
+    assert damaged.sync() == ["good"]
+    assert [choice.case for choice in damaged.queue(strategies()["first"])] == ["good"]
+
+
+def test_a_file_that_was_mended_comes_back(damaged, tmp_path):
+    damaged.sync()
+    damaged.wait()
+    studies = tmp_path / "studies"
+    (studies / "cut.nii.gz").write_bytes((studies / "good.nii.gz").read_bytes())
+    assert damaged.why_unusable("cut") == "" and damaged.sync() == ["cut", "good"]
+
+
+def test_a_deleted_image_leaves_the_queue(damaged, tmp_path):
+    assert ask(damaged, "ann")["id"] == "good"
+    damaged.campaign.release("good", "ann")
+    (tmp_path / "studies" / "good.nii.gz").unlink()
+    assert ask(damaged, "ann") is None
+    assert damaged.queue(strategies()["first"]) == []

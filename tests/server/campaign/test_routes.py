@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from monailabel.interfaces.utils.app import app_instance
 
 OURS = {"X-Requested-With": "slicecast"}
 
@@ -80,3 +81,16 @@ def test_no_such_case(client):
 def test_the_list_can_be_searched(client):
     assert "No such case" in client.get("/campaign/", params={"find": "zzz"}).text
     assert "2 cases, page 1 of 1" in client.get("/campaign/", params={"page": -4}).text
+
+
+def test_images_that_cannot_be_segmented_are_listed_once(client, studies):
+    (studies / "broken.nii.gz").write_bytes(b"x")
+    app = app_instance()
+    app.datastore().refresh()
+    app.campaign_service.sync()
+    app.campaign_service.wait()
+    page = client.get("/campaign/").text
+    assert page.count("<li>broken ") == 1 and "case/broken" not in page and "Cannot be segmented" in page
+    assert client.post("/campaign/next", headers={**OURS, "X-Slicecast-User": "zoe"}).json().get("id") != "broken"
+    (studies / "broken.nii.gz").unlink()
+    assert "<li>broken" not in client.get("/campaign/").text

@@ -8,6 +8,7 @@ from the same address; the address. A lease of a nameless client yields to a nam
 import hashlib
 import logging
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ from slicecast.labelling.campaign.compare import compare_labels, slice_truths
 from slicecast.labelling.campaign.drafts import Drafts
 from slicecast.labelling.selection.strategies import Candidates
 from slicecast.labelling.store.datastore import SafeDatastore
-from slicecast.labelling.store.studies import dicom_names
+from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
 from slicecast.labelling.store.versions import FOLDER as VERSIONS
 from slicecast.labelling.tasks.answer import InferAnswer
 
@@ -61,6 +62,8 @@ class CampaignService:
         self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compare")
         self._pupil: Callable[[Calibration], None] = lambda calibration: None
+        self._examined: set[str] = set()
+        self._examiner = threading.Thread()
 
     def who(self, case: str | None = None, *, client_id: object = None) -> str:
         """Return the name of the caller; see the module's docstring."""
@@ -85,9 +88,12 @@ class CampaignService:
         return str(named(image)) if named else image
 
     def sync(self) -> list[str]:
-        """Add new images as cases, and reopen those whose final label was removed; return all images, sorted."""
+        """Add new images as cases, and reopen those whose final label was removed; return the usable images, sorted."""
         store = self._datastore()
-        images, labelled = store.list_images(), set(store.get_labeled_images())
+        every, labelled = store.list_images(), set(store.get_labeled_images())
+        self._examine(every)
+        bad = self.unusable()
+        images = [image for image in every if image not in bad]
         self.campaign.add({image: image in labelled for image in images})
         if isinstance(store, SafeDatastore):  # MONAI Label's own stores may answer from an old cache
             self.campaign.reopen(set(images) - labelled)
@@ -113,11 +119,13 @@ class CampaignService:
         answers: dict[str, dict[str, Any]] = {}
 
         def ranking(names: Sequence[str]) -> list[Choice]:
-            answer = strategy(request, Candidates(store, names))
-            if not answer:
-                return []
-            answers[answer["id"]] = dict(answer)
-            return [Choice(answer["id"], str(answer.get("reason", "")), _score(answer))]
+            left = list(names)
+            while left and (answer := strategy(request, Candidates(store, left))):
+                if not self.why_unusable(answer["id"]):
+                    answers[answer["id"]] = dict(answer)
+                    return [Choice(answer["id"], str(answer.get("reason", "")), _score(answer))]
+                left.remove(answer["id"])
+            return []
 
         who = self.who(client_id=request.get("client_id"))
         address = current_caller().address
@@ -130,11 +138,30 @@ class CampaignService:
     def queue(self, strategy: Strategy) -> list[Choice]:
         """Return the open cases in a strategy's order; by name, without a reason, if it cannot rank."""
         store = self._datastore()
-        present = set(store.list_images())
+        present = set(store.list_images()) - self.unusable().keys()
         cases = self.campaign.state().cases.values()
         names = sorted(c.name for c in cases if c.status is Status.OPEN and not c.gold and c.name in present)
         rank = getattr(strategy, "rank", None)
         return list(rank(names, Candidates(store, names))) if rank else [Choice(name, "") for name in names]
+
+    def why_unusable(self, image: str) -> str:
+        """Return why an image cannot be segmented; "" where it can, or where it lies on another server."""
+        store = self._datastore()
+        return store.why_unusable(image) if isinstance(store, StudiesDatastore) else ""
+
+    def unusable(self) -> dict[str, str]:
+        """Return the images that cannot be segmented, as far as they have been examined, with their reasons."""
+        store = self._datastore()
+        return store.unusable() if isinstance(store, StudiesDatastore) else {}
+
+    def _examine(self, images: Sequence[str]) -> None:
+        """Examine new images in the background."""
+        store = self._datastore()
+        if not isinstance(store, StudiesDatastore) or self._examined == set(images) or self._examiner.is_alive():
+            return
+        self._examined = set(images)
+        self._examiner = threading.Thread(target=store.examine, name="examine-images", daemon=True)
+        self._examiner.start()
 
     def remember(self, image: str, answer: InferAnswer, *, request: Mapping[str, Any], model: str) -> None:
         """Keep a model's answer as a draft, and record the prediction."""
@@ -215,8 +242,10 @@ class CampaignService:
         self._thread.submit(self._teach)
 
     def wait(self) -> None:
-        """Wait for all comparisons queued so far."""
+        """Wait for all comparisons queued so far, and for images that are being examined."""
         self._thread.submit(lambda: None).result()
+        if self._examiner.is_alive():
+            self._examiner.join()
 
     def _compare_all(self, case: str, who: str, task: ReadingTask, tag: str) -> None:
         try:

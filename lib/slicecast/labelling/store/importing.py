@@ -23,6 +23,7 @@ from slicecast.dicom.seg import read_seg, referenced_series
 from slicecast.dicom.series import Series
 from slicecast.errors import Conflict, InputError, NotFound, VolumeError
 from slicecast.labelling.store.checking import check_label
+from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.volume import Geometry, read_volume, write_mask
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 from slicecast.volume.reading import WRITTEN_ENDINGS, without_folders
@@ -196,12 +197,24 @@ class Images:
         Raises:
             VolumeError: the image cannot be read.
         """
-        path = self._files.get(image) or self.series(image).scan_path()
+        path = self._path(image)
         try:
             with without_folders(path, "The image"):
                 return read_volume(path).geometry
         except VolumeError as error:
             raise VolumeError(f"The image itself cannot be used. {error}") from error
+
+    def ids(self) -> list[str]:
+        """Return the ids of all images."""
+        series = self._catalogue.dicom_series().items()
+        return [*self._files, *(uid for uid, one in series if one.image_id)]
+
+    def unusable(self) -> dict[str, str]:
+        """Return the images that cannot be segmented, each with its reason."""
+        return ScanChecks(self._path).examine(self.ids())
+
+    def _path(self, image: str) -> Path:
+        return self._files.get(image) or self.series(image).scan_path()
 
 
 def find_labels(folder: Path) -> FoundLabels:

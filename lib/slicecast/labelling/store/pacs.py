@@ -130,6 +130,14 @@ class PacsDatastore(StudiesDatastore):
         self._fetch(name)
         return super().scan_path(name)
 
+    def why_unusable(self, image_id: str) -> str:
+        """Return "": what lies on another server is not fetched to be examined."""
+        return ""
+
+    def examine(self) -> dict[str, str]:
+        """Return nothing; see `why_unusable`."""
+        return {}
+
     def get_image_uri(self, image_id: str) -> str:
         """Return a series as one file, fetched and converted if need be."""
         return super().get_image_uri(image_id) if self.scan_path(image_id) else ""

@@ -6,6 +6,7 @@ order in which a viewer shows them (see `slicecast.dicom.volumes`).
 """
 
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from slicecast.labelling.store.checking import checked_file
 from slicecast.labelling.store.datastore import SafeDatastore, locked, safe_tag
 from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
 from slicecast.labelling.store.stow import Outcome, Store
+from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import Geometry, read_volume, write_volume
@@ -62,6 +64,7 @@ class StudiesDatastore(SafeDatastore):
         self.catalogue = Catalogue(
             root, self._volume_files, self._work, skip=(root / "labels",), follow_links=follow_links
         )
+        self._checks = ScanChecks(self._examined_path)
         super().__init__(datastore_path, follow_links=follow_links, **options)
         self.deliveries = DeliveryQueue(self._work / "outbox", self._write_seg)
         self._store = Store(root / SEGMENTATIONS, self._known_series, self._save_stored)
@@ -139,9 +142,31 @@ class StudiesDatastore(SafeDatastore):
     def list_images(self) -> list[str]:
         """Return the ids of all images there are now."""
         present = {uid for uid, series in self.catalogue.dicom_series().items() if series.image_id}
-        if present != {name for name in self._objects() if self._is_series(name)}:
+        if present != {name for name in self._objects() if self._is_series(name)} or self._is_file_gone():
             self.refresh()
         return super().list_images()
+
+    def _is_file_gone(self) -> bool:
+        folder = Path(self._datastore.image_path())
+        present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        files = (self._filename(name, record.image.ext) for name, record in self._objects().items() if record.image.ext)
+        return any(file not in present for file in files)
+
+    def why_unusable(self, image_id: str) -> str:
+        """Return why an image cannot be segmented, by its headers; "" where it can."""
+        return self._checks.why_not(image_id)
+
+    def examine(self) -> dict[str, str]:
+        """Examine the headers of all images; return the reason of each that cannot be segmented."""
+        return self._checks.examine(self.list_images())
+
+    def unusable(self) -> dict[str, str]:
+        """Return the reasons found so far, by image."""
+        return self._checks.known(self._objects())
+
+    def _examined_path(self, image_id: str) -> Path:
+        path = self.scan_path(image_id)
+        return Path(path) if path else Path(self._datastore.image_path()) / image_id
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """Return the pairs of image and final label."""

@@ -1,6 +1,7 @@
 """What the page `/campaign/` shows, worked out before any HTML."""
 
-from dataclasses import asdict
+from collections.abc import Collection
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from slicecast.errors import UnknownImage
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.labelling.app import AppBehaviour
 from slicecast.labelling.campaign.service import CampaignService
+from slicecast.labelling.store.unusable import nested_volumes
 
 ROWS = 25
 """Cases on one page."""
@@ -29,7 +31,8 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
     """Return the content of the first page."""
     service, caller = app.campaign_service, current_caller()
     service.sync()
-    state, who, now_s = service.campaign.state(), service.who(), service.campaign.now_s()
+    unusable, who, now_s = service.unusable(), service.who(), service.campaign.now_s()
+    state = _without(service.campaign.state(), unusable)
     queue = service.queue(app.own_strategy())
     reasons = {choice.case: choice.reason for choice in queue}
     listed = [_row(case, now_s, reasons, who) for case in _found(state, status, find)]
@@ -44,6 +47,7 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
         "queue": [{**_row(state.case(choice.case), now_s, reasons, who)} for choice in free[:QUEUE]],
         "queued": len(free),
         "strategy": app.config.strategy,
+        "unusable": unusable | nested_volumes(Path(app.studies)),
         "to_review": [
             _row(case, now_s, reasons, who)
             for case in state.cases.values()
@@ -136,6 +140,11 @@ def status(state: State) -> dict[str, Any]:
 
 def _who(caller: Caller, who: str) -> dict[str, Any]:
     return {"who": who, "named": caller.called() is not None, "login": caller.user, "reviewer": caller.may("reviewer")}
+
+
+def _without(state: State, unusable: Collection[str]) -> State:
+    """Leave out cases that cannot be segmented, unless somebody has labelled them; they are listed apart."""
+    return replace(state, cases={n: case for n, case in state.cases.items() if n not in unusable or case.readings})
 
 
 def _found(state: State, status: str, find: str) -> list[Case]:
