@@ -52,7 +52,7 @@ def _may_hold(path: Path, wanted: int) -> bool:
 def _may_hold_itk(path: Path, max_voxels: int) -> bool:
     """Tell whether an uncompressed file is as long as its header claims; compressed ones must be read."""
     reader = open_itk(path, max_voxels=max_voxels)
-    Geometry.from_image(reader)
+    Geometry.from_image(reader)  # type: ignore[arg-type]
     return _ITEM_BYTES.get(reader.GetPixelID(), 8) * math.prod(reader.GetSize()) <= path.stat().st_size
 
 
