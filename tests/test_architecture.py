@@ -59,8 +59,9 @@ ONLY_IN = {
 }
 """Third-party packages that only these parts may import."""
 
-IMPORTS_BY_NAME = {"cli/main.py", "__init__.py"}
-"""The two entry points: the command line imports a command when it runs, the package a name when it is used."""
+IMPORTS_BY_NAME = {"cli/main.py", "cli/doctor.py", "__init__.py"}
+"""The two entry points: the command line imports a command when it runs, the package a name when it is used; and the
+command that must run where packages are missing."""
 
 HTTP_ERRORS = {"server/errors.py", "labelling/tasks/infer.py"}
 """The files that know `HTTPException`: the handlers of routes, and the tasks, which MONAI Label calls without them."""

