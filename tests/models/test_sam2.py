@@ -234,7 +234,7 @@ def test_the_carry_is_the_slice_before(nano):
     bank = Bank(((0, memory),))
     seen = predictor.track([TrackJob(second, bank)], num_slices=3)[0]
     with torch.inference_mode():
-        stacked = steps.Bank({0: memory.memory}, {})
+        stacked = steps.BankBatch({0: memory.memory}, {})
         wanted = steps.track(nano, second.features, stacked, time=1, num_slices=3, carry=memory.logits)
     assert np.array_equal(seen.logits, wanted.logits[0, 0].numpy())
     assert not np.array_equal(seen.logits, plain.track([TrackJob(second, bank)], num_slices=3)[0].logits)

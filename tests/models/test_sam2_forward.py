@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from slicecast.models import sam2_forward as steps
-from slicecast.models.sam2_forward import Bank, Features, Memory
+from slicecast.models.sam2_forward import BankBatch, Features, Memory
 
 SIZE = 64
 
@@ -60,7 +60,7 @@ def test_memory_changes_what_is_tracked(nano, encoded, start):
     other = Memory(memory.features * 0, memory.pointer * 0)
     with torch.no_grad():
         seen, blank = (
-            steps.track(nano, at(encoded, 1), Bank({0: m}, {}), time=1, num_slices=4) for m in (memory, other)
+            steps.track(nano, at(encoded, 1), BankBatch({0: m}, {}), time=1, num_slices=4) for m in (memory, other)
         )
     assert not torch.allclose(seen.candidates, blank.candidates)
 
@@ -73,7 +73,7 @@ def test_a_correction_uses_memory_and_the_earlier_answer(nano, encoded, start):
         with torch.no_grad():
             return steps.prompt_with_points(nano, at(encoded, 1), points, labels, **given).candidates[:, :1]
 
-    bank = Bank({0: memory}, {})
+    bank = BankBatch({0: memory}, {})
     answers = [answer(), answer(bank=bank, time=1), answer(bank=bank, time=1, dense=step.logits)]
     assert not torch.allclose(answers[0], answers[1]) and not torch.allclose(answers[1], answers[2])
 
@@ -81,9 +81,10 @@ def test_a_correction_uses_memory_and_the_earlier_answer(nano, encoded, start):
 def test_the_carried_mask_is_clamped(nano, encoded, start):
     step, memory = start
 
-    def answer(carry):
+    def answer(previous_mask):
         with torch.no_grad():
-            return steps.track(nano, at(encoded, 1), Bank({0: memory}, {}), time=1, num_slices=4, carry=carry)
+            bank = BankBatch({0: memory}, {})
+            return steps.track(nano, at(encoded, 1), bank, time=1, num_slices=4, previous_mask=previous_mask)
 
     plain, carried, extreme = answer(None), answer(step.logits * 100), answer(step.logits * 1e6)
     assert not torch.allclose(plain.candidates, carried.candidates)
@@ -95,7 +96,7 @@ def test_gradients_reach_every_part_of_the_network(nano, frames):
         parameter.grad = None
     features = steps.encode(nano, frames[:2])
     first = steps.prompt_with_mask(nano, at(features, 0), square())
-    bank = Bank({0: steps.remember(nano, at(features, 0), first, prompted=True)}, {})
+    bank = BankBatch({0: steps.remember(nano, at(features, 0), first, prompted=True)}, {})
     step = steps.track(nano, at(features, 1), bank, time=1, num_slices=4)
     (step.candidates.mean() + step.candidate_ious.mean() + step.object_score.mean()).backward()
     touched = {name.split(".")[0] for name, p in nano.named_parameters() if p.grad is not None and p.grad.any()}
@@ -133,6 +134,6 @@ def test_a_box_is_drawn_as_a_rectangle():
 
 def test_padding_draws_nothing_and_earlier_answers_are_drawn_over():
     previous = torch.full((1, 1, 16, 16), -100.0)
-    assert (draw([[30.0, 30.0]], [steps.PAD], previous=previous) == -steps.CARRY_LIMIT).all()
+    assert (draw([[30.0, 30.0]], [steps.PAD], previous=previous) == -steps.MASK_PROMPT_LIMIT).all()
     sheet = draw([[29.5, 29.5]], [steps.POSITIVE], previous=previous)
-    assert sheet[7, 7] == steps.CLICK_LOGIT and sheet[0, 0] == -steps.CARRY_LIMIT
+    assert sheet[7, 7] == steps.CLICK_LOGIT and sheet[0, 0] == -steps.MASK_PROMPT_LIMIT

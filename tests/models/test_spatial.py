@@ -6,7 +6,7 @@ import torch
 
 from slicecast.models import sam2_forward as steps
 from slicecast.models.sam2_build import build_sam2
-from slicecast.models.sam2_forward import Bank, Features, Memory
+from slicecast.models.sam2_forward import BankBatch, Features, Memory
 
 NANO = Path(__file__).parents[2] / "configs" / "sam2_nano.yaml"
 SIZE = 64
@@ -35,7 +35,7 @@ def memory(spatial, features):
 
 def tracked(model, features: Features, memory: Memory) -> torch.Tensor:
     with torch.no_grad():
-        return steps.track(model, features, Bank({0: memory}, {1: memory}), time=2, num_slices=8).candidates
+        return steps.track(model, features, BankBatch({0: memory}, {1: memory}), time=2, num_slices=8).candidates
 
 
 def test_pointers_change_nothing_and_maps_do(spatial, nano, features, memory):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from slicecast.models.sam2_forward import Step
-from slicecast.training.losses import LossWeights, iou, mask_loss, walk_loss
-from slicecast.training.walk import Prediction
+from slicecast.training.losses import LossWeights, iou, mask_loss, propagation_loss
+from slicecast.training.propagation import Prediction
 
 WEIGHTS = LossWeights()
 
@@ -16,16 +16,16 @@ def disk(radius: float, size: int = 64) -> torch.Tensor:
 
 
 def prediction(logits, truth, *, score: float = 5.0, ious: float = 1.0, given: bool = False) -> Prediction:
-    lanes, candidates = logits.shape[:2]
+    tracks, candidates = logits.shape[:2]
     step = Step(
         candidates=logits,
-        candidate_ious=torch.full((lanes, candidates), ious),
+        candidate_ious=torch.full((tracks, candidates), ious),
         logits=logits[:, :1],
-        predicted_iou=torch.full((lanes,), ious),
-        pointer=torch.zeros(lanes, 8),
-        object_score=torch.full((lanes, 1), score),
+        predicted_iou=torch.full((tracks,), ious),
+        pointer=torch.zeros(tracks, 8),
+        object_score=torch.full((tracks, 1), score),
     )
-    return Prediction(step, logits, torch.full((lanes, 1), score), truth, 1, given=given)
+    return Prediction(step, logits, torch.full((tracks, 1), score), truth, 1, given=given)
 
 
 def logits_of(mask: torch.Tensor, strength: float = 12.0) -> torch.Tensor:
@@ -35,8 +35,8 @@ def logits_of(mask: torch.Tensor, strength: float = 12.0) -> torch.Tensor:
 
 def test_a_right_answer_costs_little_and_a_wrong_one_much():
     truth = disk(20)[None]
-    right = walk_loss([prediction(logits_of(truth[0]), truth)], WEIGHTS)
-    wrong = walk_loss([prediction(logits_of(~truth[0]), truth)], WEIGHTS)
+    right = propagation_loss([prediction(logits_of(truth[0]), truth)], WEIGHTS)
+    wrong = propagation_loss([prediction(logits_of(~truth[0]), truth)], WEIGHTS)
     assert right.mask < 0.3
     assert wrong.mask > 3
 
@@ -45,7 +45,8 @@ def test_the_best_of_three_masks_counts():
     truth = disk(20)[None]
     three = torch.cat([logits_of(~truth[0]), logits_of(truth[0]), logits_of(disk(5))], dim=1)
     one = logits_of(truth[0])
-    assert walk_loss([prediction(three, truth)], WEIGHTS).mask == walk_loss([prediction(one, truth)], WEIGHTS).mask
+    best, only = (propagation_loss([prediction(logits, truth)], WEIGHTS) for logits in (three, one))
+    assert best.mask == only.mask
 
 
 def test_the_balanced_entropy_of_undecided_logits_is_log_two_whatever_the_size():
@@ -59,16 +60,16 @@ def test_the_balanced_entropy_of_undecided_logits_is_log_two_whatever_the_size()
 
 def test_absent_objects_are_judged_by_score_and_empty_masks_only():
     nothing = torch.zeros(1, 64, 64, dtype=torch.bool)
-    loss = walk_loss([prediction(torch.full((1, 3, 16, 16), -9.0), nothing, score=-8.0)], WEIGHTS)
+    loss = propagation_loss([prediction(torch.full((1, 3, 16, 16), -9.0), nothing, score=-8.0)], WEIGHTS)
     assert loss.mask == 0
     assert loss.absent < 1e-3
     assert loss.score < 1e-3
-    assert walk_loss([prediction(torch.full((1, 3, 16, 16), 3.0), nothing, score=8.0)], WEIGHTS).total > 3
+    assert propagation_loss([prediction(torch.full((1, 3, 16, 16), 3.0), nothing, score=8.0)], WEIGHTS).total > 3
 
 
 def test_of_a_mask_prompt_only_the_score_counts():
     truth = disk(20)[None]
-    loss = walk_loss([prediction(logits_of(~truth[0]), truth, given=True)], WEIGHTS)
+    loss = propagation_loss([prediction(logits_of(~truth[0]), truth, given=True)], WEIGHTS)
     assert loss.mask == loss.iou == 0
     assert loss.score > 0
 

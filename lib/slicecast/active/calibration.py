@@ -45,7 +45,7 @@ class SliceFeatures:
         seen: the object was found there.
         predicted_iou: the model's estimate, 0 to 1.
         presence: probability, by the model, that the object is there.
-        agreement: Dice of the lanes from both sides; 1 where one came.
+        agreement: Dice of the tracks from both sides; 1 where one came.
         distance: slices to the nearest one that was prompted.
         area_ratio: the smaller of the areas of this slice and a neighbour over the larger, of both neighbours the less.
     """

@@ -28,9 +28,9 @@ class SliceEvidence:
     """What is known of one object on each of a volume's N slices.
 
     Args:
-        quality: (N,) float in [0, 1], expected IoU; NaN where no lane came.
+        quality: (N,) float in [0, 1], expected IoU; NaN where no track came.
         area_px: (N,) predicted pixels, 0 where the object is not seen.
-        agreement: (N,) Dice of what the lanes from both sides said; NaN where not two of them met.
+        agreement: (N,) Dice of what the tracks from both sides said; NaN where not two of them met.
         annotated: (N,) bool, the annotator said something there, "absent" included, or accepted and locked it.
         absent: (N,) bool, the annotator said that it is not there.
         calibrated: the qualities were fitted to true ones, so that the stop rule can trust their values.
@@ -53,7 +53,7 @@ class SliceEvidence:
 
     @property
     def free(self) -> Bools:
-        """Slices that may be suggested: answered by a lane and not annotated."""
+        """Slices that may be suggested: answered by a track and not annotated."""
         return ~self.annotated & np.isfinite(self.quality)
 
     @property

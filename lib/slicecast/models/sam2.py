@@ -128,7 +128,8 @@ class Sam2Predictor:
             banks = [job.bank for job in batch]
             previous = last_logits(banks) if self._previous_mask else None
             bank = stack_banks(banks)
-            step = steps.track(self._model, features, bank, time=banks[0].time, num_slices=num_slices, carry=previous)
+            when = {"time": banks[0].time, "num_slices": num_slices}
+            step = steps.track(self._model, features, bank, previous_mask=previous, **when)
             return self._weigh(step, batch)
 
         return self._in_batches(jobs, lambda job: bank_signature(job.bank), run, prompted=False)

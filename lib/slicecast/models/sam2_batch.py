@@ -42,9 +42,10 @@ def stack_features(embeddings: Sequence[Encoded]) -> Features:
     return Features(tuple(torch.cat(level) for level in levels))
 
 
-def stack_banks(banks: Sequence[Bank]) -> steps.Bank:
+def stack_banks(banks: Sequence[Bank]) -> steps.BankBatch:
     """Stack banks of equal signature, entry by entry."""
-    return steps.Bank(_stack_entries([bank.anchors for bank in banks]), _stack_entries([bank.recent for bank in banks]))
+    anchors, recent = [bank.anchors for bank in banks], [bank.recent for bank in banks]
+    return steps.BankBatch(_stack_entries(anchors), _stack_entries(recent))
 
 
 def _stack_entries(rows: Sequence[tuple[tuple[int, Remembered], ...]]) -> dict[int, Memory]:

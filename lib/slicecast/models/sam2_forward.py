@@ -1,14 +1,14 @@
 """SAM 2's steps as plain batched functions, differentiable, shared by inference and training.
 
 Every function takes a :class:`sam2.modeling.sam2_base.SAM2Base` and calls its own building blocks
-(Ravi et al., "SAM 2: Segment Anything in Images and Videos", section 4). One batch row is one lane:
-one object on one slice. A lane counts its own time from its anchor (time 0), always forward.
+(Ravi et al., "SAM 2: Segment Anything in Images and Videos", section 4). One batch row is one track:
+one object on one slice. A track counts its own time from its anchor (time 0), always forward.
 
-Shapes: S input pixels, m = S/4 mask pixels, t = S/16 tokens a side, C hidden channels, B lanes.
+Shapes: S input pixels, m = S/4 mask pixels, t = S/16 tokens a side, C hidden channels, B tracks.
 
 Two inputs that SAM 2 itself has, used here in a new way, off for stock weights:
 
-* *carry*: the previous slice's mask logits enter as SAM's dense prompt on a tracked slice;
+* *previous_mask*: the previous slice's mask logits enter as SAM's dense prompt on a tracked slice;
 * *drawn prompts*: clicks and boxes are drawn into that dense prompt beside their tokens (the idea of
   spatially aligned prompts, CT-SAM3D, arXiv 2403.15063).
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
-CARRY_LIMIT = 12.0
+MASK_PROMPT_LIMIT = 12.0
 """Carried logits are clamped to this, so that an overconfident slice can still be corrected."""
 PREVIOUS_LIMIT = 32.0
 """The clamp SAM 2's own predictor applies to logits it feeds back together with new clicks."""
@@ -62,12 +62,12 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Bank:
-    """A batch of lanes at one lane time.
+class BankBatch:
+    """A batch of tracks at one track time.
 
     Args:
-        anchors: memory of conditioning slices by lane time; the own anchor at 0, others later.
-        recent: memory of tracked slices by lane time.
+        anchors: memory of conditioning slices by track time; the own anchor at 0, others later.
+        recent: memory of tracked slices by track time.
     """
 
     anchors: Mapping[int, Memory]
@@ -76,7 +76,7 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Outcome of one slice for a batch of lanes.
+    """Outcome of one slice for a batch of tracks.
 
     Args:
         candidates: (B, M, m, m) float32 logits of the one or three masks.
@@ -153,7 +153,7 @@ def draw_prompts(
         sheet = points.new_full((batch, mask_size, mask_size), NO_CLICK_LOGIT)
         sheet = _draw_boxes(sheet, xy, labels, xs, ys)
     else:
-        sheet = previous[:, 0].clamp(-CARRY_LIMIT, CARRY_LIMIT)
+        sheet = previous[:, 0].clamp(-MASK_PROMPT_LIMIT, MASK_PROMPT_LIMIT)
     return _draw_clicks(sheet, xy, labels, xs, ys).unsqueeze(1)
 
 
@@ -196,7 +196,7 @@ def prompt_with_points(
     labels: Tensor,
     *,
     dense: Tensor | None = None,
-    bank: Bank | None = None,
+    bank: BankBatch | None = None,
     time: int = 0,
     num_slices: int = 16,
 ) -> Step:
@@ -207,7 +207,7 @@ def prompt_with_points(
         labels: (B, P) int32.
         dense: (B, 1, m, m) logits as a dense prompt: the previous answer, or :func:`draw_prompts`.
         bank: memory, when the slice had been tracked before (a correction). Default: none.
-        time: lane time of the slice; only used with a bank.
+        time: track time of the slice; only used with a bank.
         num_slices: slices of the volume; SAM 2 scales pointer distances by it when it is below 16.
     """
     fused = _fuse(model, features, bank, time, num_slices)
@@ -225,22 +225,22 @@ def prompt_with_points(
 def track(
     model: SAM2Base,
     features: Features,
-    bank: Bank,
+    bank: BankBatch,
     *,
     time: int,
     num_slices: int,
-    carry: Tensor | None = None,
+    previous_mask: Tensor | None = None,
 ) -> Step:
     """Segment a slice from memory alone.
 
     Args:
-        carry: (B, 1, m, m) logits of the previous slice as a dense prompt. Default: none (stock SAM 2).
+        previous_mask: (B, 1, m, m) logits of the previous slice as a dense prompt. Default: none (stock SAM 2).
     """
     fused = _fuse(model, features, bank, time, num_slices)
     outputs = model._forward_sam_heads(
         backbone_features=fused,
         point_inputs=None,
-        mask_inputs=None if carry is None else carry.clamp(-CARRY_LIMIT, CARRY_LIMIT),
+        mask_inputs=None if previous_mask is None else previous_mask.clamp(-MASK_PROMPT_LIMIT, MASK_PROMPT_LIMIT),
         high_res_features=list(features.maps[:-1]),
         multimask_output=model._use_multimask(False, None),
     )
@@ -265,7 +265,7 @@ def remember(model: SAM2Base, features: Features, step: Step, *, prompted: bool)
     return Memory(spatial, step.pointer)
 
 
-def _fuse(model: SAM2Base, features: Features, bank: Bank | None, time: int, num_slices: int) -> Tensor:
+def _fuse(model: SAM2Base, features: Features, bank: BankBatch | None, time: int, num_slices: int) -> Tensor:
     return model._prepare_memory_conditioned_features(
         frame_idx=time,
         is_init_cond_frame=bank is None,
@@ -277,7 +277,7 @@ def _fuse(model: SAM2Base, features: Features, bank: Bank | None, time: int, num
     )
 
 
-def _output_dict(model: SAM2Base, bank: Bank | None) -> dict[str, dict[int, dict]]:
+def _output_dict(model: SAM2Base, bank: BankBatch | None) -> dict[str, dict[int, dict]]:
     if bank is None:
         return {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     return {

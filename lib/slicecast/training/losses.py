@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slicecast.training.walk import Prediction
+from slicecast.training.propagation import Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loss:
-    """The terms, unweighted, each averaged over lanes and slices, and their weighted sum."""
+    """The terms, unweighted, each averaged over tracks and slices, and their weighted sum."""
 
     total: Tensor
     mask: Tensor
@@ -46,7 +46,7 @@ class Loss:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def walk_loss(predictions: Sequence[Prediction], weights: LossWeights) -> Loss:
+def propagation_loss(predictions: Sequence[Prediction], weights: LossWeights) -> Loss:
     """Average the loss of all slices of a walk."""
     terms = [_prediction_loss(p, weights) for p in predictions]
     mean = {name: _mean([t[name] for t in terms if name in t]) for name in ("mask", "iou", "score", "absent")}

@@ -1,4 +1,4 @@
-"""From a batch of clips to a loss: which lanes get which prompt, and how far they are walked."""
+"""From a batch of clips to a loss: which tracks get which prompt, and how far they are propagated."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slicecast.training.losses import Loss, LossWeights, walk_loss
-from slicecast.training.walk import BOX, CLICK, MASK, Group, Plan, Prediction, walk
+from slicecast.training.losses import Loss, LossWeights, propagation_loss
+from slicecast.training.propagation import BOX, CLICK, MASK, Group, Plan, Prediction, propagate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """N clips with their lanes as one table.
+    """N clips with their tracks as one table.
 
     Args:
         number: of the batch within the run.
         images: (N * T, S, S) uint8.
-        frames: (L * N, T) int64, rows of `images` in each lane's walking order; L lanes a clip.
+        frames: (L * N, T) int64, rows of `images` in each track's tracking order; L tracks a clip.
         masks: (L * N, T, S, S) bool.
     """
 
@@ -29,11 +29,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class PromptMix:
-    """Prompts that lanes start with.
+    """Prompts that tracks start with.
 
     Args:
-        mask_share: of the lanes start with a mask.
-        click_share: of batches whose other lanes start with a click; the rest start with a box.
+        mask_share: of the tracks start with a mask.
+        click_share: of batches whose other tracks start with a click; the rest start with a box.
         corrections: the number of corrective clicks is uniform up to this.
         noisy: share of prompt masks with a wobbly outline.
         at_once: share of batches whose corrective clicks come together.
@@ -42,7 +42,7 @@ class PromptMix:
         gap: share of batches that claim to be up to `gap_slices` further from their prompt than they are.
         gap_slices: see there.
         teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
-        moved: share of carried answers that are moved a little, see :class:`slicecast.training.walk.Plan`.
+        moved: share of carried answers that are moved a little, see :class:`slicecast.training.propagation.Plan`.
         withheld: share of batches in which no answer is carried, so that memory alone says what the object is.
     """
 
@@ -79,8 +79,8 @@ class ClipObjective:
     def __call__(self, batch: Batch) -> Loss:
         rng = np.random.default_rng([self.seed, batch.number, 1])
         groups = self._groups(rng, batch)
-        predictions = walk(self.model, batch.images, groups, rng=rng, by_truth=True, plan=self._plan(rng, batch))
-        return walk_loss(predictions, self.weights)
+        predictions = propagate(self.model, batch.images, groups, rng=rng, by_truth=True, plan=self._plan(rng, batch))
+        return propagation_loss(predictions, self.weights)
 
     def _plan(self, rng: np.random.Generator, batch: Batch) -> Plan:
         gap = int(rng.integers(1, self.mix.gap_slices + 1)) if rng.random() < self.mix.gap else 0
@@ -106,6 +106,6 @@ class ClipObjective:
 
 @torch.no_grad()
 def predict(model: nn.Module, batch: Batch, kind: str, *, corrections: int = 0, seed: int = 0) -> list[Prediction]:
-    """Walk all lanes of a batch from one kind of prompt, as at inference."""
+    """Propagate all tracks of a batch from one kind of prompt, as at inference."""
     group = Group(kind, batch.frames, batch.masks, corrections=corrections)
-    return walk(model, batch.images, [group], rng=np.random.default_rng(seed), by_truth=False)
+    return propagate(model, batch.images, [group], rng=np.random.default_rng(seed), by_truth=False)

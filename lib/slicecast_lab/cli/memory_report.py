@@ -26,7 +26,7 @@ SEED = 1_000_004
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights for the bundled model's entry.")]
 Pointers = Annotated[bool, typer.Option(help="For --weights: the memory attention sees object pointers.")]
-Clips = Annotated[int, typer.Option(min=1, help="Generated clips of eight slices, two lanes each.")]
+Clips = Annotated[int, typer.Option(min=1, help="Generated clips of eight slices, two tracks each.")]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Report on these scans, in the product, instead.")]
 Label = Annotated[str, typer.Option(metavar="L[,L2]", help="Label values of --data; empty for all together.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="A list of split.json of --data.")]

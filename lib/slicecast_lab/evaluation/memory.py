@@ -19,7 +19,7 @@ from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import Sam2Predictor, load_predictor
 from slicecast.training.losses import iou
 from slicecast.training.objective import Batch
-from slicecast.training.walk import MASK, Group, Plan, Prediction, full_size, walk
+from slicecast.training.propagation import MASK, Group, Plan, Prediction, full_size, propagate
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
@@ -28,7 +28,7 @@ Network = Any
 """A `sam2.modeling.sam2_base.SAM2Base`; only `slicecast.models` may import that name."""
 
 TARGETS = ("prompted slice", "later slices", "pointers")
-"""What attention may go to: the map of the slice that was prompted, the maps of those walked since, object pointers."""
+"""What attention may go to: the map of the slice that was prompted, the maps of those tracked since, object pointers."""
 
 DISTANCES = ((1, 1), (2, 2), (3, 4), (5, 7), (8, 12), (13, 30), (31, 999))
 """Slices from the prompted one, from and to, that are reported together."""
@@ -105,8 +105,8 @@ def _scores(model: Network, batches: Sequence[Batch], plan: Plan) -> list[tuple[
     out: list[tuple[int, float]] = []
     for batch in batches:
         group = Group(MASK, batch.frames, batch.masks)
-        walked = walk(model, batch.images, [group], rng=np.random.default_rng(0), by_truth=False, plan=plan)
-        out += [pair for p in walked if p.time > 0 for pair in _slice_scores(p)]
+        predictions = propagate(model, batch.images, [group], rng=np.random.default_rng(0), by_truth=False, plan=plan)
+        out += [pair for p in predictions if p.time > 0 for pair in _slice_scores(p)]
     return out
 
 
@@ -144,7 +144,7 @@ def silenced(model: Network, ablation: Ablation) -> Iterator[None]:
 
 @contextmanager
 def attention_watched(model: Network) -> Iterator[list[Tensor]]:
-    """Collect where each cross-attention looks, (3,) shares of TARGETS a call; lanes have one anchor, the first map."""
+    """Collect where each cross-attention looks, (3,) shares of TARGETS a call; a track's anchor is its first map."""
     seen: list[Tensor] = []
 
     def hook(module: nn.Module, _args: tuple, given: dict[str, Any], _out: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from slicecast.training.objective import Batch
-from slicecast_lab.generated.clips import LANES, Clip, ClipSpec, random_clip
+from slicecast_lab.generated.clips import TRACKS, Clip, ClipSpec, random_clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class GeneratedBatches(Dataset):
 
 
 def collate(rng: np.random.Generator, clips: list[Clip], *, number: int) -> Batch:
-    """Join clips of equal length; the first N lanes of the batch are one of each clip, in random choice."""
+    """Join clips of equal length; the first N tracks of the batch are one of each clip, in random choice."""
     length = len(clips[0].frames)
     starts = np.arange(len(clips))[:, None] * length
-    picks = rng.permuted(np.tile(np.arange(LANES), (len(clips), 1)), axis=1).T
+    picks = rng.permuted(np.tile(np.arange(TRACKS), (len(clips), 1)), axis=1).T
     frames = [starts + np.stack([c.orders[k] for c, k in zip(clips, pick, strict=True)]) for pick in picks]
     masks = [np.stack([c.masks[k] for c, k in zip(clips, pick, strict=True)]) for pick in picks]
     return Batch(

@@ -1,7 +1,7 @@
 """Clips: a few neighbouring slices, cropped around an object as at inference, with the object's masks.
 
 A clip is drawn twice: once small, to find the object on the prompted slice, and once through the window that a user's
-prompt would open. The second lane of a clip may take another object and the other direction.
+prompt would open. The second track of a clip may take another object and the other direction.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ SCOUT_PX = 48
 AREA_RANGE = (0.025, 0.45)
 """Share of the frame that a prompted object covers on its prompted slice."""
 
-LANES = 2
-"""Lanes of a clip; each has its own object and direction."""
+TRACKS = 2
+"""Tracks of a clip; each has its own object and direction."""
 
 ATTEMPTS = 20
 """Scenes tried before a clip is given up; about one in two suits."""
@@ -31,12 +31,12 @@ ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """Neighbouring slices and the lanes that walk them.
+    """Neighbouring slices and the tracks that follow them.
 
     Args:
         frames: (T, S, S) uint8, grey.
-        orders: (LANES, T) int64, frame numbers in walking order.
-        masks: (LANES, T, S, S) bool, in walking order; present on the first.
+        orders: (TRACKS, T) int64, frame numbers in tracking order.
+        masks: (TRACKS, T, S, S) bool, in tracking order; present on the first.
     """
 
     frames: NDArray[np.uint8]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slicecast.training.losses import iou
 from slicecast.training.objective import Batch, predict
-from slicecast.training.walk import BOX, CLICK, MASK, Prediction, full_size
+from slicecast.training.propagation import BOX, CLICK, MASK, Prediction, full_size
 from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches
 
 PROMPTS = {"mask": (MASK, 0), "box": (BOX, 0), "click": (CLICK, 0), "clicks4": (CLICK, 3)}

@@ -7,10 +7,10 @@ SPEC = BatchSpec(frames=9, slices=(3, 4), size_px=64)
 
 def test_lanes_point_at_their_own_clip():
     batch = GeneratedBatches(SPEC, seed=1)[0]
-    lanes, length = batch.frames.shape
-    clips = lanes // 2
+    tracks, length = batch.frames.shape
+    clips = tracks // 2
     assert batch.images.shape == (clips * length, 64, 64)
-    assert batch.masks.shape == (lanes, length, 64, 64)
+    assert batch.masks.shape == (tracks, length, 64, 64)
     owners = batch.frames // length
     assert (owners == owners[:, :1]).all()
     assert owners[:, 0].tolist() == [*range(clips), *range(clips)]

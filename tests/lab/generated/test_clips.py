@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from slicecast_lab.generated.clips import AREA_RANGE, LANES, ClipSpec, random_clip
+from slicecast_lab.generated.clips import AREA_RANGE, TRACKS, ClipSpec, random_clip
 
 SPEC = ClipSpec(slices=4, size_px=64)
 
@@ -15,7 +15,7 @@ def test_shapes_and_types(clips):
     for clip in clips:
         assert clip.frames.shape == (4, 64, 64)
         assert clip.frames.dtype == np.uint8
-        assert clip.masks.shape == (LANES, 4, 64, 64)
+        assert clip.masks.shape == (TRACKS, 4, 64, 64)
         assert clip.masks.dtype == bool
 
 

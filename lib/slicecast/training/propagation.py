@@ -1,6 +1,6 @@
-"""Walk lanes through clips: prompt the first slice, track the others, with the steps that inference uses.
+"""Propagate tracks through clips: prompt the first slice, track the others, with the steps that inference uses.
 
-All lanes of a batch step together. What each step predicted is kept, so that losses and metrics can look at it.
+All tracks of a batch step together. What each step predicted is kept, so that losses and metrics can look at it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slicecast.models import sam2_forward as steps
-from slicecast.models.sam2_forward import Bank, Features, Memory, Step
+from slicecast.models.sam2_forward import BankBatch, Features, Memory, Step
 from slicecast.training import prompting
 
 NUM_SLICES = 16
@@ -25,16 +25,16 @@ TAUGHT_LOGIT = 10.0
 
 MASK, BOX, CLICK = "mask", "box", "click"
 KINDS = (MASK, BOX, CLICK)
-"""Prompts that a lane can start with."""
+"""Prompts that a track can start with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Lanes that start with the same kind of prompt.
+    """Tracks that start with the same kind of prompt.
 
     Args:
         kind: one of KINDS.
-        frames: (L, T) int64, which encoded frame each lane meets at each time.
+        frames: (L, T) int64, which encoded frame each track meets at each time.
         masks: (L, T, S, S) bool, the truth; present at time 0.
         corrections: corrective clicks after the first prompt; not for masks.
         at_once: the clicks come together, not each over the answer to the one before.
@@ -51,16 +51,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What happens to the lanes of a walk after their first slice.
+    """What happens to the tracks of a propagation after their first slice.
 
     Args:
         far_anchor: the last slice's mask is given too (empty where the object has ended).
         correct_last: the last slice gets a corrective click, with all its memory.
-        gap: slices that lanes claim to have walked since their prompt, so that a long way from it is no surprise.
+        gap: slices that tracks claim to have tracked since their prompt, so that a great distance is no surprise.
         teacher: share of answers that are replaced by the truth before they go on to the next slice. At first a
-            lane soon meets nothing but its own mistakes, from which there is little to learn.
+            track soon meets nothing but its own mistakes, from which there is little to learn.
         moved: share of carried answers that are shifted and scaled a little before the next slice gets them. What
-            lies two pixels off is seen to be wrong only by looking at the slice; without this, lanes learn to copy.
+            lies two pixels off is seen to be wrong only by looking at the slice; without this, tracks learn to copy.
         withheld: nothing is carried, so that only memory says what the object is. A mask that is always there is
             learnt first, and then memory never.
     """
@@ -79,15 +79,15 @@ STRAIGHT = Plan()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What was said about one slice of L lanes, and the truth.
+    """What was said about one slice of L tracks, and the truth.
 
     Args:
         step: the answer that goes on, masks wiped where the object was said to be absent.
         raw: (L, M, m, m) logits of the candidates, never wiped.
         score: (L, 1) the network's own object score.
         truth: (L, S, S) bool.
-        time: lane time.
-        kind: prompt of the lanes; empty where several kinds were tracked together.
+        time: track time.
+        kind: prompt of the tracks; empty where several kinds were tracked together.
         given: the mask was the prompt, so only the score says something.
     """
 
@@ -101,11 +101,11 @@ class Prediction:
 
 
 @dataclass(slots=True, eq=False)
-class Gate:
+class DecoderTap:
     """Keep the decoder's raw answers, and decide by truth where masks are wiped.
 
     SAM 2 replaces every mask by -1024 where its object score is not positive. While training, that would cut the
-    gradient wherever a half-trained score is wrong. So lanes whose object is present are never wiped; absent ones
+    gradient wherever a half-trained score is wrong. So tracks whose object is present are never wiped; absent ones
     are left to the network, which then meets its own overshoot.
     """
 
@@ -127,17 +127,17 @@ Network = Any
 
 
 @contextmanager
-def gated(model: Network) -> Iterator[Gate]:
-    """Attach a :class:`Gate` to the model's mask decoder for a while."""
-    gate = Gate()
-    handle = model.sam_mask_decoder.register_forward_hook(gate.hook)
+def tapped(model: Network) -> Iterator[DecoderTap]:
+    """Attach a :class:`DecoderTap` to the model's mask decoder for a while."""
+    tap = DecoderTap()
+    handle = model.sam_mask_decoder.register_forward_hook(tap.hook)
     try:
-        yield gate
+        yield tap
     finally:
         handle.remove()
 
 
-def walk(
+def propagate(
     model: Network,
     images: Tensor,
     groups: Sequence[Group],
@@ -146,29 +146,29 @@ def walk(
     by_truth: bool,
     plan: Plan = STRAIGHT,
 ) -> list[Prediction]:
-    """Walk all lanes of all groups and return what was predicted, prompts first.
+    """Propagate all tracks of all groups and return what was predicted, prompts first.
 
     Args:
         images: (N, S, S) uint8, the batch's frames.
         rng: places the prompts.
-        by_truth: training: see :class:`Gate`. Otherwise the network alone decides.
+        by_truth: training: see :class:`DecoderTap`. Otherwise the network alone decides.
         plan: what happens after the first slice.
     """
     features = steps.encode(model, images.float() / 255)
-    with gated(model) as gate:
-        walker = _Walker(model, features, gate, rng, by_truth)
-        return walker.walk(groups, plan)
+    with tapped(model) as tap:
+        run = _Propagation(model, features, tap, rng, by_truth)
+        return run.propagate(groups, plan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Walker:
+class _Propagation:
     model: Network
     features: Features
-    gate: Gate
+    tap: DecoderTap
     rng: np.random.Generator
     by_truth: bool
 
-    def walk(self, groups: Sequence[Group], plan: Plan) -> list[Prediction]:
+    def propagate(self, groups: Sequence[Group], plan: Plan) -> list[Prediction]:
         frames = torch.cat([g.frames for g in groups])
         masks = torch.cat([g.masks for g in groups])
         prompted = [self._prompt(group) for group in groups]
@@ -180,9 +180,9 @@ class _Walker:
             anchors[last + plan.gap] = self._given(frames[:, last], masks[:, last])
         recent: dict[int, Memory] = {}
         for number in range(1, last + (not plan.far_anchor)):
-            bank, time = Bank(anchors, recent), number + plan.gap
-            carry = self._carry(step, plan)
-            prediction = self._track(frames[:, number], masks[:, number], bank, time, carry)
+            bank, time = BankBatch(anchors, recent), number + plan.gap
+            previous_mask = self._previous_mask(step, plan)
+            prediction = self._track(frames[:, number], masks[:, number], bank, time, previous_mask)
             step = self._taught(prediction.step, masks[:, number], plan.teacher)
             recent = {**recent, time: self._remember(frames[:, number], step)}
             out.append(prediction)
@@ -190,11 +190,11 @@ class _Walker:
             out.append(self._correct(frames[:, number], out[-1], bank))
         return out
 
-    def _carry(self, step: Step, plan: Plan) -> Tensor | None:
+    def _previous_mask(self, step: Step, plan: Plan) -> Tensor | None:
         """Return the last answer as the next slice gets it, (L, 1, m, m) logits."""
         return None if plan.withheld else prompting.moved(self.rng, step.logits.detach(), share=plan.moved)
 
-    def _correct(self, frames: Tensor, wrong: Prediction, bank: Bank) -> Prediction:
+    def _correct(self, frames: Tensor, wrong: Prediction, bank: BankBatch) -> Prediction:
         previous = wrong.step.logits.detach()
         points, labels = prompting.corrective_clicks(full_size(previous[:, 0], wrong.truth.shape[-1]) > 0, wrong.truth)
         clicks = (points, labels, previous)
@@ -206,7 +206,7 @@ class _Walker:
         if group.kind == MASK:
             given = prompting.noisy_masks(self.rng, truth, share=group.noisy)
             step = steps.prompt_with_mask(self.model, features, given[:, None].float())
-            return [Prediction(step, self.gate.raw, self.gate.score, truth, 0, MASK, given=True)]
+            return [Prediction(step, self.tap.raw, self.tap.score, truth, 0, MASK, given=True)]
         draw = prompting.boxes if group.kind == BOX else prompting.first_clicks
         points, labels = draw(self.rng, truth)
         out = [self._click(features, (points, labels, None), truth, group.kind)]
@@ -225,7 +225,7 @@ class _Walker:
         truth: Tensor,
         kind: str,
         *,
-        bank: Bank | None = None,
+        bank: BankBatch | None = None,
         time: int = 0,
     ) -> Prediction:
         """Answer points with labels, drawn over the previous answer if there is one."""
@@ -235,24 +235,26 @@ class _Walker:
         step = steps.prompt_with_points(
             self.model, features, points, labels, dense=dense, bank=bank, time=time, num_slices=NUM_SLICES
         )
-        return Prediction(step, self.gate.raw, self.gate.score, truth, time, kind)
+        return Prediction(step, self.tap.raw, self.tap.score, truth, time, kind)
 
-    def _track(self, frames: Tensor, truth: Tensor, bank: Bank, time: int, carry: Tensor | None) -> Prediction:
+    def _track(
+        self, frames: Tensor, truth: Tensor, bank: BankBatch, time: int, previous_mask: Tensor | None
+    ) -> Prediction:
         self._gate_by(truth)
         features = select(self.features, frames)
-        step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, carry=carry)
-        return Prediction(step, self.gate.raw, self.gate.score, truth, time)
+        step = steps.track(self.model, features, bank, time=time, num_slices=NUM_SLICES, previous_mask=previous_mask)
+        return Prediction(step, self.tap.raw, self.tap.score, truth, time)
 
     def _taught(self, step: Step, truth: Tensor, share: float) -> Step:
-        """Return the step with the true masks in a share of its lanes."""
-        lanes = torch.from_numpy(self.rng.random(len(truth)) < share).to(truth.device)
+        """Return the step with the true masks in a share of its tracks."""
+        tracks = torch.from_numpy(self.rng.random(len(truth)) < share).to(truth.device)
         present = truth.flatten(1).any(dim=1)
         logits = 2 * TAUGHT_LOGIT * F.avg_pool2d(truth[:, None].float(), 4) - TAUGHT_LOGIT
         score = torch.where(present, TAUGHT_LOGIT, -TAUGHT_LOGIT)[:, None]
         return replace(
             step,
-            logits=torch.where(lanes[:, None, None, None], logits, step.logits),
-            object_score=torch.where(lanes[:, None], score, step.object_score),
+            logits=torch.where(tracks[:, None, None, None], logits, step.logits),
+            object_score=torch.where(tracks[:, None], score, step.object_score),
         )
 
     def _given(self, frames: Tensor, masks: Tensor) -> Memory:
@@ -264,7 +266,7 @@ class _Walker:
         return steps.remember(self.model, select(self.features, frames), step, prompted=False)
 
     def _gate_by(self, truth: Tensor) -> None:
-        self.gate.present = truth.flatten(1).any(dim=1) if self.by_truth else None
+        self.tap.present = truth.flatten(1).any(dim=1) if self.by_truth else None
 
 
 def select(features: Features, rows: Tensor) -> Features:
@@ -278,7 +280,7 @@ def full_size(logits: Tensor, size: int) -> Tensor:
 
 
 def _joined(parts: Sequence[Step]) -> Step:
-    """Return one step for the lanes of several groups; of candidates only the chosen one is kept."""
+    """Return one step for the tracks of several groups; of candidates only the chosen one is kept."""
     chosen = [replace(s, candidates=s.logits, candidate_ious=s.predicted_iou[:, None]) for s in parts]
     names = ("candidates", "candidate_ious", "logits", "predicted_iou", "pointer", "object_score")
     return Step(**{name: torch.cat([getattr(s, name) for s in chosen]) for name in names})

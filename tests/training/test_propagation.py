@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from slicecast.training.walk import BOX, CLICK, KINDS, MASK, Gate, Group, Plan, gated, walk
+from slicecast.training.propagation import BOX, CLICK, KINDS, MASK, DecoderTap, Group, Plan, propagate, tapped
 
 
 def predictions(model, batch, groups, **options):
     settings = {"rng": np.random.default_rng(0), "by_truth": True, **options}
-    return walk(model, batch.images, groups, **settings)
+    return propagate(model, batch.images, groups, **settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,15 +99,15 @@ def test_gradients_reach_every_part_of_the_network(tiny_model, tiny_batch):
 
 
 def test_training_never_wipes_the_mask_of_a_present_object():
-    gate = Gate(present=torch.tensor([True, False]))
+    tap = DecoderTap(present=torch.tensor([True, False]))
     score = torch.tensor([[-3.0], [-3.0]])
     answer = (torch.zeros(2, 1, 4, 4), torch.zeros(2, 1), torch.zeros(2, 1, 8), score)
-    *_, passed_on = gate.hook(torch.nn.Identity(), (), answer)
+    *_, passed_on = tap.hook(torch.nn.Identity(), (), answer)
     assert passed_on[0] > 0 > passed_on[1]
-    assert torch.equal(gate.score, score)
+    assert torch.equal(tap.score, score)
 
 
 def test_the_gate_leaves_no_hook_behind(tiny_model):
-    with gated(tiny_model):
+    with tapped(tiny_model):
         assert tiny_model.sam_mask_decoder._forward_hooks
     assert not tiny_model.sam_mask_decoder._forward_hooks
