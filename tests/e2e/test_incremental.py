@@ -74,7 +74,7 @@ def undecided(result, number):
     The greatest logit wins, 0 standing for nothing.
     """
     logits = [
-        paste(track.answers[number].logits, track.view, CLIP.shape[1:])
+        paste(track.answers[number].logits, track.crop, CLIP.shape[1:])
         for track in result.objects.values()
         if number in track.answers
     ]

@@ -235,7 +235,7 @@ def test_the_carry_is_the_slice_before(nano):
     seen = predictor.track([TrackJob(second, bank)], num_slices=3)[0]
     with torch.inference_mode():
         stacked = steps.BankBatch({0: memory.memory}, {})
-        wanted = steps.track(nano, second.features, stacked, time=1, num_slices=3, carry=memory.logits)
+        wanted = steps.track(nano, second.features, stacked, time=1, num_slices=3, previous_mask=memory.logits)
     assert np.array_equal(seen.logits, wanted.logits[0, 0].numpy())
     assert not np.array_equal(seen.logits, plain.track([TrackJob(second, bank)], num_slices=3)[0].logits)
 

@@ -33,7 +33,7 @@ from slicecast.labelling.selection.strategies import ScoringQueue, record_result
 from slicecast.labelling.store.pacs import open_pacs
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
 from slicecast.labelling.store.uploads import SafeSessions
-from slicecast.labelling.tasks.infer import SegmentTask
+from slicecast.labelling.tasks.infer import SegmentTask, as_http
 from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,16 @@ class AppBehaviour(MONAILabelApp):
         return {**super().info(), "labels": [*self.config.labels, BACKGROUND]}
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Answer an infer request; with `save_label` true, keep the mask under `label_tag` too."""
+        """Answer as `answer` does; the way in of MONAI Label's own server, which needs errors `as_http`."""
+        with as_http():
+            return self.answer(request, datastore)
+
+    def answer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Answer an infer request; with `save_label` true, keep the mask under `label_tag` too.
+
+        Raises:
+            SlicecastError: the request cannot be carried out.
+        """
         store = datastore or self.datastore()
         task = self._task(request.get("model"))
         image = find_image(request, store, sessions=self._sessions_folder())

@@ -28,7 +28,7 @@ Network = Any
 """A `sam2.modeling.sam2_base.SAM2Base`; only `slicecast.models` may import that name."""
 
 TARGETS = ("prompted slice", "later slices", "pointers")
-"""What attention may go to: the map of the slice that was prompted, the maps of those tracked since, object pointers."""
+"""What attention may go to: the map of the slice that was prompted, of those tracked since, object pointers."""
 
 DISTANCES = ((1, 1), (2, 2), (3, 4), (5, 7), (8, 12), (13, 30), (31, 999))
 """Slices from the prompted one, from and to, that are reported together."""

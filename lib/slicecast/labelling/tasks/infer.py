@@ -1,6 +1,7 @@
 """The tasks that MONAI Label lists as models: several labels, one label, one slice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ from slicecast.prompts import MaskPrompt
 from slicecast.volume import Geometry, Reorientation, SliceAxis, Volume, read_volume, window_names
 
 AXES = ("auto", "axial", "coronal", "sagittal")
+
+
+@contextmanager
+def as_http() -> Iterator[None]:
+    """Turn our errors into HTTP for MONAI Label's own server, which answers 500 without a word to any other kind."""
+    try:
+        yield
+    except SlicecastError as error:
+        raise HTTPException(http_status(error), detail=str(error), headers=http_headers(error)) from error
+
 
 
 class SegmentTask(InferTask):
@@ -68,10 +79,8 @@ class SegmentTask(InferTask):
         Raises:
             HTTPException: the request cannot be carried out; the detail says what was wrong and the remedy.
         """
-        try:
+        with as_http():
             answer = self.answer(request)
-        except SlicecastError as error:  # MONAI Label answers 500 without a word to every other kind of error
-            raise HTTPException(http_status(error), detail=str(error), headers=http_headers(error)) from error
         return str(answer.file), answer.params
 
     def answer(self, request: Mapping[str, Any]) -> InferAnswer:

@@ -231,7 +231,7 @@ def _infer(
         session = sessions.get_session(session_id) if session_id and sessions is not None else None
         if session:
             request["image"] = session.image
-        return app.infer(request)
+        return app.answer(request)
 
 
 def _as_seg(app: AppBehaviour, result: dict[str, Any], *, image: str, user: str) -> Response:
