@@ -192,7 +192,7 @@ def test_an_uploaded_mask_is_a_prompt(client, studies, tmp_path):
 @pytest.mark.parametrize("strategy", ["random", "first", "confidence", "strat_random", "auto"])
 def test_next_sample(client, strategy):
     sample = client.post(f"/activelearning/{strategy}", json={"client_id": "anna"}).json()
-    assert sample["id"] in ("first", "second") and sample["reason"] and sample["path"].endswith(".nii.gz")
+    assert sample["id"] in ("first", "second") and sample["reason"]
 
 
 def test_random_from_ohif_means_the_servers_own_strategy(studies, tmp_path):
@@ -371,3 +371,30 @@ def test_a_long_infer_blocks_nobody(client, monkeypatch):
     finish.set()
     thread.join()
     assert answers == [200]
+
+
+def test_head_is_answered_as_get_without_content(client):
+    for path in ("/healthz", "/info/", "/openapi.json", "/dicom-web/studies", "/datastore/image?image=first", "/"):
+        answer = client.head(path)
+        assert answer.status_code == 200 and answer.content == b"" and answer.headers["content-type"]
+    assert client.head("/nothing").status_code == 404
+
+
+def test_no_answer_names_a_folder_of_the_server(client, studies):
+    scan = {"files": ("scan.nii.gz", (studies / "first.nii.gz").read_bytes())}
+    made = client.put("/session/", files=scan)
+    session = f"/session/{made.json()['session_id']}"
+    asked = [
+        made,
+        *(client.get(path) for path in (
+            "/", "/info/", "/datastore/", "/datastore/?output=all", "/datastore/image/info?image=first",
+            "/datastore/label/info?label=second&tag=original", "/dicom-web/studies", "/campaign/", "/model/info/sam2",
+            "/scoring/", "/batch/infer", "/train/", "/logs/", session,
+        )),
+        client.post("/activelearning/first", json={}),
+        infer(client, "sam2_single", {"foreground": [[12, 10, 8]]}, output="json"),
+        infer(client, "sam2", {"spleen": [[12, 10, 8]], "save_label": True, "label_tag": "original"}, output="json"),
+        client.delete(session),
+    ]  # fmt: skip
+    for answer in asked:
+        assert str(studies.parent) not in answer.text and "/tmp/" not in answer.text, answer.url

@@ -219,7 +219,8 @@ class AppBehaviour(MONAILabelApp):
         name = asked_strategy(request, own=self.config.strategy)
         _known(name, self._strategies, "strategy")
         sample = super().next_sample({**request, "strategy": name})
-        return {**sample, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
+        told = {key: value for key, value in sample.items() if key != "path"}  # of the server; clients download
+        return {**told, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
 
     def own_strategy(self) -> Strategy:
         """Return the campaign's own strategy without its lease."""

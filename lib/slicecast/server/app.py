@@ -18,6 +18,7 @@ from monailabel.config import settings
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import slicecast
+from slicecast.inference.caller import current_caller
 from slicecast.inference.sessions import Sessions
 from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.dependencies import LabellingApp, labelling_app
@@ -64,7 +65,8 @@ def metrics(request: Request) -> Response:
 @own.get("/", include_in_schema=False, response_class=HTMLResponse)
 def landing(request: Request, app: LabellingApp) -> str:
     """Say what is served and where to go."""
-    return render("landing.html", info=app.info(), url=str(request.base_url).rstrip("/"))
+    user, url = current_caller().user, str(request.base_url).rstrip("/")
+    return render("landing.html", info=app.info(), url=url, user=user)
 
 
 @own.get("/favicon.ico", include_in_schema=False)

@@ -45,6 +45,10 @@ class TooManyLogins(SlicecastError):
         self.wait_s = wait_s
 
 
+class NotAcceptable(SlicecastError):
+    """The client does not accept the only type of content that there is."""
+
+
 class DicomServerFailed(SlicecastError):
     """The DICOM server cannot be reached, or refused our credentials."""
 
@@ -66,6 +70,7 @@ LONG_FIELD = "Part exceeded maximum size"
 STATUS: dict[type[SlicecastError], int] = {
     Forbidden: 403,
     NotLoggedIn: 401,
+    NotAcceptable: 406,
     TooManyLogins: 429,
     DicomServerFailed: 502,
     DicomServerSilent: 504,

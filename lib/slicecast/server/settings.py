@@ -57,7 +57,7 @@ class AuthSettings:
 
     Args:
         hours: a login lasts.
-        failures: wrong logins of one user or address within five minutes, until they must wait.
+        failures: wrong logins of one name from one address within five minutes, until they must wait.
         hosts: names under which a server without logins may be asked, besides localhost and addresses.
         proxies: addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
         oidc_issuer: address of the OpenID provider; empty for none.

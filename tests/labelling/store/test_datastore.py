@@ -1,6 +1,7 @@
 """The store keeps every label, survives damage and threads, and stays in its folder."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -172,3 +173,17 @@ def test_an_index_replaced_by_another_process_is_read(open_store, studies):
     wait_for_note(studies, "first", "note")
     store._on_moved(type("Event", (), {"dest_path": str(studies / "datastore_v2.json")}))
     assert store.get_image_info("first")["note"] == "from elsewhere"
+
+
+@pytest.mark.parametrize("link", ["labels", "labels/final", "labels/versions"])
+def test_links_out_of_the_studies_are_not_written_through(store, studies, tmp_path, link):
+    outside, label = tmp_path / "outside", tmp_path / "label.nii.gz"
+    outside.mkdir()
+    shutil.copy(studies / "first.nii.gz", label)
+    place = studies / link
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(outside)
+    with pytest.raises(Conflict, match="leads out of them"):
+        store.save_label("first", str(label), "final", {})
+    assert not list(outside.iterdir())

@@ -7,6 +7,8 @@ import pydicom
 import pytest
 from requests_toolbelt.multipart.decoder import MultipartDecoder
 
+from slicecast.server.errors import NotAcceptable
+from slicecast.server.ohif.dicomweb import require_accepted
 from slicecast.volume import read_volume
 
 OHIF = "/proxy/dicom"
@@ -83,3 +85,34 @@ def test_other_objects_are_not_stored(client, first):
     assert answer.status_code == 409
     assert answer.json()["00081198"]["Value"][0]["00081197"]["Value"] == [0x0122]
     assert client.post("/dicom-web/studies", content=b"x", headers={"Content-Type": "text/plain"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("accept", "given", "fits"),
+    [
+        ("", "image/jpeg", True),
+        ("*/*", "image/jpeg", True),
+        ("image/png, image/*;q=0.5", "image/jpeg", True),
+        ("image/png", "image/jpeg", False),
+        ("application/json", "application/dicom+json", True),
+        ("application/dicom+xml", "application/dicom+json", False),
+        (
+            'multipart/related; type="application/dicom"',
+            'multipart/related; type="application/dicom"; boundary=x',
+            True,
+        ),
+        ("multipart/related; type=image/jp2", 'multipart/related; type="application/dicom"; boundary=x', False),
+        ("multipart/related; type=application/octet-stream", 'multipart/related; type="image/jls"; boundary=x', True),
+    ],
+)
+def test_what_a_client_does_not_accept_is_not_sent(accept, given, fits):
+    if fits:
+        require_accepted(accept, given)
+    else:
+        with pytest.raises(NotAcceptable, match="leaves out"):
+            require_accepted(accept, given)
+
+
+def test_406(client):
+    answer = client.get("/dicom-web/studies", headers={"accept": "application/dicom+xml"})
+    assert answer.status_code == 406 and "application/dicom+json" in answer.json()["detail"]

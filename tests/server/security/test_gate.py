@@ -3,6 +3,7 @@
 import socket
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from labelserver import TestClient, copy_app, monailabel_settings, write_studies
@@ -344,3 +345,35 @@ def test_a_login_counts_first():
     caller = caller_of(connection(("x-slicecast-user", "eve"), state={"user": "ann", "roles": {"annotator"}}))
     assert caller.called("mallory") == "ann" and not caller.may("reviewer") and caller.may("annotator")
     assert caller.roles == frozenset({"annotator"})
+
+
+def test_a_right_user_elsewhere_is_not_locked_out_by_wrong_logins(closed, tokens):
+    form = {"username": "annotator-1", "password": "guess"}
+    attacker = TestClient(closed.app, client=("192.0.2.7", 40000))
+    assert [attacker.post("/auth/token", data=form).status_code for _ in range(6)] == [401] * 5 + [429]
+    other = {"username": "reviewer-1", "password": tokens["reviewer"]}
+    assert attacker.post("/auth/token", data=other).status_code == 200
+    assert closed.post("/auth/token", data={**form, "password": tokens["annotator"]}).status_code == 200
+
+
+def test_the_start_page_links_to_the_logout(closed, tokens):
+    closed.post("/login", data={"username": "admin-1", "password": tokens["admin"]})
+    assert "You are admin-1" in (page := closed.get("/").text) and 'href="logout"' in page
+    elsewhere = closed.get("/logout", headers={"sec-fetch-site": "cross-site"})
+    assert elsewhere.headers["location"] == "/" and closed.get("/info/").status_code == 200
+    assert closed.get("/logout").headers["location"] == "/login"
+    assert closed.get("/info/").status_code == 401
+
+
+def test_upload_sessions_belong_to_who_sent_them(closed, tokens, place):
+    files = {"files": ("scan.nii.gz", (place / "studies" / "first.nii.gz").read_bytes())}
+    made = closed.put("/session/", files=files, headers=bearer(tokens["annotator"])).json()
+    assert UUID(made["session_id"]).version == 4
+    address, query = f"/session/{made['session_id']}", {"session_id": made["session_id"]}
+    form = {"params": (None, '{"foreground": [[12, 10, 8]]}')}
+    for role, status in (("reviewer", 404), ("annotator", 200), ("admin", 200)):
+        assert closed.get(address, headers=bearer(tokens[role])).status_code == status
+    stolen = closed.post("/infer/sam2_single", params=query, files=form, headers=bearer(tokens["reviewer"]))
+    assert stolen.status_code >= 400
+    assert closed.delete(address, headers=bearer(tokens["reviewer"])).status_code == 404
+    assert closed.delete(address, headers=bearer(tokens["annotator"])).status_code == 200

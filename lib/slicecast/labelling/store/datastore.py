@@ -94,6 +94,7 @@ class SafeDatastore(LocalDatastore):
         tag = safe_tag(label_tag)
         folder = Path(self._datastore.label_path(tag))
         _, extension = self._to_id(Path(label_filename).name)
+        self.refuse_way_out(folder, folder.with_name(FOLDER))
         with FileLock(self._lock_file):
             folder.mkdir(parents=True, exist_ok=True)
             self._keep(image_id, tag)
@@ -110,6 +111,8 @@ class SafeDatastore(LocalDatastore):
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label; it is kept as a version."""
         tag = safe_tag(label_tag)
+        folder = Path(self._datastore.label_path(tag))
+        self.refuse_way_out(folder, folder.with_name(FOLDER))
         self._keep(label_id, tag)
         super().remove_label(label_id, tag)
         self.refresh()
@@ -145,8 +148,7 @@ class SafeDatastore(LocalDatastore):
         record = self._datastore.objects.get(image_id)
         if record is None:
             return {}
-        file = Path(self._datastore.image_path()) / self._filename(image_id, record.image.ext)
-        return {**copy.deepcopy(record.image.info), "path": str(file)}
+        return copy.deepcopy(record.image.info)
 
     @locked
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
@@ -210,6 +212,20 @@ class SafeDatastore(LocalDatastore):
             return True
         logger.warning("%s leads to another folder and is not listed; start with --conf follow_links true", file)
         return False
+
+    def refuse_way_out(self, *folders: Path) -> None:
+        """Refuse to write into folders that are links out of the studies, unless these are followed.
+
+        Raises:
+            Conflict: one is.
+        """
+        root = Path(self._datastore_path).resolve()
+        for folder in folders:
+            if not self._follow_links and not folder.resolve().is_relative_to(root):
+                raise Conflict(
+                    f"The folder '{folder.name}' in the studies is a link that leads out of them; nothing is written "
+                    "there. Replace it by a folder, or start with --conf follow_links=true."
+                )
 
     def _keep(self, image_id: str, tag: str) -> None:
         label = self._datastore.label(image_id, tag)

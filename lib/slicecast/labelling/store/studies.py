@@ -101,6 +101,7 @@ class StudiesDatastore(SafeDatastore):
 
     def store_instances(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
         """Store DICOM SEG objects; each becomes the final label of the image that it refers to."""
+        self.refuse_way_out(self._work.parent / SEGMENTATIONS)
         outcome = self._store.take(parts, study=study)
         self.catalogue.dicom_series(now=True)
         return outcome
@@ -223,6 +224,7 @@ class StudiesDatastore(SafeDatastore):
             logger.warning("The label of %s cannot be DICOM SEG: %s", series.image_id, error)
             return
         folder = self._work.parent / SEGMENTATIONS
+        self.refuse_way_out(folder)
         folder.mkdir(exist_ok=True)
         stream = BytesIO()
         data.save_as(stream, write_like_original=False)

@@ -24,6 +24,7 @@ from typing import IO, Any, BinaryIO
 from monailabel.utils.sessions import SessionInfo, Sessions
 
 from slicecast.errors import InputError, SlicecastError, TooLarge
+from slicecast.inference.caller import current_caller
 from slicecast.inference.settings import request_limits
 
 CHUNK_BYTES = 1 << 20
@@ -143,6 +144,9 @@ def _ending(name: str) -> str:
     return next((ending for ending in ENDINGS if name.lower().endswith(ending)), ".dcm")
 
 
+OWNER = "owner"
+"""File in an upload session's folder that names who sent it."""
+
 UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.[A-Za-z0-9_.]{1,40})?")
 """How MONAI Label names a received file in the temporary folder; eight random characters cannot be guessed."""
 
@@ -159,15 +163,27 @@ def is_upload(path: Path) -> bool:
     return is_upload_name(path) and path.is_file()
 
 
+class UploadInfo(SessionInfo):
+    """An upload session; what is told of it names no folder of the server."""
+
+    def to_json(self, indent: int | None = None) -> dict[str, Any]:
+        """Describe the session for its client."""
+        told: dict[str, Any] = super().to_json(indent)
+        return {**told, "path": "", "image": Path(self.image).name}
+
+
 class SafeSessions(Sessions):
-    """MONAI Label's upload sessions, for which everything that is not a UUID is unknown: ids become paths."""
+    """MONAI Label's upload sessions with random ids and owners.
+
+    What is not a UUID is unknown, because ids become paths; so is, where users log in, what somebody else has sent.
+    """
 
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
     ) -> tuple[str, SessionInfo]:
         """Store an upload under a new id; an archive becomes its one file, or a folder of its files."""
         if not uncompress or Path(data_file).is_dir():
-            return super().add_session(data_file, expiry, False, None)
+            return self._added(data_file, expiry)
         try:
             return self._unpacked(Path(data_file), expiry)
         except SlicecastError:  # MONAI Label removes the received file only after success
@@ -182,15 +198,33 @@ class SafeSessions(Sessions):
             folder.mkdir()
             most = limits.unpacked_mb << 20
             files = unpack(archive, folder, max_bytes=most, max_files=limits.files)
-            return super().add_session(str(files[0] if len(files) == 1 else folder), expiry, False, None)
+            return self._added(str(files[0] if len(files) == 1 else folder), expiry)
+
+    def _added(self, image: str, expiry: int) -> tuple[str, SessionInfo]:
+        """Store an image for whoever asks; MONAI Label's own ids are of the time and can be guessed."""
+        session_id = str(uuid.uuid4())
+        folder = Path(self.store_path) / session_id
+        folder.mkdir(parents=True)
+        (folder / OWNER).write_text(current_caller().user or "", encoding="utf-8")
+        _, info = super().add_session(image, expiry, False, session_id)
+        return session_id, UploadInfo(info.__dict__)
+
+    def _may_use(self, session_id: str) -> bool:
+        caller, owner = current_caller(), Path(self.store_path) / session_id / OWNER
+        if caller.may("admin"):
+            return True
+        return owner.is_file() and owner.read_text(encoding="utf-8") == caller.user
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
-        """Return a session, or None."""
-        return super().get_session(session_id, update_ts, fetch_cache) if _is_id(session_id) else None
+        """Return a session that the caller may use, or None."""
+        if not _is_id(session_id) or not self._may_use(session_id):
+            return None
+        info = super().get_session(session_id, update_ts, fetch_cache)
+        return None if info is None else UploadInfo(info.__dict__)
 
     def remove_session(self, session_id: str) -> None:
         """Remove a session and its files."""
-        if _is_id(session_id):
+        if _is_id(session_id) and self._may_use(session_id):
             super().remove_session(session_id)
 
     def remove_expired(self) -> int:

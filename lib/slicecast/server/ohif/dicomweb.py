@@ -6,6 +6,8 @@ other client at `/dicom-web`. Where `--studies` is a DICOM server itself, none o
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from email.message import Message
+from fnmatch import fnmatchcase
 from io import BytesIO
 from typing import Annotated, Any
 from uuid import uuid4
@@ -28,6 +30,7 @@ from slicecast.dicom.instances import bulk_value, frame_type, header_json, read_
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
 from slicecast.server.dependencies import Annotator, LabellingApp
+from slicecast.server.errors import NotAcceptable
 from slicecast.server.settings import server_settings
 from slicecast.volume.dicom import DAMAGED
 
@@ -40,11 +43,12 @@ DICOM = "application/dicom"
 BYTES = "application/octet-stream"
 
 
+JSON = "application/json"
 DICOM_JSON = "application/dicom+json"
 
 
 class FolderRoute(APIRoute):
-    """A route that exists only where the studies are a folder."""
+    """A route that exists only where the studies are a folder; it refuses to send what a client does not accept."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match nothing where the studies are a DICOM server: the proxy is to answer."""
@@ -58,7 +62,10 @@ class FolderRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                return await handler(request)
+                found = await handler(request)
+                if request.method == "GET":
+                    require_accepted(request.headers.get("accept", ""), found.headers.get("content-type", ""))
+                return found
             except SlicecastError:
                 raise
             except DAMAGED as error:
@@ -66,6 +73,37 @@ class FolderRoute(APIRoute):
                 raise VolumeError("This instance is damaged and cannot be sent. Export its file again.") from error
 
         return answer
+
+
+def require_accepted(accept: str, given: str) -> None:
+    """Refuse to send what a client does not accept.
+
+    Args:
+        accept: the header; empty accepts everything, `application/json` DICOM JSON. A type inside multipart/related
+            counts where it is named, but for `application/octet-stream`, with which viewers ask for frames of any kind.
+        given: the answer's content type.
+
+    Raises:
+        NotAcceptable: nothing of it fits.
+    """
+    kind, named = _media(given)
+    kinds = {kind, JSON} if kind == DICOM_JSON else {kind}
+    for entry in filter(None, map(str.strip, accept.split(","))):
+        wanted, inner = _media(entry)
+        if not any(fnmatchcase(one, wanted) for one in kinds):
+            continue
+        if inner in ("", BYTES) or not named or fnmatchcase(named, inner):
+            return
+    if accept.strip():
+        raise NotAcceptable(f"This is sent as {named or kind}, which 'Accept: {accept[:100]}' leaves out.")
+
+
+def _media(text: str) -> tuple[str, str]:
+    """Return a media type without parameters, and the type inside a message of parts, lower case."""
+    message = Message()
+    message["Content-Type"] = text
+    inner = message.get_param("type")
+    return text.partition(";")[0].strip().lower(), inner.lower() if isinstance(inner, str) else ""
 
 
 def _catalogue(app: LabellingApp) -> Catalogue:
@@ -178,6 +216,8 @@ def wado_uri(request: Request, files: Files) -> Response:
     asked = request.query_params
     if asked.get("requestType", "").upper() != "WADO":
         raise NotFound("Nothing is here but WADO-URI; ask for /studies.")
+    if asked.get("contentType"):
+        require_accepted(asked["contentType"], DICOM)
     data = _instance(files, asked.get("studyUID", ""), asked.get("seriesUID", ""), asked.get("objectUID", ""))
     return Response(encoded(data), media_type=DICOM)
 

@@ -22,7 +22,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from slicecast.server.dependencies import AnyUser
 from slicecast.server.errors import NotLoggedIn, TooManyLogins, headers_of, problems, status_of
 from slicecast.server.html import render
-from slicecast.server.security.addresses import is_this_machine
 from slicecast.server.security.oidc import Provider
 from slicecast.server.security.users import Account, Identity, Role, Users, digest
 from slicecast.server.settings import AuthSettings
@@ -32,7 +31,7 @@ WINDOW_S = 300.0
 """Wrong logins are forgotten after this."""
 MAX_LOGINS = 10_000
 MAX_WATCHED = 10_000
-"""Names and addresses whose wrong logins are counted at a time."""
+"""Names, each with an address, whose wrong logins are counted at a time."""
 
 
 class Logins:
@@ -63,7 +62,7 @@ class Logins:
 
 
 class Throttle:
-    """Counts wrong logins by user and by address."""
+    """Counts wrong logins."""
 
     def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
@@ -248,9 +247,12 @@ async def login(
     return answer
 
 
+@router.get("/logout", include_in_schema=False)
 @router.post("/logout", include_in_schema=False)
 def logout(request: Request, access: AccessOf) -> Response:
-    """End the login."""
+    """End the login, unless a page of another site asks for it."""
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        return RedirectResponse(own_address("/", request), status_code=303)
     access.logins.close(sent_token(request) or "")
     answer = RedirectResponse(f"{request.scope.get('root_path', '')}/login", status_code=303)
     answer.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/")
@@ -271,15 +273,15 @@ async def _log_in(request: Request, access: Access, name: str, password: str) ->
         TooManyLogins: it was tried too often.
     """
     client = request.client.host if request.client else ""
-    keys = (f"user {name[:200].lower()}", *(() if is_this_machine(client) else (f"address {client}",)))
-    wait_s = access.throttle.wait_s(*keys)
+    key = f"{name[:200].lower()} from {client}"  # not the name alone: nobody can lock out a user who is elsewhere
+    wait_s = access.throttle.wait_s(key)
     if wait_s > 0:
         raise TooManyLogins(math.ceil(wait_s))
     identity = await anyio.to_thread.run_sync(access.log_in, name, password)
     if identity is None:
-        access.throttle.failed(*keys)
+        access.throttle.failed(key)
         raise NotLoggedIn("Name and token do not belong together, or the token has expired.")
-    access.throttle.succeeded(keys[0])
+    access.throttle.succeeded(key)
     return identity
 
 

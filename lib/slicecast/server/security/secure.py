@@ -52,6 +52,7 @@ def secure(app: FastAPI, chosen: ServerSettings) -> None:
     settings.MONAI_LABEL_AUTH_ENABLE = access.closed  # its own routes then ask for roles too, besides the gate
     app.state.access = access
     app.dependency_overrides[get_current_user] = current_user
+    app.add_middleware(HeadAsGet)
     app.add_middleware(NoteCaller)
     limits = chosen.limits
     app.add_middleware(StrictJson, max_depth=limits.json_depth, max_nodes=limits.json_nodes)
@@ -97,6 +98,24 @@ def with_stock_provider(auth: AuthSettings) -> AuthSettings:
         oidc_reviewer=settings.MONAI_LABEL_AUTH_ROLE_REVIEWER,
         oidc_admin=settings.MONAI_LABEL_AUTH_ROLE_ADMIN,
     )
+
+
+class HeadAsGet:
+    """The middleware that answers HEAD as GET, without the content: FastAPI's routes know GET only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_content(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_content)
 
 
 class SecurityHeaders:
