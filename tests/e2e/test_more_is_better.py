@@ -27,21 +27,18 @@ def painted(service, scan: str, truth: np.ndarray, numbers: list[int]) -> float:
 
 
 def subsets(truth: np.ndarray) -> list[list[int]]:
-    """Return slices to paint: the largest and every 12th, 6th and 3rd.
-
-    From the largest alone to a few the mean may still fall, see decision 24.
-    """
+    """Return slices to paint: the largest alone, then with every 12th and every 5th."""
     shown = np.flatnonzero(truth.any(axis=(1, 2))).tolist()
     largest = int(truth.sum(axis=(1, 2)).argmax())
-    every = (shown[step // 2 :: step] for step in (12, 6, 3))
-    return [sorted({largest, *numbers}) for numbers in every]
+    return [sorted({largest, *numbers}) for numbers in ([], shown[6::12], shown[2::5])]
 
 
-@pytest.mark.parametrize("scan", ["ct_abdomen_a.nii.gz", "mr_brain_a.nii.gz"])
+@pytest.mark.parametrize("scan", ["ct_abdomen_a", "ct_abdomen_b", "mr_brain_a", "mr_brain_b"])
 def test_more_painted_slices_never_lower_the_mean(service, scan):
-    labels = read_volume(SAMPLES / "truth" / scan).array
+    file = f"{scan}.nii.gz"
+    labels = read_volume(SAMPLES / "truth" / file).array
     truths = [labels == value for value in np.unique(labels) if value]
     means = np.mean(
-        [[painted(service, scan, truth, numbers) for numbers in subsets(truth)] for truth in truths], axis=0
+        [[painted(service, file, truth, numbers) for numbers in subsets(truth)] for truth in truths], axis=0
     )
     assert all(after >= before - TOLERANCE for before, after in pairwise(means)), means

@@ -243,3 +243,60 @@ def test_an_island_on_the_clicked_slice_hangs_on_no_prompt():
     assert found.labels[3][y, x] == 1
     assert (found.objects["a"].answers[3].logits[:3, :3] > 0).all()
     assert not found.labels[3][:4, :4].any()
+
+
+def test_what_both_tracks_lost_between_two_painted_slices_is_bridged_and_never_sure():
+    clip = CLIP.copy()
+    clip[3:6] = 0.1  # nothing to see: both tracks lose it
+    found = run(painted(1, TRUTH[1]), painted(8, TRUTH[8]), clip=clip)
+    assert dice(volume(found) == 1, TRUTH) > 0.9
+    answers = found.objects["a"].answers
+    assert [n for n, seen in answers.items() if seen.bridged] == [3, 4, 5]
+    assert all(slice_confidence(answers[n]) == 0 for n in (3, 4, 5))
+
+
+@pytest.mark.parametrize("between", [clicked(6, (32, 32)), absent(4)], ids=["click", "absent"])
+def test_nothing_is_bridged_across_another_prompt(between):
+    clip = CLIP.copy()
+    clip[3:6] = 0.1
+    found = run(painted(1, TRUTH[1]), between, painted(8, TRUTH[8]), clip=clip)
+    assert not any(seen.bridged for seen in found.objects["a"].answers.values())
+
+
+clicks = st.dictionaries(
+    st.tuples(st.integers(0, 9), st.integers(0, 63), st.integers(0, 63)),
+    st.tuples(st.sampled_from("ab"), st.booleans()),
+)
+
+
+@settings(max_examples=40)
+@given(
+    clicks, st.sampled_from(["mask", "box", "click"]), st.sampled_from([16, 64, 256]), st.sampled_from(["off", "on"])
+)
+def test_what_was_clicked_is_right_whatever_else_was_said(said, start, image_size, zoom):
+    """Each pixel has one click, of one of two objects; slice 4 is drawn by its start and not clicked on."""
+    first = {"mask": painted(4, TRUTH[4]), "box": boxed(4, 20, 22, 40, 42), "click": clicked(4, (30, 32))}[start]
+    prompts = {name: [first if name == "a" else painted(4, disk(centre_xy=(50, 10), radius=5))] for name in "ab"}
+    said = {place: click for place, click in said.items() if place[0] != 4}
+    for name, number in {(name, place[0]) for place, (name, _) in said.items()}:
+        own = [(place[1:], sign) for place, (who, sign) in said.items() if (who, place[0]) == (name, number)]
+        yes, no = ([xy for xy, sign in own if sign == wanted] for wanted in (True, False))
+        prompts[name].append(clicked(number, *yes, negative=no, order=1 + number))
+    ordered = {name: sorted(given, key=lambda p: p.slice) for name, given in prompts.items()}
+    predictor = FakePredictor(image_size=image_size)
+    found = segment(tracker_of(CLIP, options=replace(TIDY, zoom=zoom), predictor=predictor), ordered)
+    labels = volume(found)
+    for (n, x, y), (name, positive) in said.items():
+        assert (labels[n, y, x] == 1 + "ab".index(name)) == positive
+
+
+def test_a_negative_click_is_no_hole_to_be_filled():
+    prompts = {"a": [painted(4, TRUTH[4]), clicked(5, negative=[(31, 32)])]}
+    tracker = tracker_of(CLIP, options=replace(TIDY, fill_holes_px=50), predictor=FakePredictor(image_size=256))
+    found = segment(tracker, prompts)
+    assert found.labels[5][32, 31] == 0 and found.labels[5][32, 29] == 1
+
+
+def test_a_painted_slice_of_another_object_counts_more_than_a_click():
+    prompts = {"a": [painted(4, TRUTH[4])], "b": [clicked(4, (30, 32))]}
+    assert (segment(tracker_of(CLIP, options=TIDY), prompts).labels[4] == TRUTH[4]).all()

@@ -200,7 +200,8 @@ def test_evidence_sharpens_masks_coarser_than_the_slices():
         ((8.5, 9.0, 9.5), 1.5, [True, True, True]),
         ((8.5, 13.0, 13.0), 1.5, [True, False, False]),
         ((8.5, 13.0, 13.0), 0.0, [True, True, True]),
-        ((3.0, 5.0, 7.0), 1.5, [True, True, True]),  # growing, but still smaller than on the anchor
+        ((6.0, 7.7, 7.9), 1.5, [True, True, True]),  # growing, but still smaller than on the anchor
+        ((7.0, 3.0, 5.0), 1.5, [True, True, False]),  # it was at its end, and has run into something else
     ],
 )
 def test_a_mask_that_suddenly_grows_beyond_its_anchor_counts_as_gone(radii, leap, fits):

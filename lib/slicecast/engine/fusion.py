@@ -22,6 +22,7 @@ class SliceAnswer:
         agreement: Dice of the two tracks that met here, 1 where there is only one.
         prompted: the annotator prompted this slice.
         fits: what the mask covers looks like what it covers on the track's anchor.
+        bridged: both tracks lost the object between two painted slices; their shapes say where it is.
     """
 
     logits: NDArray[np.float32]
@@ -30,11 +31,12 @@ class SliceAnswer:
     agreement: float = 1.0
     prompted: bool = False
     fits: bool = True
+    bridged: bool = False
 
     @property
     def present(self) -> bool:
         """Whether the object is on the slice at all."""
-        return self.fits and self.object_score > 0 and bool((self.logits > 0).any())
+        return self.bridged or (self.fits and self.object_score > 0 and bool((self.logits > 0).any()))
 
     @staticmethod
     def of(observation: Observation, *, prompted: bool = False) -> "SliceAnswer":
@@ -79,7 +81,8 @@ def mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswe
     """Fuse two tracks' answers on a slice; ``weight`` in [0, 1] is the second one's nearness.
 
     An absent track never erases a present one: it has lost the object on its way, and the other still has it.
-    Where both are present a pixel takes the larger logit, the farther track's reduced. Both absent: no object.
+    Where both are present a pixel takes the larger logit, the farther track's reduced. Both absent: no object here;
+    between painted slices their shapes then say where it is (``bridged``).
     """
     agreement = dice(first.logits > 0, second.logits > 0)
     if first.present != second.present:

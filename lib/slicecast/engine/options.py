@@ -23,7 +23,8 @@ class EngineOptions:
         like_share: beyond the outermost prompted slices, a mask must have at least this share of its pixels in
             the anchor's range of grey values, or counts as gone; 0 switches the rule off.
         leap: beyond the outermost prompted slices, a mask this many times as large as the one before, and larger than
-            the anchor's, counts as gone: it has run into something else; 0 switches the rule off.
+            the anchor's or after it shrank to half of that, counts as gone: it has run into something else; 0
+            switches the rule off.
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.

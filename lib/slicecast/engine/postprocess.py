@@ -14,6 +14,9 @@ from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, exact_logits, labe
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
+CLICK_LOGIT = 1e4
+"""Logit of a pixel clicked on, which no model outvotes, and only a painted slice does."""
+
 CONNECTED_26 = np.ones((3, 3, 3), dtype=bool)
 """Voxels that touch by a corner belong together: thin structures step diagonally between slices."""
 
@@ -94,11 +97,41 @@ def _label(tracker: Tracker, results: Mapping[str, ObjectResult]) -> dict[int, N
     for result in results.values():
         # A painted object may be too small for the model to see; it is on its slice all the same.
         numbers |= {k for k, answer in result.answers.items() if answer.present} | _painted(result).keys()
+        numbers |= {p.slice for p in result.prompts if (p.labels == 1).any()}
     return {k: label_slice([object_logits(tracker, result, k) for result in results.values()]) for k in sorted(numbers)}
 
 
 def object_logits(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.float32]:
-    """Return one object's logits (H, W) on a slice."""
+    """Return one object's logits (H, W) on a slice. What was painted or clicked on is as the annotator said."""
+    said, logits = _clicked(tracker, result, number), _unclicked_logits(tracker, result, number)
+    return logits if said is None else np.where(np.isnan(said), logits, said)
+
+
+def _clicked(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.float32] | None:
+    """Return logits (H, W) of what the clicks on a slice settle, NaN elsewhere; None where there are none.
+
+    A click settles its pixel, and as much around it as the model sees as one. Between clicks the nearest counts.
+    """
+    prompt = next((p for p in result.prompts if p.slice == number and p.mask is None), None)
+    if prompt is None or not len(prompt.labels):
+        return None
+    radius = max(result.crop.width, result.crop.height) / tracker.predictor.image_size / 2
+    said = np.full(tracker.frames.shape_hw, np.nan, dtype=np.float32)
+    nearest = np.full_like(said, np.inf)
+    for (x, y), label in zip(prompt.points_xy, prompt.labels, strict=True):
+        place = tuple(
+            slice(max(math.ceil(at - radius), 0), min(math.floor(at + radius) + 1, end))
+            for at, end in zip((y, x), said.shape, strict=True)
+        )
+        rows, columns = np.ogrid[place]
+        distance = np.hypot(rows - y, columns - x)
+        closer = (distance <= radius) & (distance < nearest[place])
+        nearest[place][closer] = distance[closer]
+        said[place][closer] = CLICK_LOGIT - distance[closer] if label == 1 else OUTSIDE_LOGIT
+    return said
+
+
+def _unclicked_logits(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.float32]:
     shape_hw = tracker.frames.shape_hw
     painted, answer = _painted(result).get(number), result.answers.get(number)
     if painted is not None:
@@ -168,7 +201,9 @@ def _tidy_object(tracker: Tracker, result: ObjectResult, value: int, volume: NDA
     for n in range(len(mask)):
         if first + n not in painted:
             filled = fill_holes(mask[n], up_to_px=tracker.options.fill_holes_px)
-            part[n][filled & (part[n] == 0)] = value
+            said = _clicked(tracker, result, first + n)
+            denied = np.zeros_like(filled) if said is None else (said < 0)[window[1:]]
+            part[n][filled & (part[n] == 0) & ~denied] = value
 
 
 def _seeds(result: ObjectResult, shape: tuple[int, ...], *, first: int) -> NDArray[np.bool_]:

@@ -159,7 +159,8 @@ def _result(
     stopped = sorted(end for track in tracks if (end := track.stopped) is not None)
     learnt = {anchor.slice: learn_prior(request.tracker, crop, anchor) for anchor in anchors}
     up, down = ({number for track in tracks if track.step == step for number in track.answers} for step in (1, -1))
-    return ObjectResult(crop, _collect(anchors, pairs), request.prompts[name], up & down, stopped, learnt)
+    answers = _bridged(_collect(anchors, pairs), request.prompts[name])
+    return ObjectResult(crop, answers, request.prompts[name], up & down, stopped, learnt)
 
 
 def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anchor]) -> list[tuple[Track, Track]]:
@@ -211,6 +212,21 @@ def _collect(anchors: Sequence[Anchor], tracks: Sequence[tuple[Track, Track]]) -
             low, high = low_track.anchor.slice, high_track.anchor.slice
             answers |= fuse_tracks(low_track.answers, high_track.answers, start=low, stop=high)
     return dict(sorted(answers.items()))
+
+
+def _bridged(answers: dict[int, SliceAnswer], prompts: Sequence[SlicePrompt]) -> dict[int, SliceAnswer]:
+    """Mark the slices that all tracks lost, between two painted ones with no other prompt between."""
+    lost = {
+        number
+        for low, high in pairwise(prompts)
+        if low.mask is not None and high.mask is not None
+        for number in range(low.slice + 1, high.slice)
+        if number in answers and not answers[number].present
+    }
+    bridge = {
+        n: replace(answers[n], logits=np.zeros_like(answers[n].logits), agreement=0.0, bridged=True) for n in lost
+    }
+    return answers | bridge
 
 
 def _finish(tracker: Tracker, results: Mapping[str, ObjectResult]) -> Segmentation:

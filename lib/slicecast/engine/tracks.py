@@ -181,6 +181,9 @@ class Tracker:
             raise Cancelled(f"Stopped after {self.done} slices, as asked.")
 
 
+DWINDLED_SHARE = 0.5
+"""An object whose area has come below this share of its anchor's is near its end, and does not grow suddenly."""
+
 FAR_TIME = 1 << 20
 """Track time given to the anchor ahead. SAM 2 uses the spatial memory of a later anchor whatever its
 distance, and not its pointer; one constant lets intervals of different length share a batch."""
@@ -363,10 +366,10 @@ def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> 
 
 
 def _area_jumps(track: Track, answer: SliceAnswer, *, largest: float) -> bool:
-    """Tell whether a mask has suddenly become larger than the last one, and larger than on the anchor."""
-    before = next((a for a in reversed(track.answers.values()) if a.present), track.anchor.answer)
-    area, last, first = ((a.logits > 0).sum() for a in (answer, before, track.anchor.answer))
-    return bool(0 < largest * last < area and area > first)
+    """Tell whether a mask has suddenly become larger than the last one: beyond the anchor's, or after it dwindled."""
+    before = [track.anchor.answer, *(a for a in track.answers.values() if a.present)]
+    area, *areas = ((a.logits > 0).sum() for a in (answer, *before))
+    return bool(0 < largest * areas[-1] < area and (area > areas[0] or min(areas) < DWINDLED_SHARE * areas[0]))
 
 
 def _report(tracker: Tracker, track: Track, number: int, *, reused: bool) -> None:
