@@ -113,7 +113,7 @@ def _clicked(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.
     A click settles its pixel, and as much around it as the model sees as one. Between clicks the nearest counts.
     """
     prompt = next((p for p in result.prompts if p.slice == number and p.mask is None), None)
-    if prompt is None or not len(prompt.labels):
+    if prompt is None or not len(prompt.labels) or not result.answers:  # without answers it was stopped at once
         return None
     radius = max(result.crop.width, result.crop.height) / tracker.predictor.image_size / 2
     said = np.full(tracker.frames.shape_hw, np.nan, dtype=np.float32)

@@ -40,7 +40,6 @@ def as_http() -> Iterator[None]:
         raise HTTPException(http_status(error), detail=str(error), headers=http_headers(error)) from error
 
 
-
 class SegmentTask(InferTask):
     """One way to ask the service for a mask.
 
