@@ -166,7 +166,12 @@ class Campaign:
         self._write(Kind.SKIPPED, case, who, {"why": _text(why)})
 
     def flag(self, case: str, who: str, *, why: str = "") -> None:
-        """Put a case before a reviewer instead of submitting it."""
+        """Put a case before a reviewer instead of submitting it.
+
+        Raises:
+            Conflict: somebody else holds the case, or its label is approved.
+        """
+        _refuse_approved(self.state().case(case), ReadingTask.ANNOTATE)
         self._write(Kind.FLAGGED, case, who, {"why": _text(why)})
 
     def ask_slice(self, case: str, who: str, *, number: int, axis: str) -> None:
@@ -185,30 +190,56 @@ class Campaign:
 
         self._decide(decide)
 
-    def task_of(self, case: str, who: str) -> ReadingTask:
+    def task_of(self, case: str, who: str, *, anyones: bool = False) -> ReadingTask:
         """Return what a label of this case by this person would be.
 
+        Args:
+            case: its name.
+            who: the person.
+            anyones: they may label what somebody else holds.
+
         Raises:
-            Conflict: somebody else holds the case.
+            Conflict: somebody else holds the case, or its label is approved.
         """
         known = self.state().case(case)
-        self._refuse_others(known, who, self._clock())
+        if not anyones:
+            self._refuse_others(known, who, self._clock())
+        task = ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
         if known.lease is not None and known.lease.who == who:
-            return known.lease.task
-        return ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
+            task = known.lease.task
+        _refuse_approved(known, task)
+        return task
 
     def submitted(
-        self, case: str, who: str, data: Mapping[str, Any], *, task: ReadingTask = ReadingTask.ANNOTATE
+        self,
+        case: str,
+        who: str,
+        data: Mapping[str, Any],
+        *,
+        task: ReadingTask = ReadingTask.ANNOTATE,
+        anyones: bool = False,
     ) -> None:
-        """Record a saved label; ends the lease.
+        """Record a saved label; ends the person's lease.
 
         Args:
+            case: its name.
+            who: whose label it is.
             data: tag, version, sha256, model, model_hash, active_s, as far as known.
+            task: what the label is for.
+            anyones: they may label what somebody else holds.
 
         Raises:
-            Conflict: somebody else holds the case.
+            Conflict: somebody else holds the case, or its label is approved.
         """
-        self._write(Kind.SUBMITTED, case, who, {**data, "task": str(task)})
+
+        def decide(state: State, now_s: float) -> list[Draft]:
+            known = _known(state, case)
+            if not anyones:
+                self._refuse_others(known, who, now_s)
+            _refuse_approved(known, task)
+            return [Draft(Kind.SUBMITTED, case, who, {**data, "task": str(task)})]
+
+        self._decide(decide)
 
     def approve(self, case: str, who: str) -> None:
         """Accept a case's label.
@@ -223,6 +254,7 @@ class Campaign:
 
         Raises:
             Conflict: there is no label.
+            InputError: its label is approved, and no reason is given.
         """
         self._judge(Kind.REJECTED, case, who, {"why": _text(why)})
 
@@ -252,6 +284,8 @@ class Campaign:
                 raise Conflict(f"'{case}' has no label yet. Label it, or reject it with a reason.")
             if kind is Kind.APPROVED and first is not None and first.who == who:
                 raise Conflict(f"You labelled '{case}' yourself. Another person must approve it.")
+            if kind is Kind.REJECTED and known.status is Status.APPROVED and not data["why"]:
+                raise InputError(f"The label of '{case}' is approved. Give the reason ('why') to open it again.")
             return [Draft(kind, case, who, data)]
 
         self._decide(decide)
@@ -312,6 +346,13 @@ def _known(state: State, case: str) -> Case:
     if case not in state.cases:
         raise UnknownImage(f"There is no case '{case}' in the campaign. Ask for the list of images again.")
     return state.cases[case]
+
+
+def _refuse_approved(case: Case, task: ReadingTask) -> None:
+    if case.status is Status.APPROVED and task is ReadingTask.ANNOTATE:
+        raise Conflict(
+            f"The label of '{case.name}' is approved. To change it, let a reviewer reject it, with a reason."
+        )
 
 
 def _text(text: str) -> str:

@@ -6,7 +6,7 @@ An app's main.py imports this module, not the class: MONAI Label would take the 
 import copy
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from slicecast.labelling.scoring.background import BackgroundScorer
 from slicecast.labelling.selection.ranked import SCORES, StudyCases, open_background_scorer
 from slicecast.labelling.selection.strategies import ScoringQueue, record_result
 from slicecast.labelling.store.pacs import open_pacs
+from slicecast.labelling.store.stow import Outcome
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
 from slicecast.labelling.store.uploads import SafeSessions
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
@@ -157,6 +158,14 @@ class AppBehaviour(MONAILabelApp):
             raise NotFound("These studies are not served as DICOM. Start the server with a folder or a DICOM server.")
         return self._datastore
 
+    def store_segmentations(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
+        """Store DICOM SEG objects; each becomes its image's final label, as any other that is submitted."""
+
+        def save(image: str, file: Path, record: Mapping[str, object]) -> None:
+            self.campaign_service.save(image, file, tag=DefaultLabelTag.FINAL.value, info=record)
+
+        return self.dicom_studies().store_instances(parts, study=study, save=save)
+
     def sessions(self) -> SafeSessions | None:
         """Return the upload sessions; None where they are switched off."""
         return self._sessions
@@ -186,7 +195,7 @@ class AppBehaviour(MONAILabelApp):
             model = self.service.predictor.fingerprint
             self.campaign_service.remember(image.id, answer, request=request, model=model)
         file = str(answer.file)
-        label = self._saved(store, image, file=file, request=request, params=answer.params)
+        label = self._saved(image, file=file, request=request, params=answer.params)
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": answer.params}
 
     def image_path(self, image_id: str) -> Path:
@@ -310,12 +319,14 @@ class AppBehaviour(MONAILabelApp):
         task: SegmentTask = _known(model, self._infers, "model", error=UnknownModel)
         return task
 
-    @staticmethod
-    def _saved(store: Datastore, image: FoundImage, *, file: str, request: Mapping[str, Any], params: Any) -> str:
+    def _saved(self, image: FoundImage, *, file: str, request: Mapping[str, Any], params: Any) -> str:
         if not (request.get("save_label") and image.id is not None):
             return file
         tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
-        return store.save_label(image.id, file, tag, {"model": request["model"], "params": params})
+        named = {"label_info": params.get("label_info")} if tag == DefaultLabelTag.FINAL.value else {}
+        info = {"model": request["model"], "params": params, **named}
+        client_id = request.get("client_id")
+        return self.campaign_service.save(image.id, Path(file), tag=tag, info=info, client_id=client_id)["label"]
 
 
 def asked_strategy(request: Mapping[str, Any], *, own: str) -> str:

@@ -1,6 +1,10 @@
 """MONAI Label's contract on top of a campaign: leases, drafts, submissions, hidden readings."""
 
+import errno
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from slicecast.campaign.choose import Rules
 from slicecast.campaign.events import Kind
 from slicecast.campaign.state import Status
 from slicecast.campaign.store import EventStore
-from slicecast.errors import Conflict, NotFound
+from slicecast.errors import Conflict, InputError, NotFound
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.service import MAX_PROMPTS, CampaignService, Leased, open_campaign_service, prompts_of
 from slicecast.labelling.selection.strategies import strategies
@@ -70,6 +74,115 @@ def test_a_label_of_anothers_case_is_refused_and_nothing_saved(service, store, m
     with as_("bob"), pytest.raises(Conflict, match="with ann for another 30 min"):
         service.save("first", mask(), tag="final", info={})
     assert store.get_labeled_images() == []
+
+
+@pytest.mark.parametrize(("role", "may"), [("annotator", False), ("reviewer", True), ("admin", True)])
+def test_a_reviewer_may_label_what_somebody_holds(service, store, mask, role, may):
+    ask(service, "ann")
+    with calling(Caller(user="rita", roles=frozenset({role}))):
+        if may:
+            service.save("first", mask(), tag="final", info={})
+        else:
+            with pytest.raises(Conflict, match="with ann"):
+                service.save("first", mask(), tag="final", info={})
+    assert store.get_labeled_images() == ["first"] * may
+
+
+def test_an_approved_label_changes_only_through_review(service, store, mask):
+    with as_("ann"):
+        service.save("first", mask(), tag="final", info={})
+        service.campaign.approve("first", "rita")
+        before = service.campaign.state().number, store.get_label_info("first", "final")
+        with pytest.raises(Conflict, match="approved"):
+            service.save("first", mask(4.0), tag="final", info={})
+        with pytest.raises(Conflict, match="approved"):
+            service.campaign.flag("first", "ann")
+    assert (service.campaign.state().number, store.get_label_info("first", "final")) == before
+    with pytest.raises(InputError, match="Give the reason"):
+        service.campaign.reject("first", "rita", why=" ")
+    service.campaign.reject("first", "rita", why="the tip is missing")
+    with as_("ann"):
+        service.save("first", mask(4.0), tag="final", info={})
+    assert service.campaign.state().case("first").status is Status.SUBMITTED
+
+
+@pytest.mark.parametrize("tag", ["second-ann-0a1b2c", "gold-x", "Second-ann", "Final", "VERSIONS"])
+def test_tags_that_nobody_may_write(service, store, mask, tag):
+    with as_("bob"), pytest.raises(InputError, match="tag"):
+        service.save("first", mask(), tag=tag, info={})
+    assert not store.get_label_uri("first", tag)
+
+
+def test_a_label_whose_event_cannot_be_written_is_put_back(service, store, mask, monkeypatch):
+    with as_("ann"):
+        service.save("first", mask(), tag="final", info={})
+        before = Path(store.get_label_uri("first", "final")).read_bytes(), store.get_label_info("first", "final")
+
+        def full(*anything, **more):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        for image in ("first", "second"):
+            monkeypatch.setattr(service.campaign, "submitted", full)
+            with pytest.raises(OSError, match="No space"):
+                service.save(image, mask(4.0), tag="final", info={})
+    monkeypatch.undo()
+    file = Path(store.get_label_uri("first", "final"))
+    assert (file.read_bytes(), store.get_label_info("first", "final")) == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert store.get_labeled_images() == ["first"] and service.recover() == []
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from slicecast.labelling.campaign.service import open_campaign_service
+from slicecast.labelling.store.studies import StudiesDatastore
+
+def opened(folder):
+    store = StudiesDatastore(str(folder), extensions=["*.nii.gz"])
+    return store, open_campaign_service(folder, datastore=lambda: store)
+
+def killed_at(step, folder, label):
+    store, service = opened(folder)
+    service.sync()
+    done = 0
+    def tick(event, args):
+        nonlocal done
+        if event in ("open", "os.rename", "os.link", "os.remove", "sqlite3.connect") and folder.name in str(args):
+            done += 1
+            if done == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(tick)
+    service.save("first", label, tag="final", info={"label_info": [{"name": "new", "idx": 1}]}, client_id="ann")
+
+for step in range(1, 400, 5):
+    folder = Path(sys.argv[1]).with_name(f"killed-{step}")
+    shutil.copytree(sys.argv[1], folder)
+    child = os.fork()
+    if not child:
+        killed_at(step, folder, Path(sys.argv[2]))
+        os._exit(0)
+    ended = os.waitpid(child, 0)[1]
+    store, service = opened(folder)
+    service.recover()
+    service.wait()
+    named = (store.get_label_info("first", "final") or {}).get("label_info") == [{"name": "new", "idx": 1}]
+    events = [event for event in service.campaign.store.read() if event.kind == "submitted"]
+    noted = list((folder / "campaign" / "submissions").glob("*"))
+    print(int(named), len(events), len(noted), int(ended == 0), flush=True)
+    if ended == 0:
+        break
+os._exit(0)
+"""
+
+
+def test_killed_at_any_step_label_and_event_agree(studies, mask):
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(studies), str(mask())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = [tuple(map(int, line.split())) for line in done.stdout.splitlines() if line]
+    assert len(rows) >= 8 and rows[-1] == (1, 1, 0, 1), done.stderr
+    assert [row for row in rows if row[0] != row[1] or row[2]] == [], "label without event, or event without label"
+    assert {row[0] for row in rows} == {0, 1}
 
 
 def test_a_saved_label_is_an_event(service, store, mask):

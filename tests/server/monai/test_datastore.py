@@ -1,12 +1,17 @@
 """Saving a label over HTTP."""
 
+import json
+from io import BytesIO
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from builders import phantom
 from labelserver import label_bytes
 
-from slicecast.volume import Geometry, Volume, write_volume
+from slicecast.dicom.seg import SegNames, write_seg
+from slicecast.server.dependencies import labelling_app
+from slicecast.volume import Geometry, Volume, read_volume, write_volume
 
 LABEL = label_bytes()
 
@@ -83,3 +88,30 @@ def test_floats_that_hold_whole_numbers_are_a_label(client, tmp_path):
     saved = sitk.ReadImage(str(tmp_path / "saved.nii.gz"))
     assert saved.GetPixelIDTypeAsString() == "8-bit unsigned integer" and sitk.GetArrayFromImage(saved).max() == 2
     client.delete("/datastore/label", params={"id": "first", "tag": "final"})
+
+
+def held_by_ann(client):
+    client.post("/campaign/case/second/take", headers={"X-Requested-With": "slicecast", "X-Slicecast-User": "ann"})
+
+
+def test_save_label_passes_by_no_lease(client):
+    held_by_ann(client)
+    form = {"params": json.dumps({"liver": [[12, 10, 8]], "save_label": True, "label_tag": "final"})}
+    refused = client.post("/infer/sam2?image=second", data=form, headers={"X-Slicecast-User": "bob"})
+    assert refused.status_code == 409 and "with ann" in refused.json()["detail"]
+
+
+def test_a_seg_passes_by_no_lease(client):
+    held_by_ann(client)
+    store = labelling_app().dicom_studies()
+    series = store.catalogue.of_image("second")
+    volume, stream = read_volume(series.scan_path()), BytesIO()
+    mask, names = (volume.array > 70).astype(np.uint8), SegNames({"a": 1}, "1", "1.2.3")
+    write_seg(mask, volume.geometry, series, names).save_as(stream)
+    body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + stream.getvalue() + b"\r\n--x--\r\n"
+    kind = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'}
+    for who, status in (("bob", 409), ("ann", 200)):
+        answer = client.post("/dicom-web/studies", content=body, headers={**kind, "X-Slicecast-User": who})
+        assert answer.status_code == status
+    assert store.get_label_info("second", "final")["user"] == "ann"
+    client.delete("/datastore/label", params={"id": "second", "tag": "final"})

@@ -11,6 +11,8 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,17 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from slicecast.active.calibration import Calibration
 from slicecast.campaign.campaign import Campaign
 from slicecast.campaign.choose import Choice
+from slicecast.campaign.events import Kind
 from slicecast.campaign.gold import find_truth, keep_truth
 from slicecast.campaign.settings import FOLDER, campaign_settings
 from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.store import EventStore
 from slicecast.campaign.summary import calibration
-from slicecast.errors import SlicecastError
+from slicecast.errors import InputError, SlicecastError
 from slicecast.inference.caller import current_caller
 from slicecast.labelling.campaign.compare import compare_labels, slice_truths
 from slicecast.labelling.campaign.drafts import Drafts
+from slicecast.labelling.campaign.intents import Intents, Submission
 from slicecast.labelling.selection.strategies import Candidates
 from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
@@ -41,6 +45,9 @@ FINAL = DefaultLabelTag.FINAL.value
 
 SLICE_FEATURES = "signs"
 """Key of the slice features in drafts and events; its old word, so that what was recorded can still be read."""
+
+OWN_TAGS = tuple(f"{task}-" for task in (ReadingTask.SECOND, ReadingTask.GOLD))
+"""How the tags begin that only this service writes, each for one person."""
 
 NOBODY = "nobody"
 """Name of a caller inside the server."""
@@ -58,6 +65,7 @@ class CampaignService:
     def __init__(self, campaign: Campaign, *, datastore: Callable[[], Datastore], folder: Path) -> None:
         self.campaign = campaign
         self.drafts = Drafts(folder / "drafts")
+        self._intents = Intents(folder / "submissions")
         self._datastore = datastore
         self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compare")
@@ -100,9 +108,10 @@ class CampaignService:
         return sorted(images)
 
     def recover(self) -> list[str]:
-        """Record labels that were saved without an event, such as just before a crash; return their cases."""
+        """Finish what a crash interrupted, and record labels that came without an event; return their cases."""
         self.sync()
-        state, found = self.campaign.state(), []
+        found = self._finish_left()
+        state = self.campaign.state()
         for image in self._datastore().get_labeled_images():
             case = state.case(image)
             unread = case.reading(ReadingTask.ANNOTATE) is None and not case.gold
@@ -181,27 +190,62 @@ class CampaignService:
     ) -> dict[str, str]:
         """Save a label and record it; a second or a gold reading goes under a tag of its own.
 
+        The only way to a final label. File and event are both there or neither, also after a kill (see `intents`).
+
         Raises:
-            Conflict: somebody else holds the case; the label was not saved.
+            Conflict: somebody else holds the case, or its label is approved; the label was not saved.
+            InputError: the file cannot be the image's label, or the tag is the server's own.
         """
-        store = self._datastore()
         if tag != FINAL:
-            return {"image": image, "label": store.save_label(image, str(file), tag, dict(info))}
+            _refuse_own_tag(tag)
+            return {"image": image, "label": self._datastore().save_label(image, str(file), tag, dict(info))}
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=client_id or info.get("client_id"))
         self.adopt(case, who)
-        task = self.campaign.task_of(case, who)
-        own_tag = FINAL if task is ReadingTask.ANNOTATE else f"{task}-{_plain(who)}"
-        label = store.save_label(image, str(file), own_tag, {**info, "user": who})
+        with self._intents.alone():
+            submission = self._admitted(image, case, who, info)
+            with self._intents.begun(file, submission):
+                label = self._finish(file, submission)
+        self._thread.submit(self._compare_all, case, who, submission.task, submission.tag)
+        return {"image": image, "label": label}
+
+    def _admitted(self, image: str, case: str, who: str, info: Mapping[str, Any]) -> Submission:
+        caller = current_caller()
+        anyones = caller.roles is not None and caller.may("reviewer")
+        task = self.campaign.task_of(case, who, anyones=anyones)
+        tag = FINAL if task is ReadingTask.ANNOTATE else f"{task}-{_plain(who)}"
         said = {key: info[key] for key in ("active_s", "model", "label_info") if info.get(key) is not None}
         draft = self.drafts.find(case, who)
         if draft is not None:
             said = {"model": draft.record.get("task"), "model_hash": draft.record.get("model_hash"), **said}
-        data = {"tag": own_tag, **self._fingerprint(case, own_tag), **said}
-        self.campaign.submitted(case, who, data, task=task)
-        self._thread.submit(self._compare_all, case, who, task, own_tag)
-        return {"image": image, "label": label}
+        after, told = self.campaign.state().number, {**info, "user": who}
+        return Submission(image, case, who, task, tag, after, told, said, anyones)
+
+    def _finish(self, file: Path, new: Submission) -> str:
+        """Save a label and write its event; where one fails, the label is put back as it was."""
+        store = self._datastore()
+        safe = store.all_or_nothing(new.case, new.tag) if isinstance(store, SafeDatastore) else nullcontext()
+        with safe:
+            label = store.save_label(new.image, str(file), new.tag, dict(new.info))
+            data = {"tag": new.tag, **self._fingerprint(new.case, new.tag), **new.said}
+            self.campaign.submitted(new.case, new.who, data, task=new.task, anyones=new.anyones)
+        return str(label)
+
+    def _finish_left(self) -> list[str]:
+        """Finish the submissions that a kill interrupted; return their cases."""
+        found = []
+        with self._intents.alone():
+            for file, left in self._intents.left():
+                events = self.campaign.store.read(after=left.after)
+                if any((e.kind, e.case, e.who) == (Kind.SUBMITTED, left.case, left.who) for e in events):
+                    continue
+                try:
+                    self._finish(file, replace(left, anyones=True))  # it was let in before the kill
+                    found.append(left.case)
+                except SlicecastError as error:
+                    logger.warning("A label of '%s' by %s was not finished: %s", left.case, left.who, error)
+        return found
 
     def submit_draft(self, case: str, who: str) -> dict[str, str]:
         """Save a person's last result as their label.
@@ -323,6 +367,11 @@ def _score(answer: Mapping[str, Any]) -> float | None:
 def _plain(who: str) -> str:
     """Turn a person's name into a part of a tag; different names stay different."""
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', who)[:40].strip('-')}-{hashlib.sha256(who.encode()).hexdigest()[:6]}"
+
+
+def _refuse_own_tag(tag: str) -> None:
+    if str(tag).casefold().startswith(OWN_TAGS):
+        raise InputError(f"The tag '{tag}' is one that the server gives to second readings. Submit under '{FINAL}'.")
 
 
 def _sha256(file: Path) -> str:

@@ -13,13 +13,16 @@ import filecmp
 import functools
 import json
 import logging
+import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
@@ -93,19 +96,64 @@ class SafeDatastore(LocalDatastore):
             raise UnknownImage(f"There is no image '{image_id}' to label. Ask for the list of images again.")
         tag = safe_tag(label_tag)
         folder = Path(self._datastore.label_path(tag))
+        self._refuse_twin(tag)
         _, extension = self._to_id(Path(label_filename).name)
         self.refuse_way_out(folder, folder.with_name(FOLDER))
         with FileLock(self._lock_file):
             folder.mkdir(parents=True, exist_ok=True)
-            self._keep(image_id, tag)
-            target = folder / self._filename(image_id, extension)
-            place_file(Path(label_filename), target)
-            self._remove_other_extension(image_id, tag, target)
-            told = with_true_label_info(label_info or {}, target)
-            info = {**told, "ts": int(self._clock().timestamp()), "name": target.name}
-            record.labels[tag] = DataModel(info=info, ext=extension)
-            self._update_datastore_file(lock=False)
+            with self.all_or_nothing(image_id, tag):
+                self._keep(image_id, tag)
+                target = folder / self._filename(image_id, extension)
+                place_file(Path(label_filename), target)
+                self._remove_other_extension(image_id, tag, target)
+                told = with_true_label_info(label_info or {}, target)
+                info = {**told, "ts": int(self._clock().timestamp()), "name": target.name}
+                record.labels[tag] = DataModel(info=info, ext=extension)
+                self._update_datastore_file(lock=False)
         return image_id
+
+    @contextmanager
+    def all_or_nothing(self, image_id: str, tag: str) -> Iterator[None]:
+        """Put an image's label back as it was where the block fails, without needing room on the disk."""
+        record = self._datastore.objects.get(image_id)
+        before = copy.deepcopy(record.labels.get(tag)) if record else None
+        folder = Path(self._datastore.label_path(tag))
+        file = folder / self._filename(image_id, before.ext) if before else None
+        spare = file and _spare(file)
+        try:
+            yield
+        except BaseException:
+            if record is not None:
+                self._put_back(image_id, tag, before, spare)
+            raise
+        finally:
+            if spare is not None:
+                spare.unlink(missing_ok=True)
+
+    @locked
+    def _put_back(self, image_id: str, tag: str, before: DataModel | None, spare: Path | None) -> None:
+        record, folder = self._datastore.objects[image_id], Path(self._datastore.label_path(tag))
+        name = self._filename(image_id, before.ext) if before else ""
+        record.labels.pop(tag, None)
+        if before is not None:
+            record.labels[tag] = before
+            if spare is not None:
+                spare.replace(folder / name)
+        for file in folder.glob("[!.]*"):
+            if file.name != name and self._to_id(file.name)[0] == image_id:
+                file.unlink(missing_ok=True)
+        try:
+            self._update_datastore_file(lock=False)
+        except OSError as error:  # the index in memory is right, and the next change writes it
+            logger.warning("The index of labels could not be written: %s", error)
+
+    def _refuse_twin(self, tag: str) -> None:
+        """Refuse a tag that is another one but for upper and lower case: some file systems hold them as one folder."""
+        labels = Path(self._datastore.label_path(None))
+        known = {"final", "original", FOLDER, *(path.name for path in labels.glob("*"))}
+        twin = next((name for name in sorted(known) if name != tag and name.casefold() == tag.casefold()), None)
+        if twin is not None:
+            raise InputError(f"The tag '{tag}' differs from '{twin}' only in case. Use '{twin}', or another name.")
 
     @locked
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -239,6 +287,18 @@ class SafeDatastore(LocalDatastore):
         previous = self._datastore.label(image_id, tag)
         if previous is not None and self._filename(image_id, previous.ext) != target.name:
             target.with_name(self._filename(image_id, previous.ext)).unlink(missing_ok=True)
+
+
+def _spare(file: Path) -> Path | None:
+    """Give a file a second, hidden name, under which it outlives being replaced; None where there is no such file."""
+    spare = file.with_name(f".before-{uuid4().hex}")
+    try:
+        os.link(file, spare)
+    except FileNotFoundError:
+        return None
+    except OSError:  # a file system without links
+        place_file(file, spare)
+    return spare
 
 
 def safe_tag(tag: str) -> str:

@@ -1,5 +1,6 @@
 """STOW-RS: DICOM SEG objects of the studies' images; each is stored once and never replaced."""
 
+import errno
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,14 +16,15 @@ from pydicom.uid import SegmentationStorage
 
 from slicecast.dicom.seg import read_seg, referenced_series
 from slicecast.dicom.series import Series, is_uid
-from slicecast.errors import SlicecastError
-from slicecast.labelling.store.versions import write_atomically
+from slicecast.errors import Conflict, SlicecastError
+from slicecast.labelling.store.versions import appearing
 from slicecast.volume import read_volume, write_mask
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 
 NOT_SUPPORTED, CANNOT_UNDERSTAND, MISMATCH, DUPLICATE = 0x0122, 0xC000, 0xA900, 0x0111
+NO_ROOM, FAILED = 0xA700, 0x0110
 """Failure reasons of DICOM PS3.4."""
 
 SaveLabel = Callable[[str, Path, dict[str, object]], None]
@@ -84,12 +86,14 @@ class Store:
         if file.exists():
             return None if file.read_bytes() == content else DUPLICATE
         try:
-            self._label(data, series)
-        except SlicecastError as error:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with appearing(file) as stream:  # takes the room on the disk first, and appears with the label
+                stream.write(content)
+                stream.flush()
+                self._label(data, series)
+        except (SlicecastError, OSError) as error:
             logger.warning("A segmentation of %s was refused: %s", series.image_id, error)
-            return CANNOT_UNDERSTAND
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, content)
+            return _reason(error)
         return None
 
     def _label(self, data: Dataset, series: Series) -> None:
@@ -101,6 +105,12 @@ class Store:
             record: dict[str, object] = {"label_info": info, "dicom_seg": str(data.SOPInstanceUID)}
             self.save_label(series.uid, file, record)
         logger.info("A segmentation of %s with %d voxels was stored", series.image_id, np.count_nonzero(mask))
+
+
+def _reason(error: Exception) -> int:
+    if isinstance(error, OSError):
+        return NO_ROOM if error.errno == errno.ENOSPC else FAILED
+    return FAILED if isinstance(error, Conflict) else CANNOT_UNDERSTAND
 
 
 def _parse(content: bytes) -> Dataset | None:

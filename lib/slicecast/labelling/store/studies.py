@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from io import BytesIO
@@ -28,7 +28,7 @@ from slicecast.errors import InputError, ResourceError, UnknownImage, VolumeErro
 from slicecast.labelling.store.checking import checked_file
 from slicecast.labelling.store.datastore import SafeDatastore, locked, safe_tag
 from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
-from slicecast.labelling.store.stow import Outcome, Store
+from slicecast.labelling.store.stow import Outcome, SaveLabel, Store
 from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.store.versions import write_atomically
@@ -99,10 +99,11 @@ class StudiesDatastore(SafeDatastore):
             self.deliveries.start()
         return saved
 
-    def store_instances(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
-        """Store DICOM SEG objects; each becomes the final label of the image that it refers to."""
+    def store_instances(self, parts: Sequence[bytes], *, study: str = "", save: SaveLabel | None = None) -> Outcome:
+        """Store DICOM SEG objects; each becomes the final label of the image that it refers to, through `save`."""
         self.refuse_way_out(self._work.parent / SEGMENTATIONS)
-        outcome = self._store.take(parts, study=study)
+        store = self._store if save is None else replace(self._store, save_label=save)
+        outcome = store.take(parts, study=study)
         self.catalogue.dicom_series(now=True)
         return outcome
 

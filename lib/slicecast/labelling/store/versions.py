@@ -35,18 +35,18 @@ def keep_version(current: Path, folder: Path, *, extension: str, info: Mapping[s
 
 def place_file(source: Path, target: Path) -> None:
     """Copy a file atomically: even after a crash `target` is the old file or the whole new one."""
-    with _appearing(target) as stream, source.open("rb") as original:
+    with appearing(target) as stream, source.open("rb") as original:
         shutil.copyfileobj(original, stream)
 
 
 def write_atomically(target: Path, content: bytes) -> None:
     """Write a file atomically."""
-    with _appearing(target) as stream:
+    with appearing(target) as stream:
         stream.write(content)
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[BinaryIO]:
+def appearing(target: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside the target, and rename it to the target once it is synced to disk."""
     handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
     try:

@@ -240,7 +240,7 @@ async def store(
         if len(content) > limit:
             raise TooLarge(f"At most {limit >> 20} MiB are taken. Send fewer instances at a time.")
     parts = unpacked(bytes(content), request.headers.get("content-type", ""))
-    outcome = await run_in_threadpool(app.dicom_studies().store_instances, parts, study=study)
+    outcome = await run_in_threadpool(app.store_segmentations, parts, study=study)
     status = 200 if not outcome.refused else 202 if outcome.stored else 409
     return _json(outcome.answer(_root(request)).to_json_dict(), status=status)
 
