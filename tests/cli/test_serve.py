@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from slicecast.campaign.settings import CampaignSettings
 from slicecast.cli import serve
 from slicecast.errors import ConfigError, ResourceError, UnknownModel
 from slicecast.server.security.users import Users
@@ -147,3 +148,19 @@ def test_insecure_is_said_to_the_server(started, folders):
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_this_machine_needs_none(host):
     serve.check_logins(host, insecure=False)
+
+
+def test_a_second_server_on_the_same_studies_does_not_start(started, folders):
+    studies, app = folders
+    with serve.only_server(str(studies), app):
+        with pytest.raises(ResourceError, match=r"Another server runs on .*studies\. Stop it first"):
+            run(folders)
+        assert not started
+    assert run(folders).exit_code == 0 and started
+
+
+def test_servers_that_share_postgresql_share_studies(started, folders, monkeypatch):
+    shared = CampaignSettings(database="postgresql+psycopg://host/name")
+    monkeypatch.setattr(serve, "campaign_settings", lambda: shared)
+    with serve.only_server(str(folders[0]), folders[1]):
+        assert run(folders).exit_code == 0 and started

@@ -1,9 +1,13 @@
 """Errors that reach the framework have a reason."""
 
+import errno
+import sqlite3
+
 import pytest
 from fastapi import FastAPI
 from labelserver import TestClient
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
+from sqlalchemy.exc import OperationalError
 
 from slicecast.errors import QueueFull, TooMany, VolumeError
 from slicecast.server.errors import HANDLERS
@@ -53,3 +57,26 @@ def test_a_request_that_does_not_fit_gets_a_sentence():
     assert answer.json()["detail"].startswith("The request does not fit: query.a: Input should be a valid integer")
     assert "And 1 more." in answer.json()["detail"]
     assert [entry["where"] for entry in answer.json()["errors"]] == ["query.a", "query.b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 507),
+        (sqlite3.OperationalError("database or disk is full"), 507),
+        (OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")), 507),
+        (OSError(errno.EIO, "Input/output error"), 500),
+        (sqlite3.OperationalError("database is locked"), 500),
+    ],
+)
+def test_a_full_disk_is_507(error, status):
+    app = FastAPI(exception_handlers=HANDLERS)
+
+    @app.put("/")
+    def save():
+        raise error
+
+    answer = TestClient(app, raise_server_exceptions=False).put("/")
+    assert answer.status_code == status
+    if status == 507:
+        assert "disk is full" in answer.json()["detail"] and "/" not in answer.json()["detail"]

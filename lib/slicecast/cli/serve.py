@@ -3,12 +3,16 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from filelock import FileLock, Timeout
 
+from slicecast.campaign.settings import campaign_settings
 from slicecast.config import users_file
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
@@ -18,6 +22,8 @@ from slicecast.server.settings import auth_settings
 app = typer.Typer(add_completion=False)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+STATE = ".slicecast"
+"""Folder in the studies for what a server needs while it runs."""
 UVICORN_APP = "slicecast.server.app:app"
 
 
@@ -60,7 +66,8 @@ def serve(
     typer.echo(_welcome(studies, host, port))
     arguments = ["--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
     settings = [word for key, value in pairs for word in ("--conf", key, value)]
-    start_monailabel([*arguments, "--uvicorn_app", UVICORN_APP, *settings])
+    with only_server(studies, app_dir):
+        start_monailabel([*arguments, "--uvicorn_app", UVICORN_APP, *settings])
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -94,6 +101,33 @@ def check_folders(studies: str, app_dir: Path) -> None:
     if not Path(studies).is_dir():
         raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
     _require_writable(Path(studies), "labels are saved there. Change its owner, or use a copy")
+
+
+@contextmanager
+def only_server(studies: str, app_dir: Path) -> Iterator[None]:
+    """Be the only server of the studies while the block lasts, unless servers share their campaign in PostgreSQL.
+
+    Raises:
+        ResourceError: another server runs on them.
+    """
+    if campaign_settings().database.startswith("postgresql"):
+        yield
+        return
+    remote = studies.startswith(("http://", "https://"))
+    folder = app_dir / "cache" if remote else Path(studies) / STATE
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "server.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ResourceError(
+            f"Another server runs on {studies}. Stop it first, give this one other studies, or keep the campaign in "
+            "PostgreSQL (database in campaign.yaml)."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_logins(host: str, *, insecure: bool) -> None:

@@ -4,6 +4,9 @@ The library raises its own errors (`slicecast.errors`), routes those and the one
 knows HTTP statuses is the outermost method of a MONAI Label task, which MONAI Label calls without these handlers.
 """
 
+import errno
+import logging
+import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -17,10 +20,13 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 
 from slicecast.errors import SlicecastError
 from slicecast.inference.status import http_headers, http_status
+
+logger = logging.getLogger(__name__)
 
 Described = dict[int | str, dict[str, Any]]
 
@@ -122,11 +128,29 @@ async def answer_invalid_request(request: Request, error: RequestValidationError
     return JSONResponse({"detail": detail, "errors": found}, status_code=422)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error means that a disk is full, whoever noticed it."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, sqlite3.Error | DatabaseError) and "disk is full" in str(error)
+
+
+async def answer_disk_full(request: Request, error: Exception) -> JSONResponse:
+    """Answer that the disk is full; any other error of the system is a fault of ours."""
+    if not is_disk_full(error):
+        raise error
+    logger.error("The disk is full: %s", error)
+    return problem(507, "The server's disk is full, so nothing was saved. Tell whoever looks after it, and try again.")
+
+
 HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     SlicecastError: answer_slicecast_error,
     MONAILabelException: answer_monailabel_error,
     RequestValidationError: answer_invalid_request,
     HTTPException: answer_http_error,
+    OSError: answer_disk_full,
+    sqlite3.Error: answer_disk_full,
+    DatabaseError: answer_disk_full,
 }
 
 

@@ -4,8 +4,10 @@ What is not one 3D scan of numbers is refused with a VolumeError of one or two s
 usable is read, logged, and listed in `Volume.warnings`.
 """
 
+import errno
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,7 +107,8 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
         sitk.WriteImage(image, str(temporary), useCompression=compress and ending != ".nii")
         temporary.replace(target)
     except RuntimeError as error:
-        raise OSError(f"Cannot write {target}: {reason(error)}.") from error
+        full = shutil.disk_usage(target.parent).free < volume.array.nbytes  # ITK does not say why it failed
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"Cannot write {target}: {reason(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return target

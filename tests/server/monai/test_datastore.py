@@ -1,7 +1,9 @@
 """Saving a label over HTTP."""
 
+import errno
 import json
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +58,11 @@ def test_bad_requests(client, query, params, status):
 SCAN = phantom().volume
 
 
+def labels_of(client):
+    objects = client.get("/datastore/?output=all").json()["objects"]
+    return {name: known["labels"].get("final") for name, known in objects.items()}  # pre-annotations come meanwhile
+
+
 @pytest.mark.parametrize(
     ("array", "geometry", "message"),
     [
@@ -68,10 +75,10 @@ SCAN = phantom().volume
 )
 def test_what_is_no_label_is_refused_and_changes_nothing(client, tmp_path, array, geometry, message):
     file = write_volume(tmp_path / "label.nii.gz", Volume(array, geometry))
-    before = client.get("/datastore/?output=all").json(), client.get("/campaign/status").json()
+    before = labels_of(client), client.get("/campaign/status").json()
     refused = save(client, content=file.read_bytes())
     assert refused.status_code == 422 and message in refused.json()["detail"]
-    assert (client.get("/datastore/?output=all").json(), client.get("/campaign/status").json()) == before
+    assert (labels_of(client), client.get("/campaign/status").json()) == before
 
 
 @pytest.mark.parametrize("content", [b"garbage", label_bytes()[: len(label_bytes()) // 2], b""])
@@ -114,4 +121,41 @@ def test_a_seg_passes_by_no_lease(client):
         answer = client.post("/dicom-web/studies", content=body, headers={**kind, "X-Slicecast-User": who})
         assert answer.status_code == status
     assert store.get_label_info("second", "final")["user"] == "ann"
+    client.delete("/datastore/label", params={"id": "second", "tag": "final"})
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Let no file of the studies be written whole."""
+
+    def sync(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def copy_file(source, target, *more):
+        Path(target).write_bytes(b"")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("slicecast.labelling.store.versions.os.fsync", sync)
+    monkeypatch.setattr("monailabel.datastore.local.shutil.copy", copy_file)
+    return monkeypatch
+
+
+def files_of(client):
+    folder = labelling_app().dicom_studies()._work.parent
+    return {str(p): p.stat().st_size for p in folder.rglob("*") if p.is_file() and ".slicecast" not in p.parts}
+
+
+def test_a_full_disk_is_said_and_leaves_all_as_it_was(client, full_disk):
+    before = files_of(client)
+    scan = client.get("/datastore/image?image=first").content
+    refused = [
+        save(client, "second"),
+        save(client, "second", tag="draft"),
+        client.put("/datastore/?image=new", files={"file": ("new.nii.gz", scan)}),
+    ]
+    assert [answer.status_code for answer in refused] == [507] * 3, [answer.text for answer in refused]
+    full_disk.undo()
+    left = {name: size for name, size in files_of(client).items() if before.get(name) != size}
+    assert not [name for name in left if "labels" in name or "new" in name]
+    assert save(client, "second").status_code == 200
     client.delete("/datastore/label", params={"id": "second", "tag": "final"})

@@ -171,17 +171,23 @@ class SafeDatastore(LocalDatastore):
         name = safe_name(image_id or self._to_id(Path(image_filename).name)[0], "image id")
         present = self.get_image_uri(name)
         if not present:
-            self._refuse_hidden(name, image_filename)
-            return super().add_image(name, image_filename, image_info)
+            target = self._refuse_hidden(name, image_filename)
+            try:
+                return super().add_image(name, image_filename, image_info)
+            except OSError:  # such as a full disk: half a file would be listed as an image
+                self._datastore.objects.pop(name, None)
+                target.unlink(missing_ok=True)
+                raise
         if filecmp.cmp(present, image_filename, shallow=False):
             return name
         raise Conflict(f"There is already another image '{name}'. Choose another id, or remove that image first.")
 
-    def _refuse_hidden(self, name: str, image_filename: str) -> None:
-        """Refuse to overwrite a file that is not listed: a link would redirect the writing."""
+    def _refuse_hidden(self, name: str, image_filename: str) -> Path:
+        """Return where an image goes; refuse to overwrite a file that is not listed: a link would redirect it."""
         target = Path(self._datastore.image_path()) / self._filename(name, self._to_id(Path(image_filename).name)[1])
         if target.is_symlink() or target.exists():
             raise Conflict(f"The studies hold '{target.name}', which is not listed as an image. Choose another id.")
+        return target
 
     @locked
     def get_dataset_archive(self, limit_cases: int | None) -> str:
@@ -216,8 +222,12 @@ class SafeDatastore(LocalDatastore):
     @locked
     def _write_notes(self) -> None:
         self._write_later = None
-        if Path(self._datastore_path).is_dir():  # the studies may have been removed meanwhile
+        if not Path(self._datastore_path).is_dir():  # the studies may have been removed meanwhile
+            return
+        try:
             self._update_datastore_file()
+        except OSError as error:  # such as a full disk; the next change writes the index
+            logger.warning("The index of images could not be written: %s", error)
 
     remove_image = locked(LocalDatastore.remove_image)
     update_label_info = locked(LocalDatastore.update_label_info)

@@ -30,7 +30,7 @@ from slicecast.dicom.instances import bulk_value, frame_type, header_json, read_
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
 from slicecast.server.dependencies import Annotator, LabellingApp
-from slicecast.server.errors import NotAcceptable
+from slicecast.server.errors import NotAcceptable, is_disk_full
 from slicecast.server.settings import server_settings
 from slicecast.volume.dicom import DAMAGED
 
@@ -69,6 +69,8 @@ class FolderRoute(APIRoute):
             except SlicecastError:
                 raise
             except DAMAGED as error:
+                if is_disk_full(error):
+                    raise
                 logger.warning("An instance cannot be sent: it is damaged", exc_info=True)
                 raise VolumeError("This instance is damaged and cannot be sent. Export its file again.") from error
 
