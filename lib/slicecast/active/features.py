@@ -1,14 +1,18 @@
-"""What is known of volumes when the next one is chosen, how alike they look, and what is answered."""
+"""What is known of volumes when the next one is chosen: how alike they look, and how unsure the model is of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import pdist
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 
-from slicecast.errors import ConfigError
+from slicecast.errors import ConfigError, InputError
+from slicecast.volume.metrics import dice
 
 Points = NDArray[np.float64]
 """(N, d) positions."""
@@ -70,25 +74,12 @@ class VolumeChoice:
 def to_points(embeddings: Sequence[NDArray[np.float32]]) -> Points:
     """Turn embeddings (D,) into points: centred, the most telling directions only, in units of the usual distance."""
     rows = np.stack(embeddings).astype(np.float64)
-    centred = rows - rows.mean(axis=0)
-    if min(centred.shape) > DIMENSIONS:
-        values, directions = np.linalg.eigh(centred.T @ centred)
-        centred = centred @ directions[:, np.argsort(values)[::-1][:DIMENSIONS]]
-    scale = usual_distance(centred)
-    return centred / scale if scale > 0 else centred
-
-
-def usual_distance(points: Points) -> float:
-    """Return the median distance between two points; 0 for a single one."""
-    some = points[:: max(1, len(points) // SCALE_SAMPLE)]
-    upper = np.triu_indices(len(some), k=1)
-    return float(np.median(distances(some, some)[upper])) if len(upper[0]) else 0.0
-
-
-def distances(first: Points, second: Points) -> NDArray[np.float64]:
-    """Return all distances, (N, M)."""
-    squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-    return np.sqrt(np.maximum(squares, 0.0))
+    points = rows - rows.mean(axis=0)
+    if min(points.shape) > DIMENSIONS:
+        points = PCA(DIMENSIONS, svd_solver="full").fit_transform(points)
+    some = pdist(points[:: max(1, len(points) // SCALE_SAMPLE)])
+    usual = np.median(some) if len(some) else 0.0
+    return points / usual if usual > 0 else points
 
 
 def neighbour_distance(points: Points, *, neighbours: int) -> NDArray[np.float64]:
@@ -108,3 +99,36 @@ def clusters(points: Points, count: int, *, rng: np.random.Generator) -> NDArray
         return np.zeros(len(points), dtype=np.intp)
     means = KMeans(count, n_init=4, random_state=int(rng.integers(2**31 - 1)))
     return np.asarray(means.fit_predict(points), dtype=np.intp)
+
+
+def disagreement(masks: Sequence[NDArray[np.bool_]]) -> float:
+    """Return 1 - the mean Dice of all pairs of passes, 0 to 1.
+
+    Raises:
+        InputError: fewer than two masks, or of different shapes.
+    """
+    if len(masks) < 2 or len({mask.shape for mask in masks}) != 1:
+        raise InputError(f"Disagreement needs two or more masks of one shape; got {[m.shape for m in masks]}.")
+    return 1.0 - float(np.mean([dice(a, b) for a, b in combinations(masks, 2)]))
+
+
+def object_entropy(logits: NDArray[np.floating]) -> float:
+    """Return the mean entropy in bits of whether the object is there, over slices, 0 to 1; 0 for no slices.
+
+    Args:
+        logits: (Z,) object scores.
+    """
+    if not len(logits):
+        return 0.0
+    return float(entropy(1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0)))).mean())
+
+
+def cycle_error(returned: Sequence[NDArray[np.bool_]], truth: Sequence[NDArray[np.bool_]]) -> float:
+    """Return 1 - the mean Dice of what came back with the known truth, over supports, 0 to 1."""
+    return 1.0 - float(np.mean([dice(a, b) for a, b in zip(returned, truth, strict=True)]))
+
+
+def entropy(probability: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the entropy of a yes or no, in bits, both terms."""
+    p = np.clip(probability.astype(np.float64), 1e-12, 1 - 1e-12)
+    return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))

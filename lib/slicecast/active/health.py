@@ -1,10 +1,11 @@
 """Volumes that are not worth an annotator's first look: damaged, empty, far from all others, or seen before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.stats import median_abs_deviation
 
 from slicecast.active.features import Points, VolumeFeatures, neighbour_distance, to_points
 
@@ -18,7 +19,7 @@ OUTLIER_SHARE = 0.05
 """No more of them are set aside: a rare kind of scan is no fault."""
 
 LEAST_FOR_OUTLIERS = 10
-"""Of fewer volumes nobody can say which is unusual."""
+"""Among fewer volumes, none can be called unusual."""
 
 NEIGHBOURS = 5
 
@@ -87,7 +88,7 @@ def _near(points: Points, names: Sequence[str], *, known: int) -> dict[str, str]
     """Name the candidates that show the same as a labelled volume, or as a candidate that stays."""
     tree, found = cKDTree(points), {}
     staying = set(range(known))
-    for number in [*range(known, len(names))]:
+    for number in range(known, len(names)):
         near = [n for n in tree.query_ball_point(points[number], DUPLICATE) if n in staying]
         if near:
             other = min(near, key=lambda n: (float(np.linalg.norm(points[n] - points[number])), n))
@@ -100,17 +101,10 @@ def _near(points: Points, names: Sequence[str], *, known: int) -> dict[str, str]
 
 def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how many robust deviations each value lies above the median, (N,)."""
-    middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))
-    return np.asarray((values - middle) / max(spread, 1e-3))
+    return np.asarray((values - np.median(values)) / max(median_abs_deviation(values, scale="normal"), 1e-3))
 
 
 def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     a, b = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 1.0
-
-
-def say(doubted: Mapping[str, str], name: str) -> str:
-    """Word a doubt as a reason."""
-    return f"comes last: {doubted[name]}"

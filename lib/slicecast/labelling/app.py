@@ -19,7 +19,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.active.calibration import Calibration
-from slicecast.active.settings import active_settings
+from slicecast.active.volumes import active_settings
 from slicecast.campaign.settings import FOLDER
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel

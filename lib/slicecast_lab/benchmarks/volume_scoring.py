@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 from scipy.stats import spearmanr
 
-from slicecast.active.uncertainty import overlap
 from slicecast.config import data_dir
 from slicecast.engine.propagation import segment
 from slicecast.engine.support import boxed, drawn, match_support
@@ -29,6 +28,7 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
 from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer, extent_of
 from slicecast.volume import choose_axis
+from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import TruthCase, find_cases, read_case
 
 
@@ -92,7 +92,7 @@ def scored_part(cases: list[TruthCase], support: TruthCase) -> tuple[list[Mappin
         scorer.embed(study)
         result = scorer.score(study, known)
         found.append(result.scores)
-        errors.append(1 - overlap(result.masks["object"], truth_of(case)))
+        errors.append(1 - dice(result.masks["object"], truth_of(case)))
     return found, errors, time.process_time() - start
 
 
@@ -118,14 +118,14 @@ def compare(scorer: VolumeScorer, supports: list[Support], cases: list[TruthCase
                 slices = np.moveaxis(mask, 2 - axis, 0)
                 for number, label in made.labels.items():
                     slices[number] = label > 0
-                found.setdefault(f"volume: {name}", []).append(overlap(mask, truth))
+                found.setdefault(f"volume: {name}", []).append(dice(mask, truth))
             known = support.truth["object"]
             ratio = np.array(truth.shape) / np.array(known.shape)
             found.setdefault("volume: label stretched", []).append(
-                overlap(zoom(known.astype(float), ratio, order=1) > 0.5, truth)
+                dice(zoom(known.astype(float), ratio, order=1) > 0.5, truth)
             )
             for r in seen:
-                found.setdefault("slice: memory", []).append(overlap(r.mask, np.take(truth, r.slice, axis=2 - axis)))
+                found.setdefault("slice: memory", []).append(dice(r.mask, np.take(truth, r.slice, axis=2 - axis)))
     return {k: f"{np.mean(v):.3f} +- {np.std(v) / len(v) ** 0.5:.3f} (n={len(v)})" for k, v in found.items()}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.volumes import VolumeFeatures, is_strategy, needs_scores, rank, strategy_names
+from slicecast.active.volumes import STRATEGIES, VolumeFeatures, needs_scores, rank
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
 from slicecast_lab.simulation.annotator import generator
@@ -51,8 +51,8 @@ class VolumePlan:
 
     def __post_init__(self) -> None:
         for name in self.strategies:
-            if name != ORACLE and not is_strategy(name):
-                known = ", ".join([*strategy_names(), ORACLE])
+            if name not in (*STRATEGIES, ORACLE):
+                known = ", ".join([*STRATEGIES, ORACLE])
                 raise ConfigError(f"There is no volume strategy '{name}'. Choose from: {known}.")
         if not self.strategies or len(set(self.strategies)) != len(self.strategies):
             raise ConfigError("Name each strategy once, and at least one.")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders import ball, phantom, scan
 
-from slicecast.active.settings import ActiveSettings
+from slicecast.active.volumes import ActiveSettings
 from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.scoring.background import BackgroundScorer, round_of

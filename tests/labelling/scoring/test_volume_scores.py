@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from builders import ball, scan, stored_as
 
-from slicecast.active.uncertainty import overlap
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import Cancelled
 from slicecast.inference.predictors import QueuedPredictor
@@ -12,6 +11,7 @@ from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.studies import open_study
 from slicecast.labelling.scoring.volume_scores import MAX_STRUCTURES, CachedScores, ScoreStore, VolumeScorer, extent_of
 from slicecast.volume import SliceAxis
+from slicecast.volume.metrics import dice
 
 NAMES = {"disagree", "cycle", "object_entropy", "confidence"}
 
@@ -30,7 +30,7 @@ def test_an_easy_volume_is_found_and_leads_back():
     truth = ball(centre_ijk=(13, 9, 8))
     found = mine.score(open_study(scan(truth, seed=3)), support(mine))
     assert set(found.scores) == NAMES and found.support == "known" and found.seconds > 0
-    assert overlap(found.masks["ball"], truth) > 0.8
+    assert dice(found.masks["ball"], truth) > 0.8
     assert found.scores["cycle"] < 0.2 and all(0.0 <= value <= 1.0 for value in found.scores.values())
 
 

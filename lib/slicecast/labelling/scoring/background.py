@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.active.health import flaw_of
-from slicecast.active.settings import ActiveSettings
-from slicecast.active.volumes import VolumeChoice, VolumeFeatures, needs_scores, rank
+from slicecast.active.volumes import ActiveSettings, VolumeChoice, VolumeFeatures, needs_scores, rank
 from slicecast.errors import Cancelled, ReadingFull, SlicecastError
 from slicecast.inference.prefetch import wait_until_idle
 from slicecast.inference.segment import SegmentService

@@ -2,7 +2,7 @@
 
 The automatic prompt comes from a labelled case, the support: three of its slices become the model's memory, and what is
 matched in the other volume is boxed (`slicecast.engine.support`). Five augmentation passes start from those boxes
-(`slicecast.labelling.scoring.passes`); `slicecast.active.uncertainty` computes the scores.
+(`slicecast.labelling.scoring.passes`); `slicecast.active.features` computes the scores.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import diskcache
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.uncertainty import cycle_error, disagreement, object_entropy
+from slicecast.active.features import cycle_error, disagreement, object_entropy
 from slicecast.engine.caches import EmbeddingCache, key_of
 from slicecast.engine.crop_window import whole_crop
 from slicecast.engine.options import EngineOptions

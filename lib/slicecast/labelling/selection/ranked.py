@@ -14,8 +14,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from numpy.typing import NDArray
 
-from slicecast.active.settings import active_settings
-from slicecast.active.volumes import is_strategy
+from slicecast.active.volumes import STRATEGIES, active_settings
 from slicecast.campaign.choose import Choice
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
@@ -114,7 +113,7 @@ class BackgroundScoring(ScoringMethod):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Write the scores that have changed; return all of them."""
         strategy = request.get("strategy")
-        if isinstance(strategy, str) and is_strategy(strategy):
+        if isinstance(strategy, str) and strategy in STRATEGIES:
             self._scorer.queue(strategy)
         left = set(datastore.get_unlabeled_images())
         scores = {n: cached.scores for n, cached in self._scorer.cached().items() if cached.scores and n in left}
@@ -142,7 +141,7 @@ def open_background_scorer(
 def ranked_strategies(scorer: BackgroundScorer, known: Mapping[str, Strategy], *, own: str) -> dict[str, Strategy]:
     """Return the strategies of `configs/active.yaml` and the campaign's own that are not known yet, by name."""
     names = [name for name in dict.fromkeys((*active_settings().offered, own)) if name not in known]
-    return {name: RankedStrategy(name, scorer, otherwise=known["random"]) for name in names if is_strategy(name)}
+    return {name: RankedStrategy(name, scorer, otherwise=known["random"]) for name in names if name in STRATEGIES}
 
 
 def _seen(queue: RankedQueue) -> str:

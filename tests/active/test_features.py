@@ -5,22 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from slicecast.active.uncertainty import (
-    cycle_error,
-    disagreement,
-    entropy,
-    object_entropy,
-    overlap,
-)
+from slicecast.active.features import cycle_error, disagreement, entropy, object_entropy
 from slicecast.errors import InputError
 
 MASKS = arrays(np.bool_, (3, 2, 3, 3))
-
-
-def test_overlap_by_hand():
-    empty, one, two = np.zeros(4, bool), np.array([1, 0, 0, 0], bool), np.array([1, 1, 0, 0], bool)
-    assert overlap(empty, empty) == 1.0 and overlap(empty, one) == 0.0
-    assert overlap(one, two) == pytest.approx(2 / 3)
 
 
 @given(MASKS)
