@@ -1,7 +1,8 @@
-"""What a model says of a slice against what was true there: how well it ranks, and a fit that makes it a number.
+"""Calibrates the model's confidence of a slice against its true IoU, and measures how well it ranks.
 
 The model's own confidence is no probability, and it ranks badly as soon as slices without the object are among them
-(docs/decisions). Submitted labels show what was so; each volume is judged by what the others taught.
+(docs/decisions/0021-slices-and-calibration.md). Submitted labels give the truth; each volume is judged by a fit to the
+others.
 """
 
 import math
@@ -80,13 +81,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well said qualities fit the true ones.
+    """How well predicted qualities fit the true ones.
 
     Args:
         spearman: rank correlation; 0 where nothing varies.
-        ece: mean distance of what was said from what was so, in bins of equal mass.
+        ece: mean distance of predicted from true, in bins of equal mass.
         aurc: mean error of the surest slices, over all numbers of them; lower is better.
-        bins: (said, so, slices) of each bin.
+        bins: (mean predicted, mean true, slices) of each bin.
     """
 
     spearman: float
@@ -97,14 +98,14 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What submitted labels taught.
+    """A fit to submitted labels.
 
     Args:
         method: `raw` where there were too few.
         slices: used.
         volumes: they came from.
         before: the engine's own confidence.
-        after: the fit, each volume by what the others taught; None where nothing was fitted.
+        after: the fit, each volume by a fit to the others; None where nothing was fitted.
         model: fingerprint of the weights that were judged; empty for any.
     """
 
@@ -117,7 +118,7 @@ class Calibration:
     model: str = ""
 
     def of_model(self, model: str) -> "Calibration":
-        """Return what it says of a model: nothing, where it was learnt from another's answers."""
+        """Return the calibration of a model: none where it was fitted to another's answers."""
         return self if self.model in ("", model) else UNCALIBRATED
 
     @property
@@ -191,50 +192,50 @@ def calibrate(pairs: Sequence[Pair], *, model: str = "") -> Calibration:
 def left_out(pairs: Sequence[Pair], *, curve: bool) -> Floats:
     """Return each slice's quality by a fit to all other volumes, (N,)."""
     names = np.array([pair.volume for pair in pairs])
-    iou, said = np.array([pair.iou for pair in pairs]), np.zeros(len(pairs))
+    iou, quality = np.array([pair.iou for pair in pairs]), np.zeros(len(pairs))
     for name in sorted(set(names.tolist())):
         own = np.flatnonzero(names == name)
         others = np.flatnonzero(names != name)
         fit = Fit.of([pairs[n].features for n in others], iou[others], curve=curve)
-        said[own] = fit.qualities([pairs[n].features for n in own])
-    return said
+        quality[own] = fit.qualities([pairs[n].features for n in own])
+    return quality
 
 
-def reliability(said: Floats, so: Floats) -> Reliability:
-    """Compare what was said with what was so; both (N,), N from 1."""
-    bins = tuple(_bins(said, so))
-    ece = sum(abs(mean - true) * count for mean, true, count in bins) / len(said)
-    return Reliability(rank_correlation(said, so), ece, risk_of_coverage(said, so), bins)
+def reliability(predicted: Floats, true: Floats) -> Reliability:
+    """Compare predicted with true qualities; both (N,), N from 1."""
+    bins = tuple(_bins(predicted, true))
+    ece = sum(abs(mean - actual) * count for mean, actual, count in bins) / len(predicted)
+    return Reliability(rank_correlation(predicted, true), ece, risk_of_coverage(predicted, true), bins)
 
 
-def rank_correlation(said: Floats, so: Floats) -> float:
+def rank_correlation(predicted: Floats, true: Floats) -> float:
     """Return Spearman's correlation; 0 where one of them is constant, so that it ranks nothing."""
-    if len(said) < 2 or np.ptp(said) == 0 or np.ptp(so) == 0:
+    if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return 0.0
-    found = float(spearmanr(said, so).statistic)
+    found = float(spearmanr(predicted, true).statistic)
     return found if math.isfinite(found) else 0.0
 
 
-def risk_of_coverage(said: Floats, so: Floats) -> float:
+def risk_of_coverage(predicted: Floats, true: Floats) -> float:
     """Return the area under the risk-coverage curve: the mean of 1 - IoU of the k surest, over all k."""
-    risk = 1.0 - _tied_means(said, so)[np.argsort(-said, kind="stable")]
+    risk = 1.0 - _tied_means(predicted, true)[np.argsort(-predicted, kind="stable")]
     return float(np.mean(np.cumsum(risk) / np.arange(1, len(risk) + 1)))
 
 
-def _tied_means(said: Floats, so: Floats) -> Floats:
+def _tied_means(predicted: Floats, true: Floats) -> Floats:
     """Give slices of equal quality their common mean, so that their order does not matter."""
-    _, place = np.unique(said, return_inverse=True)
-    return np.asarray((np.bincount(place, so) / np.bincount(place))[place])
+    _, place = np.unique(predicted, return_inverse=True)
+    return np.asarray((np.bincount(place, true) / np.bincount(place))[place])
 
 
-def _bins(said: Floats, so: Floats) -> Iterator[tuple[float, float, int]]:
-    order = np.argsort(said, kind="stable")
+def _bins(predicted: Floats, true: Floats) -> Iterator[tuple[float, float, int]]:
+    order = np.argsort(predicted, kind="stable")
     for part in np.array_split(order, min(BINS, len(order))):
-        yield float(said[part].mean()), float(so[part].mean()), len(part)
+        yield float(predicted[part].mean()), float(true[part].mean()), len(part)
 
 
 def _design(features: Sequence[SliceFeatures]) -> NDArray[Any]:
-    """Return the regression's columns: other weights where the object is seen than where it is said to be absent."""
+    """Return the regression's columns: other weights where the object is seen than where it is predicted absent."""
     rows = np.array([[s.predicted_iou, s.presence, s.agreement, s.distance, s.area_ratio] for s in features])
     seen = np.array([[float(s.seen)] for s in features])
     return np.hstack([rows * seen, rows * (1 - seen), seen])

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from slicecast.errors import ConfigError
 
-__all__ = ["DEFAULT", "STRATEGIES", "SliceChoice", "SliceEvidence", "SlicePolicy", "best_of", "suggest", "values"]
-
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -28,11 +26,11 @@ class SliceEvidence:
     """What is known of one object on each of a volume's N slices.
 
     Args:
-        quality: (N,) float in [0, 1], expected IoU; NaN where no track came.
+        quality: (N,) float in [0, 1], expected IoU; NaN where no track reached.
         area_px: (N,) predicted pixels, 0 where the object is not seen.
-        agreement: (N,) Dice of what the tracks from both sides said; NaN where not two of them met.
-        annotated: (N,) bool, the annotator said something there, "absent" included, or accepted and locked it.
-        absent: (N,) bool, the annotator said that it is not there.
+        agreement: (N,) Dice of the tracks from both sides; NaN where not two of them met.
+        annotated: (N,) bool, has a prompt ("absent" included), or was accepted and locked.
+        absent: (N,) bool, marked as not showing the object.
         calibrated: the qualities were fitted to true ones, so that the stop rule can trust their values.
 
     Raises:
@@ -151,8 +149,8 @@ def values(evidence: SliceEvidence, policy: SlicePolicy) -> Floats:
     """
     numbers = np.arange(len(evidence.quality))
     apart = np.abs(numbers[:, None] - numbers[None, :])
-    said = evidence.annotated
-    nearest = apart[said].min(axis=0) if said.any() else np.full(len(numbers), np.inf)
+    annotated = evidence.annotated
+    nearest = apart[annotated].min(axis=0) if annotated.any() else np.full(len(numbers), np.inf)
     shares = np.where(apart < nearest, policy.rho**apart, 0.0)
     return np.asarray(shares @ evidence.wrong, dtype=np.float64)
 
@@ -178,8 +176,8 @@ def _strided(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     if evidence.extent is None:
         return _enough("strided", "it is seen on no slice")
     first, last = _extent(evidence)
-    said = np.flatnonzero(evidence.annotated)
-    borders = [first - 1, *said[(said >= first) & (said <= last)].tolist(), last + 1]
+    annotated = np.flatnonzero(evidence.annotated[first : last + 1]) + first
+    borders = [first - 1, *annotated.tolist(), last + 1]
     for low, high in sorted(pairwise(borders), key=lambda gap: gap[0] - gap[1]):
         free = [n for n in range(low + 1, high) if evidence.free[n]]
         if free:
@@ -198,9 +196,7 @@ def _disagree(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     met = evidence.free & np.isfinite(evidence.agreement)
     if not met.any():
         choice = _strided(evidence, policy)
-        return SliceChoice(
-            choice.slice, f"no slice was reached from two sides yet: {choice.reason}", choice.score, "strided"
-        )
+        return replace(choice, reason=f"no slice was reached from two sides yet: {choice.reason}")
     apart = np.where(met, 1.0 - np.nan_to_num(evidence.agreement, nan=1.0), 0.0)
     number = _largest(apart, met)
     if apart[number] < policy.enough:
@@ -262,24 +258,24 @@ def _extent_first(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
 def _end(evidence: SliceEvidence, policy: SlicePolicy, step: int) -> int | None:
     """Return the slice to ask about at one end, or None where that end is settled.
 
-    First the outermost slice that shows it. Once the annotator said "absent", the true end lies between that slice
+    First the outermost slice that shows it. Once a slice is marked absent, the true end lies between that slice
     and the outermost one known to show it: ask half-way.
     """
     first, last = _extent(evidence)
     outermost = last if step > 0 else first
     known = np.flatnonzero(evidence.annotated & ~evidence.absent)
     inner = int((known.max() if step > 0 else known.min()) if len(known) else (first + last) // 2)
-    gone = [int(n) for n in np.flatnonzero(evidence.absent) if (n - inner) * step > 0]
-    if not gone:
+    absent = [int(n) for n in np.flatnonzero(evidence.absent) if (n - inner) * step > 0]
+    if not absent:
         return outermost if evidence.free[outermost] else None
-    between = [n for n in range(inner + step, min(gone, key=lambda n: n * step), step) if evidence.free[n]]
+    between = [n for n in range(inner + step, min(absent, key=lambda n: n * step), step) if evidence.free[n]]
     if not between or (evidence.calibrated and max(evidence.wrong[n] for n in between) < policy.enough):
         return None
     return between[len(between) // 2]
 
 
 def _cause(evidence: SliceEvidence, number: int) -> str:
-    """Say what is most striking about a slice."""
+    """Name what is most striking about a slice."""
     areas, agreement = evidence.area_px, evidence.agreement[number]
     if agreement < ALIKE:
         return f"the passes from both sides agree only to Dice {agreement:.2f}"
