@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.choose import Choice, Rules
+from slicecast.campaign.campaign import Campaign, Choice
+from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.store import EventStore, sqlite_url
 
 NOON_S = 1_700_000_000.0
@@ -46,7 +46,7 @@ def open_campaign(store: EventStore, clock: Clock):
 
     def open_(cases: str = "abcde", **rules) -> Campaign:
         given = {"second_share": 0.0, "gold_share": 0.0, **rules}
-        campaign = Campaign(store, rules=Rules(**given), rng=random.Random(0), clock=clock)
+        campaign = Campaign(store, rules=CampaignSettings(**given), rng=random.Random(0), clock=clock)
         campaign.add(dict.fromkeys(cases, False))
         return campaign
 

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from slicecast.campaign.campaign import Campaign, hidden, words_for
-from slicecast.campaign.choose import Choice, Rules
+from slicecast.campaign.campaign import Campaign, Choice, hidden, words_for
 from slicecast.campaign.events import Kind
+from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, UnknownImage
 
-LEASE_S = Rules().lease_s
+LEASE_S = CampaignSettings().lease_s
 
 
 def test_two_people_get_two_cases(open_campaign, ask):
@@ -158,7 +158,9 @@ CASES = [f"case-{n:03d}" for n in range(300)]
 
 def work(url, people, submits):
     """Play annotators: ask, label most, skip some, until nothing is left for them."""
-    campaign = Campaign(EventStore(url), rules=Rules(second_share=0.2, gold_share=0.1), rng=random.Random(people[0]))
+    campaign = Campaign(
+        EventStore(url), rules=CampaignSettings(second_share=0.2, gold_share=0.1), rng=random.Random(people[0])
+    )
 
     def shuffled(names):
         return [Choice(name, "by chance") for name in random.Random(people[0]).sample(list(names), len(names))]

@@ -2,8 +2,9 @@
 
 import random
 
-from slicecast.campaign.choose import Choice, Rules, choose_next, read_twice
+from slicecast.campaign.campaign import Choice, choose_next, read_twice
 from slicecast.campaign.events import GENESIS, Draft, Kind, chain
+from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import ReadingTask, fold
 
 LEASE = {"until": 100.0}
@@ -20,7 +21,7 @@ def pick(state, who="ann", *, now_s=1.0, avoid=None, **rules):
         who,
         available=sorted(state.cases),
         ranking=lambda names: [Choice(name, "by name") for name in names],
-        rules=Rules(**{"second_share": 0.0, "gold_share": 0.0, **rules}),
+        rules=CampaignSettings(**{"second_share": 0.0, "gold_share": 0.0, **rules}),
         rng=random.Random(0),
         now_s=now_s,
         avoid=avoid,
@@ -80,9 +81,9 @@ def test_two_second_readers_are_not_asked_for():
 
 
 def test_the_share_read_twice_is_what_was_asked_for():
-    chosen = [read_twice(f"case-{n}", Rules(second_share=0.2)) for n in range(2000)]
+    chosen = [read_twice(f"case-{n}", CampaignSettings(second_share=0.2)) for n in range(2000)]
     assert 0.17 < sum(chosen) / 2000 < 0.23
-    assert chosen == [read_twice(f"case-{n}", Rules(second_share=0.2)) for n in range(2000)]
+    assert chosen == [read_twice(f"case-{n}", CampaignSettings(second_share=0.2)) for n in range(2000)]
 
 
 def test_gold_is_given_once_to_each_and_looks_like_any_other():
@@ -106,7 +107,7 @@ def test_a_ranking_that_knows_nothing():
         "ann",
         available=["a"],
         ranking=lambda names: [],
-        rules=Rules(gold_share=0.0),
+        rules=CampaignSettings(gold_share=0.0),
         rng=random.Random(0),
         now_s=1.0,
     )

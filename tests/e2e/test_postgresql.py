@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.choose import Choice, Rules
+from slicecast.campaign.campaign import Campaign, Choice
 from slicecast.campaign.events import Draft, Kind
+from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.store import EventStore
 from slicecast.demo.server_process import free_port
 
@@ -124,7 +124,7 @@ def test_kill_9_while_writing(store, url):
 def test_two_servers_lease_different_cases(url):
     """Each server has a campaign of its own on the same events."""
     stores = [EventStore(url) for _ in range(2)]
-    rules = Rules(second_share=0.0, gold_share=0.0)
+    rules = CampaignSettings(second_share=0.0, gold_share=0.0)
     campaigns = [Campaign(store, rules=rules, rng=random.Random(0)) for store in stores]
     for campaign in campaigns:
         campaign.add(dict.fromkeys("abcdef", False))

@@ -1,27 +1,132 @@
-"""The campaign: what people may do, decided under a lock and written as events.
+"""The campaign: what people may do, decided under a lock and written as events, and which case a person gets next.
 
 Every method sees the newest events before it decides. Errors: `Conflict` (409) where another person holds the
-case, with their name and the time left; `NotFound` for a case nobody knows.
+case, with their name and the time left; `NotFound` for an unknown case.
+
+The order of open cases comes from outside as a `Ranking`: scores are computed in the background. Before them come
+rejected cases, then hidden gold cases and second readings, as often as the settings ask.
 """
 
+import hashlib
 import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from slicecast.campaign.choose import Choice, Ranking, Rules, choose_next
 from slicecast.campaign.events import Damage, Draft, Event, Kind
+from slicecast.campaign.settings import DATABASE, FOLDER, CampaignSettings, campaign_settings
 from slicecast.campaign.state import DONE, Case, Lease, ReadingTask, State, Status, fold
 from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, UnknownImage
 
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A case, and why.
+
+    Args:
+        score: the strategy's, if it has one.
+    """
+
+    case: str
+    reason: str
+    score: float | None = None
+    task: ReadingTask = ReadingTask.ANNOTATE
+
+
+Ranking = Callable[[Sequence[str]], Sequence[Choice]]
+"""Gets the names of the candidates, sorted; returns some or all of them, best first. Must not compute for long."""
+
+
+def read_twice(case: str, rules: CampaignSettings) -> bool:
+    """Tell whether a case is among those read twice: by a hash of its name, neither foreseeable nor changeable."""
+    digest = hashlib.sha256(f"{rules.seed}/{case}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < rules.second_share * 2**64
+
+
+def choose_next(
+    state: State,
+    who: str,
+    *,
+    available: Sequence[str],
+    ranking: Ranking,
+    rules: CampaignSettings,
+    rng: random.Random,
+    now_s: float,
+    avoid: str | None = None,
+) -> Choice | None:
+    """Choose a person's next case; None when there is nothing left for them.
+
+    Args:
+        available: names of the images that there are.
+        avoid: the case just handed back; given again only when there is no other.
+    """
+    free = [case for case in map(state.case, available) if _free(case, who, now_s)]
+    gold = _gold(free, who, rules=rules, rng=rng)
+    for cases in (free if avoid is None else [case for case in free if case.name != avoid], free):
+        choice = (
+            _again(cases, who)
+            or gold
+            or _first(cases, who, ranking, skipped=False)
+            or _second(cases, who, rules)
+            or _first(cases, who, ranking, skipped=True)
+        )
+        if choice is not None:
+            return choice
+    return None
+
+
+def _free(case: Case, who: str, now_s: float) -> bool:
+    return case.lease is None or not case.lease.live(now_s) or case.lease.who == who
+
+
+def _again(cases: Sequence[Case], who: str) -> Choice | None:
+    rejected = [case for case in cases if case.status is Status.REJECTED and who not in case.skipped_by]
+    first = min(rejected, key=lambda case: not case.read_by(who), default=None)  # one's own before the others
+    return None if first is None else Choice(first.name, f"rejected in review: {first.note or 'no reason given'}")
+
+
+def _gold(cases: Sequence[Case], who: str, *, rules: CampaignSettings, rng: random.Random) -> Choice | None:
+    """The reason gives nothing away: an annotator must not know."""
+    gold = [case for case in cases if case.gold and not case.read_by(who) and who not in case.skipped_by]
+    if not gold or rng.random() >= rules.gold_share:
+        return None
+    return Choice(rng.choice(gold).name, "picked at random", task=ReadingTask.GOLD)
+
+
+def _first(cases: Sequence[Case], who: str, ranking: Ranking, *, skipped: bool) -> Choice | None:
+    names = sorted(
+        case.name
+        for case in cases
+        if case.status is Status.OPEN and not case.gold and (who in case.skipped_by) is skipped
+    )
+    ranked = ranking(names) if names else ()
+    if not ranked:
+        return None
+    best = ranked[0]
+    return Choice(best.case, f"you skipped it before; {best.reason}", best.score) if skipped else best
+
+
+def _second(cases: Sequence[Case], who: str, rules: CampaignSettings) -> Choice | None:
+    for case in cases:
+        if _wants_second(case, rules) and not case.read_by(who) and who not in case.skipped_by:
+            return Choice(case.name, "to be read by a second person", task=ReadingTask.SECOND)
+    return None
+
+
+def _wants_second(case: Case, rules: CampaignSettings) -> bool:
+    read_once = case.reading(ReadingTask.ANNOTATE) is not None and case.reading(ReadingTask.SECOND) is None
+    return read_once and case.status in DONE and read_twice(case.name, rules)
+
+
 SERVER = "server"
-"""Who writes events that no person caused."""
+"""The author of events that no person caused."""
 
 MAX_TEXT = 500
-"""Characters of a reason that somebody types."""
+"""Characters of a typed reason."""
 
 Decision = Callable[[State, float], Sequence[Draft]]
 
@@ -40,12 +145,12 @@ class Campaign:
         self,
         store: EventStore,
         *,
-        rules: Rules | None = None,
+        rules: CampaignSettings | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
-        self.rules = rules or Rules()
+        self.rules = rules or CampaignSettings()
         self._rng = rng or random.Random()
         self._clock = clock
         self._state = State()
@@ -146,7 +251,7 @@ class Campaign:
         return lease
 
     def heartbeat(self, case: str, who: str) -> Lease:
-        """Say that one is still at it; prolongs the lease.
+        """Prolong the lease of a person who is still working on the case.
 
         Raises:
             Conflict: the lease is over, or another's.
@@ -175,11 +280,11 @@ class Campaign:
         self._write(Kind.FLAGGED, case, who, {"why": _text(why)})
 
     def ask_slice(self, case: str, who: str, *, number: int, axis: str) -> None:
-        """Say which slice is to be annotated next."""
+        """Record the slice that a person wants annotated next."""
         self._write(Kind.SLICE_ASKED, case, who, {"slice": int(number), "axis": axis})
 
     def predicted(self, case: str, who: str, data: Mapping[str, Any]) -> None:
-        """Record a model's answer; a sign of life that prolongs the holder's lease."""
+        """Record a model's answer; it also prolongs the holder's lease."""
 
         def decide(state: State, now_s: float) -> list[Draft]:
             drafts = [Draft(Kind.PREDICTED, case, who, data)]
@@ -194,9 +299,7 @@ class Campaign:
         """Return what a label of this case by this person would be.
 
         Args:
-            case: its name.
-            who: the person.
-            anyones: they may label what somebody else holds.
+            anyones: they may label a case that another person holds.
 
         Raises:
             Conflict: somebody else holds the case, or its label is approved.
@@ -222,11 +325,9 @@ class Campaign:
         """Record a saved label; ends the person's lease.
 
         Args:
-            case: its name.
-            who: whose label it is.
             data: tag, version, sha256, model, model_hash, active_s, as far as known.
             task: what the label is for.
-            anyones: they may label what somebody else holds.
+            anyones: they may label a case that another person holds.
 
         Raises:
             Conflict: somebody else holds the case, or its label is approved.
@@ -326,6 +427,19 @@ class Campaign:
             raise Conflict(f"'{case.name}' is with {lease.who} for another {left}. Take another case, or ask them.")
 
 
+def open_campaign(studies: Path) -> Campaign:
+    """Open the campaign of a folder of studies, or begin it."""
+    settings, folder = campaign_settings(), studies / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    return Campaign(EventStore(settings.url(folder)), rules=settings)
+
+
+def existing_campaign(studies: Path) -> Campaign | None:
+    """Open the campaign of a folder of studies; None where none was begun."""
+    begun = campaign_settings().database or (studies / FOLDER / DATABASE).is_file()
+    return open_campaign(studies) if begun else None
+
+
 def holds(case: Case, who: str, now_s: float) -> bool:
     """Tell whether a person holds a live lease of a case."""
     return case.lease is not None and case.lease.who == who and case.lease.live(now_s)
@@ -338,7 +452,7 @@ def hidden(case: Case) -> Case:
 
 
 def words_for(seconds: float) -> str:
-    """Say a time in words."""
+    """Put a time into words."""
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 

@@ -1,13 +1,15 @@
-"""A campaign's settings, from `configs/campaign.yaml`, and where it lies."""
+"""A campaign's settings, from `configs/campaign.yaml`, and the files in its folder."""
 
+import hashlib
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from slicecast.campaign.choose import Rules
 from slicecast.campaign.store import sqlite_url
 from slicecast.config import build, read_config
-from slicecast.errors import ConfigError
+from slicecast.errors import ConfigError, InputError, NotFound
+from slicecast.volume.reading import WRITTEN_ENDINGS
 
 FILE = "campaign.yaml"
 
@@ -15,6 +17,9 @@ FOLDER = "campaign"
 """In the studies' folder: events, drafts, truths of gold cases."""
 
 DATABASE = "campaign.db"
+
+GOLD = "gold"
+"""Folder in the campaign's: true labels of gold cases, named after their cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,6 @@ class CampaignSettings:
             _require_number(name, getattr(self, name), low=0.0, high=1.0)
         _require_number("lease_s", self.lease_s, low=10.0, high=7 * 24 * 3600.0)
 
-    @property
-    def rules(self) -> Rules:
-        """What the choice of cases needs to know."""
-        return Rules(lease_s=self.lease_s, second_share=self.second_share, gold_share=self.gold_share, seed=self.seed)
-
     def url(self, folder: Path) -> str:
         """Return the database's address for a campaign in `folder`."""
         return self.database or sqlite_url(folder / DATABASE)
@@ -66,3 +66,30 @@ def _require_number(name: str, value: object, *, low: float, high: float) -> Non
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not (number and low <= value <= high):  # type: ignore[operator]
         raise ConfigError(f"The setting {name} in {FILE} is {value!r}; give a number from {low:g} to {high:g}.")
+
+
+def keep_truth(folder: Path, case: str, truth: Path) -> str:
+    """Copy a label file into the campaign's folder; return its SHA-256.
+
+    Raises:
+        NotFound: there is no such file.
+        InputError: its format is no label's.
+    """
+    if not truth.is_file():
+        raise NotFound(f"There is no file {truth}. Give the case's true label.")
+    ending = next((ending for ending in WRITTEN_ENDINGS if truth.name.endswith(ending)), None)
+    if ending is None:
+        raise InputError(f"{truth} ends in none of {', '.join(WRITTEN_ENDINGS)}. Convert it.")
+    target = folder / GOLD / f"{case}{ending}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".writing-{target.name}")
+    shutil.copyfile(truth, temporary)
+    temporary.replace(target)
+    with target.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def find_truth(folder: Path, case: str) -> Path | None:
+    """Return a case's true label, or None."""
+    found = (folder / GOLD / f"{case}{ending}" for ending in WRITTEN_ENDINGS)
+    return next((path for path in found if path.is_file()), None)

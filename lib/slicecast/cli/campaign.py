@@ -11,13 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slicecast.campaign.campaign import Campaign
+from slicecast.campaign.campaign import Campaign, existing_campaign
 from slicecast.campaign.export import LabelledCase, export_csv, export_dataset, read_modalities
-from slicecast.campaign.gold import keep_truth
 from slicecast.campaign.report import write_report
-from slicecast.campaign.settings import FOLDER, campaign_settings
+from slicecast.campaign.settings import FOLDER, keep_truth
 from slicecast.campaign.state import ReadingTask, State, Status
-from slicecast.campaign.store import EventStore
 from slicecast.campaign.summary import agreements, people, progress
 from slicecast.cli.export import end_with_skipped
 from slicecast.dicom.catalogue import Catalogue
@@ -136,10 +134,10 @@ def add_gold(
 
 
 def _campaign(studies: Path) -> Campaign:
-    settings = campaign_settings()
-    if not settings.database and not (studies / FOLDER).is_dir():
+    campaign = existing_campaign(studies)
+    if campaign is None:
         raise NotFound(f"There is no campaign in {studies}. Serve that folder once, or give the right one.")
-    return Campaign(EventStore(settings.url(studies / FOLDER)), rules=settings.rules)
+    return campaign
 
 
 def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> list[LabelledCase]:

@@ -29,8 +29,7 @@ import httpx
 import numpy as np
 import psutil
 
-from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.choose import Choice
+from slicecast.campaign.campaign import Campaign, Choice
 from slicecast.campaign.store import EventStore, sqlite_url
 from slicecast.config import project_dir
 from slicecast.demo.server_process import RunningServer, serving

@@ -11,8 +11,8 @@ import pytest
 from builders import ball, grid
 
 from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.choose import Rules
 from slicecast.campaign.events import Kind
+from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import Status
 from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, NotFound
@@ -32,7 +32,7 @@ CONFIDENCE = [{"slice": n, "value": 0.8} for n in range(16)]
 @pytest.fixture
 def make_service(store, tmp_path):
     def open_(**rules):
-        given = Rules(**{"second_share": 0.0, "gold_share": 0.0, **rules})
+        given = CampaignSettings(**{"second_share": 0.0, "gold_share": 0.0, **rules})
         events = EventStore(f"sqlite:///{tmp_path}/campaign.db")
         campaign = Campaign(events, rules=given, rng=random.Random(0))
         return CampaignService(campaign, datastore=lambda: store, folder=tmp_path / "campaign")
@@ -66,7 +66,7 @@ def as_(who, address=""):
 def test_two_people_get_two_images(service):
     answers = [ask(service, who) for who in ("ann", "bob", "cid")]
     assert [answer and answer["id"] for answer in answers] == ["first", "second", None]
-    assert answers[0]["lease"] == {"holder": "ann", "seconds": Rules().lease_s} and answers[0]["reason"]
+    assert answers[0]["lease"] == {"holder": "ann", "seconds": CampaignSettings().lease_s} and answers[0]["reason"]
 
 
 def test_a_label_of_anothers_case_is_refused_and_nothing_saved(service, store, mask):

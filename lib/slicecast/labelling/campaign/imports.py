@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.settings import DATABASE, FOLDER, campaign_settings
+from slicecast.campaign.campaign import Campaign, existing_campaign
 from slicecast.campaign.state import ReadingTask, Status
-from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
@@ -37,7 +35,7 @@ class ImportRules:
 
 def dry_run(studies: Path, rules: ImportRules) -> Save:
     """Return a function that refuses what an import would refuse, and saves nothing."""
-    campaign = _existing_campaign(studies)
+    campaign = existing_campaign(studies)
     return lambda label: admit(label.image, campaign, studies, rules)
 
 
@@ -82,10 +80,3 @@ def _save(
     with tempfile.TemporaryDirectory() as folder, calling(Caller(name=rules.who)):
         file = write_mask(Path(folder) / "label.nii.gz", label.array, label.grid)
         service.save(label.image, file, tag=rules.tag, info=label.info(), client_id=rules.who)
-
-
-def _existing_campaign(studies: Path) -> Campaign | None:
-    settings = campaign_settings()
-    if not settings.database and not (studies / FOLDER / DATABASE).is_file():
-        return None
-    return Campaign(EventStore(settings.url(studies / FOLDER)), rules=settings.rules)

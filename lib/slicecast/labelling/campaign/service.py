@@ -20,13 +20,10 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.active.calibration import Calibration
-from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.choose import Choice
+from slicecast.campaign.campaign import Campaign, Choice, open_campaign
 from slicecast.campaign.events import Kind
-from slicecast.campaign.gold import find_truth, keep_truth
-from slicecast.campaign.settings import FOLDER, campaign_settings
+from slicecast.campaign.settings import FOLDER, find_truth, keep_truth
 from slicecast.campaign.state import ReadingTask, Status
-from slicecast.campaign.store import EventStore
 from slicecast.campaign.summary import calibration
 from slicecast.errors import InputError, SlicecastError
 from slicecast.inference.caller import current_caller
@@ -333,10 +330,7 @@ def open_campaign_service(place: Path, *, datastore: Callable[[], Datastore]) ->
         ConfigError: a setting of `configs/campaign.yaml` cannot be used.
         ResourceError: the database cannot be opened.
     """
-    settings, folder = campaign_settings(), place / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    campaign = Campaign(EventStore(settings.url(folder)), rules=settings.rules)
-    return CampaignService(campaign, datastore=datastore, folder=folder)
+    return CampaignService(open_campaign(place), datastore=datastore, folder=place / FOLDER)
 
 
 class Leased(Strategy):

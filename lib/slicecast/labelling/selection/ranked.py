@@ -15,7 +15,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from numpy.typing import NDArray
 
 from slicecast.active.volumes import STRATEGIES, active_settings
-from slicecast.campaign.choose import Choice
+from slicecast.campaign.campaign import Choice
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.scoring.background import BackgroundScorer, RankedQueue

@@ -17,7 +17,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from slicecast.campaign.choose import Choice
+from slicecast.campaign.campaign import Choice
 from slicecast.labelling.store.datastore import SafeDatastore
 
 Clock = Callable[[], float]
