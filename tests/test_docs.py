@@ -11,7 +11,6 @@ import yaml
 
 from slicecast import config, errors
 from slicecast.cli import main
-from slicecast.inference.status import http_status
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -119,7 +118,7 @@ def test_the_table_of_errors_is_complete_and_right():
     table = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     said = {name: (int(code), int(status)) for name, code, status in ERROR_ROW.findall(table)}
     kinds = [kind for kind in family(errors.SlicecastError) if kind is not errors.SlicecastError]
-    assert said == {kind.__name__: (main.exit_code(kind("")), http_status(kind(""))) for kind in kinds}
+    assert said == {kind.__name__: (main.exit_code(kind("")), kind.status) for kind in kinds}
 
 
 def is_runnable(line: str, known: dict[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from slicecast.labelling.selection.strategies import ConfidenceScoring, strategi
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume
-from slicecast.volume.budget import READING
+from slicecast.volume.headers import READING
 
 
 class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):

@@ -28,13 +28,25 @@ SlicecastError
 A message says what was wrong, the value, and the remedy.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+RETRY_AFTER = {"Retry-After": "5"}
+"""Seconds that a client should wait before it asks a busy server again."""
+
 
 class SlicecastError(Exception):
-    """Root of all errors raised on purpose."""
+    """Root of all errors raised on purpose; `status` and `headers` are those of the HTTP answer it becomes."""
+
+    status: ClassVar[int] = 500
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class InputError(SlicecastError, ValueError):
     """The request is invalid as it stands."""
+
+    status = 422
 
 
 class GeometryError(InputError):
@@ -52,6 +64,8 @@ class PromptError(InputError):
 class TooLarge(InputError):
     """More was sent than is accepted."""
 
+    status = 413
+
 
 class VolumeTooLarge(VolumeError, TooLarge):
     """A volume claims more voxels than are read."""
@@ -63,6 +77,8 @@ class ConfigError(InputError):
 
 class NotFound(SlicecastError, LookupError):
     """Something named in the request does not exist."""
+
+    status = 404
 
 
 class UnknownImage(NotFound):
@@ -80,21 +96,33 @@ class UnknownSession(NotFound):
 class StateError(SlicecastError, RuntimeError):
     """The request is valid, but not in the present state."""
 
+    status = 409
+
 
 class Conflict(StateError):
     """Another user holds it, or it has changed since it was read."""
+
+    status = 409
 
 
 class SessionClosed(StateError):
     """The session existed and has ended."""
 
+    status = 410
+
 
 class TooMany(StateError):
     """The user has reached the limit for one user."""
 
+    status = 429
+    headers = RETRY_AFTER
+
 
 class ResourceError(SlicecastError, RuntimeError):
     """The machine lacks something: weights, device, memory or room in the queue."""
+
+    status = 503
+    headers = RETRY_AFTER
 
 
 class WeightsMissing(ResourceError):
@@ -123,3 +151,5 @@ class ReadingFull(ResourceError):
 
 class Cancelled(SlicecastError):
     """The work was stopped by the user; what was done is kept."""
+
+    status = 499

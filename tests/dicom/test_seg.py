@@ -10,8 +10,8 @@ import pydicom
 import pytest
 from builders import phantom, stored_as
 
-from slicecast.dicom.seg import SegNames, read_seg, referenced_series, write_seg
-from slicecast.errors import GeometryError, VolumeError
+from slicecast.dicom.seg import SegNames, read_seg, referenced_series, term_for, write_seg
+from slicecast.errors import ConfigError, GeometryError, VolumeError
 from slicecast.volume import Geometry, read_volume
 
 LABELS = {"kidney_left": 3, "liver": 7, "something of ours": 9}
@@ -127,3 +127,27 @@ def test_a_seg_of_another_grid_is_refused(annotated):
         read_seg(data, moved)
     with pytest.raises(GeometryError, match="pixels"):
         read_seg(data, Geometry((9, 9, 9)))
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "side"),
+    [
+        ("Spleen", "78961009", None),
+        ("kidney_left", "64033007", "Left"),
+        ("Right Kidney", "64033007", "Right"),
+        ("left ventricle", "87878005", None),
+        ("tumour", "108369006", None),
+        ("our own", "85756007", None),
+    ],
+)
+def test_names(name, code, side):
+    term = term_for(name)
+    assert term.type[0] == code
+    assert (term.side[2] if term.side else None) == side
+
+
+def test_a_wrong_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "terminology.yaml").write_text("default: {category: [1, SCT], type: [1, SCT, x]}\nstructures: []\n")
+    monkeypatch.setenv("SLICECAST_CONFIGS", str(tmp_path))
+    with pytest.raises(ConfigError, match="write \\[value, scheme, meaning\\]"):
+        term_for("x")

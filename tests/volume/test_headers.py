@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 from builders import phantom
 
-from slicecast.errors import VolumeError
+from slicecast.errors import ReadingFull, VolumeError
 from slicecast.volume import Geometry, Volume, read_volume, write_volume
-from slicecast.volume.headers import require_size
+from slicecast.volume.headers import READING, VoxelBudget, claim, require_size
 
 NRRD = "NRRD0005\ntype: uint8\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n{}\n\n"
 MHA = "ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\nElementDataFile = {}\n"
@@ -126,3 +127,49 @@ def test_a_damaged_meta_image_is_refused_before_itk_sees_it(tmp_path, line, othe
     path.write_bytes(content.replace(line.encode(), other.encode()).replace(b"\n\n", b"\n"))
     with pytest.raises(VolumeError, match="damaged"):
         read_volume(path)
+
+
+def test_what_does_not_fit_beside_others_is_refused_with_a_time_to_come_back():
+    budget = VoxelBudget(10 << 20, wait_s=0.0)
+    budget.take(6 << 20)
+    with pytest.raises(ReadingFull, match=r"6 million voxels.* 5 million more") as caught:
+        budget.take(5 << 20)
+    assert caught.value.status == 503 and "Retry-After" in caught.value.headers
+    budget.take(4 << 20)
+    budget.give(6 << 20)
+    budget.take(6 << 20)
+
+
+def test_one_volume_alone_may_be_larger():
+    VoxelBudget(1, wait_s=0.0).take(100)
+
+
+def test_it_waits_for_others():
+    budget = VoxelBudget(10, wait_s=30.0)
+    budget.take(10)
+    threading.Timer(0.05, budget.give, [10]).start()
+    budget.take(10)
+
+
+def test_room_is_taken_once_and_given_back_after_errors():
+    budget = VoxelBudget(10, wait_s=0.0)
+    with pytest.raises(ZeroDivisionError), budget.reading():
+        claim(8)
+        claim(8)
+        raise ZeroDivisionError
+    budget.take(10)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_every_reader_counts(tmp_path, monkeypatch, ending):
+    path = write_volume(tmp_path / f"scan{ending}", phantom().volume)
+    monkeypatch.setattr(READING, "most", 1)
+    monkeypatch.setattr(READING, "_wait_s", 0.0)
+    read_volume(path)
+    READING.take(1)
+    try:
+        with pytest.raises(ReadingFull):
+            read_volume(path)
+    finally:
+        READING.give(1)
+    read_volume(path)

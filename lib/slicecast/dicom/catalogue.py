@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom import dcmread, misc
 from pydicom.dataset import Dataset
 
 from slicecast.dicom.series import NO_IMAGES, Instance, Series, is_uid
 from slicecast.dicom.volumes import VolumeFiles, VolumeSeries
 from slicecast.errors import UnknownImage
-from slicecast.volume.dicom import DAMAGED, has_dicom_magic, require_small_unpacked
+from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class DicomTree:
 
 def is_dicom(path: Path) -> bool:
     """Tell whether a file has a DICOM-like name and the DICOM preamble."""
-    return _may_be_dicom(path) and path.is_file() and has_dicom_magic(path)
+    return _may_be_dicom(path) and path.is_file() and misc.is_dicom(path)
 
 
 def _may_be_dicom(path: Path) -> bool:

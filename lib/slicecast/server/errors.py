@@ -8,6 +8,7 @@ import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request, Response
@@ -24,7 +25,6 @@ from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 
 from slicecast.errors import SlicecastError
-from slicecast.inference.status import http_headers, http_status
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,14 @@ Described = dict[int | str, dict[str, Any]]
 class Forbidden(SlicecastError):
     """The caller's role, or the page that sent the request, does not allow it."""
 
+    status = 403
+
 
 class NotLoggedIn(SlicecastError):
     """A name and password do not belong together."""
+
+    status = 401
+    headers: Mapping[str, str] = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class TooManyLogins(SlicecastError):
@@ -46,21 +51,29 @@ class TooManyLogins(SlicecastError):
         wait_s: seconds until the next try.
     """
 
+    status = 429
+
     def __init__(self, wait_s: int) -> None:
         super().__init__(f"Too many wrong logins. Wait {wait_s} seconds.")
-        self.wait_s = wait_s
+        self.headers = {"Retry-After": str(wait_s)}
 
 
 class NotAcceptable(SlicecastError):
     """The client does not accept the only type of content that there is."""
 
+    status = 406
+
 
 class DicomServerFailed(SlicecastError):
     """The DICOM server cannot be reached, or refused our credentials."""
 
+    status = 502
+
 
 class DicomServerSilent(SlicecastError):
     """The DICOM server did not answer in time."""
+
+    status = 504
 
 
 class BodyTooLarge(HTTPException):
@@ -73,32 +86,10 @@ class BodyTooLarge(HTTPException):
 LONG_FIELD = "Part exceeded maximum size"
 """How Starlette begins to say, with 400, that a form's field without a file is larger than 1 MiB."""
 
-STATUS: dict[type[SlicecastError], int] = {
-    Forbidden: 403,
-    NotLoggedIn: 401,
-    NotAcceptable: 406,
-    TooManyLogins: 429,
-    DicomServerFailed: 502,
-    DicomServerSilent: 504,
-}
-"""Of the errors that only the HTTP server raises."""
-
-
-def status_of(error: SlicecastError) -> int:
-    """Return the HTTP status of an error."""
-    return STATUS.get(type(error)) or http_status(error)
-
-
-def headers_of(error: SlicecastError) -> dict[str, str]:
-    """Return the headers that belong to an error's status."""
-    if isinstance(error, TooManyLogins):
-        return {"Retry-After": str(error.wait_s)}
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, NotLoggedIn) else http_headers(error)
-
 
 async def answer_slicecast_error(request: Request, error: SlicecastError) -> JSONResponse:
     """Answer one of our own errors."""
-    return problem(status_of(error), str(error), headers=headers_of(error))
+    return problem(error.status, str(error), headers=error.headers)
 
 
 async def answer_monailabel_error(request: Request, error: MONAILabelException) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""DICOM images: what their headers say, and the one series of a folder as a volume.
+"""DICOM images: their headers, and the one series of a folder as a volume.
 
 Headers are read with pydicom before GDCM touches a file: GDCM reserves as much memory as a file claims, and takes the
 order and the distance of frames from how they are stored.
@@ -20,10 +20,11 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
+from pydicom.misc import is_dicom
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from slicecast.errors import VolumeError, VolumeTooLarge
-from slicecast.volume.grid import DIRECTION_TOLERANCE
+from slicecast.volume.grid import DIRECTION_TOLERANCE, Volume
 from slicecast.volume.headers import MAX_VOXELS, open_image, quiet_itk, reason, require_size
 
 DAMAGED = (
@@ -37,10 +38,10 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 MAX_UNPACKED_BYTES = 1 << 30
 """A deflated file that unpacks to more is not read."""
 _DEFERRED_BYTES = 4096
-"""Longer values are skipped: only their length is of interest."""
+"""Longer values are skipped; only their length matters."""
 _UNDEFINED = 0xFFFFFFFF
 _PIXELS = 0x7FE00010
-_MAGIC_PLACE, _MAGIC = 128, b"DICM"
+_PREAMBLE_BYTES = 132
 _MAX_DEPTH = 12
 _META_GROUP = 0x0002
 _CHUNK_BYTES = 1 << 20
@@ -60,18 +61,11 @@ GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSeq
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What one file says about its slices; no patient data.
+    """What a file's header tells about its slices; no patient data.
 
     Args:
-        path: the file.
-        series_uid: SeriesInstanceUID, "" if missing.
-        modality: such as CT; None if missing.
-        description: SeriesDescription; None if missing.
-        columns: of each slice.
-        rows: of each slice.
+        series_uid: "" if missing.
         samples: values per pixel.
-        photometric: PhotometricInterpretation.
-        number: InstanceNumber.
         positions_mm: float64 (N, 3), centre of the first pixel of each slice, LPS; NaN if missing.
         orientations: float64 (N, 6), direction cosines of rows and columns; NaN if missing.
         spacings_mm: float64 (N, 2), between rows, between columns; NaN if missing.
@@ -100,20 +94,13 @@ class Header:
         return len(self.positions_mm)
 
 
-def has_dicom_magic(path: Path) -> bool:
-    """Tell whether a file has the DICOM preamble."""
-    with path.open("rb") as stream:
-        stream.seek(_MAGIC_PLACE)
-        return stream.read(len(_MAGIC)) == _MAGIC
-
-
 def require_small_unpacked(stream: BinaryIO, *, most: int = MAX_UNPACKED_BYTES) -> None:
     """Check that a deflated file unpacks to `most` bytes or less; pydicom unpacks it at once, without a limit.
 
     Raises:
         VolumeTooLarge: it does.
     """
-    stream.seek(_MAGIC_PLACE + len(_MAGIC))
+    stream.seek(_PREAMBLE_BYTES)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != _META_GROUP)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         unpacker, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
@@ -255,17 +242,7 @@ def _require_bytes(path: Path, least: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class DicomSeries:
-    """An image, and what its headers say about it; no patient data."""
-
-    image: sitk.Image
-    modality: str | None
-    series_uid: str | None
-    warnings: tuple[str, ...]
-
-
-def read_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
+def read_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     """Read the DICOM series in `folder` (not in its subfolders), slices sorted by position.
 
     Raises:
@@ -284,8 +261,9 @@ def read_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
         image = reader.Execute()
     except RuntimeError as error:
         raise VolumeError(f"The DICOM series in {folder} cannot be stacked to a volume: {reason(error)}.") from error
-    uneven = _uneven_gaps(ordered, image.GetSpacing()[2])
-    return DicomSeries(image, first.modality, first.series_uid or None, (*uneven, *warnings))
+    positions = np.concatenate([header.positions_mm for header in ordered])
+    uneven = _uneven(positions, image.GetSpacing()[2], first.orientations[0])
+    return _volume(image, first, (*uneven, *warnings))
 
 
 def check_series(folder: Path, *, max_voxels: int = MAX_VOXELS) -> None:
@@ -305,7 +283,7 @@ def _stackable(headers: Sequence[Header], folder: Path, max_voxels: int) -> tupl
     return _stack(headers, folder)
 
 
-def read_dicom_file(path: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
+def read_dicom_file(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     """Read one DICOM file: a multi-frame volume, or a single slice.
 
     Raises:
@@ -317,7 +295,7 @@ def read_dicom_file(path: Path, *, max_voxels: int = MAX_VOXELS) -> DicomSeries:
     return _read_one(header, max_voxels)
 
 
-def _read_one(header: Header, max_voxels: int) -> DicomSeries:
+def _read_one(header: Header, max_voxels: int) -> Volume:
     """Read a file of one slice, or of many, which are sorted by position as files would be."""
     _require_grey(header)
     require_size([header.columns, header.rows, header.frames], header.path, max_voxels=max_voxels)
@@ -328,7 +306,11 @@ def _read_one(header: Header, max_voxels: int) -> DicomSeries:
     if order is not None and header.frames > 1:
         image = _positioned(image, header, order)
         warnings = (*_uneven(header.positions_mm[order], image.GetSpacing()[2], header.orientations[0]), *warnings)
-    return DicomSeries(image, header.modality, header.series_uid or None, warnings if header.frames > 1 else ())
+    return _volume(image, header, warnings if header.frames > 1 else ())
+
+
+def _volume(image: sitk.Image, header: Header, warnings: tuple[str, ...]) -> Volume:
+    return Volume.from_image(image, modality=header.modality, series_uid=header.series_uid or None, warnings=warnings)
 
 
 def _pixels(header: Header) -> sitk.Image:
@@ -354,7 +336,7 @@ def _positioned(image: sitk.Image, header: Header, order: np.ndarray) -> sitk.Im
 
 
 def _headers_of_only_series(folder: Path) -> list[Header]:
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and has_dicom_magic(path)]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)]
     headers = [header for header in map(read_header, files) if header is not None]
     if not headers:
         raise VolumeError(
@@ -462,16 +444,10 @@ def _axes(orientation: np.ndarray) -> np.ndarray:
     return np.stack([row, column, np.cross(row, column)], axis=1)
 
 
-def _uneven_gaps(ordered: Sequence[Header], spacing_mm: float) -> tuple[str, ...]:
-    positions = np.concatenate([header.positions_mm for header in ordered])
-    known = np.isfinite(positions).all() and np.isfinite(ordered[0].orientations).all()
-    return _uneven(positions, spacing_mm, ordered[0].orientations[0]) if known else ()
-
-
 def _uneven(positions_mm: np.ndarray, spacing_mm: float, orientation: np.ndarray) -> tuple[str, ...]:
     gaps_mm = np.abs(np.diff(positions_mm @ _axes(orientation)[:, 2]))
     usual = float(np.median(gaps_mm))
-    if np.abs(gaps_mm - usual).max() <= GAP_TOLERANCE * usual:
+    if not np.abs(gaps_mm - usual).max() > GAP_TOLERANCE * usual:  # NaN where positions are missing
         return ()
     return (
         f"The slices are unevenly spaced ({gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart, or some are missing); "

@@ -64,8 +64,7 @@ class Geometry:
             )
         if np.abs(direction.T @ direction - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
             raise GeometryError(
-                f"direction {direction.round(4).tolist()} has columns that are not unit vectors at "
-                "right angles; "
+                f"direction {direction.round(4).tolist()} has columns that are not unit vectors at right angles; "
                 "resample the scan onto a grid without shear."
             )
         object.__setattr__(self, "size_ijk", tuple(int(n) for n in size))
@@ -112,7 +111,7 @@ class Geometry:
         return ((points >= 0) & (points < self.size_ijk)).all(axis=-1)
 
     def differences(self, other: "Geometry") -> list[str]:
-        """List, in words, in what `other` differs from this grid; empty when they are the same grid."""
+        """List, in words, how `other` differs from this grid; empty when they are the same grid."""
         found = []
         if self.size_ijk != other.size_ijk:
             found.append(f"size {_text(self.size_ijk)} against {_text(other.size_ijk)} voxels")
@@ -181,6 +180,11 @@ class Volume:
                 f"The array's shape {self.array.shape} is not the grid's {self.geometry.shape_kji} [k, j, i]."
             )
         object.__setattr__(self, "meta", dict(self.meta))
+
+    @classmethod
+    def from_image(cls, image: sitk.Image, **meta: Any) -> "Volume":
+        """Take voxels and grid of a 3D SimpleITK image; `meta` as above."""
+        return cls(sitk.GetArrayFromImage(image), Geometry.from_image(image), meta)
 
     @property
     def modality(self) -> str | None:

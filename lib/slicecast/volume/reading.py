@@ -6,24 +6,24 @@ usable is read, logged, and listed in `Volume.warnings`.
 
 import errno
 import logging
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import struct
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import SimpleITK as sitk
 
 from slicecast.errors import GeometryError, ReadingFull, VolumeError
-from slicecast.volume.budget import READING
-from slicecast.volume.dicom import DicomSeries, read_dicom_file, read_series
+from slicecast.volume.dicom import check_series, read_dicom_file, read_series
 from slicecast.volume.grid import Geometry, Volume
 from slicecast.volume.headers import (
     MAX_VOXELS,
+    READING,
     check_data_file,
     open_image,
     quiet_itk,
@@ -31,7 +31,7 @@ from slicecast.volume.headers import (
     require_3d,
     require_size,
 )
-from slicecast.volume.nifti import read_nifti
+from slicecast.volume.nifti import check_nifti, read_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -49,19 +49,19 @@ def read_volume(path: str | os.PathLike[str], *, max_voxels: int = MAX_VOXELS) -
 
     Raises:
         VolumeError: the path is missing or holds no single 3D scan of numbers, or of more than `max_voxels`.
-        ReadingFull: too many voxels are being read already (see `budget`).
+        ReadingFull: too many voxels are being read already.
     """
     source = Path(path)
     with READING.reading():
         try:
-            found = _reader_for(source)(source, max_voxels)
+            found = _read(source, max_voxels)
         except GeometryError as error:
             raise VolumeError(f"{source} has an unusable grid: {error}") from error
         array, repaired = _without_nan(_narrowed(found.array), source)
     warnings = (*found.warnings, *repaired)
     for warning in warnings:
         logger.warning("%s: %s", source.name, warning)
-    return Volume(array, found.geometry, {"source": str(source), "warnings": warnings, **found.meta})
+    return Volume(array, found.geometry, {**found.meta, "source": str(source), "warnings": warnings})
 
 
 @contextmanager
@@ -114,16 +114,6 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
     return target
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What a reader of one format found."""
-
-    array: np.ndarray
-    geometry: Geometry
-    meta: Mapping[str, Any] = field(default_factory=lambda: {"modality": None})
-    warnings: tuple[str, ...] = ()
-
-
 def require_file(source: Path) -> str:
     """Return the ending of a file that could be a scan; "" for a folder.
 
@@ -140,15 +130,15 @@ def require_file(source: Path) -> str:
     return ending
 
 
-def _reader_for(source: Path) -> Callable[[Path, int], _Read]:
+def _read(source: Path, max_voxels: int) -> Volume:
     ending = require_file(source)
     if not ending:
-        return lambda folder, most: _dicom(read_series(folder, max_voxels=most))
+        return read_series(source, max_voxels=max_voxels)
     if ending == ".dcm":
-        return lambda path, most: _dicom(read_dicom_file(path, max_voxels=most))
+        return read_dicom_file(source, max_voxels=max_voxels)
     if ending in NIFTI_ENDINGS:
-        return lambda path, most: _Read(*read_nifti(path, max_voxels=most))
-    return _read_itk
+        return Volume(*read_nifti(source, max_voxels=max_voxels))
+    return _read_itk(source, max_voxels)
 
 
 def _ending(path: Path, known: tuple[str, ...]) -> str:
@@ -159,21 +149,12 @@ def _ending(path: Path, known: tuple[str, ...]) -> str:
     return max(found, key=len)
 
 
-def _dicom(series: DicomSeries) -> _Read:
-    meta = {"modality": series.modality, "series_uid": series.series_uid}
-    return _of_image(series.image, meta=meta, warnings=series.warnings)
-
-
-def _of_image(image: sitk.Image, **known: Any) -> _Read:
-    return _Read(sitk.GetArrayFromImage(image), Geometry.from_image(image), **known)
-
-
-def _read_itk(source: Path, max_voxels: int) -> _Read:
+def _read_itk(source: Path, max_voxels: int) -> Volume:
     try:
         reader = open_itk(source, max_voxels=max_voxels)
         size = reader.GetSize()
         reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
-        return _of_image(reader.Execute())
+        return Volume.from_image(reader.Execute())
     except ReadingFull:
         raise
     except RuntimeError as error:
@@ -229,3 +210,53 @@ def _without_nan(array: np.ndarray, source: Path) -> tuple[np.ndarray, tuple[str
     lowest = float(array[~bad].min())
     array[bad] = lowest
     return array, (f"{count} voxels were NaN or infinite and were set to the smallest value, {lowest:g}.",)
+
+
+_GZIP_LENGTH = struct.Struct("<I")
+"""The last bytes of a gzip file: the length of what it holds, modulo 2^32."""
+
+
+def check_scan(path: Path, *, max_voxels: int = MAX_VOXELS) -> None:
+    """Check that `read_volume` will most likely read a scan: it is there, 3D, on a usable grid, and whole.
+
+    A file is read completely only where its length does not agree with its header.
+
+    Raises:
+        VolumeError: it cannot be read.
+    """
+    ending = require_file(path)
+    try:
+        if not ending:
+            check_series(path, max_voxels=max_voxels)
+        elif ending in NIFTI_ENDINGS:
+            if not _may_hold(path, check_nifti(path, max_voxels=max_voxels)):
+                read_volume(path, max_voxels=max_voxels)
+        elif ending == ".dcm" or not _may_hold_itk(path, max_voxels):
+            read_volume(path, max_voxels=max_voxels)
+    except GeometryError as error:
+        raise VolumeError(f"{path} has an unusable grid: {error}") from error
+
+
+def _may_hold(path: Path, wanted: int) -> bool:
+    """Tell whether a file's length agrees with the bytes that its header claims."""
+    size = path.stat().st_size
+    if not path.name.lower().endswith(".gz"):
+        return size >= wanted
+    with path.open("rb") as file:
+        file.seek(-min(size, _GZIP_LENGTH.size), 2)
+        end = file.read()
+    return len(end) == _GZIP_LENGTH.size and _GZIP_LENGTH.unpack(end)[0] == wanted % (1 << 32)
+
+
+def _may_hold_itk(path: Path, max_voxels: int) -> bool:
+    """Tell whether an uncompressed file is as long as its header claims; compressed ones must be read."""
+    reader = open_itk(path, max_voxels=max_voxels)
+    Geometry.from_image(reader)  # type: ignore[arg-type]
+    return _ITEM_BYTES.get(reader.GetPixelID(), 8) * math.prod(reader.GetSize()) <= path.stat().st_size
+
+
+_ITEM_BYTES = {
+    **dict.fromkeys((sitk.sitkInt8, sitk.sitkUInt8), 1),
+    **dict.fromkeys((sitk.sitkInt16, sitk.sitkUInt16), 2),
+    **dict.fromkeys((sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32), 4),
+}

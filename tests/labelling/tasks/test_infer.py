@@ -9,10 +9,9 @@ from fastapi import HTTPException
 from labelserver import upload_name
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
-from slicecast.errors import Conflict, PromptError, QueueFull, UnknownImage
+from slicecast.errors import RETRY_AFTER, Conflict, PromptError, QueueFull, UnknownImage
 from slicecast.inference.segment import SegmentRequest
 from slicecast.inference.settings import EngineSettings
-from slicecast.inference.status import RETRY_AFTER_S
 from slicecast.inference.studies import Studies
 from slicecast.labelling.tasks.infer import SegmentTask, segment_tasks, stored_k_axis, uploaded_mask, uploaded_masks
 from slicecast.volume import Volume, read_volume, write_mask, write_volume
@@ -50,7 +49,7 @@ def test_an_error_leaves_with_its_status_and_text(studies, error, status):
 
 def test_a_busy_server_says_when_to_come_back(studies):
     answer = answer_to(QueueFull("full"), studies)
-    assert (answer.status_code, answer.headers) == (503, {"Retry-After": RETRY_AFTER_S})
+    assert (answer.status_code, answer.headers) == (503, RETRY_AFTER)
 
 
 def test_a_bug_is_no_answer(studies):

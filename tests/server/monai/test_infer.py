@@ -8,7 +8,7 @@ from requests_toolbelt.multipart import decoder
 
 from slicecast.errors import InputError
 from slicecast.server.monai.infer import FIXED_KEYS, NAMES, Output, answer, checked_params
-from slicecast.volume.budget import READING
+from slicecast.volume.headers import READING
 
 
 @pytest.fixture

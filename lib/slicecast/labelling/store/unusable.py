@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from slicecast.errors import VolumeError
-from slicecast.volume.examine import check_scan
-from slicecast.volume.reading import WRITTEN_ENDINGS, without_folders
+from slicecast.volume.reading import WRITTEN_ENDINGS, check_scan, without_folders
 
 OWN_FOLDERS = ("labels", "campaign", "segmentations")
 """What the server itself keeps in the studies."""

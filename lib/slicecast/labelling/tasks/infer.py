@@ -13,7 +13,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from slicecast.active.slices import STRATEGIES
 from slicecast.errors import PromptError, SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
-from slicecast.inference.status import http_headers, http_status
 from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.tasks.answer import InferAnswer, write_answer
 from slicecast.labelling.tasks.request import (
@@ -37,7 +36,7 @@ def as_http() -> Iterator[None]:
     try:
         yield
     except SlicecastError as error:
-        raise HTTPException(http_status(error), detail=str(error), headers=http_headers(error)) from error
+        raise HTTPException(error.status, detail=str(error), headers=dict(error.headers)) from error
 
 
 class SegmentTask(InferTask):

@@ -26,7 +26,7 @@ from starlette.types import Scope
 
 from slicecast.dicom import query
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.instances import bulk_value, frame_type, header_json, read_frames, render
+from slicecast.dicom.query import bulk_value, frame_type, header_json, read_frames, render
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
 from slicecast.server.dependencies import Annotator, LabellingApp

@@ -20,7 +20,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from slicecast.server.dependencies import AnyUser
-from slicecast.server.errors import NotLoggedIn, TooManyLogins, headers_of, problems, status_of
+from slicecast.server.errors import NotLoggedIn, TooManyLogins, problems
 from slicecast.server.html import render
 from slicecast.server.security.oidc import Provider
 from slicecast.server.security.users import Account, Identity, Role, Users, digest
@@ -233,7 +233,7 @@ async def login(
     try:
         identity = await _log_in(request, access, username, password)
     except (NotLoggedIn, TooManyLogins) as error:
-        return HTMLResponse(_page(next, wrong=str(error)), status_of(error), headers=headers_of(error))
+        return HTMLResponse(_page(next, wrong=str(error)), error.status, headers=dict(error.headers))
     answer = RedirectResponse(own_address(next, request), status_code=303)
     answer.set_cookie(
         COOKIE,

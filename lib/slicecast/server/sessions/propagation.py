@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from slicecast.errors import Conflict, SlicecastError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.sessions import Sessions
-from slicecast.inference.status import http_status
 from slicecast.server.metrics import Metrics
 from slicecast.server.sessions.models import ErrorEvent, ProgressEvent, slice_event, summary_event
 from slicecast.server.settings import SessionSettings
@@ -211,7 +210,7 @@ async def _produce(
 
 def _line(line: BaseModel | BaseException) -> bytes:
     if isinstance(line, SlicecastError):
-        line = ErrorEvent(status=http_status(line), detail=str(line))
+        line = ErrorEvent(status=line.status, detail=str(line))
     elif isinstance(line, BaseException):
         logger.error("A stream broke off", exc_info=line)
         line = ErrorEvent(status=500, detail="The server made a mistake; its log says which. Try again.")
