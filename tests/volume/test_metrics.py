@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slicecast.volume.metrics import bootstrap_mean, click_auc, clicks_to_reach, dice, surface
+from slicecast.volume.metrics import dice, surface
 
 
 def cube(shift: int = 0) -> np.ndarray:
@@ -46,26 +46,3 @@ def test_an_empty_answer_has_no_distance():
     assert surface(empty, cube(), spacing_kji=(1, 1, 1)).nsd == 0
     assert surface(empty, cube(), spacing_kji=(1, 1, 1)).hd95 is None
     assert surface(empty, empty, spacing_kji=(1, 1, 1)).nsd == 1
-
-
-def test_the_bootstrap_holds_the_mean_and_repeats():
-    values = np.random.default_rng(1).normal(0.7, 0.1, 50).tolist()
-    mean = bootstrap_mean(values)
-    assert mean.low < mean.value < mean.high and mean.count == 50
-    assert mean.high - mean.low == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(50), rel=0.25)
-    assert bootstrap_mean(values) == mean
-    assert bootstrap_mean([0.5]) == bootstrap_mean([0.5], ["a"])
-
-
-def test_the_bootstrap_draws_patients_whole():
-    """Each patient twice says no more than each once."""
-    values = [0.2, 0.4, 0.9, 0.7]
-    twice = bootstrap_mean(values * 2, list("abcd") * 2)
-    assert (twice.low, twice.high) == pytest.approx((bootstrap_mean(values).low, bootstrap_mean(values).high))
-
-
-def test_click_measures():
-    course = [0.1, 0.5, 0.8, 0.86, 0.9]
-    assert click_auc(course) == pytest.approx(0.3 + 0.65 + 0.83 + 0.88)
-    assert click_auc([1] * 5) == 4 and click_auc(course[:4]) is None
-    assert clicks_to_reach(course, 0.85) == 4 and clicks_to_reach(course, 0.95) is None

@@ -20,9 +20,9 @@ from slicecast.models.registry import REGISTRY_FILE, ModelSpec, bundled_spec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import file_sha256, weights_path
 from slicecast.volume import read_volume
-from slicecast.volume.metrics import Mean, bootstrap_mean
 from slicecast_lab.evaluation.cases import CaseFiles, read_case
 from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
+from slicecast_lab.evaluation.report import Mean, bootstrap_mean
 from slicecast_lab.evaluation.run import Progress
 
 PROMPTS = ("mask", "box", "clicks:3")

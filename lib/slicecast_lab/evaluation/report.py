@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from rich.table import Table
 
 from slicecast.errors import ConfigError
-from slicecast.volume.metrics import Mean, bootstrap_mean, click_auc, clicks_to_reach
 from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.run import MISTAKES, CaseResult, Evaluation
 
@@ -20,6 +19,53 @@ GOAL_DICE = 0.85
 """Clicks are counted until the volume's Dice reaches this."""
 
 DIGITS = 4
+
+AUC_CLICKS = 5
+"""The challenge's area is that under Dice over the first five clicks: at most 4."""
+
+RESAMPLES = 10_000
+SEED = 20240805
+"""Of the bootstrap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def bootstrap_mean(
+    values: Sequence[float], groups: Sequence[str] | None = None, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> Mean:
+    """Return the mean and its 95 % percentile interval, drawing whole groups with replacement.
+
+    Args:
+        groups: of each value (its patient); None: each value is its own.
+    """
+    numbers = np.asarray(values, dtype=float)
+    names = np.arange(len(numbers)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(names, weights=numbers), np.bincount(names)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Mean(float(numbers.mean()), float(low), float(high), len(numbers))
+
+
+def click_auc(dice_by_click: Sequence[float]) -> float | None:
+    """Return the area under Dice over clicks 1 to 5, or None with fewer clicks."""
+    if len(dice_by_click) < AUC_CLICKS:
+        return None
+    first = np.asarray(dice_by_click[:AUC_CLICKS])
+    return float((first[1:] + first[:-1]).sum() / 2)
+
+
+def clicks_to_reach(dice_by_click: Sequence[float], goal: float) -> int | None:
+    """Return after how many clicks the goal was first reached, or None."""
+    return next((n for n, value in enumerate(dice_by_click, start=1) if value >= goal), None)
 
 
 def as_json(evaluation: Evaluation, circumstances: dict[str, Any]) -> dict[str, Any]:

@@ -18,18 +18,20 @@ Numbers of this protocol mean something else than those of ``fixed``; the two ne
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+from monai.metrics.surface_dice import compute_surface_dice
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from slicecast.errors import ConfigError, InputError, PromptError
 from slicecast.prompts.simulate import SEED_MIN_DEPTH_PX
-from slicecast.volume.metrics import dice, plain_surface_dice
+from slicecast.volume.metrics import as_batches, dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.prompts import MAX_ROUNDS
 from slicecast_lab.evaluation.provenance import peak_rss_mib
@@ -180,6 +182,16 @@ def evaluate_seed_case(
     answer, wanted = np.stack(list(found.values())), np.stack([truth[frame] for frame in found])
     nsd = plain_surface_dice(answer, wanted, tolerance=NSD_TOLERANCE_VOXELS)
     return SeedResult(case.files, (first, stop), middle, used, len(found), dice(answer, wanted), nsd, seconds)
+
+
+def plain_surface_dice(found: Mask, truth: Mask, *, tolerance: float) -> float:
+    """Return MONAI's surface Dice of two masks as published protocols use it: in voxels, each surface voxel equal."""
+    if not (found.any() and truth.any()):
+        return float(found.any() == truth.any())
+    first, second = as_batches(found, truth)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+        return float(compute_surface_dice(first, second, [tolerance], include_background=True))
 
 
 def clip_range(truth: Mask, *, salient: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -9,9 +9,8 @@ import pandas as pd
 from rich.table import Table
 
 from slicecast.errors import ConfigError
-from slicecast.volume.metrics import bootstrap_mean
 from slicecast_lab.evaluation.page import markdown
-from slicecast_lab.evaluation.report import measure_table, rounded, show_mean
+from slicecast_lab.evaluation.report import bootstrap_mean, measure_table, rounded, show_mean
 from slicecast_lab.evaluation.seed import PROTOCOL, SeedEvaluation, SeedResult, SeedSettings
 
 STUDY_PROMPTS = (("clicks", 1), ("clicks", 5), ("mask", 1))

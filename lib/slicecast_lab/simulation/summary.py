@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 
 from slicecast.errors import ConfigError
-from slicecast.volume.metrics import Mean, bootstrap_mean
-from slicecast_lab.evaluation.report import DIGITS, GOAL_DICE, rounded
+from slicecast_lab.evaluation.report import DIGITS, GOAL_DICE, Mean, bootstrap_mean, rounded
 from slicecast_lab.simulation.annotator import EFFORTS, Actions, EffortModel
 from slicecast_lab.simulation.volumes import ORACLE, Pool, SimulatedCampaign, VolumePlan
 

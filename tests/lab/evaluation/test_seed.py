@@ -9,7 +9,7 @@ from nets import tiny_video_model
 
 from slicecast.errors import ConfigError, PromptError
 from slicecast.volume import Reorientation, SliceAxis, Volume
-from slicecast.volume.metrics import dice, plain_surface_dice
+from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase
 from slicecast_lab.evaluation.seed import (
     SeedSettings,
@@ -17,6 +17,7 @@ from slicecast_lab.evaluation.seed import (
     clip_range,
     evaluate_seed,
     evaluate_seed_case,
+    plain_surface_dice,
     pole,
     to_frame,
 )
