@@ -80,9 +80,10 @@ def test_labels_of_a_described_data_set(started, folders, place, labels):
 
 
 @pytest.mark.parametrize("content", ["{bad", "[]", '{"labels": ["spleen"]}', "{}"])
-def test_other_files_of_that_name_are_ignored(folders, content):
+def test_other_files_of_that_name_are_ignored(started, folders, content):
     (folders[0] / "dataset.json").write_text(content)
-    assert serve.described_labels(str(folders[0])) == ""
+    run(folders)
+    assert "labels" not in started[0]
 
 
 def test_ohif_is_named_whatever_the_studies_are(started, folders):

@@ -20,6 +20,7 @@ from slicecast.campaign.state import State
 from slicecast.campaign.summary import rows
 from slicecast.errors import ConfigError, InputError, NotFound
 from slicecast.volume import read_volume, write_mask, write_volume
+from slicecast.volume.reading import dataset_description
 
 Layout = Literal["msd", "nnunet"]
 
@@ -107,15 +108,9 @@ def number_names(cases: Sequence[LabelledCase]) -> dict[str, int]:
 
 
 def read_modalities(studies: Path) -> dict[str, str]:
-    """Return what a `dataset.json` in the studies, or beside them as in the sample data, says of images by name."""
-    for file in (studies / "dataset.json", studies.resolve().parent / "dataset.json"):
-        try:
-            said = json.loads(file.read_text(encoding="utf-8"))["modality"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if isinstance(said, dict):
-            return {str(name): str(word) for name, word in said.items()}
-    return {}
+    """Return the modality of each image that a `dataset.json` in or beside the studies lists by name."""
+    modalities = dataset_description(studies).get("modality")
+    return {str(k): str(v) for k, v in modalities.items()} if isinstance(modalities, dict) else {}
 
 
 def export_csv(state: State, file: Path) -> int:

@@ -20,6 +20,7 @@ from slicecast.campaign.summary import agreements, people, progress
 from slicecast.cli.export import end_with_skipped
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.export import StoredLabel, stored_labels
+from slicecast.dicom.seg import named_values
 from slicecast.errors import ConfigError, Conflict, NotFound
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -152,8 +153,7 @@ def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> l
 def _labelled_case(
     label: StoredLabel, studies: Path, catalogue: Catalogue, modalities: Mapping[str, str]
 ) -> LabelledCase:
-    described = label.info.get("label_info") or []
-    names = {int(entry["idx"]): str(entry["name"]) for entry in described if entry.get("idx")}
+    names = {value: name for name, value in named_values(label.info).items()}
     image = label.image or _series(label.image_id, studies, catalogue)
     said = modalities.get(label.image_id, "")
     return LabelledCase(label.image_id, image, label.file, names or {1: "object"}, said)

@@ -20,9 +20,9 @@ from slicecast.labelling.store.importing import (
     Save,
     find_labels,
     import_labels,
-    names_beside,
 )
 from slicecast.labelling.store.labels import FINAL, ORIGINAL
+from slicecast.volume.reading import dataset_description, value_names
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Take in labels that were made elsewhere.")
 
@@ -66,7 +66,7 @@ def import_folder(
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
     found = find_labels(folder)
-    names = ImportNames(read_map(mapping), names_beside(studies))
+    names = ImportNames(read_map(mapping), value_names(dataset_description(studies)))
     rules = ImportRules(user or getpass.getuser(), TAGS[kind], replace)
     with tempfile.TemporaryDirectory() as work, _saving(studies, rules, dry=dry) as save:
         rows = list(import_labels(found, Images(studies, Path(work)), names, save=save))

@@ -1,6 +1,5 @@
 """Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client."""
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
 from slicecast.server.security.users import Users
 from slicecast.server.settings import auth_settings
+from slicecast.volume.reading import dataset_description, value_names
 
 app = typer.Typer(add_completion=False)
 
@@ -61,7 +61,11 @@ def serve(
     check_logins(host, insecure=insecure)
     check_port(host, port)
     choose_model(model or None)
-    named = {"model": model, "labels": labels or described_labels(studies), "insecure": "true" if insecure else ""}
+    named = {
+        "model": model,
+        "labels": labels or ",".join(value_names(dataset_description(Path(studies))).values()),
+        "insecure": "true" if insecure else "",
+    }
     pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
     typer.echo(_welcome(studies, host, port))
     arguments = ["--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
@@ -150,19 +154,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def described_labels(studies: str) -> str:
-    """Return the labels named by a `dataset.json` in the studies or beside them, comma-separated; or nothing."""
-    for folder in (Path(studies), Path(studies).parent):
-        try:
-            labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if isinstance(labels, dict):
-            names = labels if all(isinstance(value, int) for value in labels.values()) else labels.values()
-            return ",".join(str(name) for name in names if name != "background")
-    return ""
 
 
 def check_port(host: str, port: int) -> None:

@@ -202,14 +202,19 @@ def source_images(series: Series, geometry: Geometry) -> list[Dataset]:
     return sorted(images, key=lambda image: float(np.dot(np.array(image.ImagePositionPatient, float), normal)))
 
 
-def label_names(info: Mapping[str, Any], mask: np.ndarray) -> dict[str, int]:
-    """Return each label's value by name: from `label_info`, else `label_names`; other values get a number."""
+def named_values(info: Mapping[str, Any]) -> dict[str, int]:
+    """Return each label's value by name, 1 to 255, that a label's record has: from `label_info`, else `label_names`."""
     entries = info.get("label_info")
     listed = entries if isinstance(entries, list) else []
     named = {str(e["name"]): int(e["idx"]) for e in listed if isinstance(e, Mapping) and "name" in e and "idx" in e}
     params = info.get("params") if isinstance(info.get("params"), Mapping) else {}
     named = named or {str(name): int(value) for name, value in (params or {}).get("label_names", {}).items()}
-    named = {name: value for name, value in named.items() if 0 < value < 256}
+    return {name: value for name, value in named.items() if 0 < value < 256}
+
+
+def label_names(info: Mapping[str, Any], mask: np.ndarray) -> dict[str, int]:
+    """Return each label's value by name; values of the mask that the label's record does not name get a number."""
+    named = named_values(info)
     unnamed = set(np.unique(mask).tolist()) - {0} - set(named.values())
     return {**named, **{f"label {value}": value for value in sorted(unnamed)}} or {"object": 1}
 

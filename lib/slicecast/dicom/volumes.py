@@ -24,15 +24,13 @@ from pydicom.valuerep import format_number_as_ds
 from slicecast.dicom.series import stable_uid
 from slicecast.errors import UnknownImage, VolumeError
 from slicecast.volume import Geometry, Volume, choose_window, read_volume, write_volume
-from slicecast.volume.reading import without_folders
+from slicecast.volume.reading import dataset_description, without_folders
 from slicecast.volume.windowing import looks_like_ct
 
 logger = logging.getLogger(__name__)
 
 FACTS = "volumes.json"
 """Cache of each file's grid and encoding, so that listing needs no voxels after a restart."""
-DESCRIPTION = "dataset.json"
-"""Says the modality of the files beside it, as in the Medical Segmentation Decathlon."""
 _KEPT_SERIES = 2
 """Number of volumes whose pixels stay in memory."""
 _VERSION = 2
@@ -331,17 +329,13 @@ def _encoding(fact: dict[str, Any]) -> Encoding:
 
 
 def _described_modality(folder: Path) -> str | None:
-    """Read the modality of a `dataset.json`, in the folder or beside it, if it names one for all."""
-    for place in (folder, folder.parent):
-        try:
-            words = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))["modality"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        named = list(words.values()) if isinstance(words, dict) else [words]
-        if len(named) == 1 and isinstance(named[0], str):
-            word = named[0].upper()
-            return "CT" if word == "CT" else "MR" if word.startswith(("MR", "FLAIR", "T1", "T2")) else None
-    return None
+    """Return the modality that a `dataset.json` names for all files, if it does."""
+    words = dataset_description(folder).get("modality")
+    named = list(words.values()) if isinstance(words, dict) else [words]
+    if len(named) != 1 or not isinstance(named[0], str):
+        return None
+    word = named[0].upper()
+    return "CT" if word == "CT" else "MR" if word.startswith(("MR", "FLAIR", "T1", "T2")) else None
 
 
 @lru_cache(maxsize=_KEPT_SERIES)

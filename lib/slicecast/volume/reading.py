@@ -5,14 +5,16 @@ usable is read, logged, and listed in `Volume.warnings`.
 """
 
 import errno
+import json
 import logging
 import math
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -260,3 +262,30 @@ _ITEM_BYTES = {
     **dict.fromkeys((sitk.sitkInt16, sitk.sitkUInt16), 2),
     **dict.fromkeys((sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32), 4),
 }
+
+
+DESCRIPTION = "dataset.json"
+"""Describes the files beside it, as in the Medical Segmentation Decathlon or for nnU-Net."""
+
+
+def dataset_description(folder: Path) -> dict[str, Any]:
+    """Return the `dataset.json` of a folder, or the one beside the folder as in the sample data; {} without one."""
+    for place in (folder, folder.resolve().parent):
+        try:
+            content = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def value_names(description: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names of label values, as the Decathlon (`"1": "liver"`) or nnU-Net (`"liver": 1`) write them."""
+    found: dict[int, str] = {}
+    labels = description.get("labels")
+    for key, value in labels.items() if isinstance(labels, Mapping) else ():
+        number, name = (key, value) if isinstance(value, str) else (value, key)
+        if str(number).isdecimal() and int(number) > 0:
+            found[int(number)] = str(name)
+    return found

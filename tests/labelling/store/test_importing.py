@@ -10,8 +10,9 @@ from dicoms import write_slices
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import SegNames, write_seg
 from slicecast.errors import InputError, NotFound
-from slicecast.labelling.store.importing import Images, ImportNames, find_labels, import_labels, names_of
+from slicecast.labelling.store.importing import Images, ImportNames, find_labels, import_labels
 from slicecast.volume import read_volume, write_mask, write_volume
+from slicecast.volume.reading import value_names
 
 NAMES = ImportNames({1: "liver", 2: "spleen"})
 
@@ -98,7 +99,7 @@ def test_nnunet(studies, tmp_path):
 
 def test_names_of_lists_that_say_nothing():
     for labels in (None, [1], {"0": "background"}, {"a": None}):
-        assert names_of({"labels": labels}) == {}
+        assert value_names({"labels": labels}) == {}
     with pytest.raises(InputError, match="have the name 'x'"):
         ImportNames().of({1: "x", 2: "x"})
 

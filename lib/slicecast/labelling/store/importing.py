@@ -4,7 +4,6 @@ Read are NIfTI, NRRD, MHA and DICOM SEG, in a plain folder, in a Decathlon task 
 The studies are only read here; what is accepted is handed to `Save`.
 """
 
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +25,9 @@ from slicecast.labelling.store.checking import check_label
 from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.volume import Geometry, read_volume, write_mask
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked
-from slicecast.volume.reading import WRITTEN_ENDINGS, without_folders
+from slicecast.volume.reading import DESCRIPTION, WRITTEN_ENDINGS, dataset_description, value_names, without_folders
 
-LABELS_FOLDER, LIST = "labelsTr", "dataset.json"
+LABELS_FOLDER = "labelsTr"
 
 CHANNEL = "_0000"
 """How nnU-Net marks the first channel of an image; its label's name goes without."""
@@ -230,11 +229,11 @@ def find_labels(folder: Path) -> FoundLabels:
     labels = [path for path in paths if stem_of(path) != path.name or _is_seg(path)]
     if not labels:
         raise NotFound(f"{root} holds no label. Read are {', '.join(WRITTEN_ENDINGS)} and DICOM SEG.")
-    listed = _read_list(folder) or _read_list(folder.resolve().parent)
+    listed = dataset_description(folder)
     pairs = _pairs(listed)
     files = tuple(LabelFile(path, pairs.get(path.name, stem_of(path))) for path in labels)
-    passed_over = sum(1 for path in paths if path.name != LIST) - len(labels)
-    return FoundLabels(files, passed_over, names_of(listed))
+    passed_over = sum(1 for path in paths if path.name != DESCRIPTION) - len(labels)
+    return FoundLabels(files, passed_over, value_names(listed))
 
 
 def import_labels(
@@ -263,22 +262,6 @@ def import_labels(
         else:
             taken[image] = file.path
             yield ImportRow(file.path, image, label.in_words())
-
-
-def names_of(listed: Mapping[str, Any]) -> dict[int, str]:
-    """Return the names that a `dataset.json` gives, as the Decathlon (`"1": "liver"`) or nnU-Net (`"liver": 1`) do."""
-    found: dict[int, str] = {}
-    labels = listed.get("labels")
-    for key, value in labels.items() if isinstance(labels, Mapping) else ():
-        number, name = (key, value) if isinstance(value, str) else (value, key)
-        if str(number).isdecimal() and int(number) > 0:
-            found[int(number)] = str(name)
-    return found
-
-
-def names_beside(folder: Path) -> dict[int, str]:
-    """Return the names of the `dataset.json` in a folder, or beside it as with the sample data; or none."""
-    return names_of(_read_list(folder) or _read_list(folder.resolve().parent))
 
 
 def stem_of(path: Path) -> str:
@@ -334,14 +317,6 @@ def _folder_of(series: Series) -> str:
     files = getattr(series, "files", {})
     folders = {path.parent for path in files.values()}
     return folders.pop().name if len(folders) == 1 else ""
-
-
-def _read_list(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _pairs(listed: Mapping[str, Any]) -> dict[str, str]:

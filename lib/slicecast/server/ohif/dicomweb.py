@@ -24,10 +24,10 @@ from requests_toolbelt.multipart import decoder
 from starlette.routing import Match
 from starlette.types import Scope
 
-from slicecast.dicom import query
+from slicecast.dicom import web
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.query import bulk_value, frame_type, header_json, read_frames, render
 from slicecast.dicom.series import Series
+from slicecast.dicom.web import bulk_value, frame_type, header_json, read_frames, render
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
 from slicecast.server.dependencies import Annotator, LabellingApp
 from slicecast.server.errors import NotAcceptable, is_disk_full
@@ -122,31 +122,31 @@ reading = APIRouter(route_class=FolderRoute, dependencies=[Depends(RBAC(settings
 @reading.get("/studies", summary="Search studies")
 def search_studies(request: Request, files: Files) -> Response:
     """Search studies (QIDO-RS)."""
-    return _found(query.studies(files.all(), _root(request)), request)
+    return _found(web.studies(files.all(), _root(request)), request)
 
 
 @reading.get("/series", summary="Search series")
 def search_all_series(request: Request, files: Files) -> Response:
     """Search the series of all studies (QIDO-RS)."""
-    return _found(query.series_of(files.all(), _root(request)), request)
+    return _found(web.series_of(files.all(), _root(request)), request)
 
 
 @reading.get("/studies/{study}/series", summary="Search the series of a study")
 def search_series(study: str, request: Request, files: Files) -> Response:
     """Search the series of a study (QIDO-RS)."""
-    return _found(query.series_of(files.of_study(study), _root(request)), request)
+    return _found(web.series_of(files.of_study(study), _root(request)), request)
 
 
 @reading.get("/studies/{study}/instances", summary="Search the instances of a study")
 def search_study_instances(study: str, request: Request, files: Files) -> Response:
     """Search the instances of a study (QIDO-RS)."""
-    return _found(list(query.instances_of(files.of_study(study), _root(request))), request)
+    return _found(list(web.instances_of(files.of_study(study), _root(request))), request)
 
 
 @reading.get(SERIES + "/instances", summary="Search the instances of a series")
 def search_instances(study: str, series: str, request: Request, files: Files) -> Response:
     """Search the instances of a series (QIDO-RS)."""
-    return _found(list(query.instances_of([_series(files, study, series)], _root(request))), request)
+    return _found(list(web.instances_of([_series(files, study, series)], _root(request))), request)
 
 
 @reading.get("/studies/{study}/metadata", summary="Headers of a study")
@@ -298,7 +298,7 @@ def encoded(data: Dataset) -> bytes:
 
 
 def _found(found: list[Dataset], request: Request) -> Response:
-    return _json([data.to_json_dict() for data in query.select(found, request.query_params.multi_items())])
+    return _json([data.to_json_dict() for data in web.select(found, request.query_params.multi_items())])
 
 
 def _headers(all_series: list[Series], request: Request) -> Response:

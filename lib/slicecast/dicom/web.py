@@ -1,4 +1,5 @@
-"""QIDO-RS search (DICOM PS3.18, 8.3 and 10.6): matching, paging, and the attributes of a result."""
+"""What DICOMweb answers with: search results (QIDO-RS, DICOM PS3.18, 8.3 and 10.6), and the parts of an instance
+that viewers fetch one by one: frames, header as JSON, large values, a rendered picture."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
