@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from golden import surface
 from golden.product import copy_studies, serving
 from golden.work import (
     copy_sessions,
@@ -133,3 +134,10 @@ def place(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
         session, mask = work_in_session(client, folder)
         work_in_campaign(client, studies, folder)
         yield Place(client, studies, sessions, session, mask)
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """The whole application, in this process."""
+    with surface.server(tmp_path_factory.mktemp("golden") / "server") as client:
+        yield client
