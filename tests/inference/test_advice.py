@@ -7,7 +7,7 @@ from tracking import absent, answer, painted
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.engine.crop_window import CropWindow
 from slicecast.engine.postprocess import ObjectResult
-from slicecast.inference.advice import advise, areas_of, evidence_of, judge, slice_features
+from slicecast.inference.results import advise, areas_of, evidence_of, judge, slice_features
 
 HALF = np.zeros((8, 8), bool)
 HALF[:4] = True
@@ -51,8 +51,8 @@ def test_signs_say_how_far_the_next_prompt_is_and_how_alike_the_neighbours_areas
 
 def test_prompted_slices_teach_nothing_and_keep_the_engines_own_confidence():
     judged = judge(track(), AREAS, Fitted())
-    assert judged[2].features is None and judged[2].quality > 0.8
-    assert {judged[n].quality for n in (1, 3, 4, 5)} == {0.25} and judged[1].features is not None
+    assert judged[2].features is None and judged[2].value > 0.8
+    assert {judged[n].value for n in (1, 3, 4, 5)} == {0.25} and judged[1].features is not None
 
 
 def test_where_the_object_is_not_seen_the_raw_confidence_makes_no_candidate():
@@ -75,7 +75,7 @@ def test_a_slice_that_was_called_absent_is_annotated():
 def test_the_least_sure_object_of_a_slice_counts_and_the_reason_names_the_object():
     other = ObjectResult(VIEW, {3: answer(HALF, predicted_iou=0.1)}, (painted(2, HALF),))
     advice = advise(result(track(), other), count=6, strategy="worst", calibration=UNCALIBRATED)
-    assert list(advice.slices) == [1, 2, 3, 4, 5] and advice.slices[3].quality < 0.2
+    assert list(advice.slices) == [1, 2, 3, 4, 5] and advice.slices[3].value < 0.2
     assert advice.choice.slice == 3 and advice.choice.reason.startswith("b: ")
 
 

@@ -15,7 +15,6 @@ from slicecast.engine.ports import DevicePredictor
 from slicecast.engine.propagation import Prompts, segment
 from slicecast.engine.tracks import Progress, Tracker
 from slicecast.errors import OutOfMemory, PromptError
-from slicecast.inference.advice import advise
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.queue import DeviceQueue
@@ -23,6 +22,7 @@ from slicecast.inference.results import (
     Clock,
     OnSlice,
     SegmentResult,
+    advise,
     result_callback,
     to_result,
     to_stored,

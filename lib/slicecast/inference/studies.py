@@ -2,12 +2,12 @@
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from cachetools import LRUCache
 
 from slicecast.engine.crop_window import Frames
 from slicecast.volume import (
@@ -73,9 +73,8 @@ class Studies:
         max_volumes: int = MAX_VOLUMES,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._read = read
-        self._limits = max_volumes, max_bytes
-        self._held: OrderedDict[tuple, Study] = OrderedDict()
+        self._read, self._max_bytes = read, max_bytes
+        self._held: LRUCache[tuple, Study] = LRUCache(max_volumes)
         self._guard = threading.Lock()
 
     def open(self, path: Path) -> Study:
@@ -86,22 +85,16 @@ class Studies:
         """
         stamp = stamp_of(path)
         with self._guard:
-            if stamp in self._held:
-                self._held.move_to_end(stamp)
-                return self._held[stamp]
+            held = self._held.get(stamp)
+        if held is not None:
+            return held
         with without_folders(path):
             study = open_study(self._read(path))
         with self._guard:
             self._held[stamp] = study
-            self._shrink()
+            while len(self._held) > 1 and sum(s.volume.array.nbytes for s in self._held.values()) > self._max_bytes:
+                self._held.popitem()
         return study
-
-    def _shrink(self) -> None:
-        count, size = self._limits
-        while len(self._held) > 1 and (
-            len(self._held) > count or sum(s.volume.array.nbytes for s in self._held.values()) > size
-        ):
-            self._held.popitem(last=False)
 
 
 def open_study(volume: Volume) -> Study:
