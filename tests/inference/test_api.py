@@ -5,9 +5,10 @@ from builders import ball, dice, scan
 import slicecast
 from slicecast.engine.fake import FakePredictor
 from slicecast.errors import PromptError
-from slicecast.inference.api import UNNAMED, collect_prompts, segment
+from slicecast.inference.api import segment
 from slicecast.inference.segment import SegmentService
 from slicecast.prompts import Absent, Box, MaskPrompt, Point
+from slicecast.prompts.parsing import UNNAMED, collect_prompts
 from slicecast.volume import write_volume
 
 TRUTH = ball()

@@ -1,23 +1,15 @@
 """The Python way in: one call from an image and some clicks to a mask."""
 
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
 from slicecast.engine.options import EngineOptions
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
-from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
-
-UNNAMED = "object"
-"""Name of the only object when none is given."""
-
-Kind = TypeVar("Kind")
-IJK = tuple[int, int, int]
-Named = Mapping[str, Iterable[Kind]] | Iterable[Kind]
-"""Things by object name; without names they all belong to one object."""
+from slicecast.prompts import MaskPrompt
+from slicecast.prompts.model import IJK
+from slicecast.prompts.parsing import Named, collect_prompts
 
 
 def segment(
@@ -64,37 +56,3 @@ def segment(
         Path(image), prompts, axis, range, window, options=options or EngineOptions(), slice_strategy=slice_strategy
     )
     return (service or SegmentService()).segment(request)
-
-
-def collect_prompts(
-    *,
-    points: Named[IJK] | None = None,
-    negative: Named[IJK] | None = None,
-    boxes: Named[tuple[IJK, IJK]] | None = None,
-    masks: Named[np.ndarray | MaskPrompt] | None = None,
-    absent: Named[int] | None = None,
-) -> PromptSet:
-    """Gather prompts by object, in the order in which the names first appear.
-
-    Raises:
-        PromptError: there is nothing to start from, or a prompt is not what it should be.
-    """
-    found: dict[str, dict[str, list[Any]]] = {}
-
-    def add(field: str, given: Named | None, make: Callable[[Any], Any]) -> None:
-        for name, entries in _by_name(given).items():
-            found.setdefault(name, {}).setdefault(field, []).extend(map(make, entries))
-
-    add("points", points, Point)
-    add("points", negative, lambda ijk: Point(ijk, positive=False))
-    add("boxes", boxes, lambda corners: Box(*corners))
-    add("masks", masks, lambda mask: mask if isinstance(mask, MaskPrompt) else MaskPrompt(mask))
-    add("absent", absent, Absent)
-    fields = {name: {field: tuple(entries) for field, entries in kinds.items()} for name, kinds in found.items()}
-    return PromptSet(tuple(ObjectPrompts(name, **kinds) for name, kinds in fields.items()))
-
-
-def _by_name(given: Named | None) -> Mapping[str, Iterable]:
-    if given is None:
-        return {}
-    return given if isinstance(given, Mapping) else {UNNAMED: given}
