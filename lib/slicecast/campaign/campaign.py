@@ -233,7 +233,7 @@ class Campaign:
         """Lease one case, or renew one's lease of it.
 
         Raises:
-            Conflict: somebody else holds it.
+            Conflict: another person holds it.
         """
 
         def decide(state: State, now_s: float) -> list[Draft]:
@@ -246,7 +246,7 @@ class Campaign:
 
         self._decide(decide)
         lease = self._state.case(case).lease
-        if lease is None:  # cannot be, but for a store that somebody changed meanwhile
+        if lease is None:  # only where the store was changed from outside meanwhile
             raise Conflict(f"'{case}' could not be leased. Try again.")
         return lease
 
@@ -274,7 +274,7 @@ class Campaign:
         """Put a case before a reviewer instead of submitting it.
 
         Raises:
-            Conflict: somebody else holds the case, or its label is approved.
+            Conflict: another person holds the case, or its label is approved.
         """
         _refuse_approved(self.state().case(case), ReadingTask.ANNOTATE)
         self._write(Kind.FLAGGED, case, who, {"why": _text(why)})
@@ -302,7 +302,7 @@ class Campaign:
             anyones: they may label a case that another person holds.
 
         Raises:
-            Conflict: somebody else holds the case, or its label is approved.
+            Conflict: another person holds the case, or its label is approved.
         """
         known = self.state().case(case)
         if not anyones:
@@ -330,7 +330,7 @@ class Campaign:
             anyones: they may label a case that another person holds.
 
         Raises:
-            Conflict: somebody else holds the case, or its label is approved.
+            Conflict: another person holds the case, or its label is approved.
         """
 
         def decide(state: State, now_s: float) -> list[Draft]:

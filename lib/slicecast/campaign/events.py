@@ -1,4 +1,4 @@
-"""What can happen in a campaign, and the chain that shows whether somebody changed it afterwards.
+"""What can happen in a campaign, and the hash chain that shows later changes.
 
 Each event's digest covers its own fields and the digest before it (SHA-256 of canonical JSON). Times are seconds
 since 1970, UTC. An event is never changed; a mistake is answered by another event.
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
     ADDED = "added"  # the case is part of the campaign (labelled: it had a final label before)
     GOLD = "gold"  # the case's truth is known and hidden (truth_sha256)
-    LEASED = "leased"  # somebody works on it (task, until, reason, strategy, address)
+    LEASED = "leased"  # a person works on it (task, until, reason, strategy, address)
     RENEWED = "renewed"  # still at it (until)
     RELEASED = "released"  # handed back without a label
     PREDICTED = "predicted"  # a model answered (model, model_hash, prompts, confidence, next_slice)
@@ -106,7 +106,7 @@ def digest_of(fields: Mapping[str, Any], previous: str) -> str:
 
 
 def find_damage(events: Iterable[Event]) -> Damage | None:
-    """Walk the chain; return the first place where it does not hold, or None."""
+    """Check the chain; return the first place where it does not hold, or None."""
     expected, previous = 1, GENESIS
     for event in events:
         if event.number != expected:

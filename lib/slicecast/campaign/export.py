@@ -1,6 +1,6 @@
 """A campaign's labels as a training set (Medical Segmentation Decathlon, nnU-Net) and as a table.
 
-Where the images and labels lie is told by the caller; labels get the same numbers in every case, by name. A case that
+The caller gives the files of images and labels; labels get the same numbers in every case, by name. A case that
 cannot be written is left out and named. The folder appears whole, so that an export that failed can be repeated.
 """
 
@@ -211,7 +211,7 @@ def _describe(
 
 
 def _harmless(value: Any) -> Any:
-    """Keep a spreadsheet from running what somebody typed as a formula."""
+    """Keep a spreadsheet from running typed text as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 

@@ -116,8 +116,8 @@ def _put_calibration(state: State, axes: Axes) -> bool:
         return False
     axes.plot([0, 1], [0, 1], color=SOFT, linestyle="--")
     for name, part, colour in (("raw", found.before, INK), (found.method, found.after, ACCENT)):
-        said, so = [b[0] for b in part.bins], [b[1] for b in part.bins]
-        axes.plot(said, so, "o-", color=colour, markersize=4, label=f"{name}: {reliability_words(part)}")
+        predicted, true = [b[0] for b in part.bins], [b[1] for b in part.bins]
+        axes.plot(predicted, true, "o-", color=colour, markersize=4, label=f"{name}: {reliability_words(part)}")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(frameon=False, loc="upper left", fontsize=7)
     used = "used" if found.holds else f"not used: rank correlation below {GATE}"

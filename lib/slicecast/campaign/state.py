@@ -35,12 +35,12 @@ class ReadingTask(StrEnum):
 
 
 DONE = (Status.SUBMITTED, Status.APPROVED)
-"""A final label exists and nobody wants it done again."""
+"""A final label exists and need not be done again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Somebody's right to a case, until a time.
+    """A person's right to a case, until a time.
 
     Args:
         who: the holder.
@@ -63,7 +63,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A label that somebody submitted.
+    """A submitted label.
 
     Args:
         task: first annotation, second reading or gold.
@@ -116,7 +116,7 @@ class State:
     cases: Mapping[str, Case] = field(default_factory=lambda: MappingProxyType({}))
 
     def case(self, name: str) -> Case:
-        """Return a case, also one of which nothing has been heard."""
+        """Return a case; a new one where it has no events yet."""
         return self.cases.get(name) or Case(name)
 
 

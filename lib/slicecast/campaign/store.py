@@ -80,7 +80,7 @@ class EventStore:
             return _read(connection, after)
 
     def append(self, decide: Decide, *, after: int = 0) -> tuple[list[Event], list[Event]]:
-        """Let `decide` see what happened since `after`, and write what it returns, with nobody in between.
+        """Let `decide` see what happened since `after`, and write what it returns, with no other writer in between.
 
         An error that `decide` raises leaves the list as it was.
 
@@ -99,7 +99,7 @@ class EventStore:
         return seen, written
 
     def verify(self) -> Damage | None:
-        """Walk the whole chain; return the first damage, or None."""
+        """Check the whole chain; return the first damage, or None."""
         with self._engine.connect() as connection, connection.begin():
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # both reads see the same moment

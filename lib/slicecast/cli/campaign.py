@@ -155,12 +155,12 @@ def _labelled_case(
 ) -> LabelledCase:
     names = {value: name for name, value in named_values(label.info).items()}
     image = label.image or _series(label.image_id, studies, catalogue)
-    said = modalities.get(label.image_id, "")
-    return LabelledCase(label.image_id, image, label.file, names or {1: "object"}, said)
+    modality = modalities.get(label.image_id, "")
+    return LabelledCase(label.image_id, image, label.file, names or {1: "object"}, modality)
 
 
 def _series(name: str, studies: Path, catalogue: Catalogue) -> Path:
-    """Return the folder of a series; of one that is gone a path that cannot be read, so that only its case fails."""
+    """Return the folder of a series; of a missing one a path that cannot be read, so that only its case fails."""
     series = catalogue.of_image(name)
     return studies / name if series is None else Path(series.scan_path())
 

@@ -110,6 +110,6 @@ def _print(rows: list[ImportRow], folder: Path) -> None:
     for column in table.columns:
         column.overflow = "fold"
     for row in rows:
-        said = f"[red]refused[/] {row.said}" if row.refused else row.said
-        table.add_row(row.file.relative_to(folder).as_posix(), row.image, said)
+        outcome = f"[red]refused[/] {row.outcome}" if row.refused else row.outcome
+        table.add_row(row.file.relative_to(folder).as_posix(), row.image, outcome)
     Console().print(table)

@@ -138,7 +138,7 @@ def check_logins(host: str, *, insecure: bool) -> None:
     """Refuse to open a server to the network that would let everybody in.
 
     Raises:
-        ConfigError: nobody would have to log in.
+        ConfigError: no login would be needed.
     """
     if is_loopback(host) or insecure or Users(users_file()).all() or auth_settings().oidc_issuer:
         return

@@ -60,7 +60,7 @@ class ObjectRecord:
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """Somebody at a client.
+    """A person at a client.
 
     Args:
         client: connected to the server.

@@ -82,7 +82,7 @@ def export_labels(
         kind: one of `FORMATS`.
         work: folder for files derived from the images.
         now: date and time to write into the files.
-        skip: told of a label that cannot be written, for it or its image is gone, damaged or on another grid.
+        skip: called with a label that cannot be written: it or its image is missing, damaged or on another grid.
 
     Raises:
         InputError: the format is unknown.

@@ -49,7 +49,7 @@ _CALLER: ContextVar[Caller] = ContextVar("slicecast_caller", default=NOBODY)
 
 
 def current_caller() -> Caller:
-    """Return who is asking; nobody in particular outside a request."""
+    """Return who is asking; `NOBODY` outside a request."""
     return _CALLER.get()
 
 

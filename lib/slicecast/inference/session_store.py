@@ -62,7 +62,7 @@ class SessionHeader:
         axis: ``axial``, ``coronal`` or ``sagittal``.
         window: as asked for.
         options: settings of the engine.
-        owner: who opened it; empty where nobody logs in.
+        owner: who opened it; empty without logins.
         created_at: UTC.
         used_at: UTC, of the last change or question.
         closed_at: UTC, or None.

@@ -457,7 +457,7 @@ def _state_of(header: SessionHeader, session: Session) -> SessionState:
 
 
 class _Locks:
-    """One lock a session, for as long as somebody holds it."""
+    """One lock per session, for as long as it is held."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()

@@ -2,7 +2,7 @@
 
 ITK believes headers. A negative number of dimensions in a MetaImage ends the process, so these headers are checked
 word by word. NRRD and MetaImage headers can name any other file of the machine as the place of their voxels; in a file
-that somebody else has sent they must not.
+from outside they must not.
 """
 
 import logging
@@ -116,7 +116,7 @@ def check_data_file(path: Path) -> None:
     """Check that an NRRD or MetaImage header does not lead to a file elsewhere, and that a MetaImage's can be read.
 
     Raises:
-        VolumeError: the voxels are said to lie outside the file (.nrrd, .mha), or outside its folder (.nhdr, .mhd);
+        VolumeError: the header places the voxels outside the file (.nrrd, .mha), or outside its folder (.nhdr, .mhd);
             the header is damaged.
     """
     detached = path.suffix.lower() in (".nhdr", ".mhd")

@@ -211,7 +211,7 @@ class Effort:
 
 
 class Round:
-    """One turn of all contestants on one scan, under a name that nobody has seen before."""
+    """One turn of all contestants on one scan, under a new name."""
 
     def __init__(self, contestants: dict[str, Any], scan: SpeedScan, number: int) -> None:
         self._contestants = contestants
@@ -286,7 +286,7 @@ def play_bundled(turn: Round, scan: SpeedScan) -> None:
 
 
 def play_tiny(turn: Round, scan: SpeedScan) -> None:
-    """The same work for all: a click on the first slice, nobody stops; then a correction."""
+    """The same work for all: a click on the first slice, no stop rule; then a correction."""
     first, corrected = scan.objects[0].clicks[FIRST_SLICE], scan.objects[0].clicks[CORRECTION]
     turn.ours("whole", [first], fresh=True, options=NO_STOP)
     turn.direct("whole", [first])

@@ -44,7 +44,7 @@ class Look:
 
 
 def random_look(rng: np.random.Generator, scene: Scene) -> Look:
-    """Draw a look; most of the time the main organ can be told from the tissue."""
+    """Draw a look; most of the time the main organ differs from the tissue."""
     levels = rng.uniform(0, 1, int(rng.integers(3, 7)))
     means = _means(rng, levels, scene)
     spread = _spread(rng)

@@ -127,10 +127,10 @@ def _volumes(report: Report) -> Iterator[ReportTable]:
         f"{summary['pool']}, {report['settings']['seeds']} campaigns each; intervals over seeds and cases. Area from "
         f"the first label on. Not inferior: the interval of the paired difference lies above -{summary['margin']}.",
         f"With all of the pool labelled: {show_mean(summary['every_label'])}; with the best label for each test "
-        f"volume, which nobody can know: {show_mean(summary['best_label'])}.",
+        f"volume, which cannot be known: {show_mean(summary['best_label'])}.",
     ]
     if headroom is not None:
-        none = "**no headroom on this set**, so strategies cannot be told apart"
+        none = "**no headroom on this set**, so strategies cannot be compared"
         notes.append(
             f"Oracle minus random: {differs(headroom)}; {'there is headroom' if headroom['low'] > 0 else none}."
         )

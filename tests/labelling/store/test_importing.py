@@ -52,17 +52,17 @@ def test_names_that_fit(studies, tmp_path):
         "b.seg.nrrd": "b",
         "case.mha": "case_0000",
     }
-    assert rows["nobody.nii.gz"].refused and "No image has that name" in rows["nobody.nii.gz"].said
+    assert rows["nobody.nii.gz"].refused and "No image has that name" in rows["nobody.nii.gz"].outcome
     assert find_labels(experts).passed_over == 1
     np.testing.assert_array_equal(saved["a"].array, ball() * 2)
     assert saved["a"].info()["label_info"] == [{"name": "liver", "idx": 1}, {"name": "spleen", "idx": 2}]
-    assert rows["a_seg.nii.gz"].said == f"spleen {ball().sum() / 1000:.3g} ml"
+    assert rows["a_seg.nii.gz"].outcome == f"spleen {ball().sum() / 1000:.3g} ml"
 
 
 def test_two_labels_of_one_image(studies, tmp_path):
     put(tmp_path / "experts", "a.nii.gz"), put(tmp_path / "experts", "a.nrrd")
     rows, _ = taken(tmp_path / "experts", studies, tmp_path)
-    assert [row.refused for row in rows.values()] == [False, True] and "same image" in rows["a.nrrd"].said
+    assert [row.refused for row in rows.values()] == [False, True] and "same image" in rows["a.nrrd"].outcome
 
 
 def test_a_refused_label_leaves_the_others(studies, tmp_path):
@@ -70,11 +70,11 @@ def test_a_refused_label_leaves_the_others(studies, tmp_path):
     put(experts, "a.nii.gz", ball() * 3), put(experts, "b.nii.gz")
     (experts / "case.nii.gz").write_text("garbage")
     rows, saved = taken(experts, studies, tmp_path)
-    assert saved.keys() == {"b"} and "values 3 have no name" in rows["a.nii.gz"].said
-    assert "not gzip-compressed" in rows["case.nii.gz"].said
+    assert saved.keys() == {"b"} and "values 3 have no name" in rows["a.nii.gz"].outcome
+    assert "not gzip-compressed" in rows["case.nii.gz"].outcome
     (studies / "b.nii.gz").write_text("garbage")
     rows, saved = taken(experts, studies, tmp_path)
-    assert not saved and "The image itself cannot be used" in rows["b.nii.gz"].said
+    assert not saved and "The image itself cannot be used" in rows["b.nii.gz"].outcome
 
 
 def test_decathlon(studies, tmp_path):
@@ -124,7 +124,7 @@ def test_dicom(tmp_path):
     (tmp_path / "1.dcm").rename(experts / "1.dcm")
     (tmp_path / "none").mkdir()
     rows, _ = taken(experts, tmp_path / "none", tmp_path)
-    assert "not among the images" in rows["1.dcm"].said
+    assert "not among the images" in rows["1.dcm"].outcome
 
 
 def test_nothing_to_import(tmp_path):

@@ -74,13 +74,12 @@ class ImportRow:
     Args:
         file: the label's file.
         image: the image's id; "" where none was found.
-        said: what it holds, or why it was refused.
-        refused: whether it was.
+        outcome: what it holds, or why it was refused.
     """
 
     file: Path
     image: str
-    said: str
+    outcome: str
     refused: bool = False
 
 
