@@ -284,6 +284,12 @@ class Session:
         return len(self.log)
 
     @property
+    def since_reset(self) -> int:
+        """Number of edits that count since one that reset the session."""
+        resets = (n for n, edit in enumerate(reversed(self.applied)) if any(isinstance(c, Reset) for c in edit.changes))
+        return next(resets, len(self.applied))
+
+    @property
     def content(self) -> Content:
         """What counts now."""
         return reduce(Content.after, (change for edit in self.applied for change in edit.changes), Content())

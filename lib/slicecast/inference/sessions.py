@@ -71,6 +71,7 @@ class SessionState:
         accepted: locked slices of each object.
         can_undo: whether there is an edit to take back.
         can_redo: whether there is one to bring back.
+        since_reset: edits that can be taken back before one that reset the session.
         created_at: UTC.
         used_at: UTC.
     """
@@ -88,6 +89,7 @@ class SessionState:
     accepted: dict[str, tuple[int, ...]]
     can_undo: bool
     can_redo: bool
+    since_reset: int
     created_at: datetime
     used_at: datetime
 
@@ -139,8 +141,12 @@ class Sessions:
         model: str | None = None,
         options: EngineOptions | None = None,
         owner: str = "",
+        prefix: str = "",
     ) -> SessionState:
         """Open a session on an image.
+
+        Args:
+            prefix: how its id begins.
 
         Raises:
             VolumeError: the image cannot be used.
@@ -151,7 +157,7 @@ class Sessions:
         study.window(window)
         now = self._clock()
         header = SessionHeader(
-            id=self._new_id(),
+            id=prefix + self._new_id(),
             image_id=image_id,
             image=image,
             model=self._check_model(model),
@@ -177,6 +183,10 @@ class Sessions:
     def list(self) -> tuple[SessionState, ...]:
         """Return the sessions that are open, oldest first."""
         return tuple(_state_of(header, self._session(header.id)) for header in self._store.open_headers())
+
+    def grid(self, session_id: str) -> Grid:
+        """Return a session's grid."""
+        return self._image(self._read(session_id)[0]).grid
 
     def close(self, session_id: str) -> None:
         """End a session; its log is kept for replay."""
@@ -451,6 +461,7 @@ def _state_of(header: SessionHeader, session: Session) -> SessionState:
         accepted={name: tuple(sorted(numbers)) for name, numbers in accepted.items()},
         can_undo=bool(session.applied),
         can_redo=bool(session.undone),
+        since_reset=session.since_reset,
         created_at=header.created_at,
         used_at=header.used_at,
     )

@@ -29,6 +29,8 @@ from slicecast.server.monai.batch import batch_router
 from slicecast.server.monai.datastore import dataset_router, labels_router
 from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
 from slicecast.server.monai.stock import datastore_routers, logs_router, scoring_router, task_routers
+from slicecast.server.nninteractive.routes import mount_nninteractive
+from slicecast.server.nninteractive.work import Desk
 from slicecast.server.ohif.dicomweb import dicomweb_router
 from slicecast.server.ohif.proxy import proxy_lifespan
 from slicecast.server.ohif.proxy import router as proxy_router
@@ -82,10 +84,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         labelling = labelling_app()
         app.state.service = labelling.service
         app.state.sessions = _session_context(app)
+        app.state.nninteractive = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
         prefetcher, scorer, batch = labelling.service.prefetcher, labelling.background_scorer, labelling.batch_inference
         with prefetcher.running(), scorer.running(), batch.running():
             yield
+        app.state.nninteractive.leases.end_all()
 
 
 def _session_context(app: FastAPI) -> SessionContext:
@@ -93,6 +97,11 @@ def _session_context(app: FastAPI) -> SessionContext:
     folder = Path(settings.MONAI_LABEL_APP_DIR) / SESSIONS_FOLDER
     threads = anyio.CapacityLimiter(limits.queue.jobs + limits.queue.waiting + SPARE_THREADS)
     return SessionContext(Sessions(service, folder), service, limits.sessions, app.state.metrics, threads)
+
+
+def _desk(app: FastAPI) -> Desk:
+    folder = Path(settings.MONAI_LABEL_APP_DIR) / "cache" / "nninteractive"
+    return Desk(app.state.sessions, folder, server_settings().nninteractive)
 
 
 def create_app() -> FastAPI:
@@ -116,6 +125,7 @@ def create_app() -> FastAPI:
     app.include_router(login_router)
     app.include_router(sessions_router, responses=COMMON)
     mount_campaign(app)
+    mount_nninteractive(app)
     for router in _monailabel_routers():
         app.include_router(router, prefix=settings.MONAI_LABEL_API_STR, responses=COMMON)
     return app

@@ -33,6 +33,31 @@ class SessionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NnInteractiveSettings:
+    """Limits of the routes below `/nninteractive`.
+
+    Args:
+        leases: clients at a time.
+        idle_s: seconds without a prompt after which a lease ends.
+        alive_s: seconds without a sign of life after which a lease ends.
+        body_mb: largest request, in MiB, packed.
+        unpacked_mb: largest image, in MiB, unpacked.
+
+    Raises:
+        ConfigError: a value is not a positive whole number.
+    """
+
+    leases: int = 16
+    idle_s: int = 3600
+    alive_s: int = 180
+    body_mb: int = 1024
+    unpacked_mb: int = 2048
+
+    def __post_init__(self) -> None:
+        require_positive(self)
+
+
+@dataclass(frozen=True, slots=True)
 class ProxySettings:
     """Limits of the way to the DICOM server.
 
@@ -107,6 +132,7 @@ class ServerSettings:
     Args:
         queue: of work on the device.
         sessions: of the routes for sessions.
+        nninteractive: of the clients of nnInteractive.
         proxy: of the way to the DICOM server.
         limits: of one request.
         auth: logins.
@@ -114,6 +140,7 @@ class ServerSettings:
 
     queue: QueueSettings = field(default_factory=QueueSettings)
     sessions: SessionSettings = field(default_factory=SessionSettings)
+    nninteractive: NnInteractiveSettings = field(default_factory=NnInteractiveSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     limits: RequestLimits = field(default_factory=RequestLimits)
     auth: AuthSettings = field(default_factory=AuthSettings)
@@ -129,6 +156,7 @@ def server_settings() -> ServerSettings:
     parts: dict[str, Any] = {
         "queue": QueueSettings,
         "sessions": SessionSettings,
+        "nninteractive": NnInteractiveSettings,
         "proxy": ProxySettings,
         "limits": RequestLimits,
         "auth": AuthSettings,

@@ -130,6 +130,10 @@ class PacsDatastore(StudiesDatastore):
         self._fetch(name)
         return super().scan_path(name)
 
+    def at_hand(self) -> list[str]:
+        """Return the UIDs of the series that were fetched."""
+        return [name for name in self.list_images() if (self._downloads / name).is_dir()]
+
     def why_unusable(self, image_id: str) -> str:
         """Return "": what lies on another server is not fetched to be examined."""
         return ""

@@ -154,6 +154,10 @@ class StudiesDatastore(SafeDatastore):
         files = (self._filename(name, record.image.ext) for name, record in self._objects().items() if record.image.ext)
         return any(file not in present for file in files)
 
+    def at_hand(self) -> list[str]:
+        """Return the ids of the images that lie on this machine."""
+        return self.list_images()
+
     def why_unusable(self, image_id: str) -> str:
         """Return why an image cannot be segmented, by its headers; "" where it can."""
         return self._checks.why_not(image_id)

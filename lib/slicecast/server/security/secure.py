@@ -81,6 +81,7 @@ def body_limits(chosen: ServerSettings, *, prefix: str) -> Mapping[str, int]:
         **files,
         f"{prefix}/proxy/": chosen.proxy.body_mb << 20,
         "/slicecast/": chosen.sessions.body_mb << 20,
+        "/nninteractive/": chosen.nninteractive.body_mb << 20,
     }
 
 

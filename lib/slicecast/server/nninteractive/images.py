@@ -1,0 +1,129 @@
+"""Which image a client has sent: one of the studies, recognised by its voxels, or else an upload.
+
+The protocol sends pixels and spacing, no name. So the studies of the same size and spacing are compared with it.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
+
+from slicecast.errors import InputError, SlicecastError
+from slicecast.inference.studies import Studies, stamp_of
+from slicecast.server.nninteractive.axes import ArrayAxes, match
+from slicecast.volume import Geometry, Volume, read_volume, write_volume
+from slicecast.volume.headers import MAX_VOXELS
+from slicecast.volume.reading import NIFTI_ENDINGS, open_itk
+
+logger = logging.getLogger(__name__)
+
+UPLOAD = "upload-"
+"""How the image id of an upload begins."""
+CLOSE = 0.01
+"""Share by which two readings of one spacing may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentImage:
+    """An image that a client has sent, as it lies here.
+
+    Args:
+        image_id: of the studies, or `UPLOAD` and a hash of the content.
+        path: file or DICOM folder.
+        axes: how the client's arrays lie in it.
+    """
+
+    image_id: str
+    path: Path
+    axes: ArrayAxes
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether it is none of the studies."""
+        return self.image_id.startswith(UPLOAD)
+
+
+def find_image(
+    sent: NDArray, spacing_mm: Sequence[float], images: Iterable[tuple[str, Path]], studies: Studies
+) -> SentImage | None:
+    """Return the first of the images that holds the voxels that were sent, however its axes lie; None for none."""
+    for image_id, path in images:
+        try:
+            if _same_grid(path, sent.shape, spacing_mm):
+                study = studies.open(path)
+                stored = study.reorientation.to_source_array(study.volume.array)
+                axes = match(sent, spacing_mm, stored, study.reorientation.source.spacing_mm[::-1])
+                if axes is not None:
+                    return SentImage(image_id, path, axes)
+        except (SlicecastError, OSError) as error:
+            logger.warning("%s is not compared with a sent image: %s", image_id, error)
+    return None
+
+
+def store_upload(sent: NDArray, spacing_mm: Sequence[float], folder: Path) -> SentImage:
+    """Keep an image that is none of the studies as a file; the same content has the same name.
+
+    Raises:
+        VolumeError: it cannot be segmented, such as one without real numbers.
+    """
+    digest = hashlib.blake2b(np.ascontiguousarray(sent).data, digest_size=16)
+    digest.update(f"{sent.shape}{sent.dtype}{tuple(spacing_mm)}".encode())
+    image_id = UPLOAD + digest.hexdigest()
+    grid = Geometry(size_ijk=sent.shape[::-1], spacing_mm=tuple(spacing_mm[::-1]))  # type: ignore[arg-type]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = write_volume(folder / f"{image_id}.nrrd", Volume(_writable(sent), grid), compress=False)
+    return SentImage(image_id, path, ArrayAxes(grid.shape_kji))
+
+
+def checked_spacing(given: object) -> list[float]:
+    """Return the spacing of a client's `image_properties`, in the order of its array's axes; 1 mm where there is none.
+
+    Raises:
+        InputError: it is not three positive numbers.
+    """
+    try:
+        found = np.asarray([1.0, 1.0, 1.0] if given is None else given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The spacing {str(given)[:100]} is not three numbers. Send one for each axis.") from error
+    if found.shape == (2,):  # napari, of a picture
+        found = np.array([1.0, *found])
+    if found.shape != (3,) or not np.isfinite(found).all() or (found <= 0).any():
+        raise InputError(f"The spacing {str(given)[:100]} is not three positive numbers. Send one for each axis.")
+    return found.tolist()
+
+
+def _writable(sent: NDArray) -> NDArray:
+    """Return numbers that every file format has."""
+    narrow = {"bool": np.uint8, "float16": np.float32, "int64": np.float32, "uint64": np.float32}
+    return np.ascontiguousarray(sent.astype(narrow.get(sent.dtype.name, sent.dtype), copy=False))
+
+
+def _same_grid(path: Path, shape: tuple[int, ...], spacing_mm: Sequence[float]) -> bool:
+    """Tell whether an image can be the one sent, by its header: the same sizes and spacings, in whatever order."""
+    pairs = _pairs(stamp_of(path))
+    wanted = sorted(zip(shape, spacing_mm, strict=True))
+    return [size for size, _ in pairs] == [size for size, _ in wanted] and np.allclose(
+        sorted(spacing for _, spacing in pairs), sorted(spacing_mm), rtol=CLOSE, atol=0
+    )
+
+
+@lru_cache(maxsize=4096)
+def _pairs(stamp: tuple) -> list[tuple[int, float]]:
+    """Return the (size, spacing) of each axis of an image, sorted; from the header where it is a file."""
+    path = Path(stamp[0])
+    if path.name.lower().endswith(NIFTI_ENDINGS):
+        header = Nifti1Image.from_filename(path).header
+        size, spacing = header.get_data_shape()[:3], header.get_zooms()[:3]
+    elif path.is_dir() or path.suffix == ".dcm":
+        grid = read_volume(path).geometry
+        size, spacing = grid.size_ijk, grid.spacing_mm
+    else:
+        reader = open_itk(path, max_voxels=MAX_VOXELS)
+        size, spacing = reader.GetSize()[:3], reader.GetSpacing()[:3]
+    return sorted(zip(map(int, size), map(float, spacing), strict=True))

@@ -1,0 +1,444 @@
+"""The routes of nnInteractive's protocol: the server address that its plugins are given is `http://HOST:8000/nninteractive`.
+
+JSON comes as JSON. An array is the body, and what goes with it JSON in the header `X-Meta`, in requests and in answers.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from slicecast.engine.session import Grid, Item
+from slicecast.errors import InputError, UnknownModel
+from slicecast.inference.caller import Caller, current_caller
+from slicecast.labelling.app import AppBehaviour
+from slicecast.labelling.store.studies import StudiesDatastore
+from slicecast.models.registry import load_registry
+from slicecast.server.dependencies import LabellingApp
+from slicecast.server.errors import problems
+from slicecast.server.nninteractive import prompts
+from slicecast.server.nninteractive.images import checked_spacing
+from slicecast.server.nninteractive.leases import ClientLease
+from slicecast.server.nninteractive.wire import announced, unpack
+from slicecast.server.nninteractive.work import NOTHING, Answer, Desk, Gone, Held, Sitting, require_shape, sitting_of
+from slicecast.server.security.limits import json_object
+from slicecast.server.threads import while_wanted
+from slicecast.volume.headers import MAX_VOXELS
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
+
+ROOT = "/nninteractive"
+META = "X-Meta"
+VERSION = "2"
+"""Of the session's Python interface that a client imitates."""
+
+WHY = {
+    403: "The lease is somebody else's",
+    409: "No image was sent yet, or the session is carried out elsewhere",
+    410: "The lease has ended; claim another one and send the image again",
+    413: "The array is too large",
+    422: "The request cannot be used; the detail says why",
+    503: "All places are taken, or the queue is full",
+}
+
+router = APIRouter(tags=["nnInteractive"], responses=problems(WHY))
+
+Index = Annotated[float, Field(ge=-(1 << 31), lt=1 << 31)]
+
+
+class Asked(BaseModel):
+    """What most prompts have in common; keys of later clients are passed over."""
+
+    include_interaction: bool = Field(True, description="On the object, or off it")
+    run_prediction: bool = Field(True, description="Answer with the mask, not only when /predict asks for it")
+
+
+class PointAsked(Asked):
+    """A click, along the axes of the image as it was sent."""
+
+    coordinates: tuple[Index, Index, Index]
+
+
+class BoxAsked(Asked):
+    """A box, half-open, along the axes of the image as it was sent."""
+
+    bbox_coords: tuple[tuple[Index, Index], tuple[Index, Index], tuple[Index, Index]]
+
+
+class MaskAsked(Asked):
+    """What goes with a scribble, lasso or initial segmentation: the bounds that its array fills, or None for all."""
+
+    interaction_bbox: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+
+
+class SeedAsked(BaseModel):
+    """What goes with an initial segmentation."""
+
+    run_prediction: bool = False
+
+
+class ImageAsked(BaseModel):
+    """What goes with an image."""
+
+    image_properties: dict[str, Any] = {}
+
+
+class BufferAsked(BaseModel):
+    """The array in which a client keeps the mask."""
+
+    shape: list[int] = Field(max_length=4)
+
+
+class Claimed(BaseModel):
+    """A lease."""
+
+    lease_token: str = Field(description="Send it as X-Lease-Token")
+    idle_timeout_seconds: float
+    liveness_timeout_seconds: float
+    max_sessions: int
+
+
+class LeaseLeft(BaseModel):
+    """How long a lease lasts if its holder does nothing."""
+
+    remaining_seconds: float
+    idle_timeout_seconds: float
+
+
+class ImageTaken(BaseModel):
+    """An image that was sent."""
+
+    original_image_shape: list[int]
+    image: str | None = Field(description="Its id, where it is one of the studies")
+
+
+class Capabilities(BaseModel):
+    """What the plugins may offer; they grey out what is false."""
+
+    supported_interactions: dict[str, bool]
+    channel_mapping: dict[str, list[int]]
+    num_interaction_channels: int
+    supports_initial_label: bool
+    supports_zero_shot_label_refinement: bool
+    preferred_scribble_thickness: list[int]
+    interaction_decay: float
+    inference_session_version: str
+    license: str
+    supports_undo: bool
+    do_autozoom: bool
+
+
+def the_desk(request: Request) -> Desk:
+    """Return what carries out the requests."""
+    desk: Desk = request.app.state.nninteractive
+    return desk
+
+
+def running_model(request: Request, app: LabellingApp) -> str:
+    """Return the model's name.
+
+    Raises:
+        UnknownModel: the address names another one.
+    """
+    asked, running = request.path_params.get("model"), app.service.model_name
+    if asked not in (None, running):
+        raise UnknownModel(f"This server runs '{running}', not '{asked[:100]}'. Use {ROOT} or {ROOT}/{running}.")
+    return running
+
+
+def the_caller() -> Caller:
+    """Return who asks."""
+    return current_caller()
+
+
+DeskOf = Annotated[Desk, Depends(the_desk)]
+CallerOf = Annotated[Caller, Depends(the_caller)]
+Token = Annotated[str, Header(alias="X-Lease-Token", max_length=200)]
+Meta = Annotated[str, Header(alias=META, max_length=100_000)]
+
+
+@router.get("/healthz", summary="Say that the server is there")
+def healthz() -> dict[str, str]:
+    """Answer to everybody who may use the server."""
+    return {"status": "ok"}
+
+
+@router.get("/capabilities", summary="Say what is offered")
+def capabilities(model: Annotated[str, Depends(running_model)]) -> Capabilities:
+    """Everything but a choice of zoom, which the engine makes itself."""
+    spec = load_registry().get(model)
+    kinds = ("points", "bbox2d", "bbox3d", "scribble", "lasso")
+    return Capabilities(
+        supported_interactions=dict.fromkeys(kinds, True),
+        channel_mapping={kind: [2 * n + 1, 2 * n + 2] for n, kind in enumerate(kinds)} | {"prev_seg": [0, 0]},
+        num_interaction_channels=2 * len(kinds) + 1,
+        supports_initial_label=True,
+        supports_zero_shot_label_refinement=True,
+        preferred_scribble_thickness=[2, 2, 2],
+        interaction_decay=1.0,
+        inference_session_version=VERSION,
+        license=f"{model}: {spec.licence if spec else 'see its source'}",
+        supports_undo=True,
+        do_autozoom=True,
+    )
+
+
+@router.post("/claim", summary="Take a place")
+def claim(desk: DeskOf, caller: CallerOf) -> Claimed:
+    """Take one of the server's places; /release gives it back."""
+    lease = desk.leases.claim(caller.user, caller.named())
+    return Claimed(
+        lease_token=lease.token,
+        idle_timeout_seconds=desk.settings.idle_s,
+        liveness_timeout_seconds=desk.settings.alive_s,
+        max_sessions=desk.settings.leases,
+    )
+
+
+@router.post("/release", summary="Give the place back")
+def release(desk: DeskOf, caller: CallerOf, token: Token) -> dict[str, str]:
+    """End the lease; an upload is removed, the session closed, its log kept."""
+    with desk.leases.using(token, caller.user) as lease, lease.guard:
+        desk.leases.release(lease)
+    return {"status": "released"}
+
+
+@router.post("/heartbeat", summary="Give a sign of life")
+def heartbeat(desk: DeskOf, caller: CallerOf, token: Token) -> LeaseLeft:
+    """Keep the lease from ending as that of a client that is gone; it still ends when nothing is done."""
+    return _left(desk, caller, token)
+
+
+@router.get("/lease_status", summary="Say how long the lease lasts")
+def lease_status(desk: DeskOf, caller: CallerOf, token: Token) -> LeaseLeft:
+    """Say it without making it longer."""
+    return _left(desk, caller, token)
+
+
+@router.post("/set_image", summary="Send the image")
+async def set_image(
+    http: Request, desk: DeskOf, caller: CallerOf, app: LabellingApp, token: Token, meta: Meta = "{}"
+) -> ImageTaken:
+    """Take an array [channel, x, y, z] of one channel; the studies are searched for it."""
+    body = await http.body()
+
+    def work(lease: Held, gone: Gone) -> ImageTaken:
+        asked = _checked(meta, ImageAsked)
+        array = _image(body, desk.settings.unpacked_mb << 20)
+        spacing = checked_spacing(asked.image_properties.get("spacing"))
+        image = desk.begin(lease, array, spacing, _images(app))
+        return ImageTaken(original_image_shape=[1, *array.shape], image=None if image.uploaded else image.image_id)
+
+    return await _with_lease(http, desk, caller, token, work)
+
+
+@router.post("/set_target_buffer", summary="Say how the mask is kept")
+async def set_target_buffer(
+    http: Request, asked: BufferAsked, desk: DeskOf, caller: CallerOf, token: Token
+) -> dict[str, str]:
+    """Begin with an empty mask of the image's shape."""
+
+    def work(lease: Held, gone: Gone) -> dict[str, str]:
+        sitting = sitting_of(lease)
+        require_shape(asked.shape, sitting.shape, "The target buffer")
+        sitting.show(None)
+        return {"status": "ok"}
+
+    return await _with_lease(http, desk, caller, token, work)
+
+
+@router.post("/set_do_autozoom", summary="Is of no effect")
+def set_do_autozoom(desk: DeskOf, caller: CallerOf, token: Token) -> dict[str, str]:
+    """Accept what the plugins always send; the engine chooses its own window (decision 4)."""
+    with desk.leases.using(token, caller.user):
+        return {"status": "ok"}
+
+
+@router.post("/reset_interactions", summary="Discard all prompts")
+async def reset_interactions(http: Request, desk: DeskOf, caller: CallerOf, token: Token) -> dict[str, str]:
+    """Begin the next object, or this one again."""
+
+    def work(lease: Held, gone: Gone) -> dict[str, str]:
+        desk.reset(sitting_of(lease))
+        return {"status": "ok"}
+
+    return await _with_lease(http, desk, caller, token, work)
+
+
+@router.post("/undo", summary="Take back the last prompt", response_class=Response)
+async def undo(http: Request, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+    """As often as there are prompts since the last reset."""
+    return await _answered(http, desk, caller, token, lambda lease, gone: desk.undo(sitting_of(lease), gone=gone))
+
+
+@router.post("/predict", summary="Carry out the prompts that wait", response_class=Response)
+async def predict(http: Request, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+    """Carry out all prompts, and what an earlier answer had no time for."""
+    return await _answered(http, desk, caller, token, lambda lease, gone: desk.predict(sitting_of(lease), gone=gone))
+
+
+@router.post("/add_point_interaction", summary="Click", response_class=Response)
+async def add_point(http: Request, asked: PointAsked, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+    """Click on the object or off it."""
+
+    def make(sitting: Sitting, grid: Grid) -> list[Item]:
+        places = [round(value) for value in asked.coordinates]
+        outside = [not 0 <= place < size for place, size in zip(places, sitting.shape, strict=True)]
+        if any(outside):
+            raise InputError(f"The point {places} lies outside the image of shape {sitting.shape}. Click inside it.")
+        k, j, i = (low for low, _ in sitting.image.axes.range_kji([(place, place + 1) for place in places]))
+        return prompts.point((i, j, k), positive=asked.include_interaction)
+
+    return await _prompted(http, desk, caller, token, asked, make)
+
+
+@router.post("/add_bbox_interaction", summary="Draw a box", response_class=Response)
+async def add_bbox(http: Request, asked: BoxAsked, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+    """Draw a box on a slice or in space."""
+
+    def make(sitting: Sitting, grid: Grid) -> list[Item]:
+        bounds = sitting.image.axes.range_kji(_bounds(asked.bbox_coords, sitting.shape))
+        return prompts.box(bounds, grid, positive=asked.include_interaction)
+
+    return await _prompted(http, desk, caller, token, asked, make)
+
+
+@router.post("/add_scribble_interaction", summary="Scribble", response_class=Response)
+async def add_scribble(http: Request, desk: DeskOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
+    """Scribble on the object or off it."""
+    return await _drawn(http, desk, caller, token, meta, filled=False)
+
+
+@router.post("/add_lasso_interaction", summary="Draw a lasso", response_class=Response)
+async def add_lasso(http: Request, desk: DeskOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
+    """Draw around the object, or around what is not part of it."""
+    return await _drawn(http, desk, caller, token, meta, filled=True)
+
+
+@router.post("/add_initial_seg_interaction", summary="Start from a mask", response_class=Response)
+async def add_initial_seg(http: Request, desk: DeskOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
+    """Start from a mask of the whole image: its slices stand until a prompt near them frees them."""
+    body = await http.body()
+
+    def work(lease: Held, gone: Gone) -> Answer:
+        asked, sitting = _checked(meta, SeedAsked), sitting_of(lease)
+        mask = _mask(body, sitting.shape)
+        desk.seed(sitting, sitting.image.axes.to_stored(mask), gone=gone)
+        return desk.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
+
+    return await _answered(http, desk, caller, token, work)
+
+
+def mount_nninteractive(app: FastAPI) -> None:
+    """Add the routes, also below a model's name."""
+    needs = [Depends(running_model)]
+    app.include_router(router, prefix=ROOT, dependencies=needs)
+    app.include_router(router, prefix=f"{ROOT}/{{model}}", dependencies=needs, include_in_schema=False)
+
+
+async def _drawn(http: Request, desk: Desk, caller: Caller, token: str, meta: str, *, filled: bool) -> Response:
+    body = await http.body()
+    asked = _checked(meta, MaskAsked)
+
+    def make(sitting: Sitting, grid: Grid) -> list[Item]:
+        bounds = asked.interaction_bbox or tuple((0, size) for size in sitting.shape)
+        if any(not 0 <= low < high <= size for (low, high), size in zip(bounds, sitting.shape, strict=True)):
+            raise InputError(f"The bounds {bounds} do not lie within the image of shape {sitting.shape}.")
+        mask = _mask(body, tuple(high - low for low, high in bounds))
+        axes = sitting.image.axes
+        return prompts.region(
+            axes.to_stored(mask), axes.range_kji(bounds), grid, positive=asked.include_interaction, filled=filled
+        )
+
+    return await _prompted(http, desk, caller, token, asked, make)
+
+
+async def _prompted(
+    http: Request, desk: Desk, caller: Caller, token: str, asked: Asked, make: Callable[[Sitting, Grid], list[Item]]
+) -> Response:
+    def work(lease: Held, gone: Gone) -> Answer:
+        sitting = sitting_of(lease)
+        desk.add(sitting, lambda grid: make(sitting, grid))
+        return desk.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
+
+    return await _answered(http, desk, caller, token, work)
+
+
+async def _answered(
+    http: Request, desk: Desk, caller: Caller, token: str, work: Callable[[Held, Gone], Answer]
+) -> Response:
+    def packed(lease: Held, gone: Gone) -> Response:
+        answer = work(lease, gone)
+        return Response(answer.body(), media_type="application/octet-stream", headers={META: answer.meta()})
+
+    return await _with_lease(http, desk, caller, token, packed)
+
+
+async def _with_lease(
+    http: Request, desk: Desk, caller: Caller, token: str, work: Callable[[ClientLease[Sitting], Gone], T]
+) -> T:
+    """Run work in a thread while its lease is held, one request of a lease at a time."""
+    await http.body()  # before the connection is watched
+
+    def held(gone: Gone) -> T:
+        with desk.leases.using(token, caller.user) as lease, lease.guard:
+            return work(lease, gone)
+
+    return await while_wanted(http, held, limiter=desk.limiter)
+
+
+def _left(desk: Desk, caller: Caller, token: str) -> LeaseLeft:
+    with desk.leases.using(token, caller.user, acting=False) as lease:
+        return LeaseLeft(remaining_seconds=desk.leases.left_s(lease), idle_timeout_seconds=desk.settings.idle_s)
+
+
+def _images(app: AppBehaviour) -> Iterator[tuple[str, Path]]:
+    """Yield the images of the studies that lie on this machine."""
+    store = app.datastore()
+    if isinstance(store, StudiesDatastore):
+        for image_id in store.at_hand():
+            yield image_id, Path(store.scan_path(image_id))
+
+
+def _image(body: bytes, most_bytes: int) -> NDArray:
+    """Return the volume of a sent image."""
+    shape = announced(body).shape
+    if len(shape) != 4 or shape[0] != 1:
+        raise InputError(f"An image of shape {shape} was sent. Send one channel, as [1, x, y, z].")
+    if np.prod(shape, dtype=object) > MAX_VOXELS:
+        most_bytes = 0
+    array: NDArray = unpack(body, most_bytes=most_bytes)[0]
+    return array
+
+
+def _mask(body: bytes, wanted: tuple[int, ...]) -> NDArray[np.bool_]:
+    head = announced(body)
+    require_shape(head.shape, wanted, "The mask")
+    return unpack(body, most_bytes=head.nbytes) != 0
+
+
+def _bounds(asked: tuple[tuple[float, float], ...], shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Return a box's half-open bounds, clipped to the image."""
+    found = []
+    for (start, stop), size in zip(asked, shape, strict=True):
+        low, high = sorted((round(start), round(stop)))
+        low, high = max(low, 0), min(max(high, low + 1), size)
+        if low >= high:
+            raise InputError(f"The box {asked} lies outside the image of shape {shape}. Draw it on the image.")
+        found.append((low, high))
+    return found
+
+
+def _checked(meta: str, model: type[Model]) -> Model:
+    """Read the header that goes with an array."""
+    try:
+        return model.model_validate(json_object(meta, META))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"The header {META} does not fit: {place}: {first['msg']}. See /docs.") from error

@@ -1,0 +1,308 @@
+"""What a lease's holder works on: an image, a session, and the mask as the client has it.
+
+Every prompt is an edit of a session as below `/slicecast/sessions`, so it is on the disk before it is answered, undo
+goes back to the last reset, and a session that was interrupted goes on when its user sends the same image again.
+Answers hold what differs from the mask that the client has.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.session import Add, Grid, Item
+from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError
+from slicecast.inference.sessions import SessionState
+from slicecast.server.nninteractive.axes import Three
+from slicecast.server.nninteractive.images import SentImage, find_image, store_upload
+from slicecast.server.nninteractive.leases import ClientLease, Leases
+from slicecast.server.nninteractive.prompts import segmentation, starts, together
+from slicecast.server.nninteractive.wire import pack
+from slicecast.server.sessions.propagation import SessionContext
+from slicecast.server.settings import NnInteractiveSettings
+from slicecast.volume.metrics import dice
+
+logger = logging.getLogger(__name__)
+
+OBJECT = "object"
+"""What the protocol's one object is called: it has no names."""
+PREFIX = "nninteractive-"
+"""How the ids of these sessions begin."""
+KEPT = 8
+"""Interrupted sessions of one user that wait for their image; older ones are closed."""
+ANSWER_S = 50.0
+"""Clients wait for 60 s."""
+SAME = 0.9
+"""Dice of a client's mask and an interrupted session's, from which on they are the same object."""
+
+Mask = NDArray[np.bool_]
+Gone = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client is told of the mask.
+
+    Args:
+        ran: the prompts were carried out.
+        bounds: half-open along the client's axes, of what has changed; None where nothing has.
+        crop: uint8, the mask there.
+    """
+
+    ran: bool
+    bounds: list[list[int]] | None = None
+    crop: NDArray[np.uint8] | None = None
+
+    def meta(self) -> str:
+        """Return the header that goes with it."""
+        shape = None if self.crop is None else list(self.crop.shape)
+        return json.dumps({"ran_prediction": self.ran, "bbox": self.bounds, "dtype": "uint8", "shape": shape})
+
+    def body(self) -> bytes:
+        """Return the mask for the wire."""
+        return b"" if self.crop is None else pack(self.crop)
+
+
+NOTHING = Answer(False)
+
+
+@dataclass(slots=True, eq=False)
+class Sitting:
+    """A client's work on one image.
+
+    Args:
+        session: the id of the session that keeps the prompts.
+        image: what was sent.
+        shown: the client's mask, packed to bits.
+        resumes: the session's prompts are of an interrupted lease, and the client has not said yet whether it goes on.
+        reset_waits: the client asked to reset them, as 3D Slicer does before it sends the mask that it goes on with.
+    """
+
+    session: str
+    image: SentImage
+    shown: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
+    resumes: bool = False
+    reset_waits: bool = False
+
+    @property
+    def shape(self) -> Three:
+        """Shape of the client's arrays."""
+        return self.image.axes.shape
+
+    @property
+    def mask(self) -> Mask:
+        """The client's mask."""
+        count = int(np.prod(self.shape))
+        return np.unpackbits(self.shown, count=count).reshape(self.shape).astype(bool)
+
+    def show(self, mask: Mask | None) -> None:
+        """Note what the client's mask is now; None for empty."""
+        self.shown = np.packbits(np.zeros(self.shape, dtype=bool) if mask is None else mask, axis=None)
+
+    def difference(self, mask: Mask) -> Answer:
+        """Return what turns the client's mask into another one, and note that it has it then."""
+        changed = mask != self.mask
+        if not changed.any():
+            return Answer(True)
+        bounds = []
+        for axis in range(3):
+            there = np.flatnonzero(changed.any(axis=tuple({0, 1, 2} - {axis})))
+            bounds.append([int(there[0]), int(there[-1]) + 1])
+        return Answer(True, bounds, mask[tuple(slice(*bound) for bound in bounds)].astype(np.uint8))
+
+
+Held = ClientLease[Sitting]
+
+
+class Desk:
+    """Carries out what clients ask for.
+
+    Args:
+        context: of the routes for sessions.
+        folder: where uploads lie for as long as they are held.
+        settings: limits.
+    """
+
+    def __init__(self, context: SessionContext, folder: Path, settings: NnInteractiveSettings) -> None:
+        self._context = context
+        self._sessions = context.sessions
+        self._folder = folder
+        self.settings = settings
+        self.limiter = context.limiter
+        self.leases: Leases[Sitting] = Leases(
+            settings.leases, idle_s=settings.idle_s, alive_s=settings.alive_s, ended=self._ended
+        )
+        for left in folder.glob("*") if folder.is_dir() else ():
+            left.unlink()
+
+    def begin(
+        self, lease: Held, sent: NDArray, spacing_mm: Sequence[float], images: Iterable[tuple[str, Path]]
+    ) -> SentImage:
+        """Take an image: find it among the studies or keep it, and open a session or go on with an interrupted one.
+
+        Raises:
+            VolumeError: it cannot be segmented.
+        """
+        self._leave(lease)
+        image = find_image(sent, spacing_mm, images, self._context.service.studies)
+        image = image or store_upload(sent, spacing_mm, self._folder)
+        left = [state for state in self._interrupted(lease.owner) if state.image_id == image.image_id]
+        state = (
+            left[-1]
+            if left
+            else self._sessions.open(image.path, image_id=image.image_id, owner=lease.owner, prefix=PREFIX)
+        )
+        lease.work = Sitting(state.id, image, resumes=bool(state.prompts))
+        lease.work.show(None)
+        return image
+
+    def add(self, sitting: Sitting, make: Callable[[Grid], list[Item]]) -> None:
+        """Add a prompt.
+
+        Raises:
+            PromptError: it does not fit.
+        """
+        self._decide(sitting, goes_on=not sitting.reset_waits)
+        self._edit(sitting, lambda earlier, grid: together(earlier, make(grid), grid))
+
+    def seed(self, sitting: Sitting, mask: Mask, *, gone: Gone) -> None:
+        """Start from the client's mask [k, j, i]; that of an interrupted session stands for the session's prompts."""
+        if sitting.resumes:
+            found = self._result(sitting, gone, time.monotonic() + ANSWER_S)
+            same = found is not None and dice(found, mask) >= SAME
+            self._decide(sitting, goes_on=same)
+            if found is not None and same:
+                self._edit(sitting, lambda earlier, grid: _with_corrections(earlier, found, mask, grid))
+                sitting.show(sitting.image.axes.to_client(mask))
+                return
+        self._edit(sitting, lambda earlier, grid: segmentation(mask, grid))
+        sitting.show(sitting.image.axes.to_client(mask))
+
+    def reset(self, sitting: Sitting) -> None:
+        """Discard all prompts."""
+        sitting.show(None)
+        if sitting.resumes:
+            sitting.reset_waits = True
+        else:
+            self._sessions.reset(sitting.session)
+
+    def undo(self, sitting: Sitting, *, gone: Gone) -> Answer:
+        """Take back the last prompt since the last reset."""
+        self._decide(sitting, goes_on=not sitting.reset_waits)
+        if not self._sessions.state(sitting.session).since_reset:
+            return NOTHING
+        self._sessions.undo(sitting.session)
+        return self.predict(sitting, gone=gone)
+
+    def predict(self, sitting: Sitting, *, gone: Gone) -> Answer:
+        """Carry out all prompts; what is not done in time is left as the client has it, and done with the next call.
+
+        Raises:
+            Conflict: somebody else carries out the same session.
+            QueueFull: there is no room to wait.
+        """
+        self._decide(sitting, goes_on=not sitting.reset_waits)
+        found = self._result(sitting, gone, time.monotonic() + ANSWER_S)
+        if found is None:
+            return NOTHING
+        mask = sitting.image.axes.to_client(found)
+        answer = sitting.difference(mask)
+        if not gone():  # an answer that nobody reads is sent again with the next one
+            sitting.show(mask)
+        return answer
+
+    def _result(self, sitting: Sitting, gone: Gone, until: float) -> Mask | None:
+        """Return the session's mask [k, j, i], slices that were not reached as the client has them; None: not begun."""
+        state, axes = self._sessions.state(sitting.session), sitting.image.axes
+        if not starts(prompt.item for prompt in state.prompts):
+            return np.zeros(axes.shape_kji, dtype=bool)
+        seen: set[int] = set()
+        try:
+            with self._context.run(
+                sitting.session, state.owner, gone=lambda: gone() or time.monotonic() > until
+            ) as cancelled:
+                done = self._sessions.propagate(
+                    sitting.session, on_slice=lambda update: seen.add(update.slice), cancelled=cancelled
+                )
+        except Cancelled:
+            return None
+        mask: Mask = done.result.mask == done.result.labels[OBJECT]
+        if done.result.partial:
+            logger.warning("%s: %d slices were done in time; the rest comes with the next answer", state.id, len(seen))
+            along = self._sessions.grid(sitting.session).along
+            unseen = sorted(set(range(mask.shape[along])) - seen)
+            place = (slice(None),) * along + (unseen,)
+            mask[place] = axes.to_stored(sitting.mask)[place]
+        return mask
+
+    def _edit(self, sitting: Sitting, change: Callable[[Sequence[Add], Grid], list[Item]]) -> None:
+        state = self._sessions.state(sitting.session)
+        self._sessions.replace(
+            sitting.session,
+            lambda grid: [(OBJECT, item) for item in change(state.prompts, grid)],
+            expected_revision=state.revision,
+        )
+
+    def _decide(self, sitting: Sitting, *, goes_on: bool) -> None:
+        """Settle whether the prompts of an interrupted session count."""
+        if sitting.resumes and not goes_on:
+            self._sessions.reset(sitting.session)
+        sitting.resumes = sitting.reset_waits = False
+
+    def _interrupted(self, owner: str) -> list[SessionState]:
+        """Return a user's sessions that no lease holds, oldest first; those beyond KEPT are closed."""
+        held = {sitting.session for sitting in self.leases.works()}
+        model = self._context.service.model_name
+        found = [
+            state
+            for state in self._sessions.list()
+            if state.id.startswith(PREFIX) and state.owner == owner and state.id not in held and state.model == model
+        ]
+        for state in found[:-KEPT]:
+            self._sessions.close(state.id)
+        return found[-KEPT:]
+
+    def _leave(self, lease: Held) -> None:
+        if lease.work is not None:
+            left, lease.work = lease.work, None
+            self._ended(left, True)
+
+    def _ended(self, sitting: Sitting, returned: bool) -> None:
+        """Close the session of a lease that was given back; one that broke off waits for its image."""
+        with suppress(SlicecastError):
+            if returned or not self._sessions.state(sitting.session).prompts:
+                self._sessions.close(sitting.session)
+        others = [other.image.path for other in self.leases.works()]
+        if sitting.image.uploaded and sitting.image.path not in others:
+            sitting.image.path.unlink(missing_ok=True)
+
+
+def sitting_of(lease: Held) -> Sitting:
+    """Return what a lease works on.
+
+    Raises:
+        Conflict: no image was sent yet.
+    """
+    if lease.work is None:
+        raise Conflict("No image was sent with this lease yet. Send one to set_image first.")
+    return lease.work
+
+
+def require_shape(shape: Sequence[int], wanted: Sequence[int], what: str) -> None:
+    """Raise InputError for an array of another shape than the image's."""
+    if tuple(shape) != tuple(wanted):
+        raise InputError(f"{what} is of shape {tuple(shape)}, but {tuple(wanted)} is wanted. Send it on that grid.")
+
+
+def _with_corrections(earlier: Sequence[Add], found: Mask, mask: Mask, grid: Grid) -> list[Item]:
+    """Return the session's prompts, and the slices that were painted over since as painted ones."""
+    others = tuple(axis for axis in range(3) if axis != grid.along)
+    changed = (found != mask).any(axis=others) & mask.any(axis=others)
+    drawn = [item for item in segmentation(mask, grid) if changed[item.slices[0][0]]]  # type: ignore[union-attr]
+    return [*(prompt.item for prompt in earlier), *drawn]
