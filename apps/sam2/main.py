@@ -22,8 +22,7 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
 from slicecast.labelling import app as behaviour
-from slicecast.labelling.selection.ranked import BackgroundScoring, ranked_strategies
-from slicecast.labelling.selection.strategies import ConfidenceScoring, strategies
+from slicecast.labelling.strategies import BackgroundScoring, ConfidenceScoring, ranked_strategies, strategies
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume

@@ -24,16 +24,21 @@ from slicecast.campaign.settings import FOLDER
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
+from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
-from slicecast.labelling.scoring.background import BackgroundScorer
-from slicecast.labelling.selection.ranked import SCORES, StudyCases, open_background_scorer
-from slicecast.labelling.selection.strategies import ScoringQueue, record_result
 from slicecast.labelling.store.pacs import open_pacs
 from slicecast.labelling.store.stow import Outcome
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
 from slicecast.labelling.store.uploads import SafeSessions
+from slicecast.labelling.strategies import (
+    SCORES,
+    ScoringQueue,
+    StudyCases,
+    open_background_scorer,
+    record_result,
+)
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
 from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 

@@ -26,7 +26,7 @@ from slicecast.engine.propagation import segment
 from slicecast.engine.support import boxed, drawn, match_support
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
-from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer, extent_of
+from slicecast.labelling.volume_scores import Support, VolumeScorer, extent_of
 from slicecast.volume import choose_axis
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import TruthCase, find_cases, read_case

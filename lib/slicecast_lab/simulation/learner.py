@@ -14,8 +14,7 @@ import numpy as np
 from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
-from slicecast.labelling.scoring.passes import Boxes
-from slicecast.labelling.scoring.volume_scores import Support, VolumeScorer
+from slicecast.labelling.volume_scores import Boxes, Support, VolumeScorer
 from slicecast.prompts import Box, ObjectPrompts, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume import choose_axis

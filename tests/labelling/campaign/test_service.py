@@ -18,8 +18,8 @@ from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, NotFound
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.service import MAX_PROMPTS, CampaignService, Leased, open_campaign_service, prompts_of
-from slicecast.labelling.selection.strategies import strategies
 from slicecast.labelling.store.studies import StudiesDatastore
+from slicecast.labelling.strategies import strategies
 from slicecast.labelling.tasks.answer import InferAnswer
 from slicecast.volume import Volume, write_volume
 

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from slicecast.server.app import create_app
-from slicecast.server.security.gate import PUBLIC, caller_of, needed
+from slicecast.server.security.gate import PUBLIC, caller_of, host_name, is_own_host, is_this_machine, needed
 from slicecast.server.security.logins import COOKIE
 from slicecast.server.security.users import Role, Users
 from slicecast.server.settings import AuthSettings, server_settings
@@ -377,3 +377,39 @@ def test_upload_sessions_belong_to_who_sent_them(closed, tokens, place):
     assert stolen.status_code >= 400
     assert closed.delete(address, headers=bearer(tokens["reviewer"])).status_code == 404
     assert closed.delete(address, headers=bearer(tokens["annotator"])).status_code == 200
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+def test_this_machine(client):
+    assert is_this_machine(client)
+
+
+@pytest.mark.parametrize(
+    "client", ["10.0.0.1", "192.168.1.5", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "testclient", None, ""]
+)
+def test_other_machines(client):
+    assert not is_this_machine(client)
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1:8000", True),
+        ("localhost", True),
+        ("LOCALHOST:8000", True),
+        ("slicecast.localhost:1", True),
+        ("[::1]:8000", True),
+        ("10.0.0.5:8000", True),
+        ("station7:8000", True),
+        ("evil.example:8000", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("", False),
+    ],
+)
+def test_names_of_a_server_without_logins(host, own):
+    assert is_own_host(host, ("station7",)) is own
+
+
+def test_host_names():
+    assert [host_name(host) for host in ("A:1", "[::1]:8000", "b")] == ["a", "::1", "b"]

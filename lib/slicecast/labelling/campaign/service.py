@@ -30,10 +30,10 @@ from slicecast.inference.caller import current_caller
 from slicecast.labelling.campaign.compare import compare_labels, slice_truths
 from slicecast.labelling.campaign.drafts import Drafts
 from slicecast.labelling.campaign.intents import Intents, Submission
-from slicecast.labelling.selection.strategies import Candidates
 from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
 from slicecast.labelling.store.versions import FOLDER as VERSIONS
+from slicecast.labelling.strategies import Candidates
 from slicecast.labelling.tasks.answer import InferAnswer
 
 logger = logging.getLogger(__name__)

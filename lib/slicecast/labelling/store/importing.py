@@ -21,7 +21,7 @@ from slicecast.dicom.catalogue import Catalogue, is_dicom
 from slicecast.dicom.seg import read_seg, referenced_series
 from slicecast.dicom.series import Series
 from slicecast.errors import Conflict, InputError, NotFound, VolumeError
-from slicecast.labelling.store.checking import check_label
+from slicecast.labelling.store.labels import check_label
 from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.volume import Geometry, read_volume, write_mask
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked

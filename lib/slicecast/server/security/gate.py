@@ -1,13 +1,15 @@
 """The gate before every route: who asks, from where, and whether they may.
 
-Where nobody logs in, only this machine is answered, and only under its own names; `--insecure` lets others ask too, but
-not under other names. Where there are users or an OpenID
-provider, every request but those of `PUBLIC` needs a login: a bearer token, or the cookie of `/login`, which is what
-OHIF can send. A page of another site cannot act for a user: its requests are refused by their Origin.
+Without logins, only this machine is answered, and only under its own names; `--insecure` lets others ask too, but not
+under other names. Where there are users or an OpenID provider, every request but those of `PUBLIC` needs a login: a
+bearer token, or the cookie of `/login`, which is what OHIF can send. A page of another site cannot act for a user: its
+requests are refused by their Origin.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote, unquote, urlsplit
 
 import anyio
@@ -17,13 +19,82 @@ from monailabel.endpoints.user.auth import User
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from slicecast.errors import SlicecastError
 from slicecast.inference.caller import MAX_LENGTH, Caller, calling
 from slicecast.server.errors import problem
-from slicecast.server.security.addresses import is_own_host, is_this_machine, was_forwarded
 from slicecast.server.security.logins import Access, sent_token
 from slicecast.server.security.users import Identity, Role
+
+FORWARDING = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded")
+)
+"""Headers that a proxy adds, and anybody else can."""
+
+
+class NamedProxies:
+    """Middleware that believes the forwarding headers of the proxies that the settings name, and uses them up.
+
+    Such a header that is still there behind it came from somebody else.
+
+    Args:
+        proxies: addresses and networks.
+    """
+
+    def __init__(self, app: ASGIApp, *, proxies: Collection[str]) -> None:
+        self._app = app
+        self._believe = ProxyHeadersMiddleware(self._without_headers, list(proxies))  # type: ignore[arg-type]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        client = scope.get("client")
+        named = scope["type"] == "http" and client is not None and client[0] in self._believe.trusted_hosts
+        await (self._believe if named else self._app)(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _without_headers(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in FORWARDING]
+        await self._app(scope, receive, send)
+
+
+def was_forwarded(scope: Scope) -> bool:
+    """Whether a request came by a proxy that nobody named, or pretends to."""
+    return any(name in FORWARDING for name, _ in scope["headers"])
+
+
+def is_address(text: str | None) -> bool:
+    """Whether a text is a network address."""
+    return _address(text) is not None
+
+
+def is_this_machine(client: str | None) -> bool:
+    """Whether a request comes from this machine; what is no address is foreign."""
+    address = _address(client)
+    return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _address(text: str | None) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address((text or "").partition("%")[0])
+    except ValueError:
+        return None
+
+
+def host_name(host: str) -> str:
+    """Return a Host header's name without its port, lower case."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.lower()
+
+
+def is_own_host(host: str, named: Collection[str]) -> bool:
+    """Whether a server without logins may answer to that name.
+
+    A web page elsewhere can make its own name point to this machine and so read answers (DNS rebinding); it cannot
+    make an address or `localhost` its own.
+    """
+    name = host_name(host)
+    return name == "localhost" or name.endswith(".localhost") or name in named or is_address(name)
+
 
 IDENTITY = "slicecast.identity"
 """Where a request's scope holds who sent it."""

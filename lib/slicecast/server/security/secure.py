@@ -12,8 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slicecast.config import users_file
-from slicecast.server.security.addresses import NamedProxies
-from slicecast.server.security.gate import Gate, NoteCaller, current_user
+from slicecast.server.security.gate import Gate, NamedProxies, NoteCaller, current_user
 from slicecast.server.security.limits import LimitBody, StrictJson
 from slicecast.server.security.logins import Access
 from slicecast.server.security.users import Users

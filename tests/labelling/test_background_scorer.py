@@ -11,7 +11,7 @@ from builders import ball, phantom, scan
 from slicecast.active.volumes import ActiveSettings
 from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.scoring.background import BackgroundScorer, round_of
+from slicecast.labelling.background_scorer import BackgroundScorer, round_of
 from slicecast.volume import write_volume
 
 WAIT_S = 120.0

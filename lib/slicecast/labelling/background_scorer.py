@@ -25,7 +25,7 @@ from slicecast.errors import Cancelled, ReadingFull, SlicecastError
 from slicecast.inference.prefetch import wait_until_idle
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Studies, Study, stamp_of
-from slicecast.labelling.scoring.volume_scores import CachedScores, ScoreStore, Support, VolumeScorer
+from slicecast.labelling.volume_scores import CachedScores, ScoreStore, Support, VolumeScorer
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,0 @@
-"""Scores volumes in the background, from a labelled case as the model's memory."""

@@ -1,1 +1,0 @@
-"""Which image is next: strategies, and the scores that they read."""
