@@ -13,9 +13,8 @@ from slicecast.engine.fusion import (
     dice,
     exact_logits,
     fuse_tracks,
-    interpolated_distance,
+    interpolate_shape,
     label_slice,
-    shape_prior,
 )
 
 LEFT, RIGHT = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
@@ -84,7 +83,7 @@ def square(x, side=6):
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 1.0])
 def test_a_shape_between_two_slices_moves_and_grows(weight):
-    found = interpolated_distance(square(4, 6), square(28, 10), weight=weight) > 0
+    found = interpolate_shape(square(4, 6), square(28, 10), weight=weight).mask
     columns = np.nonzero(found)[1]
     assert columns.mean() == pytest.approx(6.5 + weight * 26, abs=0.5)
     assert np.sqrt(found.sum()) == pytest.approx(6 + 4 * weight, abs=0.7)
@@ -92,20 +91,18 @@ def test_a_shape_between_two_slices_moves_and_grows(weight):
 
 @given(st.integers(2, 30), st.integers(2, 30), st.floats(0, 1))
 def test_interpolation_is_the_same_from_either_end(first, second, weight):
-    one = interpolated_distance(square(first), square(second), weight=weight, spacing_yx=(2.0, 1.0))
-    other = interpolated_distance(square(second), square(first), weight=1 - weight, spacing_yx=(2.0, 1.0))
-    assert one == pytest.approx(other, abs=1e-4)
+    one = interpolate_shape(square(first), square(second), weight=weight, spacing_yx=(2.0, 1.0))
+    other = interpolate_shape(square(second), square(first), weight=1 - weight, spacing_yx=(2.0, 1.0))
+    assert one.distance == pytest.approx(other.distance, abs=1e-4)
+    assert one.alike == pytest.approx(other.alike)
 
 
-def test_the_shape_prior_weighs_most_beside_a_painted_slice_and_nothing_outside():
-    painted = {2: square(10), 6: square(10), 12: square(10)}
-    strength = {n: np.abs(shape_prior(painted, n, spacing_yx=(1.0, 1.0))).max() for n in (3, 4, 5, 9)}
-    assert strength[3] == strength[5] > strength[4] > strength[9] > 0
-    assert strength[3] <= PRIOR_LOGIT * PRIOR_LIMIT_PX
-    assert (
-        shape_prior(painted, 1, spacing_yx=(1.0, 1.0)) is None
-        and shape_prior(painted, 13, spacing_yx=(1.0, 1.0)) is None
-    )
+def test_a_shape_says_the_less_the_farther_away_the_less_alike_and_the_less_trusted():
+    same, other = (interpolate_shape(square(10, 6), square(20, side), weight=0.5) for side in (6, 16))
+    said = [np.abs(same.logits(slices_away=n, trust=trust)).max() for n, trust in ((1, 1.0), (2, 1.0), (2, 0.5))]
+    assert PRIOR_LOGIT * PRIOR_LIMIT_PX >= said[0] == 2 * said[1] == 4 * said[2] > 0
+    assert same.alike == 1 and other.alike < 0.5
+    assert not same.logits(slices_away=1, trust=0.0).any()
 
 
 @pytest.mark.parametrize(

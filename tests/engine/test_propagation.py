@@ -248,11 +248,13 @@ def test_an_island_on_the_clicked_slice_hangs_on_no_prompt():
 def test_what_both_tracks_lost_between_two_painted_slices_is_bridged_and_never_sure():
     clip = CLIP.copy()
     clip[3:6] = 0.1  # nothing to see: both tracks lose it
-    found = run(painted(1, TRUTH[1]), painted(8, TRUTH[8]), clip=clip)
+    prompts = painted(1, TRUTH[1]), painted(8, TRUTH[8])
+    found = run(*prompts, clip=clip, options=replace(PLAIN, like_share=0.0))
     assert dice(volume(found) == 1, TRUTH) > 0.9
     answers = found.objects["a"].answers
     assert [n for n, seen in answers.items() if seen.bridged] == [3, 4, 5]
     assert all(slice_confidence(answers[n]) == 0 for n in (3, 4, 5))
+    assert not set(run(*prompts, clip=clip).labels) & {3, 4, 5}  # the shape would cover other tissue
 
 
 @pytest.mark.parametrize("between", [clicked(6, (32, 32)), absent(4)], ids=["click", "absent"])

@@ -38,7 +38,11 @@ class Appearance:
     @staticmethod
     def of(image: NDArray[np.float32], logits: NDArray[np.float32]) -> "Appearance | None":
         """Take it from a slice (S, S) and its mask logits (m, m); None where the mask is empty."""
-        pixels = _covered(image, logits)
+        return Appearance.of_pixels(_covered(image, logits))
+
+    @staticmethod
+    def of_pixels(pixels: NDArray[np.float32]) -> "Appearance | None":
+        """Take it from an object's grey values (N,) in [0, 1]; None where there are none."""
         if pixels.size == 0:
             return None
         low, high = np.percentile(pixels, PERCENTILES)
@@ -49,7 +53,11 @@ class Appearance:
     def fits(self, image: NDArray[np.float32], logits: NDArray[np.float32], *, share: float) -> bool:
         """Tell whether at least ``share`` as many of a mask's pixels are in the range as on the anchor."""
         pixels = _covered(image, logits)
-        return pixels.size > 0 and _share_inside(pixels, self.low, self.high) >= share * self.inside
+        return pixels.size > 0 and self.likeness(pixels) >= share
+
+    def likeness(self, pixels: NDArray[np.float32]) -> float:
+        """Return the share of grey values (N,), at least one, in the range, over that on the anchor."""
+        return _share_inside(pixels, self.low, self.high) / self.inside
 
 
 def _covered(image: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -50,9 +50,9 @@ FUSED_LIMIT = 20.0
 FAR_PENALTY = 6.0
 """What the farther track's logits lose beside the other's anchor; halfway between the anchors they lose nothing."""
 
-PRIOR_LOGIT = 2.0
-"""Logit for each pixel of distance from the interpolated outline, on the slice beside a painted one; half of it two
-slices away, a third three slices away."""
+PRIOR_LOGIT = 5.0
+"""Logit for each pixel of distance from the interpolated outline, on the slice beside a painted one, where it is fully
+trusted; half of it two slices away, a third three slices away."""
 
 PRIOR_LIMIT_PX = 8.0
 """Farther than this from the interpolated outline, inside or outside, the prior grows no more."""
@@ -100,9 +100,32 @@ def mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswe
     )
 
 
-def interpolated_distance(
+@dataclass(frozen=True, slots=True, eq=False)
+class ShapeBetween:
+    """A shape interpolated between two painted slices.
+
+    Args:
+        distance: (H, W) float32, pixels from the outline, positive inside.
+        alike: Dice of the two painted shapes, centre upon centre: how much an interpolation can know.
+    """
+
+    distance: NDArray[np.float32]
+    alike: float
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Return the shape, (H, W) bool."""
+        return self.distance > 0
+
+    def logits(self, *, slices_away: int, trust: float) -> NDArray[np.float32]:
+        """Return what a slice owes to the shape, so many slices from the nearer painted one; ``trust`` in [0, 1]."""
+        pixels = self.distance.clip(-PRIOR_LIMIT_PX, PRIOR_LIMIT_PX)
+        return (PRIOR_LOGIT * self.alike * trust / slices_away * pixels).astype(np.float32)
+
+
+def interpolate_shape(
     low: NDArray[np.bool_], high: NDArray[np.bool_], *, weight: float, spacing_yx: tuple[float, float] = (1.0, 1.0)
-) -> NDArray[np.float32]:
+) -> ShapeBetween:
     """Interpolate the shape between two painted slices by their signed distances.
 
     Both shapes are shifted so that their centres lie on the line between them: an object that moves by more than its
@@ -112,37 +135,16 @@ def interpolated_distance(
         low: (H, W) bool, not empty.
         high: (H, W) bool, not empty.
         weight: place between them, 0 at ``low`` and 1 at ``high``.
-        spacing_yx: size of a pixel; its unit is that of the result.
-
-    Returns:
-        (H, W) float32, the distance from the outline, positive inside.
+        spacing_yx: size of a pixel in mm; the distance is in pixels of the same area.
     """
     centres = [np.array(ndimage.center_of_mass(mask)) for mask in (low, high)]
     middle = (1 - weight) * centres[0] + weight * centres[1]
-    parts = [
-        share * ndimage.shift(_signed_distance(mask, spacing_yx), middle - centre, order=1, mode="nearest")
-        for mask, centre, share in ((low, centres[0], 1 - weight), (high, centres[1], weight))
-    ]
-    return (parts[0] + parts[1]).astype(np.float32)
-
-
-def shape_prior(
-    painted: Mapping[int, NDArray[np.bool_]], number: int, *, spacing_yx: tuple[float, float]
-) -> NDArray[np.float32] | None:
-    """Return logits (H, W) that a slice owes to the painted ones on both sides; None where one side has none.
-
-    Args:
-        painted: masks (H, W) by slice number, none of them empty.
-        spacing_yx: size of a pixel in mm.
-    """
-    low = max((n for n in painted if n < number), default=None)
-    high = min((n for n in painted if n > number), default=None)
-    if low is None or high is None:
-        return None
-    weight = (number - low) / (high - low)
-    distance = interpolated_distance(painted[low], painted[high], weight=weight, spacing_yx=spacing_yx)
-    pixels = (distance / np.sqrt(np.prod(spacing_yx))).clip(-PRIOR_LIMIT_PX, PRIOR_LIMIT_PX)
-    return (PRIOR_LOGIT / min(number - low, high - number) * pixels).astype(np.float32)
+    first, second = (
+        ndimage.shift(_signed_distance(mask, spacing_yx), middle - centre, order=1, mode="nearest")
+        for mask, centre in zip((low, high), centres, strict=True)
+    )
+    distance = ((1 - weight) * first + weight * second) / np.sqrt(np.prod(spacing_yx))
+    return ShapeBetween(distance.astype(np.float32), dice(first > 0, second > 0))
 
 
 def _clamped(logits: NDArray[np.float32]) -> NDArray[np.float32]:

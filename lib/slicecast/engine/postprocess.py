@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from slicecast.engine.appearance import AppearancePrior
+from slicecast.engine.appearance import Appearance, AppearancePrior
 from slicecast.engine.crop_window import OUTSIDE_LOGIT, CropWindow, paste, resample
-from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, exact_logits, label_slice, shape_prior
+from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, exact_logits, interpolate_shape, label_slice
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
@@ -144,14 +144,31 @@ def _unclicked_logits(tracker: Tracker, result: ObjectResult, number: int) -> ND
 
 
 def _shape_prior(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.float32] | None:
-    """Return what the painted slices on both sides say of a slice; None where another prompt lies between."""
-    between = [p.slice for p in result.prompts if p.mask is None]
+    """Return what the painted slices on both sides say of a slice; None where another prompt lies between.
+
+    It says the less, the less the painted shapes are alike, and the less their interpolation covers what they cover.
+    """
     painted = _painted(result)
     low = max((n for n in painted if n < number), default=number)
     high = min((n for n in painted if n > number), default=number)
-    if any(low < n < high for n in between):
+    if not low < number < high or any(low < p.slice < high for p in result.prompts if p.mask is None):
         return None
-    return shape_prior(painted, number, spacing_yx=tracker.frames.spacing_xy_mm[::-1])
+    spacing_yx = tracker.frames.spacing_xy_mm[::-1]
+    weight = (number - low) / (high - low)
+    shape = interpolate_shape(painted[low], painted[high], weight=weight, spacing_yx=spacing_yx)
+    trust = _likeness(tracker, painted, (low, high), number, shape.mask)
+    if result.answers[number].bridged:
+        trust = float(trust >= tracker.options.like_share)  # it is all that is known there: the whole of it, or nothing
+    return shape.logits(slices_away=min(number - low, high - number), trust=trust)
+
+
+def _likeness(
+    tracker: Tracker, painted: Mapping[int, NDArray[np.bool_]], ends: Sequence[int], number: int, shape: NDArray[np.bool_]
+) -> float:
+    """Return how much what a shape covers on a slice looks like what was painted on others, in [0, 1]."""
+    read = tracker.frames.read
+    look = Appearance.of_pixels(np.concatenate([read(n)[painted[n]] for n in ends]))
+    return min(look.likeness(read(number)[shape]), 1.0) if look and shape.any() else 1.0
 
 
 def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
