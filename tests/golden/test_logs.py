@@ -19,7 +19,7 @@ WHEN = ("id", "image", "created_at", "used_at", "closed_at")
 
 @pytest.fixture(scope="module")
 def live(files: Path) -> dict[str, str]:
-    """The recorded session's id, and the hash of the mask that it gave when it was recorded."""
+    """The recorded session's id."""
     return json.loads((files / "live.json").read_text(encoding="utf-8"))
 
 
@@ -42,8 +42,8 @@ def mask_hash(file: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["stored", "log"])
-def test_an_old_session_replays_to_the_mask_that_it_gave(name, replayed, live):
-    assert mask_hash(replayed / f"{name}.nrrd") == live["sha256"]
+def test_an_old_session_replays_to_one_mask(name, replayed, golden):
+    golden("old_session_mask", mask_hash(replayed / f"{name}.nrrd"))
 
 
 def test_an_old_session_replays_to_an_earlier_revision(replayed, golden):
@@ -59,20 +59,30 @@ def test_an_old_log_is_written_again_as_it_is(replayed, files):
 def test_a_server_goes_on_with_an_old_session(place, live, golden):
     state = place.client.get(f"{SESSION}/{live['session']}").raise_for_status().json()
     golden("session", {key: value for key, value in state.items() if key != "used_at"})
-    assert digest(session_result(place.client, live["session"])) == live["sha256"]
+    golden("old_session_mask", digest(session_result(place.client, live["session"])))
 
 
-def test_the_same_work_gives_the_same_log_and_mask(place, files, live, tmp_path):
-    assert digest(place.mask) == live["sha256"]
+def test_the_same_work_gives_the_same_log(place, files, golden, tmp_path):
+    """But for the masks that it accepted: those are of the weights of their day, and so is what follows from them."""
+    golden("live_mask", digest(place.mask))
     done = run("replay", "--session", place.session, "--folder", place.sessions, "--log", tmp_path / "new.jsonl")
     assert done.code == 0, done
     (header, *records), (old, *expected) = lines(tmp_path / "new.jsonl"), lines(files / "session.jsonl")
-    assert records == expected
+    assert without_accepted_bits(records) == without_accepted_bits(expected)
     assert header["options"].items() <= old["options"].items()  # an option may go
     for content in (header, old):
         for key in (*WHEN, "options"):
             content.pop(key)
     assert header == old
+
+
+def without_accepted_bits(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return records without the masks of accepted slices."""
+
+    def bare(entry: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in entry.items() if key != "bits" or "accept" not in entry}
+
+    return [record | {"edit": [bare(e) for e in record["edit"]]} if "edit" in record else record for record in records]
 
 
 def lines(log: Path) -> list[dict[str, Any]]:

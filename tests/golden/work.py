@@ -26,7 +26,7 @@ def record_logs(files: Path, folder: Path) -> None:
     """Work at a server for a while, and keep what it leaves behind."""
     studies = copy_studies(folder / "studies")
     with serving(studies, folder / "app", configs=with_second_readers(folder / "configs")) as client:
-        session, mask = work_in_session(client, folder)
+        session, _ = work_in_session(client, folder)
         work_in_campaign(client, studies, folder)
     keep(folder / "app" / "sessions" / "sessions.sqlite", files / "sessions.sqlite", _without_paths)
     keep(studies / "campaign" / "campaign.db", files / "campaign.db")
@@ -35,7 +35,7 @@ def record_logs(files: Path, folder: Path) -> None:
     assert written.code == 0, written
     lines = log.read_text(encoding="utf-8").replace(f"{studies}/", "")
     (files / "session.jsonl").write_text(lines, encoding="utf-8")
-    live = {"session": session, "sha256": digest(mask)}
+    live = {"session": session}
     (files / "live.json").write_text(json.dumps(live) + "\n", encoding="utf-8")
 
 

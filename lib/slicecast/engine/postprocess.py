@@ -156,19 +156,12 @@ def _shape_prior(tracker: Tracker, result: ObjectResult, number: int) -> NDArray
     spacing_yx = tracker.frames.spacing_xy_mm[::-1]
     weight = (number - low) / (high - low)
     shape = interpolate_shape(painted[low], painted[high], weight=weight, spacing_yx=spacing_yx)
-    trust = _likeness(tracker, painted, (low, high), number, shape.mask)
+    read = tracker.frames.read
+    look = Appearance.of_pixels(np.concatenate([read(n)[painted[n]] for n in (low, high)]))
+    trust = min(look.likeness(read(number)[shape.mask]), 1.0) if look and shape.mask.any() else 1.0
     if result.answers[number].bridged:
         trust = float(trust >= tracker.options.like_share)  # it is all that is known there: the whole of it, or nothing
     return shape.logits(slices_away=min(number - low, high - number), trust=trust)
-
-
-def _likeness(
-    tracker: Tracker, painted: Mapping[int, NDArray[np.bool_]], ends: Sequence[int], number: int, shape: NDArray[np.bool_]
-) -> float:
-    """Return how much what a shape covers on a slice looks like what was painted on others, in [0, 1]."""
-    read = tracker.frames.read
-    look = Appearance.of_pixels(np.concatenate([read(n)[painted[n]] for n in ends]))
-    return min(look.likeness(read(number)[shape]), 1.0) if look and shape.any() else 1.0
 
 
 def _weighed(tracker: Tracker, result: ObjectResult, number: int, answer: SliceAnswer) -> NDArray[np.float32]:
