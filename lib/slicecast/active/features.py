@@ -61,9 +61,7 @@ class VolumeChoice:
     """A volume, and why it has its place.
 
     Args:
-        name: of the case.
         score: what it was ranked by; None where chance or its place among the others decided.
-        reason: in words and numbers.
     """
 
     name: str

@@ -98,7 +98,6 @@ class SliceChoice:
         reason: why, in words and numbers.
         score: the strategy's own measure, larger is more worth a look; comparable between objects.
         strategy: name of what chose, which differs from what was asked for where that had nothing to go by.
-        question: what to ask there.
     """
 
     slice: int | None

@@ -338,7 +338,6 @@ class ActiveSettings:
         share: of the volumes without a label, the share scored in each round.
         least: but at least so many.
         budget: volumes that are to be labelled in all; 0 for every one there is.
-        seed: of all chance.
 
     Raises:
         ConfigError: a value is unknown or out of range.

@@ -135,8 +135,6 @@ class Campaign:
     """One campaign; many processes may hold one each on the same store.
 
     Args:
-        store: of the events.
-        rules: leases and shares.
         rng: for gold cases and nothing else.
         clock: seconds since 1970.
     """

@@ -39,8 +39,6 @@ class Draft:
     """An event before it has its place in the chain.
 
     Args:
-        kind: what happened.
-        case: to which image.
         who: the person, or `server`.
         data: details, as JSON values.
     """

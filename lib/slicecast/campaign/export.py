@@ -36,7 +36,6 @@ class LabelledCase:
 
     Args:
         image: file or DICOM folder.
-        names: of the label's values.
         modality: where it is known from elsewhere than the image.
     """
 

@@ -43,9 +43,7 @@ class Lease:
     """A person's right to a case, until a time.
 
     Args:
-        who: the holder.
         until_s: when it ends unless renewed, seconds since 1970.
-        task: what for.
         reason: why this case, in words.
         address: where the holder's request came from.
     """

@@ -63,7 +63,6 @@ class Annotator:
     """A person at a client.
 
     Args:
-        client: connected to the server.
         folder: for files on the way.
         most_clicks: per structure.
     """

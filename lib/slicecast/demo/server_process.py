@@ -23,10 +23,8 @@ class RunningServer:
     """A server that answers.
 
     Args:
-        url: where.
         log: what it printed.
         start_s: how long it took until the first answer.
-        pid: of its process.
     """
 
     url: str

@@ -86,7 +86,6 @@ class DicomTree:
     """The DICOM series below a folder.
 
     Args:
-        root: the folder.
         links: see `FileSeries`.
         skip: folders that are not scanned.
         follow_links: also read links that lead out of the folder.
@@ -194,7 +193,6 @@ class Catalogue:
     """Everything in a studies folder as DICOM series. Thread-safe.
 
     Args:
-        root: the studies folder.
         volumes: returns the volumes' files by image id.
         work: folder for links and copies; it is not scanned.
         skip: further folders that are not scanned.

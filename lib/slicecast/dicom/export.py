@@ -27,9 +27,7 @@ class StoredLabel:
     """A label as MONAI Label's folder keeps it.
 
     Args:
-        image_id: the image's name.
         image: the image's file; None for a DICOM series.
-        file: the label's file.
         info: what the client sent with it.
     """
 

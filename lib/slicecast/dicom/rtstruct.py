@@ -31,7 +31,6 @@ def write_rtstruct(
 
     Args:
         mask: uint8 [k, j, i] on the series' grid.
-        geometry: that grid.
         series: the images that were annotated.
         labels: each label's value by name.
         now: date and time of its making.

@@ -114,9 +114,7 @@ class SegNames:
 
     Args:
         labels: each label's value in the mask, by name.
-        version: of the algorithm.
         series_uid: of the new series; another one for every version of a label.
-        description: of the new series.
         creator: the user who made it.
     """
 
@@ -132,7 +130,6 @@ def write_seg(mask: np.ndarray, geometry: Geometry, series: Series, names: SegNa
 
     Args:
         mask: uint8 [k, j, i] on the grid of the series, as `read_volume` of its `scan_path` gives it.
-        geometry: that grid.
         series: the images that were annotated.
         names: what the mask's values are, and how to name the object.
 

@@ -201,7 +201,6 @@ class VolumeSeries:
     """A volume's file as a DICOM series.
 
     Args:
-        path: the file.
         image_id: the image's name, which is the patient's name too.
         digest: of the file's content; another content has other UIDs.
         encoding: how its numbers are written.

@@ -42,7 +42,6 @@ def segment(
         axis: ``auto``, ``axial``, ``coronal`` or ``sagittal``.
         range: half-open, slices along the axis to stay within.
         window: window's name, ``low:high`` or ``auto``.
-        options: settings of the engine.
         slice_strategy: which slice is suggested next: ``mid``, ``strided``, ``worst``, ``disagree``, ``value`` or
             ``extent``. Default: that of ``configs/engine.yaml``.
         service: keeps model, images and encoded slices between calls. Default: a new one, with the default

@@ -94,7 +94,6 @@ def draw_montage(study: Study, mask: Volume | None = None, *, count: int = COUNT
 
     Args:
         mask: on the scan's stored grid; each value is an object.
-        count: how many slices.
         must: slices, as stored, to show in any case.
 
     Raises:

@@ -17,13 +17,7 @@ from slicecast.inference.queue import DeviceQueue
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a predictor has done since it was loaded.
-
-    Args:
-        encoded: slices encoded.
-        prompted: slices answered from prompts.
-        tracked: slices answered from memory.
-    """
+    """What a predictor has done since it was loaded."""
 
     encoded: int = 0
     prompted: int = 0
@@ -110,7 +104,6 @@ class OutOfMemoryFallback:
     """A predictor for one request, that works in smaller batches where the device's memory runs out.
 
     Args:
-        predictor: does the work.
         release: frees what earlier requests left in memory.
     """
 

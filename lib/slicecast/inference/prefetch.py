@@ -37,8 +37,6 @@ class PrefetchRequest:
     """Slices that will probably be asked for.
 
     Args:
-        predictor: encodes them.
-        frames: the volume.
         places: in the order in which they will be needed.
     """
 
@@ -51,8 +49,6 @@ class Prefetcher:
     """Encodes requested slices while the server is idle.
 
     Args:
-        queue: knows whether requests run.
-        cache: where embeddings go.
         every_s: how often to check whether the server is idle again.
         enabled: whether anything is ever prefetched.
     """

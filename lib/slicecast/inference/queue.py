@@ -147,8 +147,6 @@ class QueueStats:
     """A scheduler's state, and its counters since it was made.
 
     Args:
-        working: slots taken now.
-        waiting: entries that wait now.
         taken: slots given so far.
         waited_s: how long their holders had waited, in total.
         refused: entries that found the queue full.
@@ -282,11 +280,7 @@ def _working_on(job: Job) -> Iterator[Job]:
 
 @dataclass(frozen=True, slots=True)
 class DeviceQueue:
-    """The work of one device.
-
-    Args:
-        settings: limits on it.
-    """
+    """The work of one device."""
 
     settings: QueueSettings = field(default_factory=QueueSettings)
     jobs: Scheduler = field(init=False)

@@ -56,7 +56,6 @@ class NextSlice:
 
     Args:
         score: the strategy's own measure; larger is more urgent.
-        strategy: that chose it.
         question: `outline`: correct the outline; `present`: only answer whether the object is there.
     """
 
@@ -73,7 +72,6 @@ class StoppedAt:
     """Where an object's propagation ended before the volume, its range or the next prompted slice did.
 
     Args:
-        object: its name.
         slice: the last slice that was answered, counted as stored.
         reason: ``gone``: the object is not there any more.
     """
@@ -89,7 +87,6 @@ class SliceUpdate:
 
     Args:
         slice: counted as stored along the slice axis.
-        object: its name.
         mask: bool (H, W), the plane of the stored array [k, j, i] at that slice; before post-processing.
         confidence: in [0, 1], an order, not a probability.
         seconds: since the request began.
@@ -115,19 +112,16 @@ class SegmentResult:
 
     Args:
         mask: uint8 [k, j, i] on the stored grid; 1.. in the order of the prompts' objects.
-        geometry: the stored grid.
         labels: object name to value.
         confidence: of every slice that a track reached.
         next_slice: None where no slice needs one.
         seconds: read, encode (part of propagate), propagate, post, total.
         warnings: what the user should know about the image.
         axis: along which it was sliced.
-        window: the window used.
         slices_encoded: slices that were not in the cache.
         slices_walked: slices answered, over all objects.
         slices_recomputed: answers that the model was asked for.
         slices_reused: answers known from earlier requests.
-        stopped: where propagation ended early.
         partial: the work was cancelled; what was done by then is here.
         calibrated: the confidence was fitted to submitted labels.
         good_enough: why no slice needs annotation; empty where one does.
@@ -222,8 +216,6 @@ def to_result(
     Args:
         names: of the objects, in the order of their labels.
         axis, window: along which, and with which, the volume was sliced.
-        mask: see `to_stored`.
-        seconds: see `Clock.seconds`.
     """
 
     def stored(number: int) -> int:
@@ -312,13 +304,7 @@ INSTEAD = "strided"
 
 
 def advise(found: Segmentation, *, count: int, strategy: str, calibration: Calibration) -> Advice:
-    """Judge every slice that was answered, and choose the next one.
-
-    Args:
-        count: slices of the volume.
-        strategy: see `active/slices`.
-        calibration: what submitted labels taught.
-    """
+    """Judge every slice that was answered, and choose the next one."""
     worst: dict[int, SliceConfidence] = {}
     choices = []
     for value, (name, track) in enumerate(found.objects.items(), start=1):

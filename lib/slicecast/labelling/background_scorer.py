@@ -83,7 +83,6 @@ class BackgroundScorer:
 
     Args:
         service: its model and device queue are used.
-        cases: the studies.
         settings: sample size, and whether to run at all.
         folder: of the cache on disk.
     """

@@ -68,11 +68,9 @@ class BatchRun:
     """One batch and how far it is.
 
     Args:
-        request: what was asked for.
         images: ids, in their order.
         results: what became of each, a sentence or word.
         status: RUNNING, DONE or STOPPED, as MONAI Label calls them.
-        start: when it began.
         end: when it ended, or None.
         stop: set to end it.
     """
@@ -112,12 +110,7 @@ _COUNTED = {"done": DONE, "skipped": SKIPPED}
 
 
 class BatchInference:
-    """Runs one batch at a time.
-
-    Args:
-        annotator: makes the masks.
-        store: the studies.
-    """
+    """Runs one batch at a time."""
 
     def __init__(self, annotator: PreAnnotator, store: Datastore) -> None:
         self._annotator = annotator

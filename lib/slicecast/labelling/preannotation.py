@@ -41,9 +41,7 @@ class Source:
     """A labelled image, as far as others can be labelled from it.
 
     Args:
-        image_id: of the image.
         body: where the body is in it.
-        landmarks: of its structures.
     """
 
     image_id: str
@@ -55,8 +53,6 @@ class PreAnnotator:
     """Makes pre-annotations in one background thread, at the lowest priority of the device queue.
 
     Args:
-        service: shared with the users.
-        store: the studies.
         labels: the app's, whose numbers the masks have.
     """
 
@@ -172,9 +168,6 @@ def preannotation(store: Datastore, image_id: str, *, geometry: Geometry, labels
     """Return the pre-annotation as an infer answer, `file` and `params`; without one an empty mask.
 
     Args:
-        store: the studies.
-        image_id: of the image.
-        geometry: of the image.
         labels: the app's, which are named where there is no pre-annotation.
     """
     uri = store.get_label_uri(image_id, ORIGINAL)

@@ -242,7 +242,6 @@ class StudyCases:
     """The studies as the scorer sees them.
 
     Args:
-        datastore: the images and labels.
         labels: the app's, whose numbers an unnamed label has.
     """
 
@@ -277,7 +276,6 @@ class RankedStrategy(Strategy):
 
     Args:
         name: of the strategy, one of `slicecast.active.volumes`.
-        scorer: keeps the queue.
         otherwise: chooses while there is none.
     """
 

@@ -53,8 +53,6 @@ class AugmentationPass:
     """One pass's answers about one object.
 
     Args:
-        axis: of its slices.
-        track: the answers.
         labels: finished masks (H, W) by slice number.
         mirrored: the slices are mirrored left to right.
     """
@@ -84,10 +82,8 @@ def run_passes(
     """Return the passes of each object by name.
 
     Args:
-        tracker: of the volume's slices.
         across: of the same volume's slices along another axis; None for a volume of a single slice.
         prompts: boxes of each object, at least one.
-        axes: of the two trackers.
         rng: moves the boxes.
 
     Raises:
@@ -214,7 +210,6 @@ class Support:
     """A labelled case as the model's memory.
 
     Args:
-        name: of the case.
         pages: support slices of each structure.
         truth: its label, bool [k, j, i] canonical, by structure.
         study: its scan.
@@ -234,7 +229,6 @@ class VolumeScores:
 
     Args:
         scores: mean over the structures, by name of the score.
-        by_structure: scores of each structure.
         support: name of the labelled case that the prompt came from.
         seconds: time they took.
         masks: of the jittered pass, bool [k, j, i] canonical, by structure.
@@ -399,7 +393,6 @@ class CachedScores:
         flaw: what is wrong with them; empty for nothing.
         embedding: (D,) float32; None where it could not be embedded.
         scores: by name; empty where it was not scored.
-        by_structure: scores of each structure.
         support: name of the labelled case that the scores came from.
         round: in which it was scored.
     """

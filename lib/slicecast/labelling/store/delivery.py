@@ -29,8 +29,6 @@ class Delivery:
     """A label to be delivered.
 
     Args:
-        folder: where it waits.
-        label: its file.
         facts: JSON values passed to `put`.
     """
 
@@ -43,7 +41,6 @@ class DeliveryQueue:
     """Delivers labels in order, in a background thread, and retries until each has arrived.
 
     Args:
-        folder: of the jobs.
         deliver: delivers one; raises if it cannot now, and is called again later.
         wait_s: seconds before the second attempt.
     """

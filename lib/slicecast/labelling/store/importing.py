@@ -72,7 +72,6 @@ class ImportRow:
     """What became of one label.
 
     Args:
-        file: the label's file.
         image: the image's id; "" where none was found.
         outcome: what it holds, or why it was refused.
     """
@@ -88,10 +87,8 @@ class AcceptedLabel:
     """A label that fits its image.
 
     Args:
-        image: the image's id.
         array: uint8 [k, j, i].
         grid: the image's own.
-        names: of its values.
         source: name of the file that it came from.
     """
 
@@ -145,12 +142,7 @@ class ImportNames:
 
 
 class Images:
-    """The images of a studies folder, found by name or DICOM series; nothing is written to the studies.
-
-    Args:
-        studies: the folder.
-        work: folder for derived files.
-    """
+    """The images of a studies folder, found by name or DICOM series; nothing is written to the studies."""
 
     def __init__(self, studies: Path, work: Path) -> None:
         visible = [path for path in sorted(studies.iterdir()) if path.is_file() and not path.name.startswith(".")]
