@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
-from builders import ball, dice
+from builders import ball
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from slicecast.errors import PromptError
-from slicecast.prompts.simulate import (
-    SEED_MIN_DEPTH_PX,
-    box_from_mask,
-    next_click,
-    noisy_mask,
-)
+from slicecast.prompts.simulate import next_click
 
 masks = hnp.arrays(bool, (9, 11))
 
@@ -62,13 +56,6 @@ def test_no_error_no_click():
     assert next_click(np.zeros((4, 4)), np.zeros((4, 4))) is None
 
 
-def test_the_published_rule_leaves_thin_errors_alone():
-    line = square(5, 6, 2, 20)
-    assert next_click(line, np.zeros_like(line)).depth == 1
-    assert next_click(line, np.zeros_like(line), min_depth=SEED_MIN_DEPTH_PX) is None
-    assert next_click(square(5, 8, 2, 20), np.zeros_like(line), min_depth=SEED_MIN_DEPTH_PX).depth == 2
-
-
 @given(truth=masks, prediction=masks)
 def test_a_click_lies_on_an_error_of_its_sign(truth, prediction):
     click = next_click(truth, prediction)
@@ -78,16 +65,6 @@ def test_a_click_lies_on_an_error_of_its_sign(truth, prediction):
         x, y = click.index
         assert truth[y, x] == click.positive
         assert prediction[y, x] != click.positive
-
-
-@given(truth=masks, prediction=masks, seed=st.integers(0, 99))
-def test_chance_only_decides_between_equals(truth, prediction, seed):
-    plain = next_click(truth, prediction)
-    drawn = next_click(truth, prediction, rng=np.random.default_rng(seed))
-    assert (plain is None) == (drawn is None)
-    if plain is not None:
-        assert (plain.depth, plain.positive) == (drawn.depth, drawn.positive)
-        assert drawn == next_click(truth, prediction, rng=np.random.default_rng(seed))
 
 
 def test_3d_click_is_in_ijk_order():
@@ -111,44 +88,3 @@ def test_spacing_decides_what_is_deep():
 def test_refuses_other_shapes():
     with pytest.raises(PromptError, match="must lie on one grid"):
         next_click(np.zeros((4, 4)), np.zeros((4, 5)))
-
-
-def test_box_holds_the_mask_and_its_corners():
-    assert box_from_mask(square(5, 10, 12, 17)).tolist() == [12, 5, 16, 9]
-    assert box_from_mask(square(5, 10, 12, 17)).dtype == np.float32
-
-
-@given(seed=st.integers(0, 99))
-def test_jitter_stays_near_and_inside(seed):
-    mask = square(0, 10, 12, 24)
-    x0, y0, x1, y1 = box_from_mask(mask, jitter_px=3, rng=np.random.default_rng(seed))
-    assert 9 <= x0 <= 15 and 20 <= x1 <= 23
-    assert 0 <= y0 <= 3 and 6 <= y1 <= 12
-
-
-def test_refuses_boxes(rng):
-    with pytest.raises(PromptError, match="An empty mask has no box"):
-        box_from_mask(np.zeros((4, 4)))
-    with pytest.raises(PromptError, match="needs a random generator"):
-        box_from_mask(square(1, 4, 1, 4), jitter_px=2)
-
-
-def test_noisy_masks_are_near_the_truth_but_not_it(rng):
-    y, x = np.indices((64, 64))
-    disc = np.hypot(y - 32, x - 32) < 18
-    found = [noisy_mask(disc, rng) for _ in range(20)]
-    scores = [dice(mask, disc) for mask in found]
-    assert min(scores) > 0.75 and max(scores) < 1.0
-    assert np.mean(scores) == pytest.approx(0.92, abs=0.05)
-
-
-def test_noisy_masks_are_never_lost(rng):
-    dot = np.zeros((32, 32), bool)
-    dot[10, 10] = True
-    assert all(noisy_mask(dot, rng).any() for _ in range(50))
-    assert not noisy_mask(np.zeros((8, 8), bool), rng).any()
-
-
-def test_same_seed_same_mask():
-    disc = square(4, 12, 4, 12)
-    assert np.array_equal(noisy_mask(disc, np.random.default_rng(3)), noisy_mask(disc, np.random.default_rng(3)))

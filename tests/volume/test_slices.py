@@ -54,10 +54,10 @@ def test_assemble_undoes_slicing(axis):
 
 def test_assemble_fills_what_is_missing():
     stack = SliceStack(ARRAY, SliceAxis.AXIAL)
-    found = stack.assemble({1: np.ones((5, 4))}, fill=7)
+    found = stack.assemble({1: np.ones((5, 4))})
     assert found.dtype == np.uint8
     assert (found[1] == 1).all()
-    assert (np.delete(found, 1, axis=0) == 7).all()
+    assert (np.delete(found, 1, axis=0) == 0).all()
 
 
 def test_refuses_slices_that_do_not_fit():

@@ -66,29 +66,6 @@ class SliceEvidence:
         return (int(seen[0]), int(seen[-1])) if len(seen) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlicePolicy:
-    """What a suggestion is weighed with.
-
-    Args:
-        rho: what a correction is worth one slice further on, as a share.
-        enough: nothing more is suggested where every calibrated u is below this; 0 never stops.
-        look_cost: nor where the best gain (in slices put right) is below what a look costs.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    rho: float = 0.85
-    enough: float = 0.1
-    look_cost: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name, most in (("rho", 1.0), ("enough", 1.0), ("look_cost", 1000.0)):
-            if not 0.0 <= getattr(self, name) <= most:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; give a number from 0 to {most:g}.")
-
-
 @dataclass(frozen=True, slots=True)
 class SliceChoice:
     """The slice to look at next, or that none is worth a look.
@@ -107,21 +84,30 @@ class SliceChoice:
     question: Question = "outline"
 
 
-SliceStrategy = Callable[[SliceEvidence, SlicePolicy], SliceChoice]
+SliceStrategy = Callable[[SliceEvidence], SliceChoice]
 
 DEFAULT = "strided"
+
+RHO = 0.85
+"""What a correction is worth one slice further on, as a share."""
+
+ENOUGH = 0.1
+"""Nothing more is suggested where every calibrated u is below this."""
+
+LOOK_COST = 0.2
+"""Nor where the best gain, in slices put right, is below what a look costs."""
 
 ALIKE, JUMP_SHARE = 0.8, 0.4
 """Passes below this Dice, and neighbours' areas beyond this change, are named as what is striking."""
 
 
-def suggest(strategy: str, evidence: SliceEvidence, policy: SlicePolicy | None = None) -> SliceChoice:
+def suggest(strategy: str, evidence: SliceEvidence) -> SliceChoice:
     """Choose the next slice; never one that is annotated.
 
     Raises:
         ConfigError: no strategy has that name.
     """
-    return strategy_named(strategy)(evidence, policy or SlicePolicy())
+    return strategy_named(strategy)(evidence)
 
 
 def strategy_named(name: str) -> SliceStrategy:
@@ -141,7 +127,7 @@ def best_of(choices: Iterable[SliceChoice]) -> SliceChoice | None:
     return ranked[0] if ranked else None
 
 
-def values(evidence: SliceEvidence, policy: SlicePolicy) -> Floats:
+def values(evidence: SliceEvidence, *, rho: float = RHO) -> Floats:
     """Return what annotating each slice is worth, (N,): u of the slices it would become nearest to, less with distance.
 
     V(z) = sum of u(z') rho^|z - z'| over all z' that are nearer to z than to every annotated slice.
@@ -150,11 +136,11 @@ def values(evidence: SliceEvidence, policy: SlicePolicy) -> Floats:
     apart = np.abs(numbers[:, None] - numbers[None, :])
     annotated = evidence.annotated
     nearest = apart[annotated].min(axis=0) if annotated.any() else np.full(len(numbers), np.inf)
-    shares = np.where(apart < nearest, policy.rho**apart, 0.0)
+    shares = np.where(apart < nearest, rho**apart, 0.0)
     return np.asarray(shares @ evidence.wrong, dtype=np.float64)
 
 
-def _mid(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+def _mid(evidence: SliceEvidence) -> SliceChoice:
     """Take the largest slice at first, later the free one nearest to the middle of what is seen."""
     free = _seen(evidence)
     if not len(free):
@@ -170,7 +156,7 @@ def _mid(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     return SliceChoice(number, why, 1 / (1 + off), "mid")
 
 
-def _strided(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+def _strided(evidence: SliceEvidence) -> SliceChoice:
     """Take the middle of the widest gap between annotated slices where the object is seen."""
     if evidence.extent is None:
         return _enough("strided", "it is seen on no slice")
@@ -185,32 +171,32 @@ def _strided(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     return _enough("strided", "no gap is left between the annotated slices")
 
 
-def _worst(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+def _worst(evidence: SliceEvidence) -> SliceChoice:
     """Take the slice of the lowest quality."""
-    return _where_seen_first("worst", evidence, lambda part: part.wrong, policy, least=policy.enough)
+    return _where_seen_first("worst", evidence, lambda part: part.wrong, least=ENOUGH)
 
 
-def _disagree(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+def _disagree(evidence: SliceEvidence) -> SliceChoice:
     """Take the slice on which the passes from both sides differ most; where none met, the widest gap."""
     met = evidence.free & np.isfinite(evidence.agreement)
     if not met.any():
-        choice = _strided(evidence, policy)
+        choice = _strided(evidence)
         return replace(choice, reason=f"no slice was reached from two sides yet: {choice.reason}")
     apart = np.where(met, 1.0 - np.nan_to_num(evidence.agreement, nan=1.0), 0.0)
     number = _largest(apart, met)
-    if apart[number] < policy.enough:
+    if apart[number] < ENOUGH:
         return _enough("disagree", f"the passes from both sides agree to Dice {1 - apart[number]:.2f} or better")
     why = f"the passes from both sides agree least here (Dice {1 - apart[number]:.2f})"
     return SliceChoice(number, why, float(apart[number]), "disagree")
 
 
-def _value(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+def _value(evidence: SliceEvidence) -> SliceChoice:
     """Take the slice whose correction is worth most to itself and to those it would become nearest to."""
-    return _where_seen_first("value", evidence, lambda part: values(part, policy), policy, least=policy.look_cost)
+    return _where_seen_first("value", evidence, values, least=LOOK_COST)
 
 
 def _where_seen_first(
-    name: str, evidence: SliceEvidence, worth: Callable[[SliceEvidence], Floats], policy: SlicePolicy, *, least: float
+    name: str, evidence: SliceEvidence, worth: Callable[[SliceEvidence], Floats], *, least: float
 ) -> SliceChoice:
     """Take the slice of the largest worth among those that show the object; if those are good enough, of all.
 
@@ -223,7 +209,7 @@ def _where_seen_first(
     for part in (shown, evidence):
         gains = worth(part)
         number = _largest(gains, part.free)
-        good = evidence.calibrated and (part.wrong.max() < policy.enough or gains[number] < least)
+        good = evidence.calibrated and (part.wrong.max() < ENOUGH or gains[number] < least)
         if part.free[number] and not good:
             return _chosen(name, part, gains, number)
     most, gain = evidence.wrong.max(), worth(evidence)[evidence.free].max()
@@ -241,11 +227,11 @@ def _chosen(name: str, evidence: SliceEvidence, worth: Floats, number: int) -> S
     return SliceChoice(number, f"{why}: {_cause(evidence, number)}", gain, name)
 
 
-def _extent_first(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
+def _extent_first(evidence: SliceEvidence) -> SliceChoice:
     """Ask at the two ends whether the object is there at all, until both are settled; then there is nothing to ask."""
     if evidence.extent is None:
         return _enough("extent", "it is seen on no slice")
-    asked = [_end(evidence, policy, step) for step in (-1, 1)]
+    asked = [_end(evidence, step) for step in (-1, 1)]
     open_ends = [(number, evidence.wrong[number]) for number in asked if number is not None]
     if not open_ends:
         return _enough("extent", "both ends are settled")
@@ -254,7 +240,7 @@ def _extent_first(evidence: SliceEvidence, policy: SlicePolicy) -> SliceChoice:
     return SliceChoice(number, why, float(wrong), "extent", "present")
 
 
-def _end(evidence: SliceEvidence, policy: SlicePolicy, step: int) -> int | None:
+def _end(evidence: SliceEvidence, step: int) -> int | None:
     """Return the slice to ask about at one end, or None where that end is settled.
 
     First the outermost slice that shows it. Once a slice is marked absent, the true end lies between that slice
@@ -268,7 +254,7 @@ def _end(evidence: SliceEvidence, policy: SlicePolicy, step: int) -> int | None:
     if not absent:
         return outermost if evidence.free[outermost] else None
     between = [n for n in range(inner + step, min(absent, key=lambda n: n * step), step) if evidence.free[n]]
-    if not between or (evidence.calibrated and max(evidence.wrong[n] for n in between) < policy.enough):
+    if not between or (evidence.calibrated and max(evidence.wrong[n] for n in between) < ENOUGH):
         return None
     return between[len(between) // 2]
 

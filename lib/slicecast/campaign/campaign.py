@@ -227,7 +227,7 @@ class Campaign:
         self._decide(decide)
         return chosen[0] if chosen else None
 
-    def take(self, case: str, who: str, *, reason: str = "opened by hand", address: str = "") -> Lease:
+    def take(self, case: str, who: str, *, address: str = "") -> Lease:
         """Lease one case, or renew one's lease of it.
 
         Raises:
@@ -240,7 +240,9 @@ class Campaign:
             if holds(known, who, now_s):
                 return [Draft(Kind.RENEWED, case, who, {"until": now_s + self.rules.lease_s})]
             task = ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
-            return [self._lease(Choice(case, reason, task=task), who, now_s=now_s, strategy="", address=address)]
+            return [
+                self._lease(Choice(case, "opened by hand", task=task), who, now_s=now_s, strategy="", address=address)
+            ]
 
         self._decide(decide)
         lease = self._state.case(case).lease

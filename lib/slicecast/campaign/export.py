@@ -8,7 +8,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,6 @@ def export_dataset(
     layout: Layout,
     name: str,
     modality: str = "",
-    progress: Callable[[int, int, str], None] | None = None,
 ) -> ExportedDataset:
     """Write images, labels and `dataset.json`; nothing remains of an export that fails.
 
@@ -86,7 +85,7 @@ def export_dataset(
         growing = Path(work) / folder.name
         growing.mkdir()
         numbers = number_names(cases)
-        found, skipped = _write_cases(cases, growing, layout, numbers, progress)
+        found, skipped = _write_cases(cases, growing, layout, numbers)
         written = [case for case in cases if case.name not in skipped]
         content = _describe(written, numbers, layout, name, modality or _one_modality(found))
         (growing / "dataset.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
@@ -128,17 +127,14 @@ def _write_cases(
     folder: Path,
     layout: Layout,
     numbers: Mapping[str, int],
-    progress: Callable[[int, int, str], None] | None,
 ) -> tuple[set[str], dict[str, str]]:
     """Write the cases that can be written; return their modalities, and why the others were left out, by name."""
     found, skipped = set[str](), dict[str, str]()
-    for done, case in enumerate(cases, start=1):
+    for case in cases:
         try:
             found.add(_write_case(case, folder, layout, numbers))
         except (InputError, NotFound) as error:
             skipped[case.name] = str(error)
-        if progress is not None:
-            progress(done, len(cases), case.name)
     if len(skipped) == len(cases):
         first = next(iter(skipped.values()))
         raise InputError(f"None of the {len(cases)} cases can be exported. The first one: {first}")

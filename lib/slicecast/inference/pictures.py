@@ -4,7 +4,7 @@ Pixels have their true shape, and coronal and sagittal slices stand upright.
 """
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +89,11 @@ def draw_result(volume: Volume, result: SegmentResult, file: Path) -> Path:
     return file
 
 
-def draw_montage(study: Study, mask: Volume | None = None, *, count: int = COUNT, must: Collection[int] = ()) -> bytes:
+def draw_montage(study: Study, mask: Volume | None = None, *, count: int = COUNT) -> bytes:
     """Draw slices through the mask (or through the whole scan), numbered as stored; return a PNG.
 
     Args:
         mask: on the scan's stored grid; each value is an object.
-        must: slices, as stored, to show in any case.
 
     Raises:
         GeometryError: the mask lies on another grid.
@@ -108,8 +107,7 @@ def draw_montage(study: Study, mask: Volume | None = None, *, count: int = COUNT
     scan = SliceStack(study.volume.array, axis)
     labels = None if mask is None else SliceStack(turn.to_canonical_array(mask.array), axis)
     window = study.window("auto")
-    asked = {turn.to_canonical_slice(axis, n) for n in must}
-    numbers = set(spread(labels, count=count, total=scan.count)) | {n for n in asked if 0 <= n < scan.count}
+    numbers = spread(labels, count=count, total=scan.count)
     figure = new_figure(INCH * len(numbers), INCH * 1.16, background="black")
     shown = sorted(numbers, key=lambda n: turn.to_source_slice(axis, n))
     for plot, n in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):

@@ -190,14 +190,14 @@ class Scheduler:
         self._guard = threading.Lock()
 
     @contextmanager
-    def slot(self, job: Job, *, priority: Priority | None = None) -> Iterator[None]:
+    def slot(self, job: Job) -> Iterator[None]:
         """Hold a slot for as long as the block lasts.
 
         Raises:
             QueueFull: there is no room to wait.
             Cancelled: the job was cancelled while it waited.
         """
-        self._take(job, job.priority if priority is None else priority)
+        self._take(job, job.priority)
         try:
             yield
         finally:
@@ -295,20 +295,14 @@ class DeviceQueue:
         object.__setattr__(self, "steps", Scheduler(patience=limits.patience))
 
     @contextmanager
-    def job(
-        self,
-        user: str = "",
-        *,
-        priority: Priority = Priority.CLICK,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Job]:
+    def job(self, user: str = "", *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Job]:
         """Hold a job slot; every step of this thread belongs to the job.
 
         Raises:
             QueueFull: too many requests are waiting, of this user or of all.
             Cancelled: it was cancelled while it waited.
         """
-        job = Job(user, priority, cancelled)
+        job = Job(user, cancelled=cancelled)
         with self.jobs.slot(job), _working_on(job):
             yield job
 

@@ -246,7 +246,6 @@ class VolumeScorer:
 
     Args:
         predictor: the model; every call is a step in the device queue.
-        options: of the engine. Default: QUICK.
         cancelled: asked before each batch.
         seed: of the jitter of boxes.
     """
@@ -255,11 +254,10 @@ class VolumeScorer:
         self,
         predictor: QueuedPredictor,
         *,
-        options: EngineOptions | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         seed: int = 0,
     ) -> None:
-        self._predictor, self._options, self._cancelled = predictor, options or QUICK, cancelled
+        self._predictor, self._cancelled = predictor, cancelled
         self._cache = EmbeddingCache(CACHE_BYTES)
         self._seed = seed
 
@@ -291,7 +289,7 @@ class VolumeScorer:
         kept = sorted(sizes, key=lambda key: (sizes[key], key))[:MAX_STRUCTURES]
         axis = choose_axis(study.volume.geometry)
         tracker, extent = self.tracker(study, axis), extent_of(study, axis)
-        margin = self._options.zoom_margin
+        margin = QUICK.zoom_margin
         slices = {k: read_support(tracker, _slices(truth[k], axis), extent, margin=margin) for k in kept}
         return Support(name, slices, {key: truth[key] for key in kept}, study, self.embed(study))
 
@@ -333,7 +331,7 @@ class VolumeScorer:
         axis = choose_axis(support.study.volume.geometry)
         if not mask.any():
             return 1.0
-        margin = self._options.zoom_margin
+        margin = QUICK.zoom_margin
         slices = read_support(self.tracker(study, axis), _slices(mask, axis), extent_of(study, axis), margin=margin)
         back = match_support(self.tracker(support.study, axis), slices, extent_of(support.study, axis))
         truth = SliceStack(support.truth[name], axis)
@@ -349,7 +347,7 @@ class VolumeScorer:
     def tracker(self, study: Study, axis: SliceAxis) -> Tracker:
         """Return a tracker of the study's slices along an axis, with the scorer's cache."""
         frames = study.frames(axis, study.window("auto"))
-        return Tracker(self._predictor, frames, self._cache, self._options, cancelled=self._cancelled)
+        return Tracker(self._predictor, frames, self._cache, QUICK, cancelled=self._cancelled)
 
 
 def extent_of(study: Study, axis: SliceAxis) -> Extent:

@@ -113,13 +113,13 @@ class SliceStack:
         """Combine slice numbers and pixels, scalars or (N,), to voxel indices (..., 3) as (i, j, k)."""
         return self.axis.to_ijk(n, x, y)
 
-    def assemble(self, slices: Mapping[int, np.ndarray], *, dtype: Any = np.uint8, fill: float = 0) -> np.ndarray:
-        """Put slices {n: (H, W)} back into a new array [k, j, i]; slices not given hold `fill`.
+    def assemble(self, slices: Mapping[int, np.ndarray], *, dtype: Any = np.uint8) -> np.ndarray:
+        """Put slices {n: (H, W)} back into a new array [k, j, i]; slices not given are 0.
 
         Raises:
             GeometryError: a slice number or shape does not fit.
         """
-        out = SliceStack(np.full(self.array.shape, fill, dtype=dtype), self.axis)
+        out = SliceStack(np.zeros(self.array.shape, dtype=dtype), self.axis)
         for n, pixels in slices.items():
             target = out.slice(n)
             if np.shape(pixels) != target.shape:

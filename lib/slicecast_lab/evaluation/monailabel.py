@@ -31,12 +31,12 @@ import torch
 import typer
 from numpy.typing import NDArray
 
+from slicecast.engine.support import box_of
 from slicecast.errors import PromptError, ResourceError
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_build import write_architecture
 from slicecast.models.weights import choose_model, load_state_dict
 from slicecast.prompts import ObjectPrompts
-from slicecast.prompts.simulate import box_from_mask
 from slicecast.volume import choose_window, normalise
 from slicecast_lab.evaluation.cases import TruthCase
 from slicecast_lab.evaluation.provenance import peak_rss_mib
@@ -168,7 +168,7 @@ def _box(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
         raise PromptError("MONAI Label's SAM 2 task takes one painted slice, and none was named.")
     number = case.stored_slice(painted.slices[0])
     plane = case.slices(np.asarray(painted.array) != 0).slice(number)
-    return [*box_from_mask(plane).astype(int).tolist(), number]
+    return [*box_of(plane).astype(int).tolist(), number]
 
 
 def _xyn(case: TruthCase, ijk: Sequence[int]) -> list[int]:

@@ -14,12 +14,13 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from slicecast.engine.support import box_of
 from slicecast.errors import ConfigError
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest
 from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
-from slicecast.prompts.simulate import box_from_mask, next_click
+from slicecast.prompts.simulate import next_click
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import TruthCase
 
@@ -198,7 +199,7 @@ def _mask(case: TruthCase, numbers: Sequence[int]) -> ObjectPrompts:
 
 
 def _box(case: TruthCase, number: int) -> ObjectPrompts:
-    corners = box_from_mask(case.slices(case.truth).slice(number)).reshape(2, 2).astype(int)
+    corners = box_of(case.slices(case.truth).slice(number)).reshape(2, 2).astype(int)
     low, high = slice_to_source_ijk(case.turn, case.axis, n=number, xy=corners).tolist()
     return ObjectPrompts(NAME, boxes=(Box(tuple(low), tuple(high)),))
 

@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from slicecast.errors import ConfigError, InputError, PromptError
-from slicecast.prompts.simulate import SEED_MIN_DEPTH_PX
 from slicecast.volume.metrics import as_batches, dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.prompts import MAX_ROUNDS
@@ -43,6 +42,9 @@ SALIENT_VOXELS = 256
 MIN_CLICKED_VOXELS = 100
 EXTRA_SLICES = (5, 10)
 """Added at each end with a threshold of 0: from the first to below the second."""
+
+MIN_DEPTH_PX = 1.42
+"""Errors that are nowhere deeper than this are left alone."""
 
 NSD_TOLERANCE_VOXELS = 1.0
 
@@ -231,7 +233,7 @@ def pole(region: Mask) -> tuple[float, tuple[int, int]]:
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         if depth[y, x] > best:
             best, place = float(depth[y, x]), (int(x) - 1, int(y) - 1)
-    return (best, place) if best > SEED_MIN_DEPTH_PX else (0.0, place)
+    return (best, place) if best > MIN_DEPTH_PX else (0.0, place)
 
 
 def choose_click(truth: Mask, found: Mask) -> tuple[tuple[int, int], int] | None:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from slicecast.active.calibration import SliceFeatures
 from slicecast.errors import ConfigError
@@ -18,7 +19,7 @@ from slicecast.inference.results import NextSlice
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import Absent, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
-from slicecast.prompts.simulate import Click, next_click, noisy_mask
+from slicecast.prompts.simulate import Click, next_click
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import TruthCase
 
@@ -77,6 +78,25 @@ class Robot:
         # The first click defines the object: its sign is never wrong.
         wrong = times > 0 and rng.random() < WRONG_CLICKS
         return replace(meant, index=(x, y), positive=meant.positive != wrong)
+
+
+def noisy_mask(
+    mask: np.ndarray, rng: np.random.Generator, *, amplitude_px: float = 2.0, smoothness_px: float = 6.0
+) -> np.ndarray:
+    """Repaint a mask (H, W) as a person would: its outline wanders smoothly by about `amplitude_px`.
+
+    Returns:
+        bool (H, W), never empty when `mask` is not.
+    """
+    inside = np.asarray(mask) != 0
+    if not inside.any():
+        return inside
+    signed = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
+    wander = ndimage.gaussian_filter(rng.standard_normal(inside.shape), smoothness_px)
+    wander *= amplitude_px / max(float(wander.std()), 1e-12)
+    repainted = signed + wander > 0
+    near = signed > -3 * amplitude_px  # the outline wanders; no new blob appears far away
+    return repainted & near if (repainted & near).any() else inside
 
 
 PERFECT = Robot()

@@ -19,6 +19,7 @@ from slicecast_lab.simulation.annotator import (
     Robot,
     RobotSession,
     generator,
+    noisy_mask,
 )
 
 
@@ -149,3 +150,24 @@ def test_only_painting_varies():
     painted, clicked = Actions(masks=1), Actions(clicks=1)
     assert {model.seconds(painted) for model in EFFORTS.values()} == {40, 80, 160}
     assert {model.seconds(clicked) for model in EFFORTS.values()} == {2}
+
+
+def test_noisy_masks_are_near_the_truth_but_not_it(rng):
+    y, x = np.indices((64, 64))
+    disc = np.hypot(y - 32, x - 32) < 18
+    found = [noisy_mask(disc, rng) for _ in range(20)]
+    scores = [dice(mask, disc) for mask in found]
+    assert min(scores) > 0.75 and max(scores) < 1.0
+    assert np.mean(scores) == pytest.approx(0.92, abs=0.05)
+
+
+def test_noisy_masks_are_never_lost(rng):
+    dot = np.zeros((32, 32), bool)
+    dot[10, 10] = True
+    assert all(noisy_mask(dot, rng).any() for _ in range(50))
+    assert not noisy_mask(np.zeros((8, 8), bool), rng).any()
+
+
+def test_same_seed_same_mask():
+    disc = np.pad(np.ones((8, 8), bool), 4)
+    assert np.array_equal(noisy_mask(disc, np.random.default_rng(3)), noisy_mask(disc, np.random.default_rng(3)))

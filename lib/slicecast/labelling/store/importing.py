@@ -227,16 +227,13 @@ def find_labels(folder: Path) -> FoundLabels:
     return FoundLabels(files, passed_over, value_names(listed))
 
 
-def import_labels(
-    found: FoundLabels, images: Images, names: ImportNames, *, save: Save, done: Mapping[str, Path] | None = None
-) -> Iterator[ImportRow]:
+def import_labels(found: FoundLabels, images: Images, names: ImportNames, *, save: Save) -> Iterator[ImportRow]:
     """Take labels in one by one, and say of each what became of it; a refused one changes nothing.
 
     Args:
         save: called with each label that fits its image.
-        done: images that have their label already, and the file that it came from.
     """
-    taken = dict(done or {})
+    taken: dict[str, Path] = {}
     for file in found.files:
         image = ""
         try:
