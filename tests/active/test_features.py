@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from slicecast.active.features import cycle_error, disagreement, entropy, object_entropy
+from slicecast.active.features import cycle_error, disagreement, entropy, flaw_of, object_entropy
 from slicecast.errors import InputError
 
 MASKS = arrays(np.bool_, (3, 2, 3, 3))
@@ -40,3 +40,23 @@ def test_a_cycle_that_comes_back_has_no_error():
     mask, empty = np.ones((3, 3), bool), np.zeros((3, 3), bool)
     assert cycle_error([mask, mask], [mask, mask]) == 0.0
     assert cycle_error([mask, empty], [mask, mask]) == 0.5
+
+
+GRID = np.indices((12, 20, 24)).sum(axis=0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((8, 8, 8), np.int16), "constant"),
+        (np.where(GRID > 40, np.nan, GRID), "no numbers"),
+        (np.random.default_rng(0).normal(size=(12, 20, 24)), "neighbouring voxels are unrelated"),
+    ],
+)
+def test_what_is_wrong_is_said(array, said):
+    assert said in flaw_of(array)
+
+
+def test_a_scan_with_noise_is_fine():
+    noisy = GRID + np.random.default_rng(0).normal(size=GRID.shape) * GRID.std()
+    assert flaw_of(noisy) == "" and flaw_of(GRID.astype(np.int16)) == ""

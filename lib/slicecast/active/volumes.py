@@ -19,10 +19,10 @@ from slicecast.active.features import (
     VolumeChoice,
     VolumeFeatures,
     clusters,
+    doubts,
     neighbour_distance,
     to_points,
 )
-from slicecast.active.health import doubts
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError
 

@@ -24,7 +24,7 @@ from slicecast.config import config_dir, read_config, refuse_unknown_keys
 from slicecast.dicom.series import Series, stable_uid
 from slicecast.errors import ConfigError, GeometryError, VolumeError
 from slicecast.volume import Geometry, read_volume
-from slicecast.volume.orientation import onto_grid
+from slicecast.volume.grid import onto_grid
 
 FILE = "terminology.yaml"
 SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}

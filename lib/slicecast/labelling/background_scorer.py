@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.health import flaw_of
+from slicecast.active.features import flaw_of
 from slicecast.active.volumes import ActiveSettings, VolumeChoice, VolumeFeatures, needs_scores, rank
 from slicecast.errors import Cancelled, ReadingFull, SlicecastError
 from slicecast.inference.prefetch import wait_until_idle

@@ -1,7 +1,6 @@
 """Scans on their grids: reading, writing, orientation, grey values and slices."""
 
-from slicecast.volume.grid import Geometry, Volume
-from slicecast.volume.orientation import Reorientation, canonicalise
+from slicecast.volume.grid import Geometry, Reorientation, Volume, canonicalise
 from slicecast.volume.reading import read_volume, write_mask, write_volume
 from slicecast.volume.slices import SliceAxis, SliceStack, choose_axis
 from slicecast.volume.windowing import Window, choose_window, normalise, window_names

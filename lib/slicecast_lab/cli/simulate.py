@@ -18,10 +18,9 @@ from slicecast_lab.evaluation.report import write_json
 from slicecast_lab.simulation.annotator import Robot
 from slicecast_lab.simulation.experiments import EXPERIMENTS, simulate_joint, simulate_slices, simulate_volumes
 from slicecast_lab.simulation.learner import Labelling
-from slicecast_lab.simulation.plots import draw_report
 from slicecast_lab.simulation.slices import DEFAULTS as SLICES
 from slicecast_lab.simulation.slices import SliceTask
-from slicecast_lab.simulation.tables import tables_of
+from slicecast_lab.simulation.tables import draw_report, tables_of
 from slicecast_lab.simulation.volumes import DEFAULTS as VOLUMES
 from slicecast_lab.simulation.volumes import VolumePlan
 from slicecast_lab.simulation.work import Setup, SimulationTask, Workers, carry_out

@@ -37,7 +37,7 @@ SOURCES = Path(slicecast.__file__).parent, Path(__file__).parents[1]
 UNRELATED = {"server", "cli", "demo", "dicom", "campaign", "training", "benchmarks", "generated"}
 """Parts of both that no simulated result depends on."""
 
-SHOWN_BY = {"page", "plots", "tables", "picture", "report"}
+SHOWN_BY = {"page", "tables", "picture", "report"}
 """Modules that only show results."""
 
 QUIET = EngineSettings(embedding_mb=1024, disk_mb=0, idle_encode=False)

@@ -76,7 +76,7 @@ def test_cores_and_a_ray_cluster_give_the_same_bytes(cases):
 def test_a_changed_program_is_another_result_but_not_its_pictures(tmp_path, monkeypatch):
     files = [
         tmp_path / name
-        for name in ("product/engine/a.py", "lab/simulation/b.py", "lab/simulation/plots.py", "product/server/c.py")
+        for name in ("product/engine/a.py", "lab/simulation/b.py", "lab/simulation/tables.py", "product/server/c.py")
     ]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from slicecast.errors import GeometryError, VolumeError
 from slicecast.inference.studies import Study
 from slicecast.volume import Geometry, Volume, read_volume, write_mask
-from slicecast.volume.orientation import onto_grid
+from slicecast.volume.grid import onto_grid
 from slicecast.volume.reading import without_folders
 
 logger = logging.getLogger(__name__)
