@@ -73,7 +73,7 @@ def test_from_the_login_to_a_mask(page, place, tokens, refused):
     assert uid in page.url and viewer.server() == f"{viewer.url}/"
     spleen = truth_on(viewer.grid(), DICOM_CASE, "spleen")
     viewer.connect()
-    viewer.point_prompts("sam2_single")
+    viewer.point_prompts("sam2")
     viewer.choose("spleen")
     viewer.click_voxel(inside(spleen))
     assert viewer.run().status == 200

@@ -63,14 +63,14 @@ def test_the_whole_way(viewer, uids, tmp_path):
     spleen = truth_on(viewer.grid(), DICOM_CASE, "spleen")
     assert viewer.server() == f"{viewer.url}/"
     viewer.connect()
-    viewer.point_prompts("sam2_single")
+    viewer.point_prompts("sam2")
 
     viewer.choose("spleen")
     clicked = inside(spleen)
     viewer.click_voxel(clicked)
     first = viewer.run()
     viewer.picture("1-first-click")
-    assert sent(first)["foreground"] == [list(clicked)]
+    assert sent(first)["spleen"] == [list(clicked)]
     shown, numbers = viewer.labelmap()
     mask = shown == numbers["spleen"]
     assert np.array_equal(mask, volume_of(first, tmp_path) != 0)

@@ -445,6 +445,11 @@ def holds(case: Case, who: str, now_s: float) -> bool:
     return case.lease is not None and case.lease.who == who and case.lease.live(now_s)
 
 
+def is_blind(case: Case, who: str) -> bool:
+    """Tell whether a person reads this case as the second one, and must not see the first one's label."""
+    return case.lease is not None and case.lease.who == who and case.lease.task is not ReadingTask.ANNOTATE
+
+
 def hidden(case: Case) -> Case:
     """Return a case as an annotator may see it: without its being gold."""
     lease = None if case.lease is None else replace(case.lease, task=ReadingTask.ANNOTATE)

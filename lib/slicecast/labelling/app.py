@@ -120,7 +120,8 @@ class AppBehaviour(MONAILabelApp):
     @cached_property
     def campaign_service(self) -> CampaignService:
         """The campaign; it lies beside the studies if that folder is writable, else beside the app."""
-        return open_campaign_service(Path(self.studies) if self._local else self._cache, datastore=self.datastore)
+        place = Path(self.studies) if self._local else self._cache
+        return open_campaign_service(place, datastore=self.datastore, labels=self.config.labels)
 
     @cached_property
     def background_scorer(self) -> BackgroundScorer:
@@ -194,9 +195,10 @@ class AppBehaviour(MONAILabelApp):
         task = self._task(request.get("model"))
         image = find_image(request, store, sessions=self._sessions_folder())
         answer = task.answer({**copy.deepcopy(dict(request)), "image": str(image.path)})
-        if task.dimension == 3 and image.id is not None:
-            when_s, confidence = time.time(), answer.params.get("mean_confidence")
-            record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
+        if image.id is not None:
+            if task.dimension == 3:
+                when_s, confidence = time.time(), answer.params.get("mean_confidence")
+                record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
             model = self.service.predictor.fingerprint
             self.campaign_service.remember(image.id, answer, request=request, model=model)
         file = str(answer.file)

@@ -13,8 +13,8 @@ def press(client, case, action, who="ann", **body):
     return client.post(f"/campaign/case/{case}/{action}", json=body, headers=headers)
 
 
-def click(client, case, who):
-    params = json.dumps({"foreground": [[12, 10, 8]], "result_extension": ".nii.gz"})
+def click(client, case, who, label="liver"):
+    params = json.dumps({"label": label, "foreground": [[12, 10, 8]], "result_extension": ".nii.gz"})
     query = {"image": case, "output": "json"}
     headers = {"X-Slicecast-User": who}
     return client.post("/infer/sam2_single", params=query, data={"params": params}, headers=headers)
@@ -35,6 +35,30 @@ def test_the_way_of_a_case(client):
     assert press(client, "first", "reject", "rita", why="<b>hole</b>").status_code == 200
     assert "&lt;b&gt;hole" in client.get("/campaign/").text
     assert client.get("/campaign/status").json()["progress"]["rejected"] == 1
+
+
+def test_submit_lists_what_it_saves_and_an_approved_label_is_opened_again(client):
+    for label in ("liver", "kidney"):  # at the same place: the second one finds no voxel left
+        assert click(client, "second", "ann", label).status_code == 200
+    page = client.get("/campaign/case/second", headers={"X-Slicecast-User": "ann"}).text
+    assert "Submit saves" in page and "<td>liver</td>" in page and "<td>kidney<" not in page
+    assert press(client, "second", "drop", name="kidney").status_code == 404
+    assert press(client, "second", "submit", shown="now").status_code == 422
+    assert press(client, "second", "submit", shown=1.5).status_code == 409
+    saved = press(client, "second", "submit").json()["saved"]
+    assert saved.keys() == {"liver"} and saved["liver"]["value"] == 2 and saved["liver"]["voxels"] > 50
+    assert press(client, "second", "reopen", "rita", why="x").status_code == 409
+    assert press(client, "second", "approve", "rita").status_code == 200
+    assert "Reopen" in client.get("/campaign/case/second").text
+    tag = {"tag": "final"}
+    assert client.delete("/datastore/label", params={"id": "second", **tag}).status_code == 409
+    for path, field in (("label/info", "info"), ("updatelabelinfo", "params")):
+        changed = client.put(f"/datastore/{path}", params={"label": "second", **tag}, data={field: "{}"})
+        assert changed.status_code == 409
+    assert press(client, "second", "reopen", "rita").status_code == 422
+    assert press(client, "second", "reopen", "rita", why="the tip").status_code == 200
+    assert client.get("/datastore/label", params={"label": "second", "tag": "original"}).status_code == 200
+    assert client.delete("/datastore/label", params={"id": "second", **tag}).status_code == 200
 
 
 def test_the_strip_is_a_picture(client):

@@ -37,3 +37,9 @@ def test_nothing_outside_the_viewer_is_sent(path):
         assert viewer_file(path) == VIEWER / "index.html"
     except NotFound as refused:
         assert "The viewer has no file" in str(refused)
+
+
+def test_models_that_cannot_be_told_the_label_are_not_offered_to_it(client):
+    page = {"Referer": "http://localhost/ohif/monai-label?StudyInstanceUIDs=1.2"}
+    assert set(client.get("/info/", headers=page).json()["models"]) == {"sam2"}
+    assert set(client.get("/info/").json()["models"]) == {"sam2", "sam2_single", "sam2_slice"}

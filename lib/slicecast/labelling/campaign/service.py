@@ -25,11 +25,12 @@ from slicecast.campaign.events import Kind
 from slicecast.campaign.settings import FOLDER, find_truth, keep_truth
 from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.summary import calibration
-from slicecast.errors import InputError, SlicecastError
+from slicecast.errors import Conflict, InputError, SlicecastError
 from slicecast.inference.caller import current_caller
 from slicecast.labelling.campaign.compare import compare_labels, slice_truths
-from slicecast.labelling.campaign.drafts import Drafts
+from slicecast.labelling.campaign.drafts import Drafts, MaskDraft
 from slicecast.labelling.campaign.intents import Intents, Submission
+from slicecast.labelling.campaign.work import SLICE_FEATURES, CaseDrafts
 from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
 from slicecast.labelling.store.versions import FOLDER as VERSIONS
@@ -38,13 +39,13 @@ from slicecast.labelling.tasks.answer import InferAnswer
 
 logger = logging.getLogger(__name__)
 
-FINAL = DefaultLabelTag.FINAL.value
-
-SLICE_FEATURES = "signs"
-"""Key of the slice features in drafts and events; its old word, so that what was recorded can still be read."""
+FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 
 OWN_TAGS = tuple(f"{task}-" for task in (ReadingTask.SECOND, ReadingTask.GOLD))
 """How the tags begin that only this service writes, each for one person."""
+
+SENT_BACK = "sent back"
+"""Model of a pre-annotation that is a label which a reviewer sent back."""
 
 NOBODY = "nobody"
 """Name of a caller inside the server."""
@@ -57,11 +58,14 @@ class CampaignService:
         campaign: its rules and events.
         datastore: the images and labels.
         folder: of drafts and gold truths.
+        labels: names of structures, whose places are their numbers in drafts.
     """
 
-    def __init__(self, campaign: Campaign, *, datastore: Callable[[], Datastore], folder: Path) -> None:
+    def __init__(
+        self, campaign: Campaign, *, datastore: Callable[[], Datastore], folder: Path, labels: Sequence[str] = ()
+    ) -> None:
         self.campaign = campaign
-        self.drafts = Drafts(folder / "drafts")
+        self.work = CaseDrafts(campaign, datastore, Drafts(folder / "drafts"), labels=labels)
         self._intents = Intents(folder / "submissions")
         self._datastore = datastore
         self._folder = folder
@@ -170,17 +174,15 @@ class CampaignService:
         self._examiner.start()
 
     def remember(self, image: str, answer: InferAnswer, *, request: Mapping[str, Any], model: str) -> None:
-        """Keep a model's answer as a draft, and record the prediction."""
+        """Add a model's answer to the caller's draft, and record the prediction; one without a name is not kept."""
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=request.get("client_id"))
-        shown = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough", "objects")
-        kept = {key: answer.params.get(key) for key in (*shown, "label_info")}
-        made = {"image": image, "when_s": self.campaign.now_s(), "task": request.get("model"), "model_hash": model}
-        self.drafts.keep(case, who, answer.file, {**kept, SLICE_FEATURES: answer.slice_features, **made})
-        said = {"model": request.get("model"), "model_hash": model, "prompts": prompts_of(request)}
-        told = {key: kept[key] for key in ("mean_confidence", "axis", "next_slice")}
-        self.campaign.predicted(case, who, {**said, **told})
+        self.work.add(image, case, who, answer, {"task": request.get("model"), "model_hash": model})
+        if answer.slice is None:
+            said = {"model": request.get("model"), "model_hash": model, "prompts": prompts_of(request)}
+            told = {key: answer.params.get(key) for key in ("mean_confidence", "axis", "next_slice")}
+            self.campaign.predicted(case, who, {**said, **told})
 
     def save(
         self, image: str, file: Path, *, tag: str, info: Mapping[str, Any], client_id: object = None
@@ -204,8 +206,16 @@ class CampaignService:
             submission = self._admitted(image, case, who, info)
             with self._intents.begun(file, submission):
                 label = self._finish(file, submission)
+        if submission.tag == FINAL:
+            self._forget_start(case)
         self._thread.submit(self._compare_all, case, who, submission.task, submission.tag)
         return {"image": image, "label": label}
+
+    def _forget_start(self, case: str) -> None:
+        """Remove a label that was sent back from among the pre-annotations: a second reader must not see it."""
+        store = self._datastore()
+        if (store.get_label_info(case, ORIGINAL) or {}).get("model") == SENT_BACK:
+            store.remove_label(case, ORIGINAL)
 
     def _admitted(self, image: str, case: str, who: str, info: Mapping[str, Any]) -> Submission:
         caller = current_caller()
@@ -213,7 +223,7 @@ class CampaignService:
         task = self.campaign.task_of(case, who, anyones=anyones)
         tag = FINAL if task is ReadingTask.ANNOTATE else f"{task}-{_plain(who)}"
         said = {key: info[key] for key in ("active_s", "model", "label_info") if info.get(key) is not None}
-        draft = self.drafts.find(case, who)
+        draft = self.work.drafts.find(case, who)
         if draft is not None:
             said = {"model": draft.record.get("task"), "model_hash": draft.record.get("model_hash"), **said}
         after, told = self.campaign.state().number, {**info, "user": who}
@@ -244,16 +254,76 @@ class CampaignService:
                     logger.warning("A label of '%s' by %s was not finished: %s", left.case, left.who, error)
         return found
 
-    def submit_draft(self, case: str, who: str) -> dict[str, str]:
-        """Save a person's last result as their label.
+    def submit_draft(self, case: str, who: str, *, shown: float | None = None) -> dict[str, Any]:
+        """Save what a person has of a case as their label; returns that, and the structures in it (`saved`).
+
+        Args:
+            case: its name.
+            who: the person.
+            shown: `when_s` of what they were shown.
 
         Raises:
-            NotFound: there is none.
-            Conflict: somebody else holds the case.
+            NotFound: there is nothing to submit.
+            Conflict: somebody else holds the case, or it has changed since it was shown.
         """
-        draft = self.drafts.require(case, who)
-        info = {"model": draft.record.get("task"), "label_info": draft.record.get("label_info") or []}
-        return self.save(draft.record["image"], draft.file, tag=FINAL, info=info, client_id=who)
+        with self.work.alone:
+            found = self.work.to_submit(case, who)
+            if shown is not None and shown != found.record["when_s"]:
+                raise Conflict("There is a newer result than the one shown here. Load the page again and look at it.")
+            now = self.work.structures(found)
+            info = {"model": found.record.get("task") or found.record.get("model"), "label_info": now.label_info()}
+            saved = self.save(found.record["image"], found.file, tag=FINAL, info=info, client_id=who)
+        return {**saved, "saved": now.objects()}
+
+    def send_back(self, case: str, who: str, *, why: str, approved: bool = False) -> None:
+        """Let a case be done again, with its label as the start: in OHIF at once, in Slicer as the pre-annotation.
+
+        Args:
+            case: its name.
+            who: the reviewer.
+            why: what is to be done.
+            approved: its label is approved, and is opened again.
+
+        Raises:
+            Conflict: there is no such label.
+            InputError: an approved label is opened without a reason.
+        """
+        if approved and self.campaign.state().case(case).status is not Status.APPROVED:
+            raise Conflict(f"The label of '{case}' is not approved, so it need not be opened again.")
+        self.campaign.reject(case, who, why=why)
+        label = self.work.label(case)
+        if label is not None:
+            names = self.work.structures(label).values
+            info = {"model": SENT_BACK, "params": {"label_names": dict(names)}}
+            self._datastore().save_label(case, str(label.file), ORIGINAL, info)
+
+    def remove_label(self, image: str, tag: str) -> None:
+        """Remove a label; it is kept as a version.
+
+        Raises:
+            Conflict: somebody else holds the case, or its label is approved.
+            InputError: the tag is the server's own.
+        """
+        self._refuse_change(image, tag)
+        self._datastore().remove_label(self.case_of(image), tag)
+        self.sync()
+
+    def update_label_info(self, image: str, tag: str, info: Mapping[str, Any]) -> None:
+        """Change a label's record.
+
+        Raises:
+            Conflict: somebody else holds the case, or its label is approved.
+            InputError: the tag is the server's own.
+        """
+        self._refuse_change(image, tag)
+        self._datastore().update_label_info(self.case_of(image), tag, dict(info))
+
+    def _refuse_change(self, image: str, tag: str) -> None:
+        _refuse_own_tag(tag)
+        if tag == FINAL:
+            self.sync()
+            case, caller = self.case_of(image), current_caller()
+            self.campaign.task_of(case, self.who(case), anyones=caller.roles is not None and caller.may("reviewer"))
 
     def add_gold(self, case: str, truth: Path, who: str) -> None:
         """Make a case a hidden gold one, with the label that is its truth.
@@ -264,11 +334,6 @@ class CampaignService:
         self.sync()
         self.campaign.require(case)
         self.campaign.add_gold(case, who, truth_sha256=keep_truth(self._folder, case, truth))
-
-    def final_label(self, case: str) -> Path | None:
-        """Return the file of a case's final label, or None."""
-        file = self._datastore().get_label_uri(case, FINAL)
-        return Path(file) if file else None
 
     def study_uid(self, case: str) -> str | None:
         """Return the DICOM study an image belongs to, or None."""
@@ -291,8 +356,8 @@ class CampaignService:
     def _compare_all(self, case: str, who: str, task: ReadingTask, tag: str) -> None:
         try:
             label = Path(self._datastore().get_label_uri(case, tag))
-            self._compare_draft(case, who, label)
-            others = {ReadingTask.SECOND: self.final_label(case), ReadingTask.GOLD: find_truth(self._folder, case)}
+            self._compare_draft(case, who, tag, label)
+            others = {ReadingTask.SECOND: self.work.final_label(case), ReadingTask.GOLD: find_truth(self._folder, case)}
             other = others.get(task)
             if other is not None:
                 self.campaign.compared(case, {"against": str(task), "who": who, **compare_labels(label, other)})
@@ -301,18 +366,27 @@ class CampaignService:
         except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
             logger.exception("The label of '%s' by %s was saved but could not be compared", case, who)
 
-    def _compare_draft(self, case: str, who: str, label: Path) -> None:
-        """Compare with the model's first answer; the last one, submitted unchanged, would be compared with itself."""
-        draft = self.drafts.first(case, who)
+    def _compare_draft(self, case: str, who: str, tag: str, label: Path) -> None:
+        """Compare the structures of the model's first answer; the last one would be compared with itself."""
+        draft = self.work.drafts.first(case, who)
         if draft is None:
             return
         features, axis = draft.record.get(SLICE_FEATURES) or {}, draft.record.get("axis")
-        truths = slice_truths(draft.file, label, features=features, axis=axis) if features and axis else []
-        found = {"against": "draft", "who": who, **compare_labels(draft.file, label), SLICE_FEATURES: truths}
+        same = self._same_names(draft, label, case, tag)
+        truths = slice_truths(draft.file, label, features=features, axis=axis, values=same) if features and axis else []
+        compared = compare_labels(draft.file, label, values=same)
+        found = {"against": "draft", "who": who, **compared, SLICE_FEATURES: truths}
         found["model_hash"] = draft.record.get("model_hash")
         self.campaign.compared(case, found)
-        self.drafts.forget_first(case, who)
+        self.work.drafts.forget_first(case, who)
         self._teach()
+
+    def _same_names(self, draft: MaskDraft, label: Path, case: str, tag: str) -> dict[int, int] | None:
+        """Return the draft's value of each value of a label that has the same name; None where none has."""
+        info = self._datastore().get_label_info(case, tag) or {}
+        drafted = {entry["name"]: entry["idx"] for entry in draft.record.get("label_info") or []}
+        labelled = self.work.structures(MaskDraft(label, info)).values
+        return {value: drafted[name] for name, value in labelled.items() if name in drafted} or None
 
     def _teach(self) -> None:
         self._pupil(calibration(self.campaign.state()))
@@ -323,14 +397,16 @@ class CampaignService:
         return {"sha256": _sha256(file), "version": len(kept) + 1}
 
 
-def open_campaign_service(place: Path, *, datastore: Callable[[], Datastore]) -> CampaignService:
+def open_campaign_service(
+    place: Path, *, datastore: Callable[[], Datastore], labels: Sequence[str] = ()
+) -> CampaignService:
     """Open the campaign that lies in `place`, or begin it.
 
     Raises:
         ConfigError: a setting of `configs/campaign.yaml` cannot be used.
         ResourceError: the database cannot be opened.
     """
-    return CampaignService(open_campaign(place), datastore=datastore, folder=place / FOLDER)
+    return CampaignService(open_campaign(place), datastore=datastore, folder=place / FOLDER, labels=labels)
 
 
 class Leased(Strategy):

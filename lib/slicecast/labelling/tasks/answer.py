@@ -32,11 +32,13 @@ class InferAnswer:
         params: what clients read beside it, as JSON values; see `answer_params`.
         slice_features: what each slice without a prompt was judged by, a row (`active/calibration`) by slice number,
             counted as stored along the axis of the params. The confidence is calibrated with it; clients do not get it.
+        slice: the one slice k that a 2D task answered.
     """
 
     file: Path
     params: dict[str, Any]
     slice_features: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    slice: int | None = None
 
 
 def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -> InferAnswer:
@@ -48,7 +50,7 @@ def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -
     seconds = {**result.seconds, "write": time.perf_counter() - start}
     params = answer_params(result, mask, values=request.values, seconds=seconds)
     features = {str(int(c.slice)): c.features.to_row() for c in result.confidence if c.features is not None}
-    return InferAnswer(path, params, features)
+    return InferAnswer(path, params, features, request.slice)
 
 
 def answer_params(

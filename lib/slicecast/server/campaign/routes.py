@@ -52,9 +52,9 @@ def case(name: str, app: LabellingApp) -> str:
 @router.get("/case/{name}/strip.png", include_in_schema=False)
 def montage(name: str, app: LabellingApp) -> Response:
     """Draw slices of the case with its current result."""
-    mask, record = view.current_mask(app.campaign_service, name, app.campaign_service.who(name))
-    scan = app.service.studies.open(app.image_path(record.get("image", name)))
-    picture = draw_montage(scan, None if mask is None else read_volume(mask))
+    found = app.campaign_service.work.current(name, app.campaign_service.who(name))
+    scan = app.service.studies.open(app.image_path(found.record["image"] if found else name))
+    picture = draw_montage(scan, None if found is None else read_volume(found.file))
     return Response(picture, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
@@ -79,7 +79,7 @@ def act(
     body: Annotated[dict[str, Any] | None, Body()] = None,
     x_requested_with: Annotated[str, Header()] = "",
 ) -> dict[str, Any]:
-    """Take, release, heartbeat, submit, skip, flag, approve, reject, or ask for a slice; 409 if another holds it."""
+    """Take, release, heartbeat, submit, drop, skip, flag, slice, approve, reject, reopen; 409 if another holds it."""
     if action not in ACTIONS:
         raise NotFound(f"There is no action '{action}'. Known: {', '.join(ACTIONS)}.")
     role, work = ACTIONS[action]
@@ -97,6 +97,17 @@ def _heartbeat(service: CampaignService, case: str, who: str, body: dict[str, An
     return {"until_s": service.campaign.heartbeat(case, who).until_s}
 
 
+def _submit(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> dict[str, Any]:
+    shown = body.get("shown")
+    if shown is not None and not isinstance(shown, int | float):
+        raise InputError(f"'shown' is {json.dumps(shown)}; give the number that the page was given, or leave it out.")
+    return service.submit_draft(case, who, shown=shown)
+
+
+def _drop(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> None:
+    service.work.drop(case, who, str(body.get("name") or ""))
+
+
 def _ask_slice(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> None:
     number = body.get("slice")
     if not isinstance(number, int) or number < 0:
@@ -110,12 +121,17 @@ ACTIONS: dict[str, tuple[str, Action]] = {
     "take": ("annotator", _take),
     "heartbeat": ("annotator", _heartbeat),
     "release": ("annotator", lambda service, case, who, body: service.campaign.release(case, who)),
-    "submit": ("annotator", lambda service, case, who, body: service.submit_draft(case, who)),
+    "submit": ("annotator", _submit),
+    "drop": ("annotator", _drop),
     "skip": ("annotator", lambda service, case, who, body: service.campaign.skip(case, who, why=_why(body))),
     "flag": ("annotator", lambda service, case, who, body: service.campaign.flag(case, who, why=_why(body))),
     "slice": ("annotator", _ask_slice),
     "approve": ("reviewer", lambda service, case, who, body: service.campaign.approve(case, who)),
-    "reject": ("reviewer", lambda service, case, who, body: service.campaign.reject(case, who, why=_why(body))),
+    "reject": ("reviewer", lambda service, case, who, body: service.send_back(case, who, why=_why(body))),
+    "reopen": (
+        "reviewer",
+        lambda service, case, who, body: service.send_back(case, who, why=_why(body), approved=True),
+    ),
 }
 """What a button does, and which role may press it."""
 

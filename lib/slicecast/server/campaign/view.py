@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from slicecast.campaign.campaign import holds, words_for
+from slicecast.campaign.campaign import holds, is_blind, words_for
 from slicecast.campaign.report import draw_calibration, draw_learning_curve, draw_minutes
 from slicecast.campaign.state import Case, Reading, ReadingTask, State, Status
 from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
-from slicecast.errors import UnknownImage
+from slicecast.errors import NotFound, UnknownImage
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.labelling.app import AppBehaviour
 from slicecast.labelling.campaign.service import CampaignService
@@ -80,45 +80,34 @@ def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
     if name not in state.cases:
         raise UnknownImage(f"There is no case '{name}'. Go back to the list.")
     case, who, now_s = state.case(name), service.who(name), service.campaign.now_s()
-    mask, record = current_mask(service, name, who)
-    draft = service.drafts.find(name, who)
+    found = service.work.current(name, who)
+    record = {} if found is None else found.record
     reading = case.reading(ReadingTask.ANNOTATE)
     return {
         **_who(current_caller(), who),
         "case": _row(case, now_s, {}, who),
-        "blind": _blind(case, who),
+        "blind": is_blind(case, who),
         "mine": holds(case, who, now_s),
-        "draft": draft is not None,
-        "mask": mask is not None,
+        "submit": _may_submit(service, name, who),
+        "shown": record.get("when_s"),
+        "mask": found is not None,
+        "objects": {} if found is None else service.work.structures(found).objects(),
         "confidence": _bars(record, case),
         "axis": record.get("axis") or "auto",
         "mean_confidence": record.get("mean_confidence"),
         "calibrated": record.get("confidence_kind") == "calibrated",
         "next_slice": record.get("next_slice"),
         "good_enough": record.get("good_enough"),
-        "objects": record.get("objects") or {},
         "asked": case.asked,
         "may_judge": case.status in (Status.SUBMITTED, Status.FLAGGED, Status.APPROVED) and not case.gold,
         "own": reading is not None and reading.who == who,
-        "readings": [] if _blind(case, who) or case.gold else [_reading(r) for r in case.readings],
+        "readings": [] if is_blind(case, who) or case.gold else [_reading(r) for r in case.readings],
         "agreements": []
-        if _blind(case, who)
+        if is_blind(case, who)
         else [a for a in _agreements(state, current_caller()) if a["case"] == name],
         "ohif": ohif_link(service, name),
         "stamp": int(now_s),
     }
-
-
-def current_mask(service: CampaignService, name: str, who: str) -> tuple[Path | None, dict[str, Any]]:
-    """Return the file and record of the newest mask that a person may see, draft or submitted label."""
-    case = service.campaign.state().case(name)
-    draft = service.drafts.find(name, who) if _blind(case, who) else service.drafts.latest(name)
-    reading = None if _blind(case, who) else case.reading(ReadingTask.ANNOTATE)
-    if reading is not None and (draft is None or draft.record["when_s"] <= reading.when_s):
-        label = service.final_label(name)
-        if label is not None:
-            return label, {**({} if draft is None else draft.record), "image": name}
-    return (None, {}) if draft is None else (draft.file, draft.record)
 
 
 def ohif_link(service: CampaignService, name: str) -> str | None:
@@ -162,9 +151,9 @@ def _row(case: Case, now_s: float, reasons: dict[str, str], who: str) -> dict[st
         "reason": (lease.reason if lease else "") or reasons.get(case.name, ""),
         "holder": lease.who if lease else "",
         "left": words_for(lease.until_s - now_s) if lease else "",
-        "confidence": None if _blind(case, who) else confidence,
-        "annotator": "" if _blind(case, who) else reading.who if reading else "",
-        "minutes": round(reading.active_s / 60, 1) if reading and not _blind(case, who) else None,
+        "confidence": None if is_blind(case, who) else confidence,
+        "annotator": "" if is_blind(case, who) else reading.who if reading else "",
+        "minutes": round(reading.active_s / 60, 1) if reading and not is_blind(case, who) else None,
         "note": case.note,
     }
 
@@ -174,9 +163,11 @@ def _shown_status(case: Case) -> str:
     return str(Status.SUBMITTED if case.gold and case.readings else case.status)
 
 
-def _blind(case: Case, who: str) -> bool:
-    """Tell whether a person reads this case as the second one, and must not see the first one's label."""
-    return case.lease is not None and case.lease.who == who and case.lease.task is not ReadingTask.ANNOTATE
+def _may_submit(service: CampaignService, name: str, who: str) -> bool:
+    try:
+        return service.work.to_submit(name, who) is not None
+    except NotFound:
+        return False
 
 
 def _bars(record: dict[str, Any], case: Case) -> list[dict[str, Any]]:

@@ -9,13 +9,15 @@ from collections import deque
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, UploadFile
+from fastapi import APIRouter, Body, Query, Request, UploadFile
 from fastapi.responses import PlainTextResponse
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, datastore, info, model, scoring, session, train
+from monailabel.endpoints import activelearning, datastore, model, scoring, session, train
+from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from slicecast.errors import InputError, NotFound, TooLarge, UnknownModel
-from slicecast.server.dependencies import Admin, LabellingApp, labelling_app
+from slicecast.server.dependencies import Admin, AnyUser, LabellingApp, labelling_app
+from slicecast.server.ohif.viewer import is_from_viewer
 from slicecast.server.settings import server_settings
 from slicecast.server.threads import off_loop
 from slicecast.server.uploads import require_file_name, require_plain_text, upload_ending
@@ -26,10 +28,15 @@ logs_router = APIRouter(prefix="/logs", tags=["Others"], default_response_class=
 
 scoring_router = APIRouter()
 
+info_router = APIRouter(tags=["App"])
+
 
 def datastore_routers() -> list[APIRouter]:
     """Return the routes of images, labels and upload sessions, without those that are ours."""
-    ours = ("PUT /datastore/label", "GET /datastore/dataset")
+    ours = (
+        *("PUT /datastore/label", "DELETE /datastore/label", "GET /datastore/dataset"),
+        *("PUT /datastore/label/info", "PUT /datastore/updatelabelinfo"),
+    )
     return [off_loop(datastore.router, check=check_names, skip=ours), off_loop(session.router, check=check_session)]
 
 
@@ -39,9 +46,18 @@ def task_routers() -> list[APIRouter]:
         off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, check=check_model, skip=("PUT /model/{model}", "DELETE /model/{model}")),
-        off_loop(info.router, check=check_names),
+        info_router,
         off_loop(activelearning.router, check=check_names),
     ]
+
+
+@info_router.get("/info/", summary="Describe the app")
+def app_info(request: Request, user: AnyUser, app: LabellingApp) -> dict[str, Any]:
+    """Describe the app; to OHIF without the models for one structure, for it never says which one that is."""
+    told = app.info()
+    if is_from_viewer(request):
+        told["models"] = {name: model for name, model in told["models"].items() if model["type"] != InferType.DEEPGROW}
+    return told
 
 
 @scoring_router.post("/scoring/", tags=["Scoring"])

@@ -6,7 +6,7 @@ this server's address.
 """
 
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
@@ -31,6 +31,12 @@ def viewer(path: str, request: Request, user: AnyUser) -> FileResponse:
     if file.name == "index.html":
         answer.set_cookie(ADDRESS_COOKIE, quote(str(request.base_url), safe=""), path="/ohif", samesite="strict")
     return answer
+
+
+def is_from_viewer(request: Request) -> bool:
+    """Tell whether a page of the viewer asks: a browser names the page to its own server."""
+    before = request.scope.get("root_path", "").rstrip("/")
+    return urlsplit(request.headers.get("referer", "")).path.startswith(f"{before}/ohif/")
 
 
 def viewer_file(path: str) -> Path:

@@ -42,6 +42,9 @@ document.getElementById("who").addEventListener("submit", (event) => {
   location.reload();
 });
 
+// "back" from the viewer shows the page as it was left
+window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
 const next = document.getElementById("next");
 if (next) {
   next.addEventListener("click", () => attempt(next, async () => {
@@ -57,6 +60,8 @@ if (page) {
   for (const button of document.querySelectorAll("[data-action]")) {
     button.addEventListener("click", () => attempt(button, async () => {
       const body = {};
+      if (button.dataset.shown) body.shown = Number(button.dataset.shown);
+      if (button.dataset.name) body.name = button.dataset.name;
       if (button.dataset.ask !== undefined) {
         const why = prompt(button.dataset.ask);
         if (why === null) { button.disabled = false; return; }
