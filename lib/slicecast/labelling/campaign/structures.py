@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slicecast.dicom.seg import label_names
 from slicecast.inference.results import voxel_counts
-from slicecast.labelling.store.checking import names_of
+from slicecast.labelling.store.labels import names_of
 from slicecast.labelling.tasks.request import number_labels
 from slicecast.volume import Volume, read_volume
 from slicecast.volume.orientation import onto_grid
