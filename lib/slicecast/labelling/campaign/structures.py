@@ -17,7 +17,7 @@ from slicecast.inference.results import voxel_counts
 from slicecast.labelling.store.labels import names_of
 from slicecast.labelling.tasks.request import number_labels
 from slicecast.volume import Volume, read_volume
-from slicecast.volume.orientation import onto_grid
+from slicecast.volume.grid import onto_grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
