@@ -11,6 +11,7 @@ from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.errors import Cancelled, ConfigError, PromptError, UnknownModel, VolumeError
 from slicecast.inference.segment import MAX_OBJECTS, SegmentRequest, SegmentService
+from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import Reorientation, Volume, write_volume
 
@@ -83,6 +84,13 @@ def test_a_request_chooses_the_strategy_of_the_next_slice(name, service, ball_fi
 def test_an_unknown_strategy_is_refused_before_any_work(ball_file):
     with pytest.raises(ConfigError, match="no slice strategy 'best'"):
         SegmentRequest(ball_file, clicked(), slice_strategy="best")
+
+
+def test_options_are_those_of_the_settings_unless_a_request_has_its_own(ball_file):
+    every = service_of(settings=EngineSettings(propagation=EngineOptions(gone_slices=0, like_share=0.0)))
+    everywhere = every.segment(SegmentRequest(ball_file, clicked())).slices_walked
+    ended = every.segment(SegmentRequest(ball_file, clicked(), options=EngineOptions())).slices_walked
+    assert ended < everywhere == scan(ball()).array.shape[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

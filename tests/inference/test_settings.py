@@ -1,5 +1,6 @@
 import pytest
 
+from slicecast.engine.options import EngineOptions
 from slicecast.errors import ConfigError
 from slicecast.inference.settings import LEAST_MB, MB, MOST_MB, EngineSettings, engine_settings
 
@@ -13,6 +14,11 @@ def test_a_folder_without_the_file_means_the_defaults(tmp_path, monkeypatch):
     assert engine_settings() == EngineSettings()
     (tmp_path / "engine.yaml").write_text("answer_mb: 7\n")
     assert engine_settings().answer_mb == 7
+    (tmp_path / "engine.yaml").write_text("propagation: {gone_slices: 3, zoom: off}\n")
+    assert engine_settings().propagation == EngineOptions(gone_slices=3, zoom="off")
+    (tmp_path / "engine.yaml").write_text("propagation: {gone_slice: 3}\n")
+    with pytest.raises(ConfigError, match=r"'gone_slice'.*'gone_slices'"):
+        engine_settings()
     (tmp_path / "engine.yaml").write_text("anser_mb: 7\n")
     with pytest.raises(ConfigError, match=r"'anser_mb'.*'answer_mb'"):
         engine_settings()

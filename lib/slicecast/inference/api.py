@@ -51,7 +51,5 @@ def segment(
         SlicecastError: see :meth:`SegmentService.segment`.
     """
     prompts = collect_prompts(points=points, negative=negative, boxes=boxes, masks=masks, absent=absent)
-    request = SegmentRequest(
-        Path(image), prompts, axis, range, window, options=options or EngineOptions(), slice_strategy=slice_strategy
-    )
+    request = SegmentRequest(Path(image), prompts, axis, range, window, options=options, slice_strategy=slice_strategy)
     return (service or SegmentService()).segment(request)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class SegmentRequest:
         range: half-open, slice numbers along the axis, counted as stored. Default: all.
         window: window's name or ``auto``.
         slices_only: answer the prompted slices only.
-        options: settings of the engine.
+        options: of the propagation. Default: those of `configs/engine.yaml`.
         slice_strategy: which slice is suggested next (`active/slices`). Default: that of `configs/engine.yaml`.
     """
 
@@ -62,7 +62,7 @@ class SegmentRequest:
     range: tuple[int, int] | None = None
     window: str = "auto"
     slices_only: bool = False
-    options: EngineOptions = field(default_factory=EngineOptions)
+    options: EngineOptions | None = None
     slice_strategy: str = ""
 
     def __post_init__(self) -> None:
@@ -207,7 +207,7 @@ class SegmentService:
             fallback,
             study.frames(axis, window),
             self.cache,
-            request.options,
+            request.options or self.settings.propagation,
             work.progress or (lambda done, what: None),
             work.cancelled or (lambda: False),
             self.result_cache,

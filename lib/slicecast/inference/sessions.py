@@ -163,7 +163,7 @@ class Sessions:
             model=self._check_model(model),
             axis=choose_axis(study.volume.geometry, axis).name.lower(),
             window=window,
-            options=asdict(options or EngineOptions()),
+            options=asdict(options or self._service.settings.propagation),
             owner=owner,
             created_at=now,
             used_at=now,

@@ -3,7 +3,7 @@
 The limits are here and not with the server because the MONAI Label app keeps them too.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ import psutil
 
 from slicecast.active.slices import DEFAULT, strategy_named
 from slicecast.config import build, config_dir, read_config
+from slicecast.engine.options import EngineOptions
 from slicecast.errors import ConfigError, TooLarge
 
 FILE = "engine.yaml"
@@ -37,6 +38,7 @@ class EngineSettings:
         idle_encode: encode the rest of a volume while the server is idle.
         compile: let PyTorch compile the network, on a GPU only.
         slice_strategy: which slice is suggested next, unless a request chooses.
+        propagation: how prompts are propagated, unless a request or session has options of its own.
 
     Raises:
         ConfigError: a value is out of range.
@@ -48,6 +50,7 @@ class EngineSettings:
     idle_encode: bool = True
     compile: bool = False
     slice_strategy: str = DEFAULT
+    propagation: EngineOptions = field(default_factory=EngineOptions)
 
     def __post_init__(self) -> None:
         if self.embedding_mb != "auto":
@@ -79,7 +82,13 @@ def engine_settings() -> EngineSettings:
     """
     if not (config_dir() / FILE).is_file():
         return EngineSettings()
-    return build(EngineSettings, read_config(FILE), where=FILE)
+    content = read_config(FILE)
+    given = content.pop("propagation", None) or {}
+    for name in ("zoom", "evidence"):
+        if isinstance(given, dict) and isinstance(given.get(name), bool):  # YAML reads on and off as truth values
+            given[name] = "on" if given[name] else "off"
+    options = build(EngineOptions, given, where=f"{FILE}: propagation")
+    return build(EngineSettings, {**content, "propagation": options}, where=FILE)
 
 
 def _require_whole(name: str, value: Any, *, least: int) -> None:
