@@ -59,6 +59,9 @@ def commands() -> Iterator[tuple[str, Any]]:
             yield f"slicecast {name}", command
         else:
             yield from ((f"slicecast {name} {word}", child) for word, child in below.items())
+    for name in main.lab_command_files().keys() & main.product_command_files().keys():
+        command = main.load_command(name, main.lab_command_files()[name])
+        yield from ((f"slicecast lab {name} {word}", child) for word, child in command.commands.items())
 
 
 def long_options(command: Any) -> set[str]:

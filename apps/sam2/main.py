@@ -15,6 +15,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 
 import slicecast
 from slicecast.inference.queue import DeviceQueue
@@ -22,6 +23,8 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
 from slicecast.labelling import app as behaviour
+from slicecast.labelling.finetuning.opening import versions_beside
+from slicecast.labelling.finetuning.task import NAME, FinetuneTask
 from slicecast.labelling.strategies import BackgroundScoring, ConfidenceScoring, ranked_strategies, strategies
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
@@ -35,7 +38,10 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, Any] | None) -> None:
         self.config = behaviour.AppConfig.from_conf(conf)
         queue = DeviceQueue(server_settings().queue)
-        self.service = SegmentService(model=self.config.model, device=self.config.device, queue=queue)
+        versions = versions_beside(behaviour.campaign_place(app_dir, studies))
+        self.service = SegmentService(
+            model=self.config.model, device=self.config.device, queue=queue, versions=versions
+        )
         READING.most = request_limits().voxels_at_once
         self.service.studies = Studies(read=partial(read_volume, max_voxels=request_limits().voxels))
         super().__init__(
@@ -51,6 +57,10 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """Register sam2 (several labels), sam2_single and sam2_slice."""
         return segment_tasks(self.service, labels=self.config.labels)
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Register fine-tuning on the submitted labels."""
+        return {NAME: FinetuneTask(self.fine_tuner)}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Register random, first and confidence, and those of configs/active.yaml."""

@@ -90,12 +90,17 @@ class TestScoring:
 
 
 class TestTrain:
-    def test_without_trainers_it_is_refused(self, client):
+    def test_the_trainer_is_listed(self, client):
+        info = client.get("/info/").json()
+        assert info["trainers"]["sam2"]["description"] and info["trainers"]["sam2"]["config"] == {}
+        assert info["train_stats"] == {"sam2": {}}
+
+    def test_without_labels_it_is_refused(self, client):
         """OHIF takes an answer of status 200 for a training that runs."""
-        assert client.get("/info/").json()["trainers"] == {}
         for path in ("/train/", "/train/sam2"):
             answer = client.post(path, json={})
-            assert answer.status_code == 404 and "trainer" in answer.json()["detail"]
+            assert answer.status_code == 422 and "submitted labels" in answer.json()["detail"]
+        assert client.post("/train/other", json={}).status_code == 404
 
     def test_nothing_is_running(self, client):
         assert client.get("/train/?check_if_running=true").status_code == 404

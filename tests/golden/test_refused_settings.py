@@ -12,7 +12,7 @@ POINT = ("--point", "kidney=98,73,11", "--range", "10:12", "--device", "cpu")
 SEGMENT = ("segment", str(SCAN), *POINT, "-o", "{tmp}/mask.nrrd")
 SERVE = ("serve", "--studies", "{tmp}/studies", "--app", "{tmp}/app", "--port", "{port}")
 STATUS = ("campaign", "status", "--studies", "{tmp}/studies")
-TRAIN = ("train", "nano", "--config", "{configs}/training/nano.yaml", "--folder", "{tmp}/run")
+TRAIN = ("lab", "train", "nano", "--config", "{configs}/training/nano.yaml", "--folder", "{tmp}/run")
 EXPORT = ("export", "{labelled}", "-o", "{tmp}/segs", "--format", "dicom-seg")
 
 REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {

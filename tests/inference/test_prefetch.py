@@ -109,4 +109,4 @@ def test_it_rests_while_a_request_is_in_work(image):
             time.sleep(0.5)
             assert service.prefetcher.encoded == 0
         wait_for(lambda: service.cache.stats().entries == SLICES)
-    assert set(service._predictor._predictor.threads) == {"slicecast-prefetch"}
+    assert set(service.predictor._predictor.threads) == {"slicecast-prefetch"}

@@ -266,7 +266,7 @@ def test_closed_and_unknown_sessions_are_told_apart(sessions, opened):
 
 
 def test_sessions_are_opened_on_what_can_be_carried_out(sessions, image, tmp_path):
-    with pytest.raises(Conflict, match="asks for the model 'sam99'"):
+    with pytest.raises(Conflict, match="'sam99' was asked for"):
         sessions.open(image, image_id="ball", model="sam99")
     for given, complaint in (({"axis": "diagonal"}, "diagonal"), ({"window": "sunny"}, "sunny")):
         with pytest.raises(ConfigError, match=complaint):
@@ -343,7 +343,7 @@ def test_what_cannot_be_replayed_is_prompts(history, tmp_path):
         log.until(6)
     with pytest.raises(PromptError, match="Nothing counts"):
         replay(log.until(0), service_of())
-    with pytest.raises(Conflict, match="carried out by 'fake:128'"):
+    with pytest.raises(Conflict, match="'fake:128' was asked for"):
         replay(log, SegmentService(predictor=FakePredictor(image_size=64)))
 
 

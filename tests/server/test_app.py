@@ -286,7 +286,7 @@ def test_labels_that_cannot_be_saved(client, query, params, status):
         ("GET", "/datastore/image?image=../../etc/passwd", 404),
         ("PUT", "/datastore/image/info?image=third", 404),
         ("GET", "/datastore/label?label=second&tag=../../x", 404),
-        ("POST", "/train/sam2", 404),
+        ("POST", "/train/other", 404),
         ("POST", "/reload", 404),
         ("PUT", "/model/sam2", 405),
         ("POST", "/infer/wsi/sam2", 404),

@@ -363,6 +363,10 @@ class Campaign:
         """Record how alike two labels of a case are: `against` (second, gold, draft), dice, nsd, hd95_mm and more."""
         self._decide(lambda state, now_s: [Draft(Kind.COMPARED, _known(state, case).name, SERVER, data)])
 
+    def weights_changed(self, kind: Kind, who: str, data: Mapping[str, Any]) -> None:
+        """Record that other weights of the model are used from now on: promoted or rolled back."""
+        self._decide(lambda state, now_s: [Draft(kind, "", who, data)])
+
     def require(self, case: str) -> Case:
         """Return a case.
 

@@ -32,6 +32,11 @@ class Kind(StrEnum):
     REJECTED = "rejected"  # by a reviewer; to be done again (why)
     REOPENED = "reopened"  # its label was removed
     COMPARED = "compared"  # two labels of the case were compared (against, dice, nsd, hd95_mm, ...)
+    PROMOTED = "promoted"  # of no case: fine-tuned weights are used (model, sha256, before, labels, verdict)
+    ROLLED_BACK = "rolled-back"  # of no case: earlier weights are used again (model, sha256, before)
+
+
+OF_NO_CASE = (Kind.PROMOTED, Kind.ROLLED_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Draft:
     """An event before it has its place in the chain.
 
     Args:
+        case: to which image; "" for what concerns the campaign as a whole.
         who: the person, or `server`.
         data: details, as JSON values.
     """

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from slicecast.campaign.events import GENESIS, Event, Kind
+from slicecast.campaign.events import GENESIS, OF_NO_CASE, Event, Kind
 
 IDLE_GAP_S = 60.0
 """A pause longer than this is not work."""
@@ -124,7 +124,8 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
     cases = dict(state.cases)
     last = None
     for event in events:
-        cases[event.case] = apply(cases.get(event.case) or Case(event.case), event)
+        if event.kind not in OF_NO_CASE:
+            cases[event.case] = apply(cases.get(event.case) or Case(event.case), event)
         last = event
     if last is None:
         return state

@@ -38,15 +38,21 @@ PACKAGES = ("slicecast", "slicecast_lab")
 """Where commands are looked for, in their folder `cli`; the laboratory may be absent."""
 
 LAB = "lab"
-"""The group of the laboratory's commands, which also go by their names alone."""
+"""The group of the laboratory's commands, which also go by their names alone where these are free."""
 
-LAB_HELP = "Measure the product and train its bundled model; also without `lab`."
+LAB_HELP = "Measure the product and train its bundled model; also without `lab`, but for `train`."
 
 
 @cache
 def command_files() -> dict[str, Path]:
     """Return the file of each command by the command's name, sorted."""
-    return dict(sorted({**lab_command_files(), **_files_of(PACKAGES[0])}.items()))
+    return dict(sorted({**lab_command_files(), **product_command_files()}.items()))
+
+
+@cache
+def product_command_files() -> dict[str, Path]:
+    """Return the file of each command of the product."""
+    return _files_of(PACKAGES[0])
 
 
 @cache
@@ -62,13 +68,16 @@ def _files_of(package: str) -> dict[str, Path]:
     return {file.stem.replace("_", "-"): file for file in files}
 
 
-def load_command(name: str) -> Any:
+def load_command(name: str, file: Path | None = None) -> Any:
     """Import a command and return it as the click command or group that Typer makes of it.
+
+    Args:
+        file: of the command; the laboratory may have another one of the same name. Default: the one without `lab`.
 
     Raises:
         ConfigError: a package that it needs is not installed.
     """
-    file = command_files()[name]
+    file = file or command_files()[name]
     try:
         module = importlib.import_module(f"{file.parent.parent.name}.cli.{file.stem}")
     except ModuleNotFoundError as error:
@@ -89,8 +98,12 @@ def _missing(name: str, error: ModuleNotFoundError) -> str:
 class _Unloaded(TyperCommand):
     """A command's line in the help; becomes the real command as soon as it is to run."""
 
+    def __init__(self, name: str, file: Path) -> None:
+        super().__init__(name, help=_first_docstring_line(file))
+        self._file = file
+
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        return load_command(str(self.name)).make_context(info_name, args, parent=parent, **extra)
+        return load_command(str(self.name), self._file).make_context(info_name, args, parent=parent, **extra)
 
 
 class _Group(TyperGroup):
@@ -101,7 +114,7 @@ class _Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         file = self._files().get(cmd_name)
-        return file and _Unloaded(cmd_name, help=_first_docstring_line(file))
+        return file and _Unloaded(cmd_name, file)
 
     def _files(self) -> dict[str, Path]:
         return lab_command_files()

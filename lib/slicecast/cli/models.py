@@ -1,9 +1,12 @@
 """List, download and check the models' weights.
 
-Only ``pull`` uses the network.
+Also of those that were fine-tuned on a campaign's labels. Only ``pull`` uses the network.
 """
 
+import getpass
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,13 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from slicecast.errors import ResourceError
+from slicecast.campaign.events import Kind
+from slicecast.errors import NotFound, ResourceError
+from slicecast.labelling.finetuning.opening import campaign_of, versions_beside
 from slicecast.models.registry import ModelSpec, get_spec, load_registry
-from slicecast.models.weights import default_model, is_present, pull, verify, weights_path
+from slicecast.models.versions import ModelVersions
+from slicecast.models.weights import choose_model, default_model, is_present, pull, verify, weights_path
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check the models' weights.")
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as 'slicecast models list' names them.")]
+
+Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images, in which the versions lie.")]
+Model = Annotated[str, typer.Option(help="The model that they are versions of; empty for the default.")]
 
 
 @app.command("list")
@@ -53,6 +62,54 @@ def verify_models(
     failed = [spec for spec in specs if not _report(spec)]
     if failed:
         raise typer.Exit(1)
+
+
+@app.command("versions")
+def list_versions(studies: Studies) -> None:
+    """List the weights fine-tuned on the labels of a folder of studies, and which are used.
+
+    \b
+    Example: slicecast models versions --studies scans
+    """
+    versions = _versions(studies)
+    table = Table("version", "made", "labels", "gain in Dice", "used", "SHA-256", box=None)
+    for version in versions.all():
+        used = versions.deployed(get_spec(version.base)) == version
+        made = datetime.fromtimestamp(version.made_s, UTC).strftime("%Y-%m-%d %H:%M")
+        gain = f"{version.verdict.get('gain', 0):+.3f}"
+        table.add_row(version.name, made, str(len(version.labels)), gain, "yes" if used else "", version.sha256[:16])
+    Console().print(table)
+
+
+@app.command("rollback")
+def roll_back(
+    studies: Studies,
+    version: Annotated[int | None, typer.Argument(metavar="[NUMBER]", help="0: the model's own weights.")] = None,
+    model: Model = "",
+) -> None:
+    """Use earlier weights again: those before the present ones, or a version by its number.
+
+    A running server takes them up with the next request; nothing is deleted.
+
+    \b
+    Examples:
+      slicecast models rollback --studies scans
+      slicecast models rollback --studies scans 2
+    """
+    versions, base = _versions(studies), choose_model(model or None)
+    before = versions.serving(base)
+    versions.roll_back(base, version)
+    now = versions.serving(base)
+    told = {"model": now.name, "sha256": now.sha256, "before": before.name}
+    campaign_of(versions).weights_changed(Kind.ROLLED_BACK, getpass.getuser(), told)
+    typer.echo(f"{now.name} is used from now on, in place of {before.name}.")
+
+
+def _versions(studies: Path) -> ModelVersions:
+    versions = versions_beside(studies)
+    if not versions.all():
+        raise NotFound(f"No weights were fine-tuned in {studies} yet. Begin with 'slicecast train finetune'.")
+    return versions
 
 
 def _installed() -> list[ModelSpec]:

@@ -1,9 +1,10 @@
 """Segment an image from prompts: what the command line, the app and the server call."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from slicecast.active.calibration import UNCALIBRATED
@@ -14,7 +15,7 @@ from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import DevicePredictor
 from slicecast.engine.propagation import Prompts, segment
 from slicecast.engine.tracks import Progress, Tracker
-from slicecast.errors import OutOfMemory, PromptError
+from slicecast.errors import Conflict, NotFound, OutOfMemory, PromptError
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.queue import DeviceQueue
@@ -29,13 +30,18 @@ from slicecast.inference.results import (
 )
 from slicecast.inference.settings import MB, EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
+from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
+from slicecast.models.versions import ModelVersions
 from slicecast.models.weights import choose_model
 from slicecast.prompts import PromptSet, slice_ranges, to_slice_prompts
 from slicecast.volume import Reorientation, SliceAxis, choose_axis
 
 MAX_OBJECTS = 255
 """Labels are uint8."""
+
+MAX_LOADED = 2
+"""Versions of the model in memory: the deployed one, and an earlier one that open sessions finish on."""
 
 EMBEDDINGS = "embeddings"
 """Folder of embeddings among the caches."""
@@ -54,6 +60,7 @@ class SegmentRequest:
         slices_only: answer the prompted slices only.
         options: of the propagation. Default: those of `configs/engine.yaml`.
         slice_strategy: which slice is suggested next (`active/slices`). Default: that of `configs/engine.yaml`.
+        model: version of the model to use, such as `sam2_nano@2`. Default: the one that is deployed.
     """
 
     image: Path
@@ -64,6 +71,7 @@ class SegmentRequest:
     slices_only: bool = False
     options: EngineOptions | None = None
     slice_strategy: str = ""
+    model: str = ""
 
     def __post_init__(self) -> None:
         if self.slice_strategy:
@@ -93,6 +101,7 @@ class SegmentService:
         settings: what is kept. Default: `configs/engine.yaml`.
         fallback: makes the predictor for when the device's memory runs out. Default: the same model on the CPU.
         queue: orders the work of all users.
+        versions: fine-tuned weights of the model; the deployed ones are used, from the next request on.
     """
 
     def __init__(
@@ -105,13 +114,15 @@ class SegmentService:
         settings: EngineSettings | None = None,
         fallback: Callable[[], DevicePredictor] | None = None,
         queue: DeviceQueue | None = None,
+        versions: ModelVersions | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self.queue = queue or DeviceQueue()
         self._guard = threading.Lock()
-        self._given = predictor is not None
-        self._predictor = None if predictor is None else QueuedPredictor(predictor, self.queue)
+        self._given = None if predictor is None else QueuedPredictor(predictor, self.queue)
+        self._versions = versions or ModelVersions()
+        self._loaded: OrderedDict[str, QueuedPredictor] = OrderedDict()
         self.studies = Studies()
         self.settings = settings or engine_settings()
         self.cache = EmbeddingCache(embedding_bytes or self.settings.embedding_bytes())
@@ -119,39 +130,89 @@ class SegmentService:
         self.prefetcher = Prefetcher(self.queue, self.cache, enabled=self.settings.idle_encode)
         self.calibration = UNCALIBRATED  # learnt from submitted labels; replaced as a whole by the campaign service
         self._fallback = fallback
-        self._last_resort: QueuedPredictor | None = None
+        self._last_resorts: dict[str, QueuedPredictor] = {}
+
+    @cached_property
+    def base(self) -> ModelSpec:
+        """The model, with its own weights.
+
+        Raises:
+            UnknownModel: no model of that name.
+        """
+        return choose_model(self._model)
 
     @property
     def predictor(self) -> QueuedPredictor:
-        """Return the model, loaded at first use.
+        """Return the model, with the weights that are deployed now; loaded at first use.
 
         Raises:
             ResourceError: weights or device are missing.
         """
+        return self.predictor_named("")
+
+    def predictor_named(self, name: str) -> QueuedPredictor:
+        """Return the model with the weights of a version; "" for those that are deployed now.
+
+        Raises:
+            Conflict: there is no such version here.
+            ResourceError: weights or device are missing.
+        """
+        if self._given and name not in ("", self._given.fingerprint):
+            raise Conflict(_runs_another(name, self._given.fingerprint))
         with self._guard:
-            if self._predictor is None:
-                spec = choose_model(self._model)
-                loaded = load_predictor(spec, device=self._device, compiled=self.settings.compile)
-                self._predictor = QueuedPredictor(loaded, self.queue)
+            found = self._given or self._load(self.spec_named(name))
             if self.cache.tier is None and self.settings.disk_mb:
-                self.cache.tier = self._predictor.disk_tier(home_dir() / EMBEDDINGS, self.settings.disk_mb * MB)
-            return self._predictor
+                self.cache.tier = found.disk_tier(home_dir() / EMBEDDINGS, self.settings.disk_mb * MB)
+            return found
+
+    def _load(self, spec: ModelSpec) -> QueuedPredictor:
+        if spec.name not in self._loaded:
+            loaded = load_predictor(spec, device=self._device, compiled=self.settings.compile)
+            self._loaded[spec.name] = QueuedPredictor(loaded, self.queue)
+            while len(self._loaded) > MAX_LOADED:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(spec.name)
+        return self._loaded[spec.name]
+
+    def spec_named(self, name: str) -> ModelSpec:
+        """Return the model with the weights of a version; "" for those that are deployed now.
+
+        Raises:
+            Conflict: there is no such version here.
+        """
+        try:
+            return self._versions.named(name, self.base) if name else self._versions.serving(self.base)
+        except NotFound as error:
+            raise Conflict(_runs_another(name, self.base.name)) from error
 
     @property
     def work(self) -> Work:
-        """What the model has done so far; nothing while it is not loaded."""
-        return Work() if self._predictor is None else self._predictor.work
+        """What the model has done so far, in all versions that are loaded; nothing before the first."""
+        known = [self._given] if self._given else list(self._loaded.values())
+        done = [predictor.work for predictor in known]
+        return Work(*(sum(getattr(work, kind) for work in done) for kind in ("encoded", "prompted", "tracked")))
 
     @property
     def model_name(self) -> str:
-        """Return the model's name in the registry, or the fingerprint of a predictor that was given.
+        """Return the name of the version in use, or the fingerprint of a predictor that was given.
 
         Raises:
             ResourceError: no model's weights are on this machine.
         """
+        return self._given.fingerprint if self._given else self.spec_named("").name
+
+    def model_for(self, name: str | None) -> str:
+        """Return the version that answers for a name that somebody asks for: a version's, the model's or none.
+
+        Raises:
+            Conflict: this service runs another model.
+        """
+        running = self.model_name
+        if name in (None, running, running.partition("@")[0]):
+            return running
         if self._given:
-            return self.predictor.fingerprint
-        return choose_model(self._model).name
+            raise Conflict(_runs_another(str(name), running))
+        return self.spec_named(str(name)).name
 
     def segment(
         self,
@@ -182,9 +243,9 @@ class SegmentService:
         clock = Clock()
         work = _Work(request, study or self.studies.open(request.image), progress, cancelled, on_slice, keep_partial)
         try:
-            return self._carry_out(work, self.predictor, clock)
+            return self._carry_out(work, self.predictor_named(request.model), clock)
         except OutOfMemory:
-            other = self._other_device()
+            other = self._other_device(request.model)
             if other is None:
                 raise
             result = self._carry_out(work, other, clock)
@@ -229,15 +290,22 @@ class SegmentService:
         )
         return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if fallback.used else result
 
-    def _other_device(self) -> QueuedPredictor | None:
+    def _other_device(self, name: str) -> QueuedPredictor | None:
         """Return the predictor for what the device has no memory for; None where there is no other."""
+        predictor = self.predictor_named(name)
         with self._guard:
-            if self._last_resort is None and self._predictor is not None:
+            if predictor.fingerprint not in self._last_resorts:
                 make = self._fallback
-                if make is None and not self._given and not self._predictor.on_cpu:
-                    make = partial(load_predictor, choose_model(self._model), device="cpu")
-                self._last_resort = None if make is None else QueuedPredictor(make(), self.queue, suffix="/fallback")
-            return self._last_resort
+                if make is None and not self._given and not predictor.on_cpu:
+                    make = partial(load_predictor, self.spec_named(name), device="cpu")
+                if make is None:
+                    return None
+                self._last_resorts = {predictor.fingerprint: QueuedPredictor(make(), self.queue, suffix="/fallback")}
+            return self._last_resorts[predictor.fingerprint]
+
+
+def _runs_another(asked: str, running: str) -> str:
+    return f"'{asked}' was asked for; this service runs '{running}'. Start it with that model."
 
 
 def place(

@@ -160,7 +160,7 @@ class Sessions:
             id=prefix + self._new_id(),
             image_id=image_id,
             image=image,
-            model=self._check_model(model),
+            model=self._service.model_for(model),
             axis=choose_axis(study.volume.geometry, axis).name.lower(),
             window=window,
             options=asdict(options or self._service.settings.propagation),
@@ -305,7 +305,6 @@ class Sessions:
         prompts = prompt_set(session.content, image.grid)
         if prompts is None:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
-        self._check_model(header.model)
         request = replace(_request_of(header, prompts), slice_strategy=slice_strategy)
         result = self._service.segment(request, study=image.study, keep_partial=True, **callbacks)
         self._store.touch(header.id, self._clock())
@@ -349,14 +348,6 @@ class Sessions:
     def _image(self, header: SessionHeader) -> "_Image":
         return _Image(self._service.studies.open(header.image), SliceAxis[header.axis.upper()])
 
-    def _check_model(self, name: str | None) -> str:
-        running = self._service.model_name
-        if name not in (None, running):
-            raise Conflict(
-                f"The session asks for the model '{name}'; this service runs '{running}'. Start it with that."
-            )
-        return running
-
 
 def replay(
     log: SessionLog,
@@ -374,10 +365,6 @@ def replay(
         Conflict: the service runs another model.
         PromptError: nothing counts to start from.
     """
-    if log.header.model != service.model_name:
-        raise Conflict(
-            f"The session was carried out by '{log.header.model}', this service runs '{service.model_name}'."
-        )
     header = replace(log.header, image=image or log.header.image)
     opened = _Image(service.studies.open(header.image), SliceAxis[header.axis.upper()])
     prompts = prompt_set(Session.replay(log.records).content, opened.grid)
@@ -389,7 +376,7 @@ def replay(
 def _request_of(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:
     """Return the request that computes a session's mask."""
     options = build(EngineOptions, without_retired(header.options), where=f"session {header.id}")
-    return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options)
+    return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options, model=header.model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 
 from slicecast.active.calibration import Calibration
 from slicecast.active.volumes import active_settings
@@ -27,6 +28,8 @@ from slicecast.inference.segment import SegmentService
 from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
+from slicecast.labelling.finetuning.opening import versions_beside
+from slicecast.labelling.finetuning.tuner import FineTuner
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.store.pacs import open_pacs
 from slicecast.labelling.store.stow import Outcome
@@ -44,6 +47,8 @@ from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
 
 logger = logging.getLogger(__name__)
 
+CACHE = "cache"
+"""Folder of the app for uploads and downloads, and for a campaign whose studies cannot be written to."""
 RANDOM = "random"
 """The strategy of a request that names none."""
 DEFAULT_LABELS = ("object",)
@@ -116,12 +121,25 @@ class AppBehaviour(MONAILabelApp):
     _infers: dict[str, SegmentTask]
     _strategies: dict[str, Strategy]
     _scoring_methods: dict[str, ScoringMethod]
+    _trainers: dict[str, TrainTask]
 
     @cached_property
     def campaign_service(self) -> CampaignService:
         """The campaign; it lies beside the studies if that folder is writable, else beside the app."""
-        place = Path(self.studies) if self._local else self._cache
+        place = campaign_place(self.app_dir, self.studies)
         return open_campaign_service(place, datastore=self.datastore, labels=self.config.labels)
+
+    @cached_property
+    def fine_tuner(self) -> FineTuner:
+        """The fine-tuning on submitted labels; its weights lie in the campaign's folder."""
+        return FineTuner(
+            self.campaign_service,
+            datastore=self.datastore,
+            versions=versions_beside(campaign_place(self.app_dir, self.studies)),
+            base=lambda: self.service.base,
+            labels=self.config.labels,
+            device=self.config.device,
+        )
 
     @cached_property
     def background_scorer(self) -> BackgroundScorer:
@@ -129,8 +147,8 @@ class AppBehaviour(MONAILabelApp):
         return open_background_scorer(
             self.service,
             StudyCases(self.datastore, labels=self.config.labels),
-            folder=(Path(self.studies) if self._local else self._cache) / FOLDER / SCORES,
-            local=self._local,
+            folder=campaign_place(self.app_dir, self.studies) / FOLDER / SCORES,
+            local=is_writable_folder(self.studies),
         )
 
     def init_datastore(self) -> Datastore:
@@ -267,14 +285,19 @@ class AppBehaviour(MONAILabelApp):
         }
         self.campaign_service.recover()
         self.campaign_service.teach(self._learn)
+        self.fine_tuner.resume()
         super().on_init_complete()
 
     def _learn(self, calibration: Calibration) -> None:
         self.service.calibration = calibration
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
-        """Start scoring and pre-annotations; the latter not for a DICOM server, which would have to send the images."""
+        """Start what a new label starts: scoring, perhaps fine-tuning, and pre-annotations.
+
+        Pre-annotations not for a DICOM server, which would have to send the images.
+        """
         self.background_scorer.wake()
+        self.fine_tuner.consider()
         if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
             self._preannotator.submit(image_id)
         return {}
@@ -291,15 +314,9 @@ class AppBehaviour(MONAILabelApp):
         return {}
 
     @property
-    def _local(self) -> bool:
-        """Whether the studies are a writable folder."""
-        remote = self.studies.startswith(("http://", "https://"))
-        return not remote and not settings.MONAI_LABEL_DATASTORE_READ_ONLY
-
-    @property
     def _cache(self) -> Path:
         """Folder of uploads and downloads; MONAI Label would use the user's home."""
-        return Path(self.app_dir) / "cache"
+        return Path(self.app_dir) / CACHE
 
     @cached_property
     def _scoring_queue(self) -> ScoringQueue:
@@ -334,6 +351,16 @@ class AppBehaviour(MONAILabelApp):
         info = {"model": request["model"], "params": params, **named}
         client_id = request.get("client_id")
         return self.campaign_service.save(image.id, Path(file), tag=tag, info=info, client_id=client_id)["label"]
+
+
+def is_writable_folder(studies: str) -> bool:
+    """Tell whether the studies are a folder that may be written to."""
+    return not studies.startswith(("http://", "https://")) and not settings.MONAI_LABEL_DATASTORE_READ_ONLY
+
+
+def campaign_place(app_dir: str, studies: str) -> Path:
+    """Return where the campaign lies: in the studies, or beside the app if these cannot be written to."""
+    return Path(studies) if is_writable_folder(studies) else Path(app_dir) / CACHE
 
 
 def asked_strategy(request: Mapping[str, Any], *, own: str) -> str:

@@ -10,6 +10,7 @@ import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,13 @@ def weights_path(spec: ModelSpec) -> Path:
     return (Path(spec.folder).expanduser() if spec.folder else usual) / spec.file
 
 
+def with_weights(spec: ModelSpec, file: Path) -> ModelSpec:
+    """Return a model with the weights of a file in place of its own."""
+    place = file.resolve()
+    size, sha256 = place.stat().st_size, file_sha256(place)
+    return replace(spec, folder=str(place.parent), file=place.name, bytes=size, sha256=sha256, floors={})
+
+
 def is_present(spec: ModelSpec) -> bool:
     """Return whether a file of the right size is in place. Quick; :func:`verify` reads all of it."""
     path = weights_path(spec)
@@ -119,7 +127,7 @@ def pull(spec: ModelSpec, progress: Progress = lambda done, total: None) -> Path
         return verify(spec)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary_beside(path) as part:
+        with temporary_beside(path) as part:
             _download(spec.url, part, progress)
             _check(spec, "The download", found_bytes=part.stat().st_size, found_sha256=file_sha256(part))
             part.replace(path)
@@ -188,7 +196,7 @@ def _download(url: str, path: Path, progress: Progress) -> None:
 
 
 @contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
+def temporary_beside(path: Path) -> Iterator[Path]:
     """Give the path of an empty file in the same folder; it is removed afterwards unless it was moved away."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
@@ -211,6 +219,8 @@ def _check(spec: ModelSpec, what: str, *, found_bytes: int, found_sha256: str) -
 
 
 def _remedy(spec: ModelSpec) -> str:
+    if spec.folder and "@" in spec.name:
+        return "It was fine-tuned here: take it back with 'slicecast models rollback'."
     if spec.bundled:
         return "It ships with the package: install Slicecast again."
     return f"Run 'slicecast models pull {spec.name}'."

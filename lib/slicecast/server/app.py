@@ -29,6 +29,7 @@ from slicecast.server.monai.batch import batch_router
 from slicecast.server.monai.datastore import dataset_router, labels_router
 from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
 from slicecast.server.monai.stock import datastore_routers, logs_router, scoring_router, task_routers
+from slicecast.server.monai.train import train_router
 from slicecast.server.nninteractive.routes import mount_nninteractive
 from slicecast.server.nninteractive.work import Desk
 from slicecast.server.ohif.dicomweb import dicomweb_router
@@ -139,6 +140,7 @@ def _monailabel_routers() -> list[APIRouter]:
         dataset_router,
         *datastore_routers(),
         batch_router,
+        train_router,
         logs_router,
         ohif_router,
         dicomweb_router(),

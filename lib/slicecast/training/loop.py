@@ -29,6 +29,10 @@ LOG_EVERY = 25
 """Steps between log lines; each line is the mean since the last."""
 
 
+Watch = Callable[[int, int, Mapping[str, float]], None]
+"""Called after each step with its number, the number of all, and the loss terms; may raise to stop."""
+
+
 class LossTerms(Protocol):
     """What an objective returns."""
 
@@ -115,6 +119,7 @@ def train(
     seed: int,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     show_progress: bool = False,
+    watch: Watch | None = None,
 ) -> nn.Module:
     """Train in place until `settings.steps`, going on from the folder's last checkpoint; return the averaged model.
 
@@ -127,6 +132,7 @@ def train(
         seed: of torch's generator, together with the step.
         validate: averaged model -> named numbers.
         show_progress: draw a progress bar.
+        watch: told of every step.
 
     Raises:
         StateError: the loss is no longer a finite number.
@@ -142,6 +148,10 @@ def train(
     _attach_schedule(trainer, optimizer, settings, seed)
     ema.attach(trainer, event=Events.ITERATION_COMPLETED)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: setattr(counter, "done", e.state.iteration))
+    if watch is not None:
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda e: watch(e.state.iteration, settings.steps, e.state.output)
+        )
     trainer.load_state_dict({"iteration": counter.done, "epoch_length": settings.steps, "max_epochs": 1})
     with ExitStack() as stack:
         if idist.get_rank() == 0:

@@ -59,16 +59,20 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 
 
 def _prediction_loss(p: Prediction, weights: LossWeights) -> dict[str, Tensor]:
-    present = p.truth.flatten(1).any(dim=1)
-    terms = {"score": F.binary_cross_entropy_with_logits(p.score[:, 0].float(), present.float())}
+    shown = p.truth.flatten(1).any(dim=1)
+    known = torch.ones_like(shown) if p.known is None else p.known
+    if not known.any():
+        return {}
+    present, absent = shown & known, ~shown & known
+    terms = {"score": F.binary_cross_entropy_with_logits(p.score[known, 0].float(), shown[known].float())}
     if p.given:
         return terms
     if present.any():
         logits, truth = at_half_size(p.raw[present], p.truth[present])
         terms["mask"] = mask_loss(logits, truth, balance=weights.balance).amin(dim=1).mean()
         terms["iou"] = (p.step.candidate_ious[present].float() - iou(logits > 0, truth > 0.5)).abs().mean()
-    if not present.all():
-        terms["absent"] = F.softplus(p.raw[~present].float()).mean()
+    if absent.any():
+        terms["absent"] = F.softplus(p.raw[absent].float()).mean()
     return terms
 
 

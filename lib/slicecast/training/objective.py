@@ -19,12 +19,19 @@ class Batch:
         images: (N * T, S, S) uint8.
         frames: (L * N, T) int64, rows of `images` in each track's tracking order; L tracks a clip.
         masks: (L * N, T, S, S) bool.
+        known: (L * N, T) bool, whether a mask is true and not only likely; None: all are.
     """
 
     number: int
     images: Tensor
     frames: Tensor
     masks: Tensor
+    known: Tensor | None = None
+
+    def to(self, device: str) -> "Batch":
+        """Return the batch on a device."""
+        known = None if self.known is None else self.known.to(device)
+        return Batch(self.number, self.images.to(device), self.frames.to(device), self.masks.to(device), known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class PromptMix:
         teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
         moved: share of carried answers that are moved a little, see :class:`slicecast.training.propagation.Plan`.
         withheld: share of batches in which no answer is carried, so that memory alone says what the object is.
+        drawn: clicks and boxes are drawn into the dense prompt, as `dense_prompts` of the registry says.
     """
 
     mask_share: float = 0.35
@@ -58,10 +66,11 @@ class PromptMix:
     teacher: float = 0.0
     moved: float = 0.0
     withheld: float = 0.0
+    drawn: bool = True
 
 
 class ClipObjective:
-    """Loss of a batch of generated clips; the same batch always gets the same prompts.
+    """Loss of a batch of clips; the same batch always gets the same prompts.
 
     Args:
         model: network to train.
@@ -91,6 +100,7 @@ class ClipObjective:
             teacher=self.mix.teacher,
             moved=self.mix.moved,
             withheld=bool(rng.random() < self.mix.withheld),
+            drawn=self.mix.drawn,
         )
 
     def _groups(self, rng: np.random.Generator, batch: Batch) -> list[Group]:
@@ -98,10 +108,22 @@ class ClipObjective:
         kind = CLICK if rng.random() < self.mix.click_share else BOX
         corrections = int(rng.integers(0, self.mix.corrections + 1))
         at_once = bool(rng.random() < self.mix.at_once)
+        first, rest = slice(None, count), slice(count, None)
         return [
-            Group(MASK, batch.frames[:count], batch.masks[:count], noisy=self.mix.noisy),
-            Group(kind, batch.frames[count:], batch.masks[count:], corrections=corrections, at_once=at_once),
+            Group(MASK, batch.frames[first], batch.masks[first], _rows(batch.known, first), noisy=self.mix.noisy),
+            Group(
+                kind,
+                batch.frames[rest],
+                batch.masks[rest],
+                _rows(batch.known, rest),
+                corrections=corrections,
+                at_once=at_once,
+            ),
         ]
+
+
+def _rows(known: Tensor | None, rows: slice) -> Tensor | None:
+    return None if known is None else known[rows]
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ class Group:
         kind: one of KINDS.
         frames: (L, T) int64, which encoded frame each track meets at each time.
         masks: (L, T, S, S) bool, the truth; present at time 0.
+        known: (L, T) bool, the masks that are to be learnt; None: all.
         corrections: corrective clicks after the first prompt; not for masks.
         at_once: the clicks come together, not each over the answer to the one before.
         noisy: share of prompt masks with a wobbly outline.
@@ -44,6 +45,7 @@ class Group:
     kind: str
     frames: Tensor
     masks: Tensor
+    known: Tensor | None = None
     corrections: int = 0
     at_once: bool = False
     noisy: float = 0.0
@@ -63,6 +65,7 @@ class Plan:
             lies two pixels off is seen to be wrong only by looking at the slice; without this, tracks learn to copy.
         withheld: nothing is carried, so that only memory says what the object is. A mask that is always there is
             learnt first, and then memory never.
+        drawn: clicks and boxes are drawn into the dense prompt beside their tokens.
     """
 
     far_anchor: bool = False
@@ -71,6 +74,7 @@ class Plan:
     teacher: float = 0.0
     moved: float = 0.0
     withheld: bool = False
+    drawn: bool = True
 
 
 STRAIGHT = Plan()
@@ -89,6 +93,7 @@ class Prediction:
         time: track time.
         kind: prompt of the tracks; empty where several kinds were tracked together.
         given: the mask was the prompt, so only the score says something.
+        known: (L,) bool, the rows whose truth is to be learnt; None: all.
     """
 
     step: Step
@@ -98,6 +103,7 @@ class Prediction:
     time: int
     kind: str = ""
     given: bool = False
+    known: Tensor | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -156,7 +162,7 @@ def propagate(
     """
     features = steps.encode(model, images.float() / 255)
     with tapped(model) as tap:
-        run = _Propagation(model, features, tap, rng, by_truth)
+        run = _Propagation(model, features, tap, rng, by_truth, plan.drawn)
         return run.propagate(groups, plan)
 
 
@@ -167,10 +173,12 @@ class _Propagation:
     tap: DecoderTap
     rng: np.random.Generator
     by_truth: bool
+    drawn: bool
 
     def propagate(self, groups: Sequence[Group], plan: Plan) -> list[Prediction]:
         frames = torch.cat([g.frames for g in groups])
         masks = torch.cat([g.masks for g in groups])
+        known = torch.cat([torch.ones_like(g.frames, dtype=torch.bool) if g.known is None else g.known for g in groups])
         prompted = [self._prompt(group) for group in groups]
         out = [p for predictions in prompted for p in predictions]
         step = self._taught(_joined([predictions[-1].step for predictions in prompted]), masks[:, 0], plan.teacher)
@@ -185,9 +193,10 @@ class _Propagation:
             prediction = self._track(frames[:, number], masks[:, number], bank, time, previous_mask)
             step = self._taught(prediction.step, masks[:, number], plan.teacher)
             recent = {**recent, time: self._remember(frames[:, number], step)}
-            out.append(prediction)
+            out.append(replace(prediction, known=known[:, number]))
         if plan.correct_last and out[-1].time > 0:
-            out.append(self._correct(frames[:, number], out[-1], bank))
+            corrected = self._correct(frames[:, number], out[-1], bank)
+            out.append(replace(corrected, known=known[:, number]))
         return out
 
     def _previous_mask(self, step: Step, plan: Plan) -> Tensor | None:
@@ -228,10 +237,12 @@ class _Propagation:
         bank: BankBatch | None = None,
         time: int = 0,
     ) -> Prediction:
-        """Answer points with labels, drawn over the previous answer if there is one."""
+        """Answer points with labels, over the previous answer if there is one."""
         points, labels, previous = clicks
         size = self.model.image_size
-        dense = steps.draw_prompts(points, labels, mask_size=size // 4, image_size=size, previous=previous)
+        dense = None if previous is None else previous.clamp(-steps.PREVIOUS_LIMIT, steps.PREVIOUS_LIMIT)
+        if self.drawn:
+            dense = steps.draw_prompts(points, labels, mask_size=size // 4, image_size=size, previous=previous)
         step = steps.prompt_with_points(
             self.model, features, points, labels, dense=dense, bank=bank, time=time, num_slices=NUM_SLICES
         )

@@ -76,7 +76,9 @@ def candidate_spec(file: Path, changes: Mapping[str, Any] | None = None) -> Mode
         ConfigError: a setting is out of range.
     """
     if not file.is_file():
-        raise WeightsMissing(f"There are no weights at {file}. Write them with 'slicecast train export-nano {file}'.")
+        raise WeightsMissing(
+            f"There are no weights at {file}. Write them with 'slicecast lab train export-nano {file}'."
+        )
     size, sha256 = file.stat().st_size, file_sha256(file)
     place = {"folder": str(file.resolve().parent), "file": file.name, "bytes": size, "sha256": sha256}
     return replace(bundled_spec(), **{**(changes or {}), **place})

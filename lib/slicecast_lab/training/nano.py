@@ -11,13 +11,14 @@ import ignite.distributed as idist
 import torch
 import yaml
 from ignite.distributed.launcher import Parallel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from slicecast.config import build, config_dir, refuse_unknown_keys
 from slicecast.errors import ConfigError, WeightsMissing
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.sam2_forward import prepare_for_training
+from slicecast.models.versions import write_weights
 from slicecast.training.loop import LoopSettings, latest_checkpoint, train
 from slicecast.training.losses import LossWeights
 from slicecast.training.objective import ClipObjective, PromptMix
@@ -169,9 +170,7 @@ def validator(settings: NanoSettings) -> Validator:
 
 def export_weights(model: nn.Module, path: Path, *, half: bool = True) -> None:
     """Write the weights as safetensors, in float16 by default; replaces the file in one step."""
-    dtype = torch.float16 if half else torch.float32
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
     part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"format": "pt", "licence": "Apache-2.0"})
+    write_weights(model, part, dtype=torch.float16 if half else torch.float32)
     part.chmod(0o644)
     part.replace(path)

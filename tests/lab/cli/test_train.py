@@ -1,4 +1,4 @@
-"""The command ``slicecast train promote``, on a copy of the settings and the bundled file."""
+"""The command ``slicecast lab train promote``, on a copy of the settings and the bundled file."""
 
 import shutil
 
@@ -26,7 +26,7 @@ def silent(tmp_path, monkeypatch):
 
 
 def run(*words):
-    return CliRunner().invoke(app, ["train", "promote", *map(str, words)])
+    return CliRunner().invoke(app, ["lab", "train", "promote", *map(str, words)])
 
 
 @pytest.mark.slow

@@ -60,6 +60,7 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
         "status": status,
         "find": find,
         "people": people(state),
+        "tuning": app.fine_tuner.stats(),
         "agreements": _agreements(state, caller)[-12:],
         "curve": draw_learning_curve(state),
         "calibration": draw_calibration(state),

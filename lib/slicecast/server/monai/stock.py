@@ -1,7 +1,7 @@
 """MONAI Label's own routes made safe: run in worker threads, their arguments checked before its code sees them.
 
 Left out: `/reload` and the upload of model files (anybody could call them), and whole-slide images. Ours in place of
-some: logs without scripts from the network, scoring in this process.
+some: logs without scripts from the network, scoring in this process; training is in `train`.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request, UploadFile
 from fastapi.responses import PlainTextResponse
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, datastore, model, scoring, session, train
+from monailabel.endpoints import activelearning, datastore, model, scoring, session
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from slicecast.errors import InputError, NotFound, TooLarge, UnknownModel
@@ -41,9 +41,8 @@ def datastore_routers() -> list[APIRouter]:
 
 
 def task_routers() -> list[APIRouter]:
-    """Return the routes of training, scoring, models and active learning."""
+    """Return the routes of scoring, models and active learning."""
     return [
-        off_loop(train.router, check=check_train),
         off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, check=check_model, skip=("PUT /model/{model}", "DELETE /model/{model}")),
         info_router,
@@ -97,20 +96,6 @@ def gpu(user: Admin) -> str:
         return subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotFound("There is no nvidia-smi on this machine, hence no NVIDIA GPU.") from error
-
-
-def check_train(arguments: dict[str, Any]) -> None:
-    """Refuse to start the training of a model that cannot be trained; MONAI Label would start a process that fails.
-
-    Raises:
-        NotFound: there is no such trainer, or none at all, which OHIF would take for a training that runs for ever.
-    """
-    known = labelling_app().info()["trainers"]
-    model = arguments.get("model")
-    if "params" in arguments and not known:
-        raise NotFound("This server trains no model: it has no trainers. Models are trained with `slicecast train`.")
-    if model is not None and model not in known:
-        raise NotFound(f"There is no trainer '{model}'. Known: {', '.join(known) or 'none'}.")
 
 
 def check_names(arguments: dict[str, Any]) -> None:

@@ -1,0 +1,118 @@
+"""Fine-tune the model on a campaign's labels."""
+
+import getpass
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from slicecast.campaign.events import Kind
+from slicecast.errors import NotFound
+from slicecast.labelling.finetuning.opening import campaign_of, folder_tuner
+from slicecast.labelling.finetuning.rounds import MANIFEST, TuningRound
+from slicecast.labelling.finetuning.training import carry_out
+from slicecast.labelling.finetuning.tuner import described_verdict
+from slicecast.models.registry import get_spec
+from slicecast.models.versions import ModelVersion, ModelVersions
+
+app = typer.Typer(no_args_is_help=True, help="Fine-tune the model on a campaign's labels.")
+
+Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images; the labels and weights lie in it.")]
+Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
+Labels = Annotated[str, typer.Option(help="Names of the structures, for labels without names of their own.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Keep `finetune` a sub-command."""
+
+
+@app.command("finetune")
+def finetune(studies: Studies, model: Model = "", labels: Labels = "", device: Device = "auto") -> None:
+    """Train the model on the submitted labels; use the new weights if they are shown not to be worse.
+
+    The labels are divided into folds, each judged by weights that have not learnt it. A round that was stopped goes on
+    with the same command. A running server takes new weights up with the next request. The settings are those of
+    configs/training/finetune.yaml.
+
+    \b
+    Examples:
+      slicecast train finetune --studies scans
+      slicecast train finetune --studies scans --labels liver,spleen --device cuda
+      slicecast models rollback --studies scans
+    """
+    if not studies.is_dir():
+        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    names = [name.strip() for name in labels.split(",") if name.strip()]
+    with folder_tuner(studies, model=model or None, labels=names, device=device) as tuner:
+        round = tuner.begin()
+    typer.echo(f"Round {int(round.name)}: {len(round.plan().cases)} labels, {round.steps()[1]} steps in all.")
+    with _bar(round):
+        _carry_out(round, device)
+
+
+@app.command("go-on")
+def go_on(
+    folder: Annotated[Path, typer.Argument(help="Of the round: campaign/models/rounds/NUMBER in the studies.")],
+    device: Device = "auto",
+) -> None:
+    """Go on with a round by its folder; a server does so by itself.
+
+    \b
+    Example: slicecast train go-on scans/campaign/models/rounds/0002
+    """
+    if not (folder / MANIFEST).is_file():
+        raise NotFound(f"{folder} is no round of fine-tuning. Give campaign/models/rounds/NUMBER of the studies.")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    round = TuningRound(folder)
+    try:
+        _carry_out(round, device)
+    except Exception as error:  # the outermost boundary of the process: the server reads it from the round
+        if round.result() is None:
+            round.end("ERROR", f"{error}")
+        raise
+
+
+def _carry_out(round: TuningRound, device: str) -> None:
+    versions = ModelVersions(round.folder.parent.parent)
+    before = round.plan().deployed
+
+    def promoted(version: ModelVersion, verdict: object) -> None:
+        told = {"model": version.name, "sha256": version.sha256, "before": before, "labels": dict(version.labels)}
+        campaign = campaign_of(versions)
+        kept = {key: value for key, value in version.verdict.items() if key != "held_out"}
+        campaign.weights_changed(Kind.PROMOTED, getpass.getuser(), {**told, "verdict": kept})
+
+    result = carry_out(round, versions, get_spec(round.plan().base), device=device, promoted=promoted)
+    for line in described_verdict(result["verdict"]):
+        typer.echo(line)
+    number = result.get("version")
+    typer.echo(f"Version {number} is used from now on." if number else "The weights stay as they are.")
+
+
+@contextmanager
+def _bar(round: TuningRound) -> Iterator[None]:
+    """Draw a bar of the round's steps while the block lasts."""
+    columns = (TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    ended = threading.Event()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("steps", total=round.steps()[1])
+
+        def follow() -> None:
+            while not ended.wait(1.0):
+                progress.update(task, completed=round.steps()[0])
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

@@ -1,0 +1,253 @@
+"""Fine-tuning beside a server: rounds in a process of their own at the lowest priority, begun, watched and stopped."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+from monailabel.interfaces.datastore import Datastore
+
+from slicecast.campaign.events import Kind
+from slicecast.campaign.state import DONE, Status
+from slicecast.config import read_config
+from slicecast.errors import SlicecastError, TooMany
+from slicecast.inference.studies import open_study
+from slicecast.labelling.campaign.service import CampaignService
+from slicecast.labelling.finetuning.rounds import Rounds, TuningRound, changed_slices, plan_round
+from slicecast.labelling.store.labels import FINAL
+from slicecast.models.registry import ModelSpec
+from slicecast.models.versions import ModelVersions
+from slicecast.training.finetune import FILE, RoundSettings, finetune_settings
+from slicecast.volume import choose_axis, read_volume
+
+logger = logging.getLogger(__name__)
+
+LOG = "log.txt"
+"""What the process of a round says, in the round's folder."""
+
+LINES = 20
+"""Of that, what a client is told."""
+
+PROMPTS = "prompts"
+
+
+class FineTuner:
+    """The fine-tuning of one campaign.
+
+    Args:
+        campaign: whose labels are learnt.
+        datastore: the images and labels.
+        versions: where weights go.
+        base: gives the model, with its own weights.
+        labels: the app's.
+        device: as for the model.
+    """
+
+    def __init__(
+        self,
+        campaign: CampaignService,
+        *,
+        datastore: Callable[[], Datastore],
+        versions: ModelVersions,
+        base: Callable[[], ModelSpec],
+        labels: Sequence[str],
+        device: str = "auto",
+    ) -> None:
+        self._campaign, self._datastore, self._versions = campaign, datastore, versions
+        self._base, self._labels, self._device = base, tuple(labels), device
+        self._guard = threading.Lock()
+        self._process: tuple[str, subprocess.Popen[bytes]] | None = None
+        self.rounds = Rounds(versions)
+
+    def begin(self) -> TuningRound:
+        """Plan a round on the labels that there are now, or find the unfinished one that learns the same.
+
+        Raises:
+            InputError: there are too few labels.
+            TooMany: a round is running.
+        """
+        settings = dict(read_config(FILE))
+        chosen = finetune_settings(settings).round
+        names = self._counted(chosen)
+        touched = {name: self._touched(name) for name in names} if chosen.slices == "touched" else None
+        with self._guard:
+            if self.running() is not None:
+                raise TooMany("Fine-tuning is already running. Wait for its end, or stop it.")
+            plan, files = plan_round(
+                self._datastore(),
+                names,
+                self._base(),
+                self._versions,
+                settings=settings,
+                labels=self._labels,
+                touched=touched,
+            )
+            return self.rounds.begin(plan, files)
+
+    def start(self) -> TuningRound:
+        """Begin a round in a process of its own; the errors are those of `begin`."""
+        return self._spawn(self.begin())
+
+    def running(self) -> TuningRound | None:
+        """Return the round that a process works on, whoever started it."""
+        last = self.rounds.latest()
+        return last if last is not None and self._works_on(last) else None
+
+    def _works_on(self, round: TuningRound) -> bool:
+        """Tell whether a process works on a round, or is about to: it takes seconds to begin."""
+        name, process = self._process or ("", None)
+        return round.is_running() or (name == round.name and process is not None and process.poll() is None)
+
+    def stop(self) -> TuningRound | None:
+        """End the running round and return it; the next one on the same labels goes on with it. None if none runs."""
+        found = self.running()
+        if found is None:
+            return None
+        for process in _processes_of(found):
+            process.send_signal(signal.SIGTERM)
+        psutil.wait_procs(_processes_of(found), timeout=10)
+        for process in _processes_of(found):
+            process.kill()
+        if found.result() is None:
+            found.end("STOPPED", "It was stopped.")
+        return found
+
+    def resume(self) -> None:
+        """Go on with a round whose process was killed, with the server or without it."""
+        last = self.rounds.latest()
+        if last is not None and last.result() is None and not self._works_on(last):
+            logger.info("Round %s of fine-tuning goes on", last.name)
+            self._spawn(last)
+
+    def consider(self) -> None:
+        """Begin a round if the settings ask for one after so many new labels."""
+        try:
+            after = finetune_settings().round.after_labels
+            if after and self.running() is None and self._new_labels() >= after:
+                self.start()
+        except SlicecastError as error:
+            logger.info("No round of fine-tuning begins: %s", error)
+
+    def _new_labels(self) -> int:
+        last = self.rounds.latest()
+        known = {case.id: case.sha256 for case in last.plan().cases} if last is not None else {}
+        state = self._campaign.campaign.state()
+        hashes = {
+            name: str(case.readings[-1].data.get("sha256", "")) for name, case in state.cases.items() if case.readings
+        }
+        return sum(known.get(name) != hashes.get(name) for name in self._counted(finetune_settings().round))
+
+    def _counted(self, settings: RoundSettings) -> list[str]:
+        """Return the images whose final label counts: done, and not a hidden gold case."""
+        self._campaign.sync()
+        wanted = DONE if settings.statuses == "submitted" else (Status.APPROVED,)
+        labelled = set(self._datastore().get_labeled_images())
+        cases = self._campaign.campaign.state().cases.values()
+        return sorted(c.name for c in cases if c.status in wanted and not c.gold and c.name in labelled)
+
+    def _touched(self, name: str) -> Collection[int] | None:
+        """Return the canonical slices of a case that somebody prompted or changed; None without a draft: all of them.
+
+        A label without a draft was drawn or made elsewhere, so every slice of it is somebody's.
+        """
+        draft = self._campaign.work.drafts.latest(name)
+        if draft is None:
+            return None
+        store = self._datastore()
+        study = open_study(read_volume(Path(store.get_image_uri(name))))
+        axis, final = choose_axis(study.volume.geometry), read_volume(store.get_label_uri(name, FINAL)).array
+        events = self._campaign.campaign.store.read()
+        prompts = [e.data.get(PROMPTS) or {} for e in events if e.case == name and e.kind is Kind.PREDICTED]
+        points = [p for given in prompts for value in given.values() if isinstance(value, list) for p in value]
+        voxels = [p for p in points if isinstance(p, list) and len(p) == 3]
+        clicked = {int(axis.to_slice(study.reorientation.to_canonical_ijk(tuple(p)))[0]) for p in voxels}
+        return clicked | changed_slices(study, read_volume(draft.file).array, final)
+
+    def _spawn(self, round: TuningRound) -> TuningRound:
+        log = round.folder / LOG
+        command = [sys.executable, "-m", "slicecast.cli.main", "train", "go-on", str(round.folder)]
+        with log.open("ab") as stream:
+            process = subprocess.Popen(
+                [*command, "--device", self._device],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        psutil.Process(process.pid).nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else 19)
+        threading.Thread(target=process.wait, name="fine-tuning", daemon=True).start()
+        self._process = round.name, process
+        return round
+
+    def described(self, round: TuningRound) -> dict[str, Any]:
+        """Return a round as MONAI Label describes a task, and `progress` and `verdict` besides."""
+        plan, result = round.plan(), round.result()
+        status = "RUNNING" if self._works_on(round) else (result or {}).get("status", "STOPPED")
+        done, steps = round.steps()
+        log = round.folder / LOG
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:] if log.is_file() else []
+        ended = {"end_ts": _stamp(result["ended_s"])} if result and status != "RUNNING" else {}
+        return {
+            "id": round.name,
+            "status": status,
+            "request": {"model": plan.base, "labels": len(plan.cases)},
+            "start_ts": _stamp(plan.made_s),
+            **ended,
+            "details": [*lines, *([result["why"]] if result else [])],
+            "progress": {"done": min(done, steps), "total": steps},
+            **{key: (result or {})[key] for key in ("verdict", "version") if key in (result or {})},
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Return the last round in the words of MONAI Label's `train_stats`: an epoch is a step."""
+        last = self.rounds.latest()
+        if last is None:
+            return {}
+        told, losses = self.described(last), last.losses()
+        verdict = told.get("verdict") or {}
+        new = list((verdict.get("new") or {}).values())
+        end_s = (last.result() or {}).get("ended_s", time.time())
+        return {
+            "epoch": told["progress"]["done"],
+            "total_epochs": told["progress"]["total"],
+            "start_ts": last.plan().made_s,
+            "total_time": str(round_seconds(end_s - last.plan().made_s)),
+            "best_metric": round(sum(new) / len(new), 4) if new else 0.0,
+            "train": {"loss": losses[-1]} if losses else {},
+            "eval": dict(verdict.get("new") or {}),
+            "status": told["status"],
+            "why": (last.result() or {}).get("why", ""),
+            "serving": self._versions.serving(self._base()).name,
+        }
+
+
+def round_seconds(seconds: float) -> timedelta:
+    """Return a time span in whole seconds, as clients show it."""
+    return timedelta(seconds=int(seconds))
+
+
+def _processes_of(round: TuningRound) -> list[psutil.Process]:
+    """Return the processes that work on a round, workers included."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if str(round.folder) in (process.info["cmdline"] or ()):
+            found += [*process.children(recursive=True), process]
+    return found
+
+
+def _stamp(when_s: float) -> str:
+    return datetime.fromtimestamp(when_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def described_verdict(verdict: Mapping[str, Any]) -> list[str]:
+    """Say a verdict in lines: each kind of prompt before and after, and what follows."""
+    rows = [f"{kind:12} {old:.3f} -> {verdict['new'][kind]:.3f}" for kind, old in verdict.get("deployed", {}).items()]
+    interval = f"gain {verdict['gain']:+.3f} (95 % {verdict['low']:+.3f} to {verdict['high']:+.3f})"
+    return [*rows, *([f"{interval} on {verdict['structures']} structures"] if rows else []), str(verdict["why"])]

@@ -1,0 +1,221 @@
+"""Versions of a model that were fine-tuned on a campaign's labels, and which of them is deployed.
+
+A folder holds the weights, `NAME-0003-1f2e3d4c.safetensors`, and `versions.json`, which says of each what it was made
+from and how it was judged. A version is never changed; it appears in the index after its file is whole on the disk,
+so a crash leaves a file too many at worst. Many processes may use the folder.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save_file
+from torch import nn
+
+from slicecast.config import build
+from slicecast.errors import Conflict, NotFound, ResourceError
+from slicecast.models.registry import ModelSpec
+from slicecast.models.weights import file_sha256, temporary_beside
+
+FOLDER, INDEX = "models", "versions.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """One set of fine-tuned weights.
+
+    Args:
+        number: from 1.
+        base: name of the model that it was trained from.
+        base_sha256: of that model's weights; the version serves no others.
+        file: in the versions' folder.
+        bytes: size of the file.
+        sha256: of the file.
+        made_s: when, seconds since 1970.
+        before: number of the version that was deployed then, 0 for the base's own weights.
+        labels: case -> SHA-256 of the label that it learnt.
+        verdict: of the gate that let it pass.
+    """
+
+    number: int
+    base: str
+    base_sha256: str
+    file: str
+    bytes: int
+    sha256: str
+    made_s: float
+    before: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What it is called beside its base: `sam2_nano@3`."""
+        return f"{self.base}@{self.number}"
+
+
+class ModelVersions:
+    """The versions in a folder, which is made when the first one is added.
+
+    Args:
+        folder: see the module's docstring. Default: one that holds none.
+    """
+
+    def __init__(self, folder: Path = Path(os.devnull)) -> None:
+        self.folder = folder
+        self._seen: tuple[int, int] | None = None
+        self._content: tuple[tuple[ModelVersion, ...], dict[str, int]] = ((), {})
+
+    def all(self) -> tuple[ModelVersion, ...]:
+        """Return all versions, oldest first.
+
+        Raises:
+            ResourceError: the index cannot be read.
+        """
+        return self._read()[0]
+
+    def deployed(self, base: ModelSpec) -> ModelVersion | None:
+        """Return the version that serves in a model's place; None for its own weights."""
+        versions, deployed = self._read()
+        number = deployed.get(base.name, 0)
+        found = next((v for v in versions if v.number == number), None)
+        return found if found is not None and found.base_sha256 == base.sha256 else None
+
+    def serving(self, base: ModelSpec) -> ModelSpec:
+        """Return the model to use in a model's place: the deployed version, or itself."""
+        version = self.deployed(base)
+        return base if version is None else self.spec(version, base)
+
+    def named(self, name: str, base: ModelSpec) -> ModelSpec:
+        """Return a version of a model by its name `sam2_nano@3`, or the model itself by its own.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        if name == base.name:
+            return base
+        version = next((v for v in self.all() if v.name == name and v.base_sha256 == base.sha256), None)
+        if version is None:
+            raise NotFound(f"There is no version '{name}' of the weights of '{base.name}' in {self.folder}.")
+        return self.spec(version, base)
+
+    def spec(self, version: ModelVersion, base: ModelSpec) -> ModelSpec:
+        """Describe a version as a model: its base with other weights."""
+        return replace(
+            base,
+            name=version.name,
+            title=f"{base.title}, fine-tuned on {len(version.labels)} labels",
+            folder=str(self.folder.resolve()),
+            file=version.file,
+            bytes=version.bytes,
+            sha256=version.sha256,
+            floors={},
+        )
+
+    def add(
+        self, model: nn.Module, base: ModelSpec, *, labels: Mapping[str, str], verdict: Mapping[str, Any]
+    ) -> ModelVersion:
+        """Keep a network's weights as the next version and deploy it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            versions, deployed = self._read()
+            number = max((v.number for v in versions), default=0) + 1
+            before = self.deployed(base)
+            with temporary_beside(self.folder / f"{base.name}.safetensors") as part:
+                write_weights(model, part)
+                sha256 = file_sha256(part)
+                file = f"{base.name}-{number:04}-{sha256[:8]}.safetensors"
+                size = part.stat().st_size
+                _publish(part, self.folder / file)
+            version = ModelVersion(
+                number=number,
+                base=base.name,
+                base_sha256=str(base.sha256),
+                file=file,
+                bytes=size,
+                sha256=sha256,
+                made_s=time.time(),
+                before=0 if before is None else before.number,
+                labels=dict(labels),
+                verdict=dict(verdict),
+            )
+            self._write((*versions, version), {**deployed, base.name: number})
+        return version
+
+    def roll_back(self, base: ModelSpec, number: int | None = None) -> ModelVersion | None:
+        """Deploy the version before the present one, or the one of that number; 0, or None before any, is the base.
+
+        Returns:
+            what is deployed now; None for the model's own weights.
+
+        Raises:
+            Conflict: the model's own weights serve already.
+            NotFound: there is no such version of this model's weights.
+        """
+        with self._alone():
+            versions, deployed = self._read()
+            present = self.deployed(base)
+            if number is None:
+                if present is None:
+                    raise Conflict(f"'{base.name}' serves with its own weights already; there is nothing to take back.")
+                number = present.before
+            known = {v.number for v in versions if v.base_sha256 == base.sha256}
+            if number and number not in known:
+                raise NotFound(f"There is no version {number} of the weights of '{base.name}' in {self.folder}.")
+            self._write(versions, {**deployed, base.name: number})
+        return self.deployed(base)
+
+    def _alone(self) -> FileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / f"{INDEX}.lock")
+
+    def _read(self) -> tuple[tuple[ModelVersion, ...], dict[str, int]]:
+        path = self.folder / INDEX
+        try:
+            state = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return (), {}
+        stamp = (state.st_mtime_ns, state.st_ino)
+        if stamp != self._seen:
+            self._content, self._seen = _parse(path), stamp
+        return self._content
+
+    def _write(self, versions: tuple[ModelVersion, ...], deployed: Mapping[str, int]) -> None:
+        content = {"deployed": dict(deployed), "versions": [asdict(version) for version in versions]}
+        path = self.folder / INDEX
+        with temporary_beside(path) as part:
+            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            _publish(part, path)
+
+
+def write_weights(model: nn.Module, path: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a network's weights as safetensors."""
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _publish(part: Path, target: Path) -> None:
+    """Move a file into place once it is on the disk."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+def _parse(path: Path) -> tuple[tuple[ModelVersion, ...], dict[str, int]]:
+    known = {f.name for f in dataclasses.fields(ModelVersion)}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = [{key: value for key, value in row.items() if key in known} for row in content["versions"]]
+        versions = tuple(build(ModelVersion, row, where=str(path)) for row in rows)
+        return versions, {str(name): int(number) for name, number in content["deployed"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ResourceError(
+            f"{path} cannot be read ({error}). Restore it, or move it away to serve the model's own weights."
+        ) from error

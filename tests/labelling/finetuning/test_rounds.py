@@ -1,0 +1,157 @@
+"""Rounds on balls with the bundled model: few steps, real weights, real gate."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from learning import few, write_balls
+from typer.testing import CliRunner
+
+from slicecast.campaign.events import Kind
+from slicecast.cli.main import app
+from slicecast.config import config_dir
+from slicecast.errors import Conflict, InputError
+from slicecast.inference.segment import SegmentService
+from slicecast.labelling.finetuning.opening import campaign_of, folder_tuner, versions_beside
+from slicecast.labelling.finetuning.rounds import Rounds
+from slicecast.labelling.finetuning.training import HELD_OUT, carry_out
+from slicecast.models.registry import bundled_spec
+from slicecast.training.finetune import FILE
+
+BASE = bundled_spec()
+
+
+def run(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """Settings of a few steps; change them by writing the file anew."""
+    folder = tmp_path / "configs"
+    shutil.copytree(config_dir(), folder)
+    monkeypatch.setenv("SLICECAST_CONFIGS", str(folder))
+
+    def write(**sections):
+        (folder / FILE).write_text(json.dumps(few(**sections)), encoding="utf-8")
+
+    write()
+    return write
+
+
+@pytest.fixture
+def studies(tmp_path, configs):
+    """Three labelled balls."""
+    scans, labels = write_balls(tmp_path, 3)
+    done = run("labels", "import", labels, "--studies", scans, "--map", "1=ball", "--user", "ann")
+    assert done.exit_code == 0, done.output
+    return scans
+
+
+def begin(studies):
+    with folder_tuner(studies, model=None, labels=["ball"], device="cpu") as tuner:
+        return tuner.begin()
+
+
+def test_a_round_is_planned_from_what_was_submitted(studies):
+    plan = begin(studies).plan()
+    assert [case.id for case in plan.cases] == ["ball_0", "ball_1", "ball_2"]
+    assert all(case.values == {"ball": 1} and case.slices is None for case in plan.cases)
+    assert [[case.id for case in fold] for fold in plan.folds] == [["ball_0", "ball_2"], ["ball_1"]]
+    assert begin(studies).name == "0001"  # the same labels: the same round goes on
+
+
+def test_too_few_labels_are_said(studies, configs):
+    configs(round={"least_labels": 4})
+    with pytest.raises(InputError, match="at least 4 submitted labels; there are 3"):
+        begin(studies)
+
+
+def test_a_label_that_changes_begins_another_round(studies, tmp_path):
+    begin(studies)
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "ball_0.nii.gz").write_bytes((tmp_path / "truth" / "ball_1.nii.gz").read_bytes())
+    assert run("labels", "import", only, "--studies", studies, "--map", "1=ball", "--replace").exit_code == 0
+    assert begin(studies).name == "0002"
+
+
+def test_new_weights_are_published_recorded_and_taken_back(studies):
+    versions = versions_beside(studies)
+    service = SegmentService(device="cpu", versions=versions)
+    before = service.predictor.fingerprint
+    done = run("train", "finetune", "--studies", studies, "--device", "cpu")
+    assert done.exit_code == 0 and "Version 1 is used" in done.output, done.output
+    version = versions.deployed(BASE)
+    assert version.labels.keys() == {"ball_0", "ball_1", "ball_2"}
+    assert version.verdict[HELD_OUT].keys() == {"ball_0/ball", "ball_1/ball", "ball_2/ball"}
+    assert service.model_name == "sam2_nano@1" and service.predictor.fingerprint != before
+
+    done = run("models", "rollback", "--studies", studies)
+    assert done.exit_code == 0 and "sam2_nano is used" in done.output
+    assert service.predictor.fingerprint == before
+    assert service.predictor_named("sam2_nano@1").fingerprint != before  # an open session finishes on its weights
+
+    campaign = campaign_of(versions)
+    told = [event for event in campaign.store.read() if event.case == ""]
+    assert [event.kind for event in told] == [Kind.PROMOTED, Kind.ROLLED_BACK]
+    assert told[0].data["sha256"] == version.sha256 and told[0].data["before"] == "sam2_nano"
+    assert told[1].data["sha256"] == BASE.sha256
+    assert campaign.verify() is None and "" not in campaign.state().cases
+    campaign.store.close()
+
+
+def test_a_worse_model_is_refused(studies, configs):
+    """A rate that ruins the network within three steps."""
+    configs(loop={"learning_rate": 0.02, "warmup_steps": 0}, round={"margin": 0.01, "least_gain": 0.0})
+    done = run("train", "finetune", "--studies", studies, "--device", "cpu")
+    assert done.exit_code == 0 and "The weights stay as they are" in done.output, done.output
+    assert versions_beside(studies).all() == ()
+    round = Rounds(versions_beside(studies)).latest()
+    assert round.result()["verdict"]["passed"] is False
+    assert not (round.folder / "all").exists()  # nothing is trained on all labels for a recipe that failed
+
+
+def test_what_the_deployed_weights_have_learnt_does_not_count_for_them(studies, configs):
+    """Their own folds' scores stand for them: on labels that they have learnt they would look too good."""
+    run("train", "finetune", "--studies", studies, "--device", "cpu")
+    first = versions_beside(studies).deployed(BASE)
+    configs(loop={"steps": 5})
+    done = run("train", "finetune", "--studies", studies, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    latest = Rounds(versions_beside(studies)).latest()
+    assert json.loads((latest.folder / "deployed" / "scores.json").read_text()) == {}
+    own = [scores["click"] for scores in first.verdict[HELD_OUT].values()]
+    assert latest.result()["verdict"]["deployed"]["click"] == pytest.approx(sum(own) / len(own), abs=1e-4)
+
+
+def test_two_processes_do_not_work_on_one_round(studies):
+    round = begin(studies)
+    with round.alone():
+        assert round.is_running()
+        with pytest.raises(Conflict, match="is running"):
+            begin(studies)
+    assert not round.is_running()
+
+
+@pytest.mark.slow
+def test_a_killed_round_goes_on_where_it_was(studies, configs):
+    configs(loop={"steps": 24, "checkpoint_every": 4})
+    round = begin(studies)
+    command = [sys.executable, "-m", "slicecast.cli.main", "train", "go-on", str(round.folder), "--device", "cpu"]
+    with subprocess.Popen(command, env={**os.environ}) as process:
+        while not list(round.folder.glob("fold-1/checkpoint_*.pt")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    left = max(int(file.stem.rpartition("_")[2]) for file in round.folder.glob("fold-1/checkpoint_*.pt"))
+    assert 4 <= left < 24 and round.result() is None and not round.is_running()
+    result = carry_out(round, versions_beside(studies), BASE, device="cpu")
+    assert result["status"] == "DONE" and round.steps()[0] > 0
+    steps = [json.loads(line)["step"] for line in (round.folder / "fold-1" / "history.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
