@@ -131,7 +131,7 @@ def test_an_unknown_model(started, folders):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.5", "station7"])
 def test_opening_the_server_needs_logins(started, folders, host, tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"nobody would have to log in. Add yourself with `slicecast users add"):
+    with pytest.raises(ConfigError, match=r"without any login. Add yourself with `slicecast users add"):
         serve.check_logins(host, insecure=False)
     serve.check_logins(host, insecure=True)
     monkeypatch.setenv("SLICECAST_USERS", str(tmp_path / "users.json"))

@@ -1,4 +1,4 @@
-"""Say what is installed, which device and weights will be used, and how to mend what is missing."""
+"""Report what is installed, which device and weights will be used, and how to fix what is missing."""
 
 import importlib
 import importlib.metadata
@@ -60,7 +60,7 @@ def doctor(
         Path | None, typer.Option(metavar="DIR", help="Also list the images of this folder that cannot be segmented.")
     ] = None,
 ) -> None:
-    """Say what is installed, which device and weights will be used, and how to mend what is missing.
+    """Report what is installed, which device and weights will be used, and how to fix what is missing.
 
     Exits with 1 when something is wrong that Slicecast needs.
     """

@@ -14,7 +14,7 @@ from slicecast.errors import NotFound
 app = typer.Typer(add_completion=False)
 
 Studies = Annotated[Path, typer.Argument(help="Folder that `slicecast serve --studies` served.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; made if need be.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; created if missing.")]
 Format = Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")]
 Tag = Annotated[str, typer.Option(help="final, original, or another tag of the labels.")]
 Images = Annotated[list[str] | None, typer.Option("--image", help="Only this image's label; repeatable.")]

@@ -31,7 +31,7 @@ TAGS = {"final": FINAL, "draft": ORIGINAL}
 Folder = Annotated[Path, typer.Argument(help="NIfTI, NRRD, MHA or DICOM SEG; or a Decathlon or nnU-Net data set.")]
 Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images.")]
 Map = Annotated[str, typer.Option("--map", metavar="N=NAME,...", help="Names of the values, before all others.")]
-Kind = Annotated[Literal["final", "draft"], typer.Option("--as", help="draft: a start for whoever gets the case.")]
+Kind = Annotated[Literal["final", "draft"], typer.Option("--as", help="draft: the next annotator's start.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Also where there is a label; approved ones stay.")]
 User = Annotated[str, typer.Option(metavar="NAME", help="Whose labels they are; you by default.")]

@@ -1,4 +1,4 @@
-"""Carry out a session's log again, and write its mask."""
+"""Replay a session's log, and write its mask."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +36,7 @@ def replay_session(
     image: Image = None,
     device: Device = "auto",
 ) -> None:
-    """Carry out a session's log again, and write its mask.
+    """Replay a session's log, and write its mask.
 
     The same image, weights and log give the same mask as the session itself did.
 

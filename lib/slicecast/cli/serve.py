@@ -143,7 +143,7 @@ def check_logins(host: str, *, insecure: bool) -> None:
     if is_loopback(host) or insecure or Users(users_file()).all() or auth_settings().oidc_issuer:
         return
     raise ConfigError(
-        f"--host {host} opens the server to the network, and nobody would have to log in. Add yourself with "
+        f"--host {host} opens the server to the network, without any login. Add yourself with "
         "`slicecast users add NAME --role admin` (or set oidc_issuer in server.yaml), or say --insecure."
     )
 

@@ -42,6 +42,6 @@ def list_users() -> None:
 
 @app.command("remove")
 def remove_user(name: Name) -> None:
-    """Remove a user; whoever is logged in under that name is out at once."""
+    """Remove a user; their logins end at once."""
     Users(users_file()).remove(name)
     typer.echo(f"{name} is removed.")

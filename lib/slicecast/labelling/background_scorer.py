@@ -144,7 +144,7 @@ class BackgroundScorer:
                 return
             except SlicecastError as error:
                 logger.info("Volumes are not scored: %s", error)
-            except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
+            except Exception:  # a background thread's outermost boundary: it would be lost otherwise
                 logger.exception("Scoring volumes failed")
             if not self._wake.is_set():
                 self._rested.set()

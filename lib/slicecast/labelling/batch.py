@@ -1,4 +1,4 @@
-"""Batch inference: pre-annotations of many images, one after the other, when somebody asks for them.
+"""Batch inference: pre-annotations of many images, one after the other, on request.
 
 MONAI Label would start a second app on the same studies, which needs CUDA. Here one thread of this process works at the
 lowest priority of the device queue, so users do not notice it. Images that have a label or a pre-annotation are

@@ -274,7 +274,7 @@ class PreAnnotator:
                 self.annotate(task, waiting[:AHEAD])
             except SlicecastError as error:
                 logger.info("The label of '%s' starts no pre-annotation: %s", task, error)
-            except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
+            except Exception:  # a background thread's outermost boundary: it would be lost otherwise
                 logger.exception("Pre-annotation from '%s' failed", task)
 
 

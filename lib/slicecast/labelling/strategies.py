@@ -224,7 +224,7 @@ class ScoringQueue:
             self._waiting.discard(method)
         try:
             self._run(method)
-        except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
+        except Exception:  # a background thread's outermost boundary: it would be lost otherwise
             logger.exception("The scoring method '%s' failed", method)
 
 

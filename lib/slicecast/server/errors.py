@@ -120,7 +120,7 @@ async def answer_invalid_request(request: Request, error: RequestValidationError
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether an error means that a disk is full, whoever noticed it."""
+    """Tell whether an error means that a disk is full, whatever library raised it."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return isinstance(error, sqlite3.Error | DatabaseError) and "disk is full" in str(error)
@@ -131,7 +131,7 @@ async def answer_disk_full(request: Request, error: Exception) -> JSONResponse:
     if not is_disk_full(error):
         raise error
     logger.error("The disk is full: %s", error)
-    return problem(507, "The server's disk is full, so nothing was saved. Tell whoever looks after it, and try again.")
+    return problem(507, "The server's disk is full, so nothing was saved. Tell the administrator, and try again.")
 
 
 HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
@@ -181,7 +181,7 @@ def problems(why: Mapping[int, str], *codes: int) -> Described:
 
 COMMON = problems(
     {
-        401: "Nobody is logged in, where logins are needed",
+        401: "A login is needed",
         403: "Your role, your address or the page that you came from may not do this",
         404: "There is no such image, label, model, study or case",
         413: "The request is too large",

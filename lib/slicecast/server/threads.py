@@ -1,6 +1,6 @@
 """Blocking work in worker threads: MONAI Label's own routes, and work that stops when its client goes away.
 
-MONAI Label declares every route `async` and then blocks: while one user's mask is computed nobody else gets an
+MONAI Label declares every route `async` and then blocks: while one user's mask is computed no other request gets an
 answer. Here each of its coroutines runs in a thread with a loop of its own, and its form fields are checked first.
 """
 

@@ -36,10 +36,10 @@ Strategies = Annotated[str, typer.Option(metavar="LIST", help="To compare; empty
 SliceStrategies = Annotated[str, typer.Option("--slices", metavar="LIST", help="joint: slice strategies.")]
 Budgets = Annotated[str, typer.Option(metavar="LIST", help="volumes, joint: numbers of labelled volumes.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Campaigns of each volume strategy.")]
-Seed = Annotated[int, typer.Option(help="Of the robot's hand.")]
+Seed = Annotated[int, typer.Option(help="Random seed of the robot.")]
 RobotKind = Annotated[str, typer.Option("--robot", help="perfect or noisy.")]
-Strokes = Annotated[str, typer.Option(help="How the robot puts a slice right: mask or clicks.")]
-Corrections = Annotated[int, typer.Option(min=1, help="slices, joint: slices put right after the first.")]
+Strokes = Annotated[str, typer.Option(help="How the robot corrects a slice: mask or clicks.")]
+Corrections = Annotated[int, typer.Option(min=1, help="slices, joint: slices corrected after the first.")]
 Label = Annotated[str, typer.Option(metavar="L[,L2]", help="Label values of the object; empty for all.")]
 Patients = Annotated[str, typer.Option(metavar="TEXT", help="Names that agree up to this text are one patient.")]
 PoolSize = Annotated[int, typer.Option("--pool", min=0, help="Only the first N volumes to label; 0 for all.")]
@@ -83,7 +83,7 @@ def simulate(
     json_file: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Play labelling campaigns with a robot that knows the truth; compare which volume or slice comes next.
+    """Simulate labelling campaigns with a robot that knows the truth; compare which volume or slice comes next.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """Does a network use SAM 2's memory? Where its attention goes, and what its answers lose without what they rest on.
 
 Training can go wrong unseen: a network that only nudges the last mask, which is carried beside the memory, follows
-an object for some slices and scores well, but never finds it again. So whoever ships weights looks at this report.
+an object for some slices and scores well, but never finds it again. So this report is read before weights are shipped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

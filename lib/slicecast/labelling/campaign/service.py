@@ -192,7 +192,7 @@ class CampaignService:
         The only way to a final label. File and event are both there or neither, also after a kill (see `intents`).
 
         Raises:
-            Conflict: somebody else holds the case, or its label is approved; the label was not saved.
+            Conflict: another user holds the case, or its label is approved; the label was not saved.
             InputError: the file cannot be the image's label, or the tag is the server's own.
         """
         if tag != FINAL:
@@ -264,7 +264,7 @@ class CampaignService:
 
         Raises:
             NotFound: there is nothing to submit.
-            Conflict: somebody else holds the case, or it has changed since it was shown.
+            Conflict: another user holds the case, or it has changed since it was shown.
         """
         with self.work.alone:
             found = self.work.to_submit(case, who)
@@ -301,7 +301,7 @@ class CampaignService:
         """Remove a label; it is kept as a version.
 
         Raises:
-            Conflict: somebody else holds the case, or its label is approved.
+            Conflict: another user holds the case, or its label is approved.
             InputError: the tag is the server's own.
         """
         self._refuse_change(image, tag)
@@ -312,7 +312,7 @@ class CampaignService:
         """Change a label's record.
 
         Raises:
-            Conflict: somebody else holds the case, or its label is approved.
+            Conflict: another user holds the case, or its label is approved.
             InputError: the tag is the server's own.
         """
         self._refuse_change(image, tag)
@@ -363,7 +363,7 @@ class CampaignService:
                 self.campaign.compared(case, {"against": str(task), "who": who, **compare_labels(label, other)})
         except SlicecastError as error:
             logger.warning("The label of '%s' by %s was saved but could not be compared: %s", case, who, error)
-        except Exception:  # a background thread's outermost boundary: nobody else would ever hear of it
+        except Exception:  # a background thread's outermost boundary: it would be lost otherwise
             logger.exception("The label of '%s' by %s was saved but could not be compared", case, who)
 
     def _compare_draft(self, case: str, who: str, tag: str, label: Path) -> None:

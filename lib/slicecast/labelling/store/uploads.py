@@ -175,7 +175,7 @@ class UploadInfo(SessionInfo):
 class SafeSessions(Sessions):
     """MONAI Label's upload sessions with random ids and owners.
 
-    What is not a UUID is unknown, because ids become paths; so is, where users log in, what somebody else has sent.
+    What is not a UUID is unknown, because ids become paths; so is, where users log in, what another user has sent.
     """
 
     def add_session(
@@ -201,7 +201,7 @@ class SafeSessions(Sessions):
             return self._added(str(files[0] if len(files) == 1 else folder), expiry)
 
     def _added(self, image: str, expiry: int) -> tuple[str, SessionInfo]:
-        """Store an image for whoever asks; MONAI Label's own ids are of the time and can be guessed."""
+        """Store an image for the caller; MONAI Label's own ids are of the time and can be guessed."""
         session_id = str(uuid.uuid4())
         folder = Path(self.store_path) / session_id
         folder.mkdir(parents=True)

@@ -26,7 +26,7 @@ from slicecast.volume import read_volume
 OURS = "slicecast"
 """Value of the header X-Requested-With."""
 
-CONFLICT = problems({409: "Somebody else holds the case, or it is not in a state for this"})
+CONFLICT = problems({409: "Another user holds the case, or its state does not allow this"})
 
 router = APIRouter(prefix="/campaign", tags=["Campaign"])
 
@@ -64,7 +64,7 @@ def status_json(app: LabellingApp) -> dict[str, Any]:
     return view.status(app.campaign_service.campaign.state())
 
 
-@router.post("/next", summary="Lease the next case to whoever asks")
+@router.post("/next", summary="Lease the next case")
 def next_case(app: LabellingApp, x_requested_with: Annotated[str, Header()] = "") -> dict[str, Any]:
     """Choose by the campaign's own strategy."""
     _require(x_requested_with, "annotator")

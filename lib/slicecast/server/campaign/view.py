@@ -133,7 +133,7 @@ def _who(caller: Caller, who: str) -> dict[str, Any]:
 
 
 def _without(state: State, unusable: Collection[str]) -> State:
-    """Leave out cases that cannot be segmented, unless somebody has labelled them; they are listed apart."""
+    """Leave out cases that cannot be segmented, unless they have a label; they are listed apart."""
     return replace(state, cases={n: case for n, case in state.cases.items() if n not in unusable or case.readings})
 
 

@@ -63,7 +63,7 @@ RESPONSES: Described = {
         {
             404: "There is no such model, image or upload session",
             422: "The prompts or options cannot be used; the detail says why",
-            499: "The client went away; nobody reads this",
+            499: "The client closed the connection",
             503: "The queue is full, or the weights are missing; `Retry-After` says when to come back",
         }
     ),

@@ -38,7 +38,7 @@ VERSION = "2"
 """Of the session's Python interface that a client imitates."""
 
 WHY = {
-    403: "The lease is somebody else's",
+    403: "The lease is another user's",
     409: "No image was sent yet, or the session is carried out elsewhere",
     410: "The lease has ended; claim another one and send the image again",
     413: "The array is too large",

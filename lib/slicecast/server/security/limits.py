@@ -187,7 +187,7 @@ class LimitBody:
 
         try:
             await self._app(scope, counting, noting)
-        except BodyTooLarge:  # where nobody between here and the route has made an answer of it
+        except BodyTooLarge:  # where no handler between here and the route has answered it
             if begun:
                 raise
             await problem(413, _too_large(limit))(scope, receive, send)

@@ -287,7 +287,7 @@ router = APIRouter(
     tags=["Auth"],
     responses=problems(
         {
-            401: "The name, token or password is wrong, or nobody is logged in",
+            401: "The name, token or password is wrong, or missing",
             403: "The page that you came from may not do this",
             422: "The request cannot be used; the detail says why",
             429: "Too many wrong logins; wait as long as `Retry-After` says",
@@ -386,7 +386,7 @@ async def _log_in(request: Request, access: Access, name: str, password: str) ->
         TooManyLogins: it was tried too often.
     """
     client = request.client.host if request.client else ""
-    key = f"{name[:200].lower()} from {client}"  # not the name alone: nobody can lock out a user who is elsewhere
+    key = f"{name[:200].lower()} from {client}"  # not the name alone: an attacker elsewhere cannot lock a user out
     wait_s = access.throttle.wait_s(key)
     if wait_s > 0:
         raise TooManyLogins(math.ceil(wait_s))

@@ -1,7 +1,7 @@
 """Who may use an opened server, and as what: a small file of names, roles and hashed tokens.
 
 A token is 256 random bits, made here and shown once. A plain SHA-256 of it is enough: what cannot be guessed needs no
-slow hash, and nobody can choose a weak one.
+slow hash, and users cannot choose a weak one.
 """
 
 import hashlib
@@ -160,7 +160,7 @@ class Users:
         return account if account and right and not account.expired(self._clock()) else None
 
     def find(self, token: str) -> Account | None:
-        """Return the user whose token it is; every user is compared with, whoever it is."""
+        """Return the user whose token it is; compares with every user, so that the time tells nothing."""
         given, found = digest(token), None
         for account in self.all().values():
             if hmac.compare_digest(given, account.digest):

@@ -30,12 +30,12 @@ Index = Annotated[int, Field(ge=0, lt=1 << 31)]
 Voxel = Annotated[tuple[Index, Index, Index], Field(description="Voxel index (i, j, k), i fastest, from 0")]
 Name = Annotated[str, Field(min_length=1, max_length=200, description="Name of the structure")]
 ClientId = Annotated[
-    str | None, Field(max_length=200, description="Your name, where nobody logs in; decides whose session it is")
+    str | None, Field(max_length=200, description="Your name, where logins are off; decides whose session it is")
 ]
 
 
 class Strict(BaseModel):
-    """A request; a key that nobody knows is an error."""
+    """A request; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -163,7 +163,7 @@ class SliceEvent(BaseModel):
     confidence: float | None
     ms: float = Field(description="Since the propagation began")
     reused: bool = Field(description="Known from before")
-    final: bool = Field(description="False where a second lane is still to come")
+    final: bool = Field(description="False while a second track is still to come")
 
 
 class ProgressEvent(BaseModel):
@@ -175,7 +175,7 @@ class ProgressEvent(BaseModel):
 
 
 class StoppedView(BaseModel):
-    """Where a walk ended early, and why: gone, or same as before."""
+    """Where propagation ended early, and why: gone, or same as before."""
 
     object: str
     slice: int
@@ -188,7 +188,7 @@ class NextView(BaseModel):
     slice: int
     axis: str
     reason: str
-    score: float | None = Field(description="The strategy's own measure; larger is more worth a look")
+    score: float | None = Field(description="The strategy's score; the largest is most worth annotating")
     strategy: str
     question: Question = Field(description="present: only say whether the structure is there; absent is a prompt")
 
@@ -211,7 +211,7 @@ class SummaryEvent(BaseModel):
     reused: int = Field(description="Answers known from before")
     stopped: list[StoppedView]
     next_slice: NextView | None
-    good_enough: str = Field(description="Why no slice is worth a look; empty where one is")
+    good_enough: str = Field(description="Why no slice is worth annotating; empty where one is")
     calibrated: bool = Field(description="The confidence was fitted to submitted labels")
     objects: dict[str, ObjectView]
     seconds: dict[str, float]
@@ -219,7 +219,7 @@ class SummaryEvent(BaseModel):
 
 
 class ErrorEvent(BaseModel):
-    """The last line where something went wrong on the way."""
+    """The last line after an error."""
 
     type: Literal["error"] = "error"
     status: int

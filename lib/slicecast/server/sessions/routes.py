@@ -43,7 +43,7 @@ router = APIRouter(prefix="/slicecast/sessions", tags=["Sessions"])
 Revision = int | None
 
 WHY = {
-    403: "The session is somebody else's",
+    403: "The session is another user's",
     404: "There is no such session, image, prompt or object",
     409: "The session was changed meanwhile, there is nothing to undo, or a propagation is under way",
     410: "The session has ended",
@@ -87,7 +87,7 @@ def own_session(session_id: str, context: ContextOf, caller: CallerOf) -> str:
     Raises:
         UnknownSession: there is none.
         SessionClosed: it has ended.
-        Forbidden: it is somebody else's.
+        Forbidden: it is another user's.
     """
     state = context.sessions.state(session_id)
     if not may_use(caller, state):
@@ -229,7 +229,7 @@ def release(
 
 @router.post(
     "/{session_id}/propagate",
-    summary="Carry the prompts through the volume",
+    summary="Propagate the prompts through the volume",
     response_class=Lines,
     responses={**WORK, 200: {"model": Event, "description": "One event a line, the summary last"}},
 )
