@@ -26,11 +26,23 @@ def test_every_voxel_stays_where_it_is(series_of, write_series, tmp_path, permut
     assert np.array_equal(back.array, shown.array), "an index means the same to the viewer and to the server"
 
 
-def test_a_left_handed_volume_is_turned(sphere):
-    flipped = stored_as(sphere, (0, 1, 2), (False, False, True))
-    encoding = encoding_of(flipped)
-    assert encoding.flipped and not encoding_of(sphere).flipped
-    assert np.array_equal(series_volume(flipped, encoding).array, sphere.array)
+@pytest.mark.parametrize(("permutation", "flips"), ORIENTATIONS[::5])
+def test_slices_stand_upright_and_stay_slices(permutation, flips):
+    volume = stored_as(phantom("oblique").volume, permutation, flips)
+    encoding = encoding_of(volume)
+    along = [int(np.abs(axis).argmax()) for axis in encoding.geometry.direction_matrix.T]
+    signs = [int(np.sign(axis[a])) for a, axis in zip(along, encoding.geometry.direction_matrix.T, strict=True)]
+    assert along[2] == int(np.abs(volume.geometry.direction_matrix[:, 2]).argmax())
+    shown = {0: ([1, 2], [1, -1]), 1: ([0, 2], [1, -1]), 2: ([0, 1], [1, 1])}[along[2]]
+    assert (along[:2], signs[:2]) == shown, "left or back on the right, back or feet below"
+    assert np.linalg.det(encoding.geometry.direction_matrix) > 0
+    assert encoding.turned == bool(volume.geometry.differences(encoding.geometry))
+
+
+def test_what_is_upright_already_is_left_alone(sphere):
+    turned = stored_as(sphere, (0, 1, 2), (True, True, False))
+    assert not encoding_of(sphere).turned and encoding_of(sphere).geometry == sphere.geometry
+    assert np.array_equal(series_volume(turned, encoding_of(turned)).array, sphere.array)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """A NIfTI, NRRD or MHA file as a DICOM series on exactly its grid, generated on request, the same at every start.
 
-A viewer sorts slices along the cross product of row and column, so a series is always a right-handed grid. A
-left-handed volume (NIfTI often is) is served with its slices in the opposite order; every voxel stays where it is in
-the patient.
+A viewer shows rows and columns of a slice as they are stored, and sorts slices along their cross product. So a series
+is always an upright, right-handed grid, whatever the order and direction of the file's axes: NIfTI's slices would lie
+upside down. Every slice stays a slice, and every voxel where it is in the patient.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from pydicom.valuerep import format_number_as_ds
 from slicecast.dicom.series import stable_uid
 from slicecast.errors import UnknownImage, VolumeError
 from slicecast.volume import Geometry, Volume, choose_window, read_volume, write_volume
+from slicecast.volume.grid import Reorientation, onto_grid
 from slicecast.volume.reading import dataset_description, without_folders
 from slicecast.volume.windowing import looks_like_ct
 
@@ -33,7 +34,7 @@ FACTS = "volumes.json"
 """Cache of each file's grid and encoding, so that listing needs no voxels after a restart."""
 _KEPT_SERIES = 2
 """Number of volumes whose pixels stay in memory."""
-_VERSION = 2
+_VERSION = 3
 _STEPS = 65535
 """From the lowest to the highest 16-bit value."""
 
@@ -48,8 +49,8 @@ class Encoding:
     """How a volume's numbers and grid are written.
 
     Args:
-        geometry: of the series; right-handed.
-        flipped: the volume stores its slices in the opposite order.
+        geometry: of the series; see `upright`.
+        turned: the file stores its axes in another order or direction.
         modality: CT or MR.
         signed: the stored values are int16, else uint16.
         slope: numbers are stored value times slope plus intercept.
@@ -58,7 +59,7 @@ class Encoding:
     """
 
     geometry: Geometry
-    flipped: bool
+    turned: bool
     modality: str
     signed: bool
     slope: float
@@ -82,15 +83,37 @@ def encoding_of(volume: Volume, *, modality: str | None = None) -> Encoding:
     found = modality or volume.modality or ("CT" if looks_like_ct(volume) else "MR")
     signed, slope, intercept = _scale(volume.array)
     window = choose_window(Volume(volume.array, volume.geometry, {"modality": found}))
-    flipped = bool(np.linalg.det(volume.geometry.direction_matrix) < 0)
-    geometry = _turned(volume.geometry) if flipped else volume.geometry
+    geometry = upright(volume.geometry)
+    turned = bool(volume.geometry.differences(geometry))
     kind = "CT" if found == "CT" else "MR"
-    return Encoding(geometry, flipped, kind, signed, slope, intercept, window.low, window.high)
+    return Encoding(
+        geometry if turned else volume.geometry, turned, kind, signed, slope, intercept, window.low, window.high
+    )
+
+
+def upright(stored: Geometry) -> Geometry:
+    """Return the right-handed grid of the same slices, each as radiologists look at it.
+
+    The left of the patient is on the right and the back below; on sagittal slices the back is on the right. The feet
+    are always below.
+    """
+    turn = Reorientation.of(stored)
+    canonical, across = turn.geometry, turn.permutation.index(2)
+    order = [*(axis for axis in range(3) if axis != across), across]
+    signs = np.array([1.0, -1.0 if order[1] == 2 else 1.0, 1.0])
+    signs[2] = np.sign(np.linalg.det(np.eye(3)[:, order] * signs))
+    corner = [canonical.size_ijk[axis] - 1 if sign < 0 else 0 for axis, sign in zip(order, signs, strict=True)]
+    return Geometry(
+        size_ijk=tuple(canonical.size_ijk[axis] for axis in order),  # type: ignore[arg-type]
+        spacing_mm=tuple(canonical.spacing_mm[axis] for axis in order),  # type: ignore[arg-type]
+        origin_mm=canonical.index_to_world([corner[order.index(axis)] for axis in range(3)]),  # type: ignore[arg-type]
+        direction=canonical.direction_matrix[:, order] * signs,
+    )
 
 
 def series_volume(volume: Volume, encoding: Encoding) -> Volume:
     """Bring a volume onto its series' grid."""
-    return volume.with_array(volume.array[::-1] if encoding.flipped else volume.array, encoding.geometry)
+    return onto_grid(volume, encoding.geometry) if encoding.turned else volume
 
 
 def stored_values(volume: Volume, encoding: Encoding) -> np.ndarray:
@@ -148,13 +171,6 @@ def _scale(array: np.ndarray) -> tuple[bool, float, float]:
     return False, float(format_number_as_ds((high - low) / _STEPS or 1.0)), float(format_number_as_ds(low))
 
 
-def _turned(geometry: Geometry) -> Geometry:
-    last = (0, 0, geometry.size_ijk[2] - 1)
-    direction = geometry.direction_matrix * (1, 1, -1)
-    origin: Any = geometry.index_to_world(last)
-    return Geometry(geometry.size_ijk, geometry.spacing_mm, origin, direction)  # type: ignore[arg-type]
-
-
 def _add_position(data: Dataset, geometry: Geometry, number: int) -> None:
     columns, rows, _ = geometry.size_ijk
     i_mm, j_mm, k_mm = geometry.spacing_mm
@@ -204,19 +220,20 @@ class VolumeSeries:
         image_id: the image's name, which is the patient's name too.
         digest: of the file's content; another content has other UIDs.
         encoding: how its numbers are written.
-        flipped_copies: folder for copies in the series' slice order, which `scan_path` writes.
+        turned_copies: folder for copies on the series' grid, which `scan_path` writes.
     """
 
     path: Path
     image_id: str
     digest: str
     encoding: Encoding
-    flipped_copies: Path
+    turned_copies: Path
 
     @cached_property
     def names(self) -> SeriesNames:
         """Identifiers and texts of the series' header."""
-        study, series = (stable_uid(word, self.image_id, self.digest) for word in ("study", "series"))
+        words = ("study", "series, upright" if self.encoding.turned else "series")
+        study, series = (stable_uid(word, self.image_id, self.digest) for word in words)
         return SeriesNames(study, series, self.image_id, self.path.name)
 
     @property
@@ -248,10 +265,10 @@ class VolumeSeries:
         return data
 
     def scan_path(self) -> Path:
-        """Return the file itself, or a copy with its slices in the series' order."""
-        if not self.encoding.flipped:
+        """Return the file itself, or a copy on the series' grid."""
+        if not self.encoding.turned:
             return self.path
-        copy = self.flipped_copies / f"{self.uid}.nrrd"
+        copy = self.turned_copies / f"{self.uid}.nrrd"
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_volume(copy, series_volume(read_volume(self.path), self.encoding), compress=False)
@@ -292,7 +309,7 @@ class VolumeFiles:
             if len(self._cached) != before:
                 self._save()
         return [
-            VolumeSeries(path, image_id, fact["digest"], _encoding(fact["encoding"]), self.work / "flipped")
+            VolumeSeries(path, image_id, fact["digest"], _encoding(fact["encoding"]), self.work / "turned")
             for image_id, (path, fact) in facts.items()
             if "encoding" in fact
         ]

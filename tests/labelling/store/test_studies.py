@@ -138,13 +138,21 @@ def test_a_draft_stays_here(store, tmp_path):
     assert sent(store) == []
 
 
-def test_nothing_replaces_anything(store, tmp_path):
+def test_of_a_label_only_its_current_seg_is_listed(store, tmp_path):
     volume = read_volume(store.scan_path("first"))
     for level in (70, 118, 124):
         label = write_mask(tmp_path / "label.nrrd", volume.array > level, volume.geometry)
         store.save_label("first", str(label), "final", INFO)
-    assert len(sent(store)) == 3
-    assert len(list((store._work.parent / "labels" / "versions" / "final" / "first").glob("*.nrrd"))) == 2
+    assert [int(seg.pixel_array.sum()) for seg in sent(store)] == [int((volume.array > 124).sum())]
+    assert [series.summary.Modality for series in store.catalogue.all()].count("SEG") == 1
+    with pytest.raises(OSError, match="full"), store.all_or_nothing("first", "final"):
+        store.save_label("first", str(ball_label(tmp_path / "other.nrrd", volume)), "final", INFO)
+        sent(store)
+        raise OSError("the disk is full")
+    assert [int(seg.pixel_array.sum()) for seg in sent(store)] == [int((volume.array > 124).sum())]
+    store.remove_label("first", "final")
+    assert sent(store) == []
+    assert len(list((store._work.parent / "labels" / "versions" / "final" / "first").glob("*.nrrd"))) >= 3
 
 
 def test_a_label_on_another_grid_is_refused(store, tmp_path):

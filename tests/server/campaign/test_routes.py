@@ -28,7 +28,7 @@ def test_the_way_of_a_case(client):
     page = client.get("/campaign/case/first", headers={"X-Slicecast-User": "ann"}).text
     assert "Confidence of each slice" in page and "Yours for another 30 min" in page
     assert press(client, "first", "slice", slice=9, axis="axial").status_code == 200
-    assert "slice 9 is asked for" in client.get("/campaign/case/first").text
+    assert "slice 9 (7 in OHIF) is asked for" in client.get("/campaign/case/first").text
     assert press(client, "first", "heartbeat").status_code == 200
     assert press(client, "first", "submit").status_code == 200
     assert press(client, "first", "approve").status_code == 409  # one's own

@@ -5,6 +5,7 @@ is its file's name; it is also found under the UID of the series as which it is 
 order in which a viewer shows them (see `slicecast.dicom.volumes`).
 """
 
+import filecmp
 import logging
 import os
 import re
@@ -19,10 +20,11 @@ from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.seg import seg_of_label
+from slicecast.dicom.seg import referenced_series, seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, ResourceError, UnknownImage, VolumeError
 from slicecast.labelling.store.datastore import SafeDatastore, locked, safe_tag
@@ -33,6 +35,7 @@ from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import Geometry, read_volume, write_volume
+from slicecast.volume.dicom import DAMAGED
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ WORK = ".slicecast"
 """Folder in the studies for derived files; it may be deleted while the server is stopped."""
 SEGMENTATIONS = "segmentations"
 """Folder in the studies for labels as DICOM SEG."""
+REPLACED = ".replaced"
+"""Folder in that one for those that are no longer listed."""
 SERIES_EXTENSION = ""
 """Extension, in MONAI Label's index, of an image that is a DICOM series."""
 
@@ -66,7 +71,7 @@ class StudiesDatastore(SafeDatastore):
         )
         self._checks = ScanChecks(self._examined_path)
         super().__init__(datastore_path, follow_links=follow_links, **options)
-        self.deliveries = DeliveryQueue(self._work / "outbox", self._write_seg)
+        self.deliveries = DeliveryQueue(self._work / "outbox", self._deliver)
         self._store = Store(root / SEGMENTATIONS, self._known_series, self._save_stored)
         if self.deliveries.waiting():
             self.deliveries.start()
@@ -86,15 +91,15 @@ class StudiesDatastore(SafeDatastore):
             file = checked_file(
                 Path(label_filename), self._grid(own), info=label_info or {}, labels=self._labels, folder=Path(folder)
             )
-            job = None
-            if label_tag == DefaultLabelTag.FINAL and own in self._objects() and "dicom_seg" not in (label_info or {}):
-                job = self.deliveries.put(file, {"image_id": own, "info": label_info or {}})
-            try:
-                saved = super().save_label(own, str(file), label_tag, label_info)
-            except BaseException:
-                if job is not None:  # the client is told of the failure, so nothing may be delivered
-                    self.deliveries.discard(job)
-                raise
+            with self._guard:  # a delivery that finds its job finds the label too
+                final = label_tag == DefaultLabelTag.FINAL
+                job = self.deliveries.put(file, {"image_id": own, "info": label_info or {}}) if final else None
+                try:
+                    saved = super().save_label(own, str(file), label_tag, label_info)
+                except BaseException:
+                    if job is not None:  # the client is told of the failure, so nothing may be delivered
+                        self.deliveries.discard(job)
+                    raise
         if job is not None:
             self.deliveries.start()
         return saved
@@ -218,9 +223,47 @@ class StudiesDatastore(SafeDatastore):
     def _save_stored(self, series_uid: str, file: Path, record: dict[str, object]) -> None:
         self.save_label(series_uid, str(file), DefaultLabelTag.FINAL.value, record)
 
+    @locked
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label; it is kept as a version, and its DICOM SEG is no longer listed."""
+        super().remove_label(self.image_id(label_id), label_tag)
+        if label_tag == DefaultLabelTag.FINAL:
+            self._withdraw_segs(self.image_id(label_id))
+
+    @locked
+    def _put_back(self, image_id: str, tag: str, before: DataModel | None, spare: Path | None) -> None:
+        super()._put_back(image_id, tag, before, spare)
+        file = self.get_label_uri(image_id, tag)
+        if file and tag == DefaultLabelTag.FINAL:  # the SEG of the one that failed may be there already
+            self.deliveries.put(Path(file), {"image_id": image_id, "info": before.info if before else {}})
+            self.deliveries.start()
+        elif tag == DefaultLabelTag.FINAL:
+            self._withdraw_segs(image_id)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """Deliver a label if it is its image's final one: not one that was replaced, or never saved."""
+        with self._guard:  # not between a job and its label
+            file = self.get_label_uri(delivery.facts["image_id"], DefaultLabelTag.FINAL.value)
+            current = bool(file) and filecmp.cmp(file, delivery.label, shallow=False)
+        if current:
+            self._write_seg(delivery)
+
+    def _withdraw_segs(self, image_id: str, *, keep: str = "") -> None:
+        """List no DICOM SEG of an image but one; the others are put aside."""
+        series, folder = self.catalogue.of_image(image_id), self._work.parent / SEGMENTATIONS
+        for file in folder.glob("*.dcm") if series else ():
+            if file.stem != keep and series is not None and _refers_to(file, series.uid):
+                (folder / REPLACED).mkdir(exist_ok=True)
+                file.replace(folder / REPLACED / file.name)
+        self.catalogue.dicom_series(now=True)
+
     def _write_seg(self, delivery: Delivery) -> None:
         """Write a label as DICOM SEG. One that cannot become a SEG is skipped; the label itself is saved."""
-        series = self.catalogue.of_image(delivery.facts["image_id"])
+        image_id, own = delivery.facts["image_id"], delivery.facts["info"].get("dicom_seg")
+        if own:  # it came as one
+            self._withdraw_segs(image_id, keep=own)
+            return
+        series = self.catalogue.of_image(image_id)
         if series is None:
             return
         try:
@@ -234,7 +277,7 @@ class StudiesDatastore(SafeDatastore):
         stream = BytesIO()
         data.save_as(stream, write_like_original=False)
         write_atomically(folder / f"{data.SOPInstanceUID}.dcm", stream.getvalue())
-        self.catalogue.dicom_series(now=True)
+        self._withdraw_segs(image_id, keep=str(data.SOPInstanceUID))
 
     def _objects(self) -> dict[str, Any]:
         return dict(self._datastore.objects)
@@ -311,6 +354,13 @@ class _VolumeFiles(Mapping[str, Path]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _refers_to(file: Path, series_uid: str) -> bool:
+    try:
+        return referenced_series(dcmread(file, specific_tags=["ReferencedSeriesSequence"])) == series_uid
+    except DAMAGED:
+        return False
 
 
 def series_names(summary: Dataset) -> dict[str, str]:

@@ -1,21 +1,24 @@
 """What the page `/campaign/` shows, worked out before any HTML."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
+
 from slicecast.campaign.campaign import holds, is_blind, words_for
 from slicecast.campaign.report import draw_calibration, draw_learning_curve, draw_minutes
 from slicecast.campaign.state import Case, Reading, ReadingTask, State, Status
 from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
-from slicecast.errors import NotFound, UnknownImage
+from slicecast.errors import NotFound, SlicecastError, UnknownImage
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.labelling.app import AppBehaviour
 from slicecast.labelling.campaign.service import CampaignService
 from slicecast.labelling.store.unusable import nested_volumes
+from slicecast.volume import Reorientation, SliceAxis
 
 ROWS = 25
 """Cases on one page."""
@@ -84,17 +87,21 @@ def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
     found = service.work.current(name, who)
     record = {} if found is None else found.record
     reading = case.reading(ReadingTask.ANNOTATE)
+    axis, asked = record.get("axis") or "auto", (case.asked or {}).get("slice")
+    suggested = (record.get("next_slice") or {}).get("slice")
+    counts = _viewer_numbers(app, record.get("image", name), axis)
     return {
         **_who(current_caller(), who),
         "case": _row(case, now_s, {}, who),
+        "in_viewer": {number: counts(number) for number in (asked, suggested) if number is not None},
         "blind": is_blind(case, who),
         "mine": holds(case, who, now_s),
         "submit": _may_submit(service, name, who),
         "shown": record.get("when_s"),
         "mask": found is not None,
         "objects": {} if found is None else service.work.structures(found).objects(),
-        "confidence": _bars(record, case),
-        "axis": record.get("axis") or "auto",
+        "confidence": [{**bar, "viewer": counts(bar["slice"])} for bar in _bars(record, case)],
+        "axis": axis,
         "mean_confidence": record.get("mean_confidence"),
         "calibrated": record.get("confidence_kind") == "calibrated",
         "next_slice": record.get("next_slice"),
@@ -115,6 +122,36 @@ def ohif_link(service: CampaignService, name: str) -> str | None:
     """Return the address that opens a case in OHIF; None where the image belongs to no DICOM study."""
     study = service.study_uid(name)
     return f"/ohif/monai-label?{urlencode({'StudyInstanceUIDs': study})}" if study else None
+
+
+def _viewer_numbers(app: AppBehaviour, image: str, axis: str) -> Callable[[int], int | None]:
+    """Return what turns a slice's number into that which OHIF shows; None where OHIF cuts along other slices."""
+    if axis.upper() not in SliceAxis.__members__:
+        return lambda number: None
+    try:
+        turn = app.service.studies.open(app.image_path(image)).reorientation
+    except SlicecastError:  # such as an image that was removed
+        return lambda number: None
+    return lambda number: viewer_number(turn, SliceAxis[axis.upper()], number)
+
+
+def viewer_number(turn: Reorientation, axis: SliceAxis, number: int) -> int | None:
+    """Return the number, from 1, that OHIF shows for a slice of a scan.
+
+    OHIF counts from the head, from the patient's right and from the back, along the axes of the patient.
+
+    Args:
+        turn: of the scan.
+        axis: along which slices are counted.
+        number: as stored, from 0.
+
+    Returns:
+        None for an oblique scan, which OHIF cuts along other slices.
+    """
+    if not np.allclose(turn.geometry.direction_matrix, np.eye(3), atol=1e-3):
+        return None
+    place = turn.to_canonical_slice(axis, number)
+    return place + 1 if axis is SliceAxis.SAGITTAL else turn.geometry.size_ijk[axis] - place
 
 
 def status(state: State) -> dict[str, Any]:

@@ -2,20 +2,24 @@
 
 MONAI Label's own route sends the start page in place of every file in a folder, and leaves the panel's address field
 at port 8000 of the host. Here files are found, nothing outside the viewer's folder is sent, and the panel starts with
-this server's address.
+this server's address. The start page also loads a script of ours, which shows what there is of a case already.
 """
 
+import gzip
+import json
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from monailabel.endpoints import ohif as stock
 
 from slicecast.errors import NotFound
-from slicecast.server.dependencies import AnyUser
+from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.uploads import require_plain_text
+from slicecast.volume.grid import onto_grid
 
+SCRIPT = Path(__file__).parent / "pages" / "slicecast.js"
 VIEWER = Path(stock.__file__).resolve().parent / "static" / "ohif"
 ADDRESS_COOKIE = "MONAILABEL_SERVER_URL"
 """Where the panel keeps the address of the labelling server; browsers share it between the ports of a host."""
@@ -23,13 +27,37 @@ ADDRESS_COOKIE = "MONAILABEL_SERVER_URL"
 router = APIRouter(prefix="/ohif", tags=["Others"])
 
 
+@router.get("/label/{series}", include_in_schema=False)
+def current_label(series: str, app: LabellingApp, user: AnyUser) -> Response:
+    """Send what there is of a case: uint8 voxels in the viewer's order, i fastest, and each name's value; else 204."""
+    service = app.campaign_service
+    case = service.case_of(series)
+    found = service.work.current(case, service.who(case))
+    if found is None:
+        return Response(status_code=204)
+    now = service.work.structures(found)
+    shown = app.service.studies.open(app.image_path(series)).reorientation.source
+    voxels = gzip.compress(onto_grid(now.mask, shown).array.tobytes(), compresslevel=1)
+    headers = {
+        "Content-Encoding": "gzip",
+        "X-Slicecast-Labels": json.dumps(dict(now.values)),
+        "Cache-Control": "no-store",
+    }
+    return Response(voxels, media_type="application/octet-stream", headers=headers)
+
+
 @router.get("/{path:path}", include_in_schema=False)
-def viewer(path: str, request: Request, user: AnyUser) -> FileResponse:
+def viewer(path: str, request: Request, user: AnyUser) -> Response:
     """Send a file of the viewer, or its start page for one of the viewer's own addresses."""
+    if path == SCRIPT.name:
+        return FileResponse(SCRIPT, headers={"Cache-Control": "no-cache"})
     file = viewer_file(path)
-    answer = FileResponse(file)
-    if file.name == "index.html":
-        answer.set_cookie(ADDRESS_COOKIE, quote(str(request.base_url), safe=""), path="/ohif", samesite="strict")
+    if file.name != "index.html":
+        return FileResponse(file)
+    address = f"{request.scope.get('root_path', '').rstrip('/')}/ohif/{SCRIPT.name}"
+    page = file.read_text(encoding="utf-8").replace("</head>", f'<script defer src="{address}"></script></head>')
+    answer = HTMLResponse(page)
+    answer.set_cookie(ADDRESS_COOKIE, quote(str(request.base_url), safe=""), path="/ohif", samesite="strict")
     return answer
 
 

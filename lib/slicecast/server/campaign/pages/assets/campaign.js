@@ -68,7 +68,8 @@ if (page) {
         body.why = why;
       }
       await post(caseAddress(name, button.dataset.action), body);
-      if (button.dataset.then === "ohif") location.href = ohif;
+      const slice = button.dataset.at ? `&slice=${button.dataset.at}` : "";
+      if (button.dataset.then === "ohif") location.href = ohif + slice;
       else location.reload();
     }));
   }
