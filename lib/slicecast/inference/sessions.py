@@ -93,6 +93,14 @@ class SessionState:
     created_at: datetime
     used_at: datetime
 
+    def clicks(self) -> dict[str, list[list[int]]]:
+        """Return the positive clicks that count, (i, j, k), by object."""
+        found: dict[str, list[list[int]]] = {}
+        for prompt in self.prompts:
+            if isinstance(prompt.item, Point) and prompt.item.positive:
+                found.setdefault(prompt.object, []).append(list(prompt.item.ijk))
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Propagated:

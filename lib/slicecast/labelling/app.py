@@ -7,6 +7,7 @@ import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,11 @@ from slicecast.active.volumes import active_settings
 from slicecast.campaign.settings import FOLDER
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
+from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
+from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
 from slicecast.labelling.finetuning.opening import versions_beside
 from slicecast.labelling.finetuning.tuner import FineTuner
@@ -42,8 +45,10 @@ from slicecast.labelling.strategies import (
     open_background_scorer,
     record_result,
 )
+from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
-from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED
+from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED, InferRequest, number_labels
+from slicecast.prompts import MaskPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -234,6 +239,48 @@ class AppBehaviour(MONAILabelApp):
         if found.id is None:
             raise InputError(f"The image '{image_id}' is a path. Give the id of an image of the studies.")
         return found.path
+
+    def current_masks(self, image_id: str, who: str) -> list[tuple[str, MaskPrompt]]:
+        """Return what a person sees of an image's case, draft, label or pre-annotation, as painted structures."""
+        service = self.campaign_service
+        service.sync()
+        case, store = service.case_of(image_id), self.datastore()
+        found = service.work.current(case, service.who(case, client_id=who))
+        if found is None and (guess := store.get_label_uri(case, DefaultLabelTag.ORIGINAL)):
+            found = MaskDraft(Path(guess), store.get_label_info(case, DefaultLabelTag.ORIGINAL) or {})
+        if found is None:
+            return []
+        now = service.work.structures(found)
+        geometry = now.mask.geometry
+        return [(name, MaskPrompt(now.mask.array == value, geometry=geometry)) for name, value in now.values.items()]
+
+    def keep_draft(self, image_id: str, result: SegmentResult, *, clicks: Mapping[str, Any], client_id: str) -> None:
+        """Add a session's result to a person's draft of the image's case.
+
+        Args:
+            image_id: the image.
+            result: the session's.
+            clicks: positive ones by object, for the campaign's events.
+            client_id: the person, where nobody logs in.
+        """
+        values = number_labels(result.labels, self.config.labels)
+        wanted = InferRequest((), values, extension=".nii.gz", compress=True)
+        answer = write_answer(result, wanted, image=self.image_path(image_id))
+        try:
+            request = {**clicks, "model": "session", "client_id": client_id}
+            self.campaign_service.remember(image_id, answer, request=request, model=self.service.predictor.fingerprint)
+        finally:
+            answer.file.unlink()
+
+    def drop_from_draft(self, image_id: str, who: str, names: Sequence[str]) -> str:
+        """Take structures out of a person's draft, if it holds them; return the case's name."""
+        service = self.campaign_service
+        case = service.case_of(image_id)
+        person = service.who(case, client_id=who)
+        for name in names:
+            with suppress(NotFound):
+                service.work.drop(case, person, name)
+        return case
 
     def preannotation(self, image_id: str) -> dict[str, Any]:
         """Return an image's pre-annotation as `infer` returns a result; an empty mask where there is none.

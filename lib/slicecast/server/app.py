@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 import slicecast
 from slicecast.inference.caller import current_caller
 from slicecast.inference.sessions import Sessions
+from slicecast.server.annotate.routes import mount_annotate
 from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.dependencies import LabellingApp, labelling_app
 from slicecast.server.errors import COMMON, HANDLERS, as_json
@@ -127,6 +128,7 @@ def create_app() -> FastAPI:
     app.include_router(sessions_router, responses=COMMON)
     mount_campaign(app)
     mount_nninteractive(app)
+    mount_annotate(app)
     for router in _monailabel_routers():
         app.include_router(router, prefix=settings.MONAI_LABEL_API_STR, responses=COMMON)
     return app

@@ -92,6 +92,10 @@ class OpenSession(Strict):
     axis: Literal["auto", "axial", "coronal", "sagittal"] = "auto"
     window: str = Field("auto", max_length=100, description="Grey values: auto, a preset such as lung, or LOW:HIGH")
     model: str | None = Field(None, max_length=100, description="Must be the one that this server runs")
+    start: Literal["nothing", "current"] = Field(
+        "nothing",
+        description="`current`: your draft of the case, its label or its pre-annotation, as painted slices",
+    )
     client_id: ClientId = None
 
 
@@ -106,6 +110,19 @@ class Slices(Strict):
 
     object: Name
     slices: list[Index] = Field(min_length=1, max_length=100_000)
+
+
+class DraftChange(Strict):
+    """What else becomes of the case's draft."""
+
+    dropped: list[Name] = Field([], max_length=255, description="Structures that are to leave it, if it holds them")
+
+
+class Drafted(BaseModel):
+    """The case's draft, as far as this session made it."""
+
+    case: str
+    objects: dict[str, "ObjectView"]
 
 
 class PromptView(BaseModel):

@@ -21,6 +21,8 @@ from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.errors import Forbidden, problems
 from slicecast.server.security.users import Role
 from slicecast.server.sessions.models import (
+    DraftChange,
+    Drafted,
     Event,
     Name,
     OpenSession,
@@ -32,6 +34,7 @@ from slicecast.server.sessions.models import (
     Stopping,
     session_prompts,
     session_view,
+    summary_event,
 )
 from slicecast.server.sessions.propagation import NDJSON, SessionContext, propagation, stream_lines
 from slicecast.server.threads import while_wanted
@@ -121,6 +124,8 @@ def open_session(
     state = context.sessions.open(
         path, image_id=asked.image, axis=asked.axis, window=asked.window, model=asked.model, owner=owner
     )
+    if asked.start == "current":
+        state = context.sessions.add(state.id, app.current_masks(asked.image, owner)) or state
     response.headers["Location"] = f"{http.url.path.rstrip('/')}/{state.id}"
     return session_view(state, propagating=False)
 
@@ -252,6 +257,24 @@ async def propagate(
 def cancel(session_id: SessionOf, context: ContextOf) -> Stopping:
     """Stop the session's propagation after its present step; its stream ends with a summary of what is done."""
     return Stopping(cancelled=context.runs.stop(session_id))
+
+
+@router.post("/{session_id}/draft", summary="Keep the result as the case's draft", responses=WORK)
+async def keep_draft(
+    session_id: SessionOf, asked: DraftChange, http: Request, app: LabellingApp, context: ContextOf, caller: CallerOf
+) -> Drafted:
+    """Add the session's structures to the caller's draft of the case, which the campaign page submits."""
+
+    def work(gone: Callable[[], bool]) -> Drafted:
+        state, objects = context.sessions.state(session_id), {}
+        if state.objects:
+            with context.run(session_id, caller.named(), gone=lambda: False):  # half a result is no draft
+                done = context.sessions.propagate(session_id)
+            objects = summary_event(done).objects
+            app.keep_draft(state.image_id, done.result, clicks=state.clicks(), client_id=state.owner)
+        return Drafted(case=app.drop_from_draft(state.image_id, state.owner, asked.dropped), objects=objects)
+
+    return await while_wanted(http, work, limiter=context.limiter)
 
 
 @router.get("/{session_id}/result", summary="Get the mask of the volume", response_class=VolumeFile, responses=WORK)

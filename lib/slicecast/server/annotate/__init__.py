@@ -1,0 +1,1 @@
+"""`/annotate/`: the page on which people work in sessions."""

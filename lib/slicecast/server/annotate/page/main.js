@@ -1,0 +1,361 @@
+// The annotation page: what the annotator does becomes prompts of a session, and the session's answers are shown.
+
+import * as server from "./server.js";
+import { decode, encode } from "./rle.js";
+import { Scan } from "./scan.js";
+import { SliceBar } from "./slices.js";
+
+const COLOURS = [[76, 180, 231], [240, 176, 74], [87, 199, 149], [230, 105, 125], [176, 140, 240], [230, 220, 90],
+  [70, 210, 210], [240, 130, 60], [150, 200, 70], [225, 120, 210], [120, 150, 255], [200, 160, 120]];
+const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
+  ["wheel, ↑ ↓", "next and previous slice"], ["C B E V", "click, brush, eraser, look"], ["A", "the structure is not on this slice"],
+  ["L", "this slice looks right: lock it (again: unlock)"], ["N", "show the suggested slice"], ["[ ]", "previous and next structure"],
+  ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"],
+  ["S", "save the draft now"], ["Ctrl + Enter", "submit"]];
+const HINTS = ["Name a structure on the left, or choose one.", "Click on the structure, or drag a box around it.",
+  "Correct: Shift + click removes, click adds, Brush paints. Ctrl + Z undoes.", "Look at the suggested slice (N). If it is right, press L; then submit."];
+const BEAT_MS = 60_000, RETRY_MS = 2_000, CLICK_PX = 5;
+const MENU = 12; // so many of the server's labels are listed from the start
+
+const $ = (id) => document.getElementById(id);
+const scan = new Scan($("scan"));
+const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
+const state = { image: new URLSearchParams(location.search).get("image"), session: null, names: [], active: null, tool: "click",
+  ml: {}, confidence: {}, suggestion: null, running: false, again: false };
+
+// ---- what happens on the page
+
+async function begin() {
+  if (!state.image) return nextCase();
+  const [info, found] = await Promise.all([server.info(), server.caseOf(state.image)]);
+  state.case = found.name;
+  $("name").textContent = found.title;
+  $("why").textContent = found.reason;
+  document.title = `${found.title} · Slicecast`;
+  $("labels").replaceChildren(...found.labels.map((name) => Object.assign(document.createElement("option"), { value: name })));
+  await server.take(state.case);
+  const open = (await server.sessions()).findLast((one) => one.image === state.image);
+  state.session = open ?? await server.openSession(state.image, "current");
+  await scan.open(server.scanAddress(state.image), state.session.axis);
+  const listed = found.labels.length > MENU || found.labels.join() === "object" ? [] : found.labels;
+  for (const name of [...listed, ...state.session.objects, ...state.session.prompts.map((prompt) => prompt.object)]) know(name);
+  choose(state.session.objects[0] ?? null);
+  scan.watch(showPlace);
+  scan.goToSlice(found.slice ?? Math.floor(scan.slices / 2));
+  setInterval(() => document.hidden || server.heartbeat(state.case).catch(() => {}), BEAT_MS); // seconds of work are counted by it
+  show();
+  if (state.session.objects.length) await propagate();
+  document.body.dataset.ready = "yes";
+}
+
+async function nextCase() {
+  const found = await server.nextCase();
+  if (!found.id) { say("Every case is done, or with somebody else."); return; }
+  location.href = `/annotate/?image=${encodeURIComponent(found.id)}`;
+}
+
+/** Do what changes the session, then show the session and compute what changed. */
+async function change(work) {
+  await attempt(async () => {
+    state.session = await patiently(work);
+    show();
+    await propagate();
+  });
+}
+
+/** Try again until the server is back: what it answered is on its disk, what it did not answer is sent again. */
+async function patiently(work) {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof server.LostConnection)) throw error;
+      say(error.message);
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+}
+
+async function attempt(work) {
+  say("");
+  try {
+    await work();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+function add(...prompts) {
+  if (state.active === null) { say("Name the structure first, on the left."); $("new").focus(); return; }
+  hinted(1);
+  return change(() => server.addPrompts(state.session.id, prompts.map((prompt) => ({ object: state.active, ...prompt }))));
+}
+
+async function propagate() {
+  if (state.running) { state.again = true; await server.cancel(state.session.id); return; }
+  state.running = true;
+  try {
+    do {
+      state.again = false;
+      await patiently(once);
+    } while (state.again);
+  } finally {
+    state.running = false;
+    show();
+  }
+}
+
+async function once() {
+  if (!state.session.objects.length) { scan.clear(); state.ml = {}; state.confidence = {}; state.suggestion = null; return save(); }
+  const seen = {}, began = performance.now();
+  let summary = null;
+  show();
+  await server.propagate(state.session.id, (event) => {
+    if (event.type === "slice") {
+      (seen[event.object] ??= new Set()).add(event.slice);
+      (state.confidence[event.object] ??= {})[event.slice] = event.confidence;
+      scan.put(value(event.object), event.slice, decode(event.rle));
+      if (event.object === state.active) showSlices();
+    } else if (event.type === "progress") {
+      $("progress").textContent = `${event.done} slices, ${((performance.now() - began) / 1000).toFixed(1)} s`;
+    } else summary = event;
+  });
+  if (summary && !summary.cancelled) finish(summary, seen, performance.now() - began);
+}
+
+function finish(summary, seen, ms) {
+  for (const name of state.names) {
+    for (let number = 0; number < scan.slices; number++) {
+      if (seen[name]?.has(number)) continue;
+      scan.put(value(name), number, null);
+      delete state.confidence[name]?.[number];
+    }
+  }
+  state.ml = Object.fromEntries(Object.entries(summary.objects).map(([name, one]) => [name, one]));
+  state.suggestion = summary.next_slice;
+  state.enough = summary.good_enough;
+  const ends = summary.stopped.filter((one) => one.object === state.active).map((one) => `slice ${one.slice}: ${one.reason}`);
+  $("progress").textContent = `${summary.recomputed + summary.reused} answers, ${summary.recomputed} new, ${(ms / 1000).toFixed(1)} s` + (ends.length ? `; ended at ${ends.join(", ")}` : "");
+  for (const warning of summary.warnings) say(warning);
+  hinted(summary.recomputed ? 2 : 3);
+  save();
+}
+
+async function save() {
+  try {
+    await server.saveDraft(state.session.id, state.names.filter((name) => !state.session.objects.includes(name)));
+    $("saved").textContent = `Draft saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+    $("submit").disabled = false;
+  } catch (error) {
+    $("saved").textContent = "Draft not saved";
+    say(error.message);
+  }
+}
+
+async function submit() {
+  const rows = Object.entries(state.ml).map(([name, one]) => `<tr><td>${escaped(name)}</td><td>${one.voxels}</td><td>${one.ml.toFixed(2)}</td></tr>`);
+  const table = `<table><thead><tr><th>structure</th><th>voxels</th><th>ml</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
+  if (!await asked("Submit these structures?", table, "Submit")) return;
+  await attempt(async () => {
+    await save();
+    await server.submit(state.case);
+    await server.closeSession(state.session.id);
+    document.body.dataset.submitted = "yes";
+    if (await asked("Submitted", `<p>The label of ${escaped($("name").textContent)} is stored.</p>`, "Next case")) await nextCase();
+  });
+}
+
+// ---- structures
+
+function value(name) { return know(name) + 1; }
+
+function know(name) {
+  if (!state.names.includes(name)) { state.names.push(name); scan.mask && scan.colour(state.names.map((_, place) => colour(place))); }
+  return state.names.indexOf(name);
+}
+
+function colour(place) { return COLOURS[place % COLOURS.length]; }
+
+function choose(name) { state.active = name; if (name) { know(name); scan.colour(state.names.map((_, place) => colour(place))); } show(); }
+
+// ---- showing
+
+function show() {
+  $("structures").replaceChildren(...state.names.map((name, place) => {
+    const item = element("li", { className: name === state.active ? "active" : "" });
+    const swatch = element("i"); swatch.style.background = `rgb(${colour(place)})`;
+    const button = element("button", { className: "name", textContent: name, onclick: () => choose(name) });
+    button.setAttribute("aria-pressed", name === state.active);
+    item.append(swatch, button, element("small", { textContent: state.ml[name] ? `${state.ml[name].ml.toFixed(1)} ml` : "" }));
+    return item;
+  }));
+  const session = state.session;
+  $("prompts").replaceChildren(...(session?.prompts ?? []).filter((one) => one.object === state.active).map(promptItem));
+  $("undo").disabled = !session?.can_undo;
+  $("redo").disabled = !session?.can_redo;
+  $("stop").hidden = !state.running;
+  $("absent").disabled = $("lock").disabled = state.active === null;
+  for (const button of $("tools").children) button.setAttribute("aria-checked", button.dataset.tool === state.tool);
+  $("sizing").hidden = !["brush", "eraser"].includes(state.tool);
+  const next = state.suggestion;
+  $("go").hidden = !next;
+  $("suggestion").textContent = next ? `Check slice ${next.slice} next: ${next.reason}` : state.enough ?? "";
+  if (scan.mask) { showPlace(); showSlices(); }
+}
+
+function promptItem(prompt) {
+  const slice = prompt.slices?.length > 1 ? null : prompt.slices?.[0] ?? (prompt.ijk ?? prompt.low_ijk)[scan.along];
+  const what = { point: prompt.positive === false ? "− outside" : "+ inside", box: "▭ box", mask: "✎ painted", absent: "∅ absent" }[prompt.kind];
+  const where = slice === null ? `${prompt.slices.length} slices` : `slice ${slice}`;
+  const item = element("li");
+  item.append(element("button", { className: "name", textContent: `${what}, ${where}`, onclick: () => scan.goToSlice(slice ?? prompt.slices[0]) }),
+    element("button", { textContent: "×", title: "Remove this prompt", ariaLabel: `Remove ${what}, ${where}`, onclick: () => change(() => server.removePrompt(state.session.id, prompt.id)) }));
+  return item;
+}
+
+function showPlace() {
+  const number = scan.here[scan.along];
+  $("place").textContent = `${state.session.axis} slice ${number} of ${scan.slices - 1}`;
+  $("lock").textContent = locked().includes(number) ? "Unlock" : "Looks right";
+  bar.at(number);
+}
+
+function showSlices() {
+  const prompted = (state.session.prompts ?? []).filter((one) => one.object === state.active);
+  bar.show({ count: scan.slices, confidence: state.confidence[state.active] ?? {}, locked: locked(), suggested: state.suggestion?.slice,
+    prompted: prompted.flatMap((one) => one.slices ?? [(one.ijk ?? one.low_ijk)[scan.along]]) });
+}
+
+function locked() { return state.session.accepted[state.active] ?? []; }
+
+function say(text) { $("message").textContent = text; $("message").hidden = !text; }
+
+function hinted(done) {
+  const reached = Math.max(done, Number(localStorage.getItem("slicecast_hint") ?? 0));
+  localStorage.setItem("slicecast_hint", reached);
+  $("hint").hidden = reached >= HINTS.length;
+  $("hint").textContent = HINTS[reached] ?? "";
+}
+
+function asked(title, content, yes) {
+  $("title").textContent = title;
+  $("content").innerHTML = content;
+  $("yes").textContent = yes ?? "";
+  $("yes").hidden = !yes;
+  $("dialog").returnValue = "no";
+  $("dialog").showModal();
+  return new Promise((resolve) => $("dialog").addEventListener("close", () => resolve($("dialog").returnValue === "yes"), { once: true }));
+}
+
+function element(kind, properties = {}) { return Object.assign(document.createElement(kind), properties); }
+function escaped(text) { return element("p", { textContent: text }).innerHTML; }
+
+// ---- mouse
+
+let press = null;
+
+function placeOf(event) { const frame = $("scan").getBoundingClientRect(); return [event.clientX - frame.left, event.clientY - frame.top]; }
+
+$("scan").addEventListener("pointerdown", (event) => {
+  if (state.tool === "look" || event.button === 1 || event.ctrlKey) return;
+  const [x, y] = placeOf(event), start = scan.voxelAt(x, y);
+  if (!start) return;
+  press = { x, y, start, right: event.button === 2 || event.shiftKey };
+  if (["brush", "eraser"].includes(state.tool)) beginStroke(start);
+});
+
+window.addEventListener("pointermove", (event) => {
+  if (!press) return;
+  const [x, y] = placeOf(event);
+  if (press.stroke) { const now = scan.voxelAt(x, y); if (now?.tile === press.start.tile) stroke(now.ijk); return; }
+  if (state.tool !== "click" || press.right) return;
+  Object.assign($("box").style, { left: `${Math.min(x, press.x)}px`, top: `${Math.min(y, press.y)}px`, width: `${Math.abs(x - press.x)}px`, height: `${Math.abs(y - press.y)}px` });
+  $("box").hidden = Math.hypot(x - press.x, y - press.y) < CLICK_PX;
+});
+
+window.addEventListener("pointerup", (event) => {
+  if (!press) return;
+  const { start, right, stroke: painted, ...from } = press, [x, y] = placeOf(event), end = scan.voxelAt(x, y);
+  press = null;
+  $("box").hidden = true;
+  if (painted) return endStroke(painted);
+  if (Math.hypot(x - from.x, y - from.y) < CLICK_PX) return add({ kind: "point", ijk: start.ijk, positive: !right });
+  if (!right && end?.tile === start.tile) add(boxed(start.ijk, end.ijk));
+});
+
+$("scan").addEventListener("contextmenu", (event) => event.preventDefault());
+
+function boxed(a, b) { return { kind: "box", low_ijk: a.map((index, place) => Math.min(index, b[place])), high_ijk: a.map((index, place) => Math.max(index, b[place])) }; }
+
+function beginStroke({ ijk, plane }) {
+  if (state.active === null) { press = null; say("Name the structure first, on the left."); return; }
+  if (plane !== scan.paintPlane) { press = null; say(`Paint on the ${state.session.axis} view: slices are painted whole.`); return; }
+  const number = ijk[scan.along];
+  press.stroke = { number, pixels: scan.slice(value(state.active), number), erase: state.tool === "eraser" !== press.right };
+  stroke(ijk);
+}
+
+function stroke(ijk) {
+  const { number, pixels, erase } = press.stroke, radius = Number($("size").value) / 2;
+  const [column, row] = scan.across.map((place) => ijk[place]);
+  for (let r = Math.ceil(row - radius); r <= row + radius; r++) for (let c = Math.ceil(column - radius); c <= column + radius; c++) {
+    if (r < 0 || c < 0 || r >= scan.rows || c >= scan.columns || (r - row) ** 2 + (c - column) ** 2 > radius ** 2) continue;
+    pixels[r * scan.columns + c] = erase ? 0 : 1;
+  }
+  scan.put(value(state.active), number, pixels);
+}
+
+function endStroke({ number, pixels }) {
+  if (!pixels.includes(1)) return add({ kind: "absent", slice: number });
+  add({ kind: "mask", slice: number, rle: encode(pixels, scan.rows, scan.columns) });
+}
+
+// ---- buttons and keys
+
+function toggleLock() {
+  const number = scan.here[scan.along], work = locked().includes(number) ? server.unlock : server.lock;
+  hinted(4);
+  return change(() => work(state.session.id, state.active, [number]));
+}
+
+function toggle(button, work) { const on = button.getAttribute("aria-pressed") !== "true"; button.setAttribute("aria-pressed", on); work(on); }
+function step(by) { scan.goToSlice(Math.min(Math.max(scan.here[scan.along] + by, 0), scan.slices - 1)); }
+function turn(by) { if (state.names.length) choose(state.names[(state.names.indexOf(state.active) + by + state.names.length) % state.names.length]); }
+function use(tool) { state.tool = tool; show(); }
+
+const actions = {
+  undo: () => state.session.can_undo && change(() => server.undo(state.session.id)),
+  redo: () => state.session.can_redo && change(() => server.redo(state.session.id)),
+  absent: () => add({ kind: "absent", slice: scan.here[scan.along] }),
+  lock: toggleLock,
+  go: () => state.suggestion && scan.goToSlice(state.suggestion.slice),
+  stop: () => { state.again = false; server.cancel(state.session.id); },
+  submit, next: () => attempt(nextCase),
+  outline: () => toggle($("outline"), (on) => scan.outline(on)),
+  single: () => toggle($("single"), (on) => scan.arrange(on ? "slice" : "all")),
+  help: () => asked("Keys", `<table>${KEYS.map(([key, what]) => `<tr><td><kbd>${key}</kbd></td><td>${what}</td></tr>`).join("")}</table>`),
+  theme: () => { const page = document.documentElement; page.dataset.theme = localStorage.slicecast_theme = page.dataset.theme === "dark" ? "light" : "dark"; },
+};
+for (const [id, work] of Object.entries(actions)) $(id).addEventListener("click", work);
+for (const button of $("tools").children) button.addEventListener("click", () => use(button.dataset.tool));
+$("opacity").addEventListener("input", (event) => scan.opacity(Number(event.target.value)));
+for (const id of ["dark", "bright"]) $(id).addEventListener("input", () => scan.contrast(Number($("dark").value), Number($("bright").value)));
+$("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
+
+const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, n: actions.go, o: actions.outline, f: actions.single, s: save,
+  c: () => use("click"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
+  ArrowUp: () => step(1), ArrowDown: () => step(-1), Escape: actions.stop };
+const pressedWithCtrl = { z: actions.undo, y: actions.redo, Z: actions.redo, Enter: () => $("submit").disabled || submit() };
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input:not([type=range])") || $("dialog").open) return;
+  const work = (event.ctrlKey || event.metaKey ? pressedWithCtrl : pressed)[event.key];
+  if (!work) return;
+  event.preventDefault();
+  event.stopPropagation();
+  work();
+}, true);
+
+document.documentElement.dataset.theme = localStorage.slicecast_theme ?? "dark";
+hinted(0);
+attempt(begin);

@@ -1,0 +1,175 @@
+// The scan and its structures, drawn by NiiVue. Voxels are (i, j, k) as stored; slices are counted along the session's axis.
+
+import { Niivue, NVImage, SLICE_TYPE, DRAG_MODE, MULTIPLANAR_TYPE, SHOW_RENDER } from "./niivue.js";
+
+const WORLD_AXIS = { sagittal: 0, coronal: 1, axial: 2 };
+const DRAW_MS = 120;
+
+export class Scan {
+  /** Draw on a canvas of the page. */
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.viewer = new Niivue({
+      backColor: [0, 0, 0, 1],
+      crosshairColor: [0.35, 0.75, 1, 0.7],
+      crosshairGap: 6,
+      isOrientCube: false,
+      isNearestInterpolation: false,
+      multiplanarShowRender: SHOW_RENDER.ALWAYS,
+      multiplanarLayout: MULTIPLANAR_TYPE.GRID,
+      dragAndDropEnabled: false,
+      isColorbar: false,
+      show3Dcrosshair: true,
+      logLevel: "error",
+      fontColor: [0.8, 0.85, 0.9, 1],
+      mouseEventConfig: {
+        leftButton: { primary: DRAG_MODE.crosshair, withShift: DRAG_MODE.crosshair, withCtrl: DRAG_MODE.pan },
+        rightButton: DRAG_MODE.callbackOnly,
+        centerButton: DRAG_MODE.pan,
+      },
+    });
+  }
+
+  /** Load a scan; `axis` is the session's. */
+  async open(address, axis) {
+    await this.viewer.attachToCanvas(this.canvas, false);
+    await this.viewer.loadVolumes([{ url: address, name: "scan.nii" }]);
+    this.viewer.setSliceType(SLICE_TYPE.MULTIPLANAR);
+    const scan = this.viewer.volumes[0];
+    this.size = scan.hdr.dims.slice(1, 4);
+    this.matrix = scan.hdr.affine;
+    this.inverse = inverted(this.matrix);
+    const row = this.matrix[WORLD_AXIS[axis]].slice(0, 3).map((value, place) => Math.abs(value) / this.spacing(place));
+    this.along = row.indexOf(Math.max(...row));
+    this.across = [0, 1, 2].filter((place) => place !== this.along); // of a slice: columns, then rows
+    this.plane = WORLD_AXIS[axis];
+    this.paintPlane = 2 - this.plane; // as NiiVue numbers its views
+    this.mask = NVImage.zerosLike(scan, "uint8");
+    this.mask.name = "structures";
+    this.mask.hdr.scl_slope = 1;
+    this.mask.hdr.scl_inter = 0;
+    this.viewer.addVolume(this.mask);
+    this.viewer.setOpacity(1, 0.5);
+  }
+
+  spacing(place) { return Math.hypot(...[0, 1, 2].map((row) => this.matrix[row][place])); }
+
+  get slices() { return this.size[this.along]; }
+  get rows() { return this.size[this.across[1]]; }
+  get columns() { return this.size[this.across[0]]; }
+
+  /** Give the structures their colours, [red, green, blue] each, in the order of their values from 1. */
+  colour(colours) {
+    const all = [[0, 0, 0], ...colours];
+    this.mask.setColormapLabel({
+      R: all.map((c) => c[0]), G: all.map((c) => c[1]), B: all.map((c) => c[2]),
+      A: all.map((_, place) => (place ? 255 : 0)), I: all.map((_, place) => place),
+      labels: all.map((_, place) => String(place)),
+    });
+    this.draw();
+  }
+
+  /** Show the structures filled or as outlines. */
+  outline(on) {
+    this.viewer.opts.atlasOutline = on ? 1 : 0;
+    this.viewer.setAtlasOutline?.(on ? 1 : 0);
+    this.draw();
+  }
+
+  opacity(value) { this.viewer.setOpacity(1, value); }
+
+  /** Set the darkest and brightest grey value shown, as shares of the scan's range. */
+  contrast(low, high) {
+    const scan = this.viewer.volumes[0];
+    const [darkest, brightest] = [scan.robust_min ?? scan.global_min, scan.robust_max ?? scan.global_max];
+    scan.cal_min = darkest + (brightest - darkest) * low;
+    scan.cal_max = Math.max(darkest + (brightest - darkest) * high, scan.cal_min + 1e-6);
+    this.viewer.updateGLVolume();
+  }
+
+  /** Look from all sides ("all"), or only at the slices ("slice"). */
+  arrange(how) {
+    const only = [SLICE_TYPE.SAGITTAL, SLICE_TYPE.CORONAL, SLICE_TYPE.AXIAL][this.plane];
+    this.viewer.setSliceType(how === "slice" ? only : SLICE_TYPE.MULTIPLANAR);
+  }
+
+  /** Return a slice of one structure, row by row. */
+  slice(value, number) {
+    const found = new Uint8Array(this.rows * this.columns);
+    this.each(number, (pixel, voxel) => { found[pixel] = this.mask.img[voxel] === value ? 1 : 0; });
+    return found;
+  }
+
+  /** Put one structure's slice in place of what was shown of it there. */
+  put(value, number, pixels) {
+    const image = this.mask.img;
+    this.each(number, (pixel, voxel) => {
+      if (pixels && pixels[pixel]) image[voxel] = value;
+      else if (image[voxel] === value) image[voxel] = 0;
+    });
+    this.drawSoon();
+  }
+
+  clear() { this.mask.img.fill(0); this.drawSoon(); }
+
+  each(number, work) {
+    const step = [1, this.size[0], this.size[0] * this.size[1]];
+    const [columns, rows] = this.across;
+    for (let row = 0, pixel = 0; row < this.rows; row++) {
+      let voxel = number * step[this.along] + row * step[rows];
+      for (let column = 0; column < this.columns; column++, pixel++, voxel += step[columns]) work(pixel, voxel);
+    }
+  }
+
+  draw() { this.drawn = performance.now(); this.viewer.updateGLVolume(); }
+
+  drawSoon() {
+    if (this.waiting) return;
+    const wait = Math.max(0, DRAW_MS - (performance.now() - (this.drawn ?? 0)));
+    this.waiting = setTimeout(() => { this.waiting = null; this.draw(); }, wait);
+  }
+
+  /** Return the voxel under a place on the canvas (CSS pixels), or null; in 3D and outside the scan there is none. */
+  voxelAt(x, y) {
+    const scale = this.viewer.uiData.dpr ?? 1;
+    const tile = this.viewer.tileIndex(x * scale, y * scale);
+    if (tile < 0 || this.viewer.screenSlices[tile].axCorSag > SLICE_TYPE.SAGITTAL) return null;
+    const place = this.viewer.screenXY2TextureFrac(x * scale, y * scale, tile, false);
+    if (place[0] < 0 || place.some((share) => share < 0 || share > 1)) return null;
+    return { ijk: this.voxel(this.viewer.frac2mm(place, 0, true)), tile, plane: this.viewer.screenSlices[tile].axCorSag };
+  }
+
+  voxel(mm) {
+    return this.inverse.map((row, place) => {
+      const index = Math.round(row[0] * mm[0] + row[1] * mm[1] + row[2] * mm[2] + row[3]);
+      return Math.min(Math.max(index, 0), this.size[place] - 1);
+    });
+  }
+
+  world(ijk) { return this.matrix.slice(0, 3).map((row) => row[0] * ijk[0] + row[1] * ijk[1] + row[2] * ijk[2] + row[3]); }
+
+  /** The voxel at the crosshair. */
+  get here() { return this.voxel(this.viewer.frac2mm(this.viewer.scene.crosshairPos, 0, true)); }
+
+  goTo(ijk) {
+    this.viewer.scene.crosshairPos = this.viewer.mm2frac(this.world(ijk), 0, true);
+    this.viewer.drawScene();
+    this.onMove?.();
+  }
+
+  goToSlice(number) { this.goTo(this.here.map((index, place) => (place === this.along ? number : index))); }
+
+  /** Tell of every move of the crosshair. */
+  watch(onMove) { this.onMove = onMove; this.viewer.onLocationChange = onMove; }
+}
+
+function inverted(m) {
+  const [[a, b, c, p], [d, e, f, q], [g, h, i, r]] = m;
+  const determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
+  const rows = [
+    [e * i - f * h, c * h - b * i, b * f - c * e],
+    [f * g - d * i, a * i - c * g, c * d - a * f],
+    [d * h - e * g, b * g - a * h, a * e - b * d],
+  ].map((row) => row.map((value) => value / determinant));
+  return rows.map((row) => [...row, -(row[0] * p + row[1] * q + row[2] * r)]);
+}

@@ -1,0 +1,68 @@
+// What the page asks of the server. Every function throws an Error whose message is a sentence for the annotator.
+
+const OURS = { "X-Requested-With": "slicecast" };
+
+async function ask(method, address, body) {
+  const headers = body === undefined ? OURS : { ...OURS, "Content-Type": "application/json" };
+  let response;
+  try {
+    response = await fetch(address, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw new LostConnection();
+  }
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+async function refusal(response) {
+  const answer = await response.json().catch(() => ({}));
+  const detail = typeof answer.detail === "string" ? answer.detail : `The server answered ${response.status}.`;
+  return Object.assign(new Error(detail), { status: response.status });
+}
+
+/** The server cannot be reached; nothing is lost, because each change is on its disk before it answers. */
+export class LostConnection extends Error {
+  constructor() { super("The server cannot be reached. Your work is kept there; the page goes on when it is back."); }
+}
+
+const json = async (method, address, body) => (await ask(method, address, body)).json();
+const session = (id, part = "") => `/slicecast/sessions/${id}${part}`;
+const ofCase = (name, part) => `/campaign/case/${encodeURIComponent(name)}/${part}`;
+
+export const info = () => json("GET", "/info/");
+export const caseOf = (image) => json("GET", `/annotate/case?image=${encodeURIComponent(image)}`);
+export const scanAddress = (image) => `/annotate/scan.nii?image=${encodeURIComponent(image)}`;
+export const openSession = (image, start) => json("POST", "/slicecast/sessions", { image, start });
+export const sessions = async () => (await json("GET", "/slicecast/sessions")).sessions;
+export const readSession = (id) => json("GET", session(id));
+export const closeSession = (id) => ask("DELETE", session(id));
+export const addPrompts = (id, prompts) => json("POST", session(id, "/prompts"), { prompts });
+export const removePrompt = (id, prompt) => json("DELETE", session(id, `/prompts/${prompt}`));
+export const undo = (id) => json("POST", session(id, "/undo"));
+export const redo = (id) => json("POST", session(id, "/redo"));
+export const lock = (id, object, slices) => json("POST", session(id, "/accept"), { object, slices });
+export const unlock = (id, object, slices) => json("POST", session(id, "/release"), { object, slices });
+export const cancel = (id) => json("POST", session(id, "/cancel"));
+export const saveDraft = (id, dropped) => json("POST", session(id, "/draft"), { dropped });
+export const take = (name) => json("POST", ofCase(name, "take"), {});
+export const heartbeat = (name) => json("POST", ofCase(name, "heartbeat"), {});
+export const submit = (name) => json("POST", ofCase(name, "submit"), {});
+export const nextCase = () => json("POST", "/campaign/next", {});
+
+/** Propagate a session's prompts; calls `onEvent` with every line as it comes. */
+export async function propagate(id, onEvent) {
+  const response = await ask("POST", session(id, "/propagate"));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => { throw new LostConnection(); });
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const event = JSON.parse(line);
+      if (event.type === "error") throw Object.assign(new Error(event.detail), { status: event.status });
+      onEvent(event);
+    }
+  }
+}

@@ -1,0 +1,73 @@
+"""The annotation page's own routes: its files, the scan as one file, and what is known of its case."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from slicecast.errors import NotFound
+from slicecast.server.dependencies import AnyUser, LabellingApp
+from slicecast.server.errors import COMMON
+from slicecast.volume import read_volume, write_volume
+
+HERE = Path(__file__).parent
+VIEWER = HERE / "node_modules" / "@niivue" / "niivue" / "dist" / "index.js"
+
+router = APIRouter(prefix="/annotate", tags=["Annotation page"])
+
+
+def mount_annotate(app: FastAPI) -> None:
+    """Add the page and its files."""
+    app.include_router(router, responses=COMMON)
+    app.mount("/annotate/page", StaticFiles(directory=HERE / "page"), name="annotate-page")
+
+
+@router.get("/", include_in_schema=False)
+def page(user: AnyUser) -> FileResponse:
+    """Send the page; `?image=` names the image, without it the next case is taken."""
+    return FileResponse(HERE / "page" / "index.html")
+
+
+@router.get("", include_in_schema=False)
+def page_without_slash(user: AnyUser) -> RedirectResponse:
+    """Lead to the page."""
+    return RedirectResponse("annotate/")
+
+
+@router.get("/page/niivue.js", include_in_schema=False)
+def viewer(user: AnyUser) -> FileResponse:
+    """Send NiiVue, which npm put there at set-up."""
+    if not VIEWER.is_file():
+        raise NotFound(
+            "The viewer NiiVue is not installed. Run `make install`, or `npm ci` in lib/slicecast/server/annotate."
+        )
+    return FileResponse(VIEWER, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
+
+
+@router.get("/case", summary="Say what is known of an image's case")
+def case(image: str, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
+    """Return its name, why it was chosen, the slice that a reviewer asked for, and the names that the server knows."""
+    app.image_path(image)
+    service = app.campaign_service
+    service.sync()
+    name = service.case_of(image)
+    known = service.campaign.state().case(name)
+    return {
+        "name": name,
+        "title": name,
+        "reason": known.note or (known.lease.reason if known.lease else ""),
+        "slice": (known.asked or {}).get("slice"),
+        "labels": [label for label in app.info()["labels"] if label != "background"],
+    }
+
+
+@router.get("/scan.nii", summary="Get an image as one NIfTI file", response_class=Response)
+def scan(image: str, app: LabellingApp, user: AnyUser) -> Response:
+    """Get an image of the studies, a DICOM series too, on the grid on which prompts are counted."""
+    volume = read_volume(app.image_path(image))
+    with tempfile.TemporaryDirectory() as folder:
+        content = write_volume(Path(folder) / "scan.nii", volume).read_bytes()
+    return Response(content, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,94 @@
+"""The annotation page's routes: its files, the scan, the case, and sessions that become drafts."""
+
+import pytest
+import SimpleITK as sitk
+from builders import phantom
+from labelserver import read_mask
+
+from slicecast.server.annotate import routes
+from slicecast.volume import read_volume
+
+CASE = "first"
+CENTRE = [int(numbers.mean().round()) for numbers in phantom().truth.nonzero()][::-1]
+CLICK = {"kind": "point", "object": "lesion", "ijk": CENTRE}
+PRESSED = {"X-Requested-With": "slicecast"}
+
+
+def open_session(client, **how) -> str:
+    return client.post("/slicecast/sessions", json={"image": CASE, **how}).json()["id"]
+
+
+def test_the_page_and_its_files_are_served_under_a_strict_policy(client):
+    page = client.get("/annotate/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "unsafe-eval" not in page.headers["Content-Security-Policy"]
+    for name in ("main.js", "scan.js", "slices.js", "rle.js", "server.js", "style.css"):
+        assert client.get(f"/annotate/page/{name}").status_code == 200
+
+
+def test_a_viewer_that_is_not_installed_is_named(client, monkeypatch, tmp_path):
+    monkeypatch.setattr(routes, "VIEWER", tmp_path / "index.js")
+    answer = client.get("/annotate/page/niivue.js")
+    assert (answer.status_code, "make install" in answer.json()["detail"]) == (404, True)
+
+
+def test_the_scan_comes_on_the_grid_of_the_prompts(client, studies, tmp_path):
+    file = tmp_path / "scan.nii"
+    file.write_bytes(client.get("/annotate/scan.nii", params={"image": CASE}).content)
+    sent, stored = read_volume(file), read_volume(studies / f"{CASE}.nii.gz")
+    assert (sent.array == stored.array).all()
+    assert not sent.geometry.differences(stored.geometry)
+
+
+@pytest.mark.parametrize("route", ["case", "scan.nii"])
+def test_an_unknown_image_is_refused(client, route):
+    answer = client.get(f"/annotate/{route}", params={"image": "nobody_knows"})
+    assert (answer.status_code, "nobody_knows" in answer.json()["detail"]) == (404, True)
+
+
+def test_a_session_becomes_the_draft_that_the_next_one_starts_from(client, tmp_path):
+    session = open_session(client)
+    client.post(f"/slicecast/sessions/{session}/prompts", json={"prompts": [CLICK]})
+    drafted = client.post(f"/slicecast/sessions/{session}/draft", json={}).json()
+    assert drafted["case"] == CASE
+    assert drafted["objects"]["lesion"]["voxels"] > 0
+    again = client.post("/slicecast/sessions", json={"image": CASE, "start": "current"}).json()
+    assert {(prompt["object"], prompt["kind"]) for prompt in again["prompts"]} == {("lesion", "mask")}
+    arrays = [_mask(client, one, tmp_path / str(place)) for place, one in enumerate((session, again["id"]))]
+    assert arrays[0].any() and (arrays[0] == arrays[1]).all()
+
+
+def _mask(client, session, folder):
+    folder.mkdir()
+    content = client.get(f"/slicecast/sessions/{session}/result").content
+    return sitk.GetArrayFromImage(read_mask(content, folder, name="mask.nii.gz"))
+
+
+def test_structures_of_a_case_accumulate_and_one_can_be_taken_back(client):
+    first, second = open_session(client), open_session(client)
+    client.post(f"/slicecast/sessions/{first}/prompts", json={"prompts": [CLICK]})
+    client.post(f"/slicecast/sessions/{first}/draft", json={})
+    other = {"kind": "box", "object": "ventricle", "low_ijk": [1, 1, CENTRE[2]], "high_ijk": [5, 5, CENTRE[2]]}
+    client.post(f"/slicecast/sessions/{second}/prompts", json={"prompts": [other]})
+    client.post(f"/slicecast/sessions/{second}/draft", json={})
+    assert _drafted(client) == {"lesion", "ventricle"}
+    client.post(f"/slicecast/sessions/{second}/undo")
+    client.post(f"/slicecast/sessions/{second}/draft", json={"dropped": ["ventricle", "never_there"]})
+    assert _drafted(client) == {"lesion"}
+
+
+def _drafted(client) -> set[str]:
+    opened = client.post("/slicecast/sessions", json={"image": CASE, "start": "current"}).json()
+    client.delete(f"/slicecast/sessions/{opened['id']}")
+    return {prompt["object"] for prompt in opened["prompts"]}
+
+
+def test_a_draft_made_in_a_session_is_submitted_from_the_campaign(client, studies):
+    session = open_session(client)
+    client.post(f"/slicecast/sessions/{session}/prompts", json={"prompts": [CLICK]})
+    client.post(f"/slicecast/sessions/{session}/draft", json={})
+    answer = client.post(f"/campaign/case/{CASE}/submit", json={}, headers=PRESSED)
+    assert answer.status_code == 200, answer.text
+    assert "lesion" in answer.json()["saved"]
+    assert (studies / "labels" / "final" / f"{CASE}.nii.gz").is_file()
