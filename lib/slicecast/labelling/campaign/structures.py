@@ -55,10 +55,11 @@ class Structures:
         before = onto_grid(self.mask, new.mask.geometry).array
         values = number_labels([*self.values, *(name for name in new.values if name not in self.values)], labels)
         array = renumbered(before, {old: values[name] for name, old in self.values.items()})
-        where = slice(None) if only_slice is None else slice(only_slice, only_slice + 1)
-        part, answer = array[where], renumbered(new.mask.array[where], {n: values[s] for s, n in new.values.items()})
-        part[np.isin(part, [values[name] for name in new.values])] = 0
-        np.copyto(part, answer, where=part == 0)
+        again, added = [values[name] for name in new.values], {n: values[name] for name, n in new.values.items()}
+        for k in range(len(array)) if only_slice is None else (only_slice,):
+            array[k][np.isin(array[k], again)] = 0
+            if new.mask.array[k].any():
+                np.copyto(array[k], renumbered(new.mask.array[k : k + 1], added)[0], where=array[k] == 0)
         counts = voxel_counts(array, least=1)
         return Structures(new.mask.with_array(array), {name: n for name, n in values.items() if counts[n]})
 
@@ -83,8 +84,10 @@ class Structures:
 
 
 def renumbered(array: NDArray[np.uint8], values: Mapping[int, int]) -> NDArray[np.uint8]:
-    """Give each value its new number; the others become 0."""
-    table = np.zeros(256, np.uint8)
-    for old, new in values.items():
-        table[old] = new
-    return table[array]
+    """Give each value its new number, the others 0; slice by slice, because numpy's index needs eight bytes a voxel."""
+    table, result = np.zeros(256, np.uint8), np.zeros_like(array)
+    table[list(values)] = list(values.values())
+    for before, after in zip(array, result, strict=True):
+        if before.any():
+            after[...] = table[before]
+    return result
