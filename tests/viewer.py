@@ -1,6 +1,7 @@
 """OHIF's MONAI Label mode in a browser, driven as a user would; voxels are read back from the viewer's own memory."""
 
 import base64
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,9 @@ class Viewer:
         return Geometry(tuple(size), tuple(spacing), tuple(origin), rows.T)
 
     def connect(self) -> None:
-        """Connect the panel to the server that its address field names."""
-        self.page.locator(".settingsTable button").click()
+        """Wait until the panel has connected by itself, and shows what there is of the case."""
         self.page.get_by_text("Point Prompts").wait_for(timeout=WAIT_MS)
-        self.page.wait_for_timeout(2000)  # the panel colours its segments one second after it has connected
+        self.page.wait_for_timeout(3000)  # the panel colours its segments one second after it has connected
 
     def server(self) -> str:
         """Return what the panel's address field says."""
@@ -103,6 +103,10 @@ class Viewer:
         """Open Point Prompts and choose a model."""
         self.page.locator("label.tab-label", has_text="Point Prompts").click()
         self._tab("Point Prompts").locator("select").select_option(model)
+
+    def models(self) -> list[str]:
+        """Return the models that Point Prompts offers."""
+        return list(self._tab("Point Prompts").locator("select option").evaluate_all("all => all.map((o) => o.value)"))
 
     def choose(self, label: str) -> None:
         """Choose the label that is clicked for."""
@@ -150,6 +154,10 @@ class Viewer:
         shown = self.page.evaluate(LABELMAP)
         flat = np.frombuffer(base64.b64decode(shown["voxels"]), dtype=np.uint8)
         return flat.reshape(shown["size"][::-1]), shown["names"]
+
+    def slice_number(self) -> str:
+        """Return the number of the axial slice as the viewer writes it, such as 26/34."""
+        return re.findall(r"\d+/\d+", self.page.locator("[data-cy=viewport-pane]").first.inner_text())[-1]
 
     def picture(self, name: str) -> Path:
         """Keep a screenshot."""
