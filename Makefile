@@ -18,7 +18,7 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-contract test-gpu test-data test-browser pictures lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-contract test-gpu test-data test-browser test-desktop pictures lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ test-data: install ## the tests on real volumes (SLICECAST_DATA=folder)
 test-browser: install ## OHIF in Chromium, with a PACS and without; installs both where it may, keeps pictures in build/browser/
 	tests/browser/install.sh
 	$(PYTEST) -m browser -rs $(ARGS)
+
+test-desktop: install ## napari with its nnInteractive plugin; installs both into build/desktop/, keeps its picture there
+	tests/desktop/install.sh $(BIN)/python
+	$(PYTEST) -m desktop -rs $(ARGS)
 
 pictures: install ## renew the pictures of docs/clients/ with the model of today; needs what test-browser needs
 	tests/browser/install.sh

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,16 @@ with warnings.catch_warnings():
     from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession as Session
     from nnInteractive.inference.remote.serialization import pack_array, unpack_array
 
-__all__ = ["ServerAtCapacityError", "Session", "SessionExpiredError", "pack_array", "running", "send", "unpack_array"]
+__all__ = [
+    "ServerAtCapacityError",
+    "Session",
+    "SessionExpiredError",
+    "pack_array",
+    "refusal",
+    "running",
+    "send",
+    "unpack_array",
+]
 
 
 @contextmanager
@@ -29,6 +39,7 @@ def running(folder: Path, studies: Path) -> Iterator[tuple[str, object]]:
         "MONAI_LABEL_APP_DIR": str(folder if folder.exists() else copy_app(folder)),
         "MONAI_LABEL_STUDIES": str(studies),
         "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
+        "MONAI_LABEL_AUTH_ENABLE": False,  # the server sets it, and it is one for the whole process
     }
     with monailabel_settings(**chosen):
         app = create_app()
@@ -50,3 +61,15 @@ def send(session: Session, image: np.ndarray, spacing: Sequence[float] = (1.0, 1
     session.set_image(image[None], {"spacing": spacing})
     session.set_target_buffer(np.zeros(image.shape, dtype=np.uint8))
     return session.target_buffer
+
+
+def refusal(address: str, **options: str | None) -> Exception:
+    """Return the error with which a client is refused, which leaves its connection open; here it is closed."""
+    try:
+        Session(address, **options).close()
+    except Exception as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if isinstance(frame.f_locals.get("self"), Session):
+                frame.f_locals["self"]._http.close()
+        return error
+    raise AssertionError(f"{address} let a client in")

@@ -89,9 +89,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.nninteractive = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
         prefetcher, scorer, batch = labelling.service.prefetcher, labelling.background_scorer, labelling.batch_inference
-        with prefetcher.running(), scorer.running(), batch.running():
+        with prefetcher.running(), scorer.running(), batch.running(), app.state.nninteractive.running():
             yield
-        app.state.nninteractive.leases.end_all()
 
 
 def _session_context(app: FastAPI) -> SessionContext:

@@ -85,16 +85,16 @@ def checked_spacing(given: object) -> list[float]:
     """Return the spacing of a client's `image_properties`, in the order of its array's axes; 1 mm where there is none.
 
     Raises:
-        InputError: it is not three positive numbers.
+        InputError: it is not three numbers other than 0.
     """
-    try:
-        found = np.asarray([1.0, 1.0, 1.0] if given is None else given, dtype=np.float64)
+    try:  # napari's reader of NIfTI has negative spacings, where an axis points the other way
+        found = np.abs(np.asarray([1.0, 1.0, 1.0] if given is None else given, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise InputError(f"The spacing {str(given)[:100]} is not three numbers. Send one for each axis.") from error
     if found.shape == (2,):  # napari, of a picture
         found = np.array([1.0, *found])
     if found.shape != (3,) or not np.isfinite(found).all() or (found <= 0).any():
-        raise InputError(f"The spacing {str(given)[:100]} is not three positive numbers. Send one for each axis.")
+        raise InputError(f"The spacing {str(given)[:100]} is not three numbers other than 0. Send one for each axis.")
     return found.tolist()
 
 

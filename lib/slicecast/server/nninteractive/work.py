@@ -7,9 +7,10 @@ Answers hold what differs from the mask that the client has.
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,8 @@ KEPT = 8
 """Interrupted sessions of one user that wait for their image; older ones are closed."""
 ANSWER_S = 50.0
 """Clients wait for 60 s."""
+WATCH_S = 15.0
+"""Between two looks at the leases."""
 SAME = 0.9
 """Dice of a client's mask and an interrupted session's, from which on they are the same object."""
 
@@ -127,19 +130,50 @@ class Desk:
         context: of the routes for sessions.
         folder: where uploads lie for as long as they are held.
         settings: limits.
+        clock: seconds.
     """
 
-    def __init__(self, context: SessionContext, folder: Path, settings: NnInteractiveSettings) -> None:
+    def __init__(
+        self,
+        context: SessionContext,
+        folder: Path,
+        settings: NnInteractiveSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._context = context
         self._sessions = context.sessions
         self._folder = folder
+        self.clock = clock
         self.settings = settings
         self.limiter = context.limiter
         self.leases: Leases[Sitting] = Leases(
-            settings.leases, idle_s=settings.idle_s, alive_s=settings.alive_s, ended=self._ended
+            settings.leases,
+            idle_s=settings.idle_s,
+            alive_s=settings.alive_s,
+            ended=self._ended,
+            clock=lambda: self.clock(),
         )
         for left in folder.glob("*") if folder.is_dir() else ():
             left.unlink()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """End leases in time, also while nobody asks; in the end, all."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(WATCH_S):
+                self.leases.end_overdue()
+
+        watcher = threading.Thread(target=watch, name="nninteractive-leases", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+            self.leases.end_all()
 
     def begin(
         self, lease: Held, sent: NDArray, spacing_mm: Sequence[float], images: Iterable[tuple[str, Path]]
@@ -174,7 +208,7 @@ class Desk:
     def seed(self, sitting: Sitting, mask: Mask, *, gone: Gone) -> None:
         """Start from the client's mask [k, j, i]; that of an interrupted session stands for the session's prompts."""
         if sitting.resumes:
-            found = self._result(sitting, gone, time.monotonic() + ANSWER_S)
+            found = self._result(sitting, gone, self.clock() + ANSWER_S)
             same = found is not None and dice(found, mask) >= SAME
             self._decide(sitting, goes_on=same)
             if found is not None and same:
@@ -208,7 +242,7 @@ class Desk:
             QueueFull: there is no room to wait.
         """
         self._decide(sitting, goes_on=not sitting.reset_waits)
-        found = self._result(sitting, gone, time.monotonic() + ANSWER_S)
+        found = self._result(sitting, gone, self.clock() + ANSWER_S)
         if found is None:
             return NOTHING
         mask = sitting.image.axes.to_client(found)
@@ -225,7 +259,7 @@ class Desk:
         seen: set[int] = set()
         try:
             with self._context.run(
-                sitting.session, state.owner, gone=lambda: gone() or time.monotonic() > until
+                sitting.session, state.owner, gone=lambda: gone() or self.clock() > until
             ) as cancelled:
                 done = self._sessions.propagate(
                     sitting.session, on_slice=lambda update: seen.add(update.slice), cancelled=cancelled
