@@ -19,6 +19,7 @@ export class Scan {
       multiplanarLayout: MULTIPLANAR_TYPE.GRID,
       dragAndDropEnabled: false,
       isColorbar: false,
+      isRadiologicalConvention: true,
       show3Dcrosshair: true,
       logLevel: "error",
       fontColor: [0.8, 0.85, 0.9, 1],
