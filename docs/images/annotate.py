@@ -1,4 +1,4 @@
-"""Make the picture of the annotation page: `make run`, and in another terminal this file, with the address if it differs."""
+"""Make the picture of the annotation page: `make run`, then this file, with the address if it differs."""
 
 import shutil
 import sys
