@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 ROUNDS, MANIFEST, RESULT, LOCK = "rounds", "round.json", "result.json", "round.lock"
 
+WEIGHTS = "weights.safetensors"
+"""What a training ends with, in its folder."""
+
 ALL = "all"
 """Folder of the training on all labels."""
 
@@ -177,8 +180,10 @@ class TuningRound:
     def steps(self) -> tuple[int, int]:
         """Return the steps done so far in all its trainings, and their number."""
         plan = self.plan()
-        done = sum(_last_step(file) for file in self.folder.glob(f"*/{HISTORY}"))
-        return done, (len(plan.folds) + 1) * plan.training.loop.steps
+        each = plan.training.loop.steps
+        histories = self.folder.glob(f"*/{HISTORY}")
+        done = sum(each if (file.parent / WEIGHTS).is_file() else _last_step(file) for file in histories)
+        return done, (len(plan.folds) + 1) * each
 
     def losses(self) -> list[float]:
         """Return the loss at each recorded step of the training that is farthest in the round."""

@@ -24,7 +24,7 @@ from slicecast.errors import Cancelled, Conflict
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.labelling.finetuning.gate import JudgedObject, Scores, Verdict, judge
-from slicecast.labelling.finetuning.rounds import ALL, LearntCase, RoundPlan, TuningRound
+from slicecast.labelling.finetuning.rounds import ALL, WEIGHTS, LearntCase, RoundPlan, TuningRound
 from slicecast.labelling.store.versions import write_atomically
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import choose_device, load_predictor
@@ -36,7 +36,7 @@ from slicecast.training.volumes import LabelledObject, store_object, stored_obje
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS, SCORES, OBJECTS = "weights.safetensors", "scores.json", "objects"
+SCORES, OBJECTS = "scores.json", "objects"
 
 HELD_OUT = "held_out"
 """Key of a version's verdict: its folds' scores, structure by structure."""
