@@ -7,9 +7,9 @@ import typer
 
 from slicecast.models.weights import choose_model
 from slicecast.training.finetune import finetune_settings
-from slicecast_lab.benchmarks.finetuning import Plan, draw, measure, read_rows, table
 from slicecast_lab.cli.evaluate import with_progress
 from slicecast_lab.evaluation.cases import find_split
+from slicecast_lab.evaluation.finetuning import FinetuningPlan, draw, measure, read_rows, table
 from slicecast_lab.evaluation.page import source_line, write_blocks
 from slicecast_lab.evaluation.prompts import parse_values
 from slicecast_lab.evaluation.provenance import provenance
@@ -49,7 +49,7 @@ def finetuning(
       slicecast finetuning --data hippocampus --seeds 3 --page docs/results/finetuning.md
     """
     spec = choose_model(model or None)
-    plan = Plan(
+    plan = FinetuningPlan(
         model=spec,
         split=find_split(data, parse_values(label) if label else (), test=limit),
         sizes=[int(size) for size in sizes.split(",")],

@@ -34,7 +34,7 @@ DONE = "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class FinetuningPlan:
     """What is measured.
 
     Args:
@@ -62,7 +62,7 @@ class Plan:
         return [pool[int(n)] for n in order[:size]]
 
 
-def measure(plan: Plan, folder: Path, *, progress: Progress = lambda done, total, name: None) -> None:
+def measure(plan: FinetuningPlan, folder: Path, *, progress: Progress = lambda done, total, name: None) -> None:
     """Carry out all runs, or what is left of them."""
     runs = plan.runs()
     for done, (size, seed) in enumerate(runs):
@@ -72,7 +72,7 @@ def measure(plan: Plan, folder: Path, *, progress: Progress = lambda done, total
         _answer(_trained(plan, size, seed, own), plan.split.test, own / DONE)
 
 
-def read_rows(folder: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+def read_rows(folder: Path, plan: FinetuningPlan) -> Iterator[dict[str, Any]]:
     """Yield what was measured so far: Dice by kind of prompt, one row for each run and test case."""
     wanted = {files.id for files in plan.split.test}
     for size, seed in plan.runs():
@@ -81,7 +81,7 @@ def read_rows(folder: Path, plan: Plan) -> Iterator[dict[str, Any]]:
                 yield {"labels": size, "seed": seed, **row}
 
 
-def _trained(plan: Plan, size: int, seed: int, folder: Path) -> ModelSpec:
+def _trained(plan: FinetuningPlan, size: int, seed: int, folder: Path) -> ModelSpec:
     if not size:
         return plan.model
     file = folder / "weights.safetensors"
