@@ -102,7 +102,8 @@ def _session_context(app: FastAPI) -> SessionContext:
 
 def _desk(app: FastAPI) -> Desk:
     folder = Path(settings.MONAI_LABEL_APP_DIR) / "cache" / "nninteractive"
-    return Desk(app.state.sessions, folder, server_settings().nninteractive)
+    chosen = server_settings().nninteractive
+    return Desk(app.state.sessions, folder, chosen, keep_draft=labelling_app().keep_draft)
 
 
 def create_app() -> FastAPI:

@@ -8,6 +8,7 @@ from builders import phantom
 from labelserver import read_mask
 from nnclient import SessionExpiredError, send
 
+from slicecast.server.dependencies import labelling_app
 from slicecast.volume.metrics import dice
 
 BALL = phantom()
@@ -42,6 +43,16 @@ def test_a_click_is_answered_as_a_session_answers_it(connect, server, tmp_path):
     inside[tuple(slice(*bound) for bound in changed)] = 1
     assert not (mask & ~inside).any()
     assert [prompt["ijk"] for prompt in sessions(server)[0]["prompts"]] == [[X, Y, Z]]
+
+
+def test_the_last_answer_is_the_case_s_draft(connect, server):
+    session = connect()
+    mask = send(session, IMAGE)
+    session.add_bbox_interaction([[Z, Z + 1], [Y - 6, Y + 7], [X - 6, X + 7]], include_interaction=True)
+    session.add_point_interaction([Z, Y, X], include_interaction=True)
+    server[1].state.nninteractive.drafts.submit(lambda: None).result()
+    ((name, drawn),) = labelling_app().current_masks("first", "127.0.0.1")
+    assert name == "object" and (drawn.array == (mask == 1)).all() and mask.any()
 
 
 def test_undo_goes_back_to_the_first_prompt_and_not_beyond_a_reset(connect):

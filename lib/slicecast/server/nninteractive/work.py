@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from slicecast.engine.session import Add, Grid, Item
 from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError
+from slicecast.inference.results import SegmentResult
 from slicecast.inference.sessions import SessionState
 from slicecast.server.nninteractive.axes import Three
 from slicecast.server.nninteractive.images import SentImage, find_image, store_upload
@@ -130,6 +132,7 @@ class Desk:
         context: of the routes for sessions.
         folder: where uploads lie for as long as they are held.
         settings: limits.
+        keep_draft: makes a session's result its user's draft of the case (`AppBehaviour.keep_draft`).
         clock: seconds.
     """
 
@@ -139,12 +142,16 @@ class Desk:
         folder: Path,
         settings: NnInteractiveSettings,
         *,
+        keep_draft: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
         self._sessions = context.sessions
         self._folder = folder
         self.clock = clock
+        self._keep_draft = keep_draft
+        self._unkept: dict[str, tuple[SessionState, SegmentResult]] = {}
+        self.drafts = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nninteractive-drafts")
         self.settings = settings
         self.limiter = context.limiter
         self.leases: Leases[Sitting] = Leases(
@@ -174,6 +181,7 @@ class Desk:
             stop.set()
             watcher.join()
             self.leases.end_all()
+            self.drafts.shutdown()
 
     def begin(
         self, lease: Held, sent: NDArray, spacing_mm: Sequence[float], images: Iterable[tuple[str, Path]]
@@ -267,6 +275,9 @@ class Desk:
         except Cancelled:
             return None
         mask: Mask = done.result.mask == done.result.labels[OBJECT]
+        if not done.result.partial and not sitting.image.uploaded:
+            self._unkept[state.id] = state, done.result  # only the last one is written, where writing is slower
+            self.drafts.submit(self._write_draft, state.id)
         if done.result.partial:
             logger.warning("%s: %d slices were done in time; the rest comes with the next answer", state.id, len(seen))
             along = self._sessions.grid(sitting.session).along
@@ -274,6 +285,16 @@ class Desk:
             place = (slice(None),) * along + (unseen,)
             mask[place] = axes.to_stored(sitting.mask)[place]
         return mask
+
+    def _write_draft(self, session: str) -> None:
+        last = self._unkept.pop(session, None)
+        if last is None:
+            return
+        state, result = last
+        try:
+            self._keep_draft(state.image_id, result, clicks=state.clicks(), client_id=state.owner)
+        except Exception:  # a background thread's outermost boundary: the answer was sent, the prompts are kept
+            logger.exception("The draft of %s was not kept", state.image_id)
 
     def _edit(self, sitting: Sitting, change: Callable[[Sequence[Add], Grid], list[Item]]) -> None:
         state = self._sessions.state(sitting.session)
