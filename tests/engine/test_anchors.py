@@ -102,3 +102,20 @@ def test_a_mask_smaller_than_a_model_pixel_does_not_vanish():
     sent = to_model_prompt(painted(0, dot), CropWindow(0, 0, 300, 300), size=64).mask
     y, x = np.argwhere(sent).mean(axis=0)
     assert sent.any() and abs(x - 200 * 64 / 300) < 1 and abs(y - 120 * 64 / 300) < 1
+
+
+class Swelling(FakePredictor):
+    """Answers corrections with the whole window."""
+
+    def prompt(self, jobs, *, num_slices):
+        answers = super().prompt(jobs, num_slices=num_slices)
+        for job, answer in zip(jobs, answers, strict=True):
+            if job.previous is not None:
+                answer.logits[...] = 5.0
+        return answers
+
+
+def test_a_correction_that_runs_away_is_no_anchor():
+    tracker = tracker_of(CLIP, predictor=Swelling())
+    anchors = find_anchors(tracker, [painted(2, TRUTH[2]), clicked(6, (32, 32))], WHOLE)
+    assert [a.slice for a in anchors] == [2]

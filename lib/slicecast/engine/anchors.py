@@ -88,7 +88,7 @@ def find_anchors(
     while corrections:
         corrections.sort(key=lambda p: min(abs(p.slice - a.slice) for a in anchors))
         found = _correct(place, corrections.pop(0), anchors)
-        if found is not None:
+        if found is not None and not _swells(found, anchors, largest=tracker.options.leap):
             anchors.append(found)
     return sorted(anchors, key=lambda a: a.slice)
 
@@ -106,6 +106,15 @@ def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
     """Return the slices to segment without memory: masks and boxes; failing those, the one clicked on first."""
     strong = [p for p in given if p.mask is not None or p.box_xyxy is not None]
     return strong or [first_clicked(given)]
+
+
+def _swells(found: Anchor, anchors: Sequence[Anchor], *, largest: float) -> bool:
+    """Tell whether a corrected slice's mask has run into something else: larger by far than on any other anchor.
+
+    Then the clicks hold on their pixels, and no track starts from it. (Decision 24: one such click cost 0.5 Dice.)
+    """
+    area, *areas = (int((anchor.answer.logits > 0).sum()) for anchor in (found, *anchors))
+    return 0 < largest * max(areas) < area
 
 
 def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> Anchor | None:

@@ -1,7 +1,7 @@
 """Measure the default model on real scans and write the tables of the accuracy page.
 
     python -m slicecast_lab.benchmarks.accuracy  # all test cases (make results)
-    python -m slicecast_lab.benchmarks.accuracy --quick --jobs 2  # 20 hippocampus cases, corrections on these only
+    python -m slicecast_lab.benchmarks.accuracy --quick --jobs 2  # 20 hippocampus cases, no corrections
 
 Sets come from SLICECAST_DATA (default ../shared/data); those that are absent are left out, and the page says so.
 Everything measured is kept in build/results/; `--render` writes the tables again from there.
@@ -37,7 +37,18 @@ from slicecast_lab.evaluation.run import MISTAKES, evaluate
 ROOT = project_dir("docs").parent
 PROMPTS = ("mask", "box", "clicks:5")
 CLICKS = PROMPTS[-1]
-CORRECTIONS = 3
+CORRECTED = "clicks:1"
+"""What corrections begin with, in a report of its own."""
+
+CORRECTIONS, CORRECTED_CASES = 10, 20
+"""How many corrections, on how many cases of a set at most."""
+
+SHOWN_CORRECTIONS = (0, 1, 3, 6, 10)
+EVERY = (12, 5)
+"""Also painted: every so many slices of the object."""
+
+MEASURES = ("one mask", "one box", "one click", "click + 3 corrections", "every 5th slice")
+"""What the targets are for."""
 
 MONAI_LABEL: Baseline = "monailabel"
 BASELINE_NAMES: dict[Baseline, str] = {
@@ -47,11 +58,7 @@ BASELINE_NAMES: dict[Baseline, str] = {
     "levelset": "level set",
     "walker": "random walker",
 }
-CHOSEN_BY = {
-    "suggested": "the product",
-    "worst": "truth: most wrong voxels",
-    "even": "rule: middle of the widest gap",
-}
+CHOSEN_BY = {"suggested": "the product", "worst": "truth: most wrong voxels"}
 
 FEWEST_CASES = 3
 """With fewer a bootstrap interval says nothing at all."""
@@ -65,13 +72,13 @@ ORGANS = {"spleen": 1, "kidney_right": 2, "kidney_left": 3, "liver": 5, "heart":
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One row of the page: a structure of a set, with its target Dice for each of PROMPTS."""
+    """One row of the page: a structure of a set, with its target Dice for each of MEASURES."""
 
     key: str
     title: str
     folder: str
     values: tuple[int, ...]
-    targets: tuple[float, float, float]
+    targets: tuple[float, float, float, float, float]
     split: str = ""
     unit: Unit = "mm"
 
@@ -91,13 +98,13 @@ class Goal:
 
 
 GOALS = (
-    Goal("hippocampus", "hippocampus, test", "hippocampus", (1, 2), (0.75, 0.70, 0.65), split="test"),
-    Goal("acdc_lv", "ACDC left ventricle", "acdc", (3,), (0.87, 0.80, 0.80), unit="voxel"),
-    Goal("acdc_rv", "ACDC right ventricle", "acdc", (1,), (0.75, 0.65, 0.65), unit="voxel"),
-    Goal("acdc_myo", "ACDC myocardium", "acdc", (2,), (0.65, 0.50, 0.50), unit="voxel"),
-    Goal("brats", "BraTS whole tumour", "brats", (1, 2, 3, 4), (0.75, 0.70, 0.65)),
-    Goal("recist", "RECIST lesions", "recist", (1,), (0.78, 0.72, 0.70)),
-    Goal("ct", "3 mm CT, six organs", "totalsegmentator", (), (0.80, 0.72, 0.70)),
+    Goal("hippocampus", "hippocampus, test", "hippocampus", (1, 2), (0.75, 0.70, 0.62, 0.75, 0.88), split="test"),
+    Goal("acdc_lv", "ACDC left ventricle", "acdc", (3,), (0.87, 0.82, 0.78, 0.84, 0.90), unit="voxel"),
+    Goal("acdc_rv", "ACDC right ventricle", "acdc", (1,), (0.80, 0.70, 0.60, 0.75, 0.85), unit="voxel"),
+    Goal("acdc_myo", "ACDC myocardium", "acdc", (2,), (0.72, 0.50, 0.40, 0.60, 0.78), unit="voxel"),
+    Goal("brats", "BraTS whole tumour", "brats", (1, 2, 3, 4), (0.82, 0.75, 0.65, 0.80, 0.96)),
+    Goal("recist", "RECIST lesions", "recist", (1,), (0.84, 0.82, 0.80, 0.85, 0.90)),
+    Goal("ct", "3 mm CT, six organs", "totalsegmentator", (), (0.82, 0.74, 0.70, 0.80, 0.90)),
 )
 
 
@@ -110,6 +117,7 @@ class RowTask:
     corrections: int
     build: Path
     command: str
+    resume: bool = False
 
 
 def measure(task: RowTask) -> str:
@@ -120,14 +128,21 @@ def measure(task: RowTask) -> str:
     predictor = load_predictor(spec)
     cases = task.goal.cases(limit=task.limit)
     with MonaiLabelProcess(spec.name, device=str(predictor.device), threads=1) as other:
-        for prompt in PROMPTS:
-            service = SegmentService(predictor=predictor)  # nothing read or encoded yet: first clicks are first clicks
-            done = evaluate(cases, service, _settings(task, prompt), monailabel=other)
-            source = provenance(spec, task.command, device=str(predictor.device))
+        for prompt in (*PROMPTS, *([CORRECTED] if task.corrections else [])):
             file = report_file(task.build, task.goal, prompt)
+            if task.resume and _weights_of(file) == spec.sha256:
+                continue
+            asked = cases[:CORRECTED_CASES] if prompt == CORRECTED else cases
+            service = SegmentService(predictor=predictor)  # nothing read or encoded yet: first clicks are first clicks
+            done = evaluate(asked, service, _settings(task, prompt), monailabel=other)
+            source = provenance(spec, task.command, device=str(predictor.device))
             write_json(as_json(done, source), file)
             draw_cases(done, file.with_suffix(".png"), title=f"{task.goal.title}, {prompt}")
     return task.goal.key
+
+
+def _weights_of(file: Path) -> str | None:
+    return json.loads(file.read_text(encoding="utf-8"))["circumstances"]["model"]["sha256"] if file.is_file() else None
 
 
 def _settings(task: RowTask, prompt: str) -> Settings:
@@ -137,21 +152,23 @@ def _settings(task: RowTask, prompt: str) -> Settings:
     return Settings(
         prompt=kind,
         clicks=clicks,
-        corrections=task.corrections if from_mask else 0,
-        baselines=tuple(BASELINE_NAMES) if from_mask else (MONAI_LABEL,),
+        corrections=task.corrections if prompt == CORRECTED else 0,
+        every=EVERY if from_mask else (),
+        baselines=() if prompt == CORRECTED else tuple(BASELINE_NAMES) if from_mask else (MONAI_LABEL,),
         unit=task.goal.unit,
     )
 
 
-def tasks(*, quick: bool, limit: int, only: Sequence[str], build: Path, command: str) -> list[RowTask]:
+def tasks(
+    *, quick: bool, limit: int, only: Sequence[str], build: Path, command: str, resume: bool = False
+) -> list[RowTask]:
     """List what is to be measured, about the longest first."""
     found = []
     for goal in GOALS:
         if (only and goal.key not in only) or not (data_dir() / goal.folder).is_dir():
             continue
-        large = goal.key == "hippocampus"
-        cases = limit or (QUICK_CASES if quick and large else 0)
-        found.append(RowTask(goal, cases, CORRECTIONS if large or not quick else 0, build, command))
+        cases = limit or (QUICK_CASES if quick and goal.key == "hippocampus" else 0)
+        found.append(RowTask(goal, cases, 0 if quick else CORRECTIONS, build, command, resume))
     return found
 
 
@@ -166,8 +183,8 @@ class Row:
 
     Args:
         title: of the set.
-        targets: Dice to reach, by prompt.
-        reports: by prompt: ``mask``, ``box``, ``clicks:5``; each as `report.as_json` writes it.
+        targets: Dice to reach, by measure.
+        reports: by prompt: those of PROMPTS, and CORRECTED unless the run was quick; as `report.as_json` writes them.
 
     Raises:
         ConfigError: a report is of another protocol, whose numbers mean something else.
@@ -189,15 +206,28 @@ class Row:
         """Return the summary of one prompt."""
         return self.reports[prompt]["summary"]
 
+    def mean(self, measure: str) -> Mapping[str, Any] | None:
+        """Return the mean Dice of one of MEASURES; None where it was not measured."""
+        one_mask, one_box, one_click, corrected, painted = MEASURES
+        if measure == corrected:
+            return self.summary(CORRECTED)["corrections"]["worst"][3] if CORRECTED in self.reports else None
+        return {
+            one_mask: self.summary("mask")["dice"],
+            one_box: self.summary("box")["dice"],
+            one_click: self.summary(CLICKS)["clicks"]["dice_by_click"][0],
+            painted: self.summary("mask")["painted"]["5"]["model"],
+        }[measure]
+
 
 def read_rows(build: Path) -> dict[str, Row]:
     """Read what was measured, by key; rows that are not complete are left out."""
     rows = {}
     for goal in GOALS:
-        files = {prompt: report_file(build, goal, prompt) for prompt in PROMPTS}
-        if all(file.is_file() for file in files.values()):
-            reports = {prompt: json.loads(file.read_text(encoding="utf-8")) for prompt, file in files.items()}
-            rows[goal.key] = Row(goal.title, dict(zip(PROMPTS, goal.targets, strict=True)), reports)
+        files = {prompt: report_file(build, goal, prompt) for prompt in (*PROMPTS, CORRECTED)}
+        there = {prompt: file for prompt, file in files.items() if file.is_file()}
+        if set(PROMPTS) <= there.keys():
+            reports = {prompt: json.loads(file.read_text(encoding="utf-8")) for prompt, file in there.items()}
+            rows[goal.key] = Row(goal.title, dict(zip(MEASURES, goal.targets, strict=True)), reports)
     return rows
 
 
@@ -221,6 +251,7 @@ def blocks(rows: Mapping[str, Row]) -> dict[str, str]:
         "MONAI Label": map(monailabel_cells, listed),
         "surfaces": map(surface_cells, listed),
         "clicks": map(click_cells, listed),
+        "painted": map(painted_cells, listed),
         "corrections": (cells for row in listed for cells in correction_cells(row)),
         "seconds": map(seconds_cells, listed),
     }
@@ -247,16 +278,13 @@ def _remarks(rows: Mapping[str, Row]) -> Iterable[str]:
 
 
 def dice_cells(row: Row) -> dict[str, str]:
-    """Return Dice with its interval beside its target, for each prompt."""
+    """Return Dice with its interval beside its target, for each measure."""
     summary = row.summary("mask")
     cases, groups = summary["cases"], summary["groups"]
     return {
         "set": row.title,
         "cases": f"{cases}" if cases == groups else f"{cases} (of {groups} patients)",
-        "one mask": _against(row, "mask"),
-        "one box": _against(row, "box"),
-        "one click": show_mean(row.summary(CLICKS)["clicks"]["dice_by_click"][0]),
-        "5 clicks": _against(row, CLICKS),
+        **{measure: _against(row, measure) for measure in MEASURES},
     }
 
 
@@ -268,9 +296,9 @@ def baseline_cells(row: Row) -> dict[str, str]:
 
 
 def shortfall_cells(row: Row) -> Iterable[dict[str, str]]:
-    """Yield each missed target with where its wrong voxels are, the largest share first."""
-    for prompt, goal in row.targets.items():
-        summary = row.summary(prompt)
+    """Yield each missed target of mask and box with where its wrong voxels are, the largest share first."""
+    for measure, prompt in zip(MEASURES, ("mask", "box"), strict=False):
+        summary, goal = row.summary(prompt), row.targets[measure]
         shares = sorted(summary["mistakes"].items(), key=lambda item: -item[1])
         if summary["dice"]["value"] < goal:
             where = "; ".join(f"{share:.0%} {MISTAKES[kind]}" for kind, share in shares if share >= SMALLEST_SHARE)
@@ -311,11 +339,27 @@ def click_cells(row: Row) -> dict[str, str]:
     }
 
 
+def painted_cells(row: Row) -> dict[str, str]:
+    """Return Dice with one slice painted, and with every so many, beside the interpolation of the same slices."""
+    summary = row.summary("mask")
+    cells = {"set": row.title, "one slice": _value(summary["dice"])}
+    for step in map(str, EVERY):
+        found = summary["painted"][step]
+        cells |= {
+            f"every {step}th": _value(found["model"]),
+            f"every {step}th, interpolated": _compared(found["linear"]),
+        }
+    return cells
+
+
 def correction_cells(row: Row) -> Iterable[dict[str, str]]:
-    """Yield Dice after each further painted slice, by who chose it; none for a set without corrections."""
-    for who, steps in row.summary("mask")["corrections"].items():
-        values = {f"+{n}" if n else "one slice": _value(step) for n, step in enumerate(steps)}
-        yield {"set": row.title, "slice chosen by": CHOSEN_BY[who], **values}
+    """Yield Dice after one click and after further ones, by who chose the slice; none where that was not measured."""
+    if CORRECTED not in row.reports:
+        return
+    summary = row.summary(CORRECTED)
+    for who, steps in summary["corrections"].items():
+        values = {f"+{n}" if n else "one click": _value(steps[n]) for n in SHOWN_CORRECTIONS}
+        yield {"set": row.title, "cases": str(summary["cases"]), "slice chosen by": CHOSEN_BY[who], **values}
 
 
 def seconds_cells(row: Row) -> dict[str, str]:
@@ -329,9 +373,11 @@ def seconds_cells(row: Row) -> dict[str, str]:
     return {"set": row.title, **seconds, "peak memory, MiB": str(summary["peak_rss_mib"])}
 
 
-def _against(row: Row, prompt: str) -> str:
-    goal, mean = row.targets[prompt], row.summary(prompt)["dice"]
-    return f"{show_mean(mean)}; target {goal:.2f}{' **missed**' if mean['value'] < goal else ''}"
+def _against(row: Row, measure: str) -> str:
+    goal, mean = row.targets[measure], row.mean(measure)
+    if mean is None:
+        return "not measured"
+    return f"{show_mean(dict(mean))}; target {goal:.2f}{' **missed**' if mean['value'] < goal else ''}"
 
 
 def _compared(baseline: Mapping[str, Any]) -> str:
@@ -351,17 +397,25 @@ def _value(mean: Mapping[str, Any]) -> str:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="20 hippocampus cases; corrections on these only")
+    parser.add_argument("--quick", action="store_true", help="20 hippocampus cases, no corrections")
     parser.add_argument("--only", action="append", default=[], choices=[goal.key for goal in GOALS], help="repeatable")
     parser.add_argument("--limit", type=int, default=0, help="at most so many cases a set")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side; seconds grow with it")
+    parser.add_argument("--resume", action="store_true", help="keep what was measured with the same weights")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the page again")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "results", help="folder for JSON and pictures")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "accuracy.md")
     asked = parser.parse_args()
     if not asked.render:
         command = command_line("python -m slicecast_lab.benchmarks.accuracy")
-        todo = tasks(quick=asked.quick, limit=asked.limit, only=asked.only, build=asked.build, command=command)
+        todo = tasks(
+            quick=asked.quick,
+            limit=asked.limit,
+            only=asked.only,
+            build=asked.build,
+            command=command,
+            resume=asked.resume,
+        )
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(asked.jobs, mp_context=context, max_tasks_per_child=1) as pool:
             for done in as_completed([pool.submit(measure, task) for task in todo]):

@@ -52,7 +52,7 @@ Model = Annotated[
     str, typer.Option(help="A name of `slicecast models list`; empty for the default. --preset takes several.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Corrections = Annotated[int, typer.Option(help="Paint so many further slices, chosen in three ways.")]
+Corrections = Annotated[int, typer.Option(help="So many further clicks (after clicks) or painted slices.")]
 Baselines = Annotated[
     str, typer.Option(metavar="LIST", help="Any of copy,copy-extent,region,levelset,walker,monailabel.")
 ]

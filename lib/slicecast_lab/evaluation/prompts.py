@@ -7,8 +7,7 @@ one goes to the deepest error beside it.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -40,7 +39,8 @@ class Settings:
         prompt: what is given on the first slice.
         clicks: how many clicks, for the prompt ``clicks``.
         slice: which slice is prompted.
-        corrections: further slices painted after that, by each of the three choices.
+        corrections: what follows, by each choice of slice: after clicks a further click, else a painted slice.
+        every: also paint every so many of the object's slices, and its largest, beside interpolations of them.
         baselines: other methods, from the mask of the same slice; ``monailabel`` from the same prompts.
         unit: of surface distances; ``voxel`` where a set stores no true spacing.
 
@@ -52,6 +52,7 @@ class Settings:
     clicks: int = 1
     slice: SliceRule = "largest"
     corrections: int = 0
+    every: tuple[int, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     unit: Unit = "mm"
 
@@ -124,10 +125,10 @@ def pick_slice(case: TruthCase, rule: SliceRule) -> int:
 
 NAME = "object"
 
-CorrectionRule = Literal["suggested", "worst", "even"]
-"""Who says which slice is painted next: the product, the truth, or a rule."""
+CorrectionRule = Literal["suggested", "worst"]
+"""Who says which slice is corrected next: the product, or the truth."""
 
-CORRECTION_RULES: tuple[CorrectionRule, ...] = ("suggested", "worst", "even")
+CORRECTION_RULES: tuple[CorrectionRule, ...] = ("suggested", "worst")
 
 
 class Segments(Protocol):
@@ -173,17 +174,27 @@ def play(case: TruthCase, service: Segments, settings: Settings, number: int) ->
 def correct(
     case: TruthCase, service: Segments, start: Interaction, choice: CorrectionRule, *, times: int
 ) -> list[Interaction]:
-    """Paint further slices with their true mask, chosen one after the other; fewer when none is left to choose."""
-    first = _prompted(case, start.prompts)
-    done: list[int] = []
+    """Correct slices, chosen one after the other; fewer when there is nothing left to correct where one is sent.
+
+    What began with clicks alone is corrected by clicks, deepest in the largest error of the slice; all else by painting
+    further slices with their true mask.
+    """
+    clicked = not (start.prompts.masks or start.prompts.boxes)
     answers = [start]
     for _ in range(times):
-        number = _choose(case, choice, answers[-1], annotated=[*first, *done])
-        if number is None:
+        further = _one_click_more if clicked else _one_slice_more
+        prompts = further(case, answers[-1], choice)
+        if prompts is None:
             break
-        done.append(number)
-        answers.append(_ask(case, service, _with_painted(case, start.prompts, done)))
+        answers.append(_ask(case, service, prompts))
     return answers[1:]
+
+
+def paint_every(case: TruthCase, service: Segments, step: int) -> tuple[list[int], Interaction]:
+    """Paint every `step`-th of the object's canonical slices, and the largest; return their numbers and the answer."""
+    shown = np.flatnonzero(case.areas).tolist()
+    numbers = sorted({pick_slice(case, "largest"), *shown[step // 2 :: step]})
+    return numbers, _ask(case, service, _mask(case, numbers))
 
 
 def _ask(case: TruthCase, service: Segments, prompts: ObjectPrompts) -> Interaction:
@@ -205,21 +216,44 @@ def _box(case: TruthCase, number: int) -> ObjectPrompts:
 
 
 def _clicks(case: TruthCase, service: Segments, times: int, number: int) -> Iterator[Interaction]:
-    truth = case.slices(case.truth).slice(number)
-    spacing = case.axis.pixel_spacing_mm(case.turn.geometry)
-    found, clicked = np.zeros_like(truth), np.zeros_like(truth)
-    points: tuple[Point, ...] = ()
+    found, points = np.zeros_like(case.truth), tuple[Point, ...]()
     for _ in range(times):
-        click = next_click(truth, np.where(clicked, truth, found), spacing=spacing)
+        click = _next_point(case, found, number, points)
         if click is None:
             return
-        x, y = click.index
-        clicked[y, x] = True
-        ijk = slice_to_source_ijk(case.turn, case.axis, n=number, xy=np.array([[x, y]]))[0].tolist()
-        points = (*points, Point(tuple(ijk), click.positive))
+        points = (*points, click)
         answer = _ask(case, service, ObjectPrompts(NAME, points=points))
-        found = case.slices(answer.mask).slice(number)
+        found = answer.mask
         yield answer
+
+
+def _next_point(case: TruthCase, mask: NDArray[np.bool_], number: int, points: Sequence[Point]) -> Point | None:
+    """Return the click deepest in a canonical slice's largest error, never twice on one voxel; None without error."""
+    settled = mask.copy()
+    for point in points:
+        settled[point.ijk[::-1]] = case.truth[point.ijk[::-1]]
+    truth, found = (case.slices(array).slice(number) for array in (case.truth, settled))
+    click = next_click(truth, found, spacing=case.axis.pixel_spacing_mm(case.turn.geometry))
+    if click is None:
+        return None
+    ijk = slice_to_source_ijk(case.turn, case.axis, n=number, xy=np.array([click.index]))[0].tolist()
+    return Point(tuple(ijk), click.positive)
+
+
+def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:
+    number, points = _choose(case, choice, answer, annotated=()), answer.prompts.points
+    click = None if number is None else _next_point(case, answer.mask, number, points)
+    return None if click is None else ObjectPrompts(NAME, points=(*points, click))
+
+
+def _one_slice_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:
+    """Add a true slice; where the object is absent, the empty slice says so."""
+    given = answer.prompts
+    number = _choose(case, choice, answer, annotated=_prompted(case, given))
+    if number is None:
+        return None
+    own = [case.stored_slice(n) for mask in given.masks for n in mask.slices or ()]
+    return replace(given, masks=_mask(case, [*own, number]).masks)
 
 
 def _prompted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
@@ -230,18 +264,11 @@ def _prompted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
     return sorted(numbers | painted)
 
 
-def _with_painted(case: TruthCase, start: ObjectPrompts, numbers: Sequence[int]) -> ObjectPrompts:
-    """Add true masks of slices; where the object is absent, the empty slice says so."""
-    own = [case.stored_slice(n) for mask in start.masks for n in mask.slices or ()]
-    painted = _mask(case, [*own, *numbers]).masks
-    return ObjectPrompts(NAME, points=start.points, boxes=start.boxes, masks=painted)
-
-
 def _choose(case: TruthCase, choice: CorrectionRule, answer: Interaction, *, annotated: Sequence[int]) -> int | None:
     if choice == "suggested":
         wanted = None if answer.next_slice is None else case.stored_slice(answer.next_slice)
         return None if wanted in annotated else wanted
-    return _worst(case, answer.mask, annotated) if choice == "worst" else _even(case, annotated)
+    return _worst(case, answer.mask, annotated)
 
 
 def _worst(case: TruthCase, mask: NDArray[np.bool_], annotated: Sequence[int]) -> int | None:
@@ -250,11 +277,3 @@ def _worst(case: TruthCase, mask: NDArray[np.bool_], annotated: Sequence[int]) -
     wrong = np.array([np.count_nonzero(errors.slice(n)) for n in range(errors.count)])
     wrong[list(annotated)] = 0
     return int(wrong.argmax()) if wrong.any() else None
-
-
-def _even(case: TruthCase, annotated: Sequence[int]) -> int | None:
-    """Return the middle of the widest gap that is left in the true extent; the first of equals."""
-    first, last = case.extent
-    borders = [first - 1, *sorted(n for n in annotated if first <= n <= last), last + 1]
-    low, high = max(pairwise(borders), key=lambda gap: gap[1] - gap[0])
-    return (low + high) // 2 if high - low > 1 else None

@@ -94,6 +94,7 @@ def describe_settings(settings: Settings) -> dict[str, Any]:
         "prompt": settings.prompt_words,
         "slice": settings.slice,
         "corrections": settings.corrections,
+        "every": list(settings.every),
         "baselines": list(settings.baselines),
         "unit": settings.unit,
     }
@@ -122,6 +123,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "corrections": {
             who: _by_step(results, [r.corrections[who] for r in results]) for who in results[0].corrections
         },
+        "painted": {str(step): _interpolations(results, step) for step in settings.every},
         "baselines": {name: _baseline(results, name) for name in settings.baselines},
         "seconds_first": _percentiles([r.seconds[0] for r in results]),
         "seconds_next": _percentiles([s for r in results for s in (*r.seconds[1:], *r.correction_seconds)]),
@@ -146,6 +148,7 @@ def describe_case(result: CaseResult) -> dict[str, Any]:
         "seconds": [_round(value) for value in result.seconds],
         "corrections": {who: [_round(value) for value in steps] for who, steps in result.corrections.items()},
         "correction_seconds": [_round(value) for value in result.correction_seconds],
+        "painted": {str(step): {n: _round(v) for n, v in found.items()} for step, found in result.painted.items()},
         "baselines": {name: _round(value) for name, value in result.baselines.items()},
         "mistakes": {kind: _round(value) for kind, value in result.mistakes.items()},
     }
@@ -189,6 +192,8 @@ def _rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _click_rows(summary["clicks"])
     for who, steps in summary["corrections"].items():
         yield f"Dice, slices corrected: {who}", " > ".join(f"{step['value']:.3f}" for step in steps)
+    for step, found in summary["painted"].items():
+        yield f"Dice, every {step}th slice painted", show_mean(found["model"])
     for name, baseline in summary["baselines"].items():
         yield f"baseline {name}, Dice", show_mean(baseline["dice"])
         yield f"  model minus {name}, paired", show_mean(baseline["difference"])
@@ -235,10 +240,20 @@ def _clicks(results: Sequence[CaseResult]) -> dict[str, Any]:
 
 
 def _baseline(results: Sequence[CaseResult], name: str) -> dict[str, Any]:
-    return {
-        "dice": _mean(results, (r.baselines[name] for r in results)),
-        "difference": _mean(results, (r.final_dice - r.baselines[name] for r in results)),
-    }
+    return _beside(results, [r.final_dice for r in results], [r.baselines[name] for r in results])
+
+
+def _interpolations(results: Sequence[CaseResult], step: int) -> dict[str, Any]:
+    """Return the model's mean with every `step`-th slice painted, and each interpolation's beside it."""
+    own, *names = results[0].painted[step]
+    model = [r.painted[step][own] for r in results]
+    beside = {name: _beside(results, model, [r.painted[step][name] for r in results]) for name in names}
+    return {own: _mean(results, model), **beside}
+
+
+def _beside(results: Sequence[CaseResult], model: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    differences = (one - another for one, another in zip(model, other, strict=True))
+    return {"dice": _mean(results, other), "difference": _mean(results, differences)}
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float] | None:

@@ -12,7 +12,7 @@ from slicecast.errors import ConfigError, InputError
 from slicecast.prompts import ObjectPrompts
 from slicecast.volume import choose_window, normalise
 from slicecast.volume.metrics import Surface, dice, surface
-from slicecast_lab.evaluation.baselines import run_baseline
+from slicecast_lab.evaluation.baselines import INTERPOLATIONS, run_baseline, run_interpolation
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess, segment_case
 from slicecast_lab.evaluation.prompts import (
@@ -21,6 +21,7 @@ from slicecast_lab.evaluation.prompts import (
     Segments,
     Settings,
     correct,
+    paint_every,
     pick_slice,
     play,
 )
@@ -120,7 +121,8 @@ class CaseResult:
         dice_elsewhere: Dice of the final answer without the prompted slice.
         surface: distances of the final answer.
         seconds: of each interaction.
-        corrections: Dice before and after each further painted slice, by who chose the slice.
+        corrections: Dice before and after each correction, by who chose the slice.
+        painted: Dice with every so many slices painted, by that number: ``model`` and the interpolations.
         correction_seconds: of each such interaction.
         baselines: Dice by method.
         mistakes: share of the final answer's wrong voxels, by kind.
@@ -136,6 +138,7 @@ class CaseResult:
     seconds: tuple[float, ...]
     corrections: dict[str, tuple[float, ...]] = field(default_factory=dict)
     correction_seconds: tuple[float, ...] = ()
+    painted: dict[int, dict[str, float]] = field(default_factory=dict)
     baselines: dict[str, float] = field(default_factory=dict)
     mistakes: dict[str, float] = field(default_factory=dict)
     snapshot: Snapshot | None = None
@@ -216,10 +219,18 @@ def evaluate_case(
         seconds=tuple(answer.seconds for answer in answers),
         corrections=_by_choice(last, corrections, settings.corrections),
         correction_seconds=tuple(a.seconds for further in corrections.values() for a in further),
+        painted={step: _painted(case, service, step) for step in settings.every},
         baselines=_baselines(case, settings, number, last.prompts, monailabel),
         mistakes=mistake_shares(case, last.mask, number),
         snapshot=take_snapshot(case, last.mask, number),
     )
+
+
+def _painted(case: TruthCase, service: Segments, step: int) -> dict[str, float]:
+    """Return the Dice of the model and of each interpolation with every `step`-th slice painted."""
+    numbers, answer = paint_every(case, service, step)
+    filled = {name: dice(run_interpolation(name, case, numbers), case.truth) for name in INTERPOLATIONS}
+    return {"model": answer.dice, **filled}
 
 
 def _baselines(

@@ -11,7 +11,15 @@ from builders import phantom
 
 from slicecast.volume import write_mask, write_volume
 from slicecast_lab.benchmarks import accuracy
-from slicecast_lab.benchmarks.accuracy import Row, baseline_cells, correction_cells, dice_cells, shortfall_cells
+from slicecast_lab.benchmarks.accuracy import (
+    CORRECTED,
+    MEASURES,
+    Row,
+    baseline_cells,
+    correction_cells,
+    dice_cells,
+    shortfall_cells,
+)
 from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer
 from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.report import as_json
@@ -34,9 +42,10 @@ class FindsNothing:
 @pytest.fixture
 def row(cases, service) -> Row:
     asked = {
-        "mask": Settings(corrections=1, baselines=("copy", "walker")),
+        "mask": Settings(every=(12, 5), baselines=("copy", "walker")),
         "box": Settings(prompt="box", baselines=("monailabel",)),
         CLICKS: Settings(prompt="clicks", clicks=5, baselines=("monailabel",)),
+        CORRECTED: Settings(prompt="clicks", corrections=10),
     }
     made = {"date": "now", "commit": "abc", "command": "x", "model": {"name": "m", "sha256": "0", "image_size": 64}}
     made["machine"] = dict.fromkeys(("cpu", "cores", "memory_gib", "device", "system", "python", "torch"), 1)
@@ -45,7 +54,7 @@ def row(cases, service) -> Row:
         prompt: as_json(evaluate(cases, service, settings, monailabel=FindsNothing()), made)
         for prompt, settings in asked.items()
     }
-    return Row("phantoms", {"mask": 0.1, "box": 0.1, CLICKS: 1.01}, reports)
+    return Row("phantoms", dict(zip(MEASURES, (0.1, 1.01, 0.1, 0.1, 0.1), strict=True)), reports)
 
 
 def test_every_block_has_a_table_without_empty_cells(row):
@@ -59,9 +68,9 @@ def test_every_block_has_a_table_without_empty_cells(row):
 def test_a_missed_target_is_marked_and_comes_with_where_the_wrong_voxels_are(row):
     cells = dice_cells(row)
     assert (cells["set"], cells["cases"]) == ("phantoms", "3") and "missed" not in cells["one mask"]
-    assert "target 0.10" in cells["one mask"] and cells["5 clicks"].endswith("**missed**")
+    assert "target 0.10" in cells["one mask"] and cells["one box"].endswith("**missed**")
     (missed,) = shortfall_cells(row)
-    assert (missed["prompt"], missed["target"]) == (CLICKS, "1.01")
+    assert (missed["prompt"], missed["target"]) == ("box", "1.01")
     assert any(words in missed["where the wrong voxels are"] for words in MISTAKES.values())
 
 

@@ -13,6 +13,7 @@ from slicecast_lab.evaluation.prompts import (
     CORRECTION_RULES,
     Settings,
     correct,
+    paint_every,
     parse_prompt,
     parse_values,
     pick_slice,
@@ -96,20 +97,22 @@ def test_the_worst_slice_has_the_most_wrong_voxels(case, recorder):
     assert wrong.slice(chosen).sum() == max(wrong.slice(n).sum() for n in range(wrong.count))
 
 
-def test_even_corrections_halve_the_widest_gap(case, recorder):
-    first, last = case.extent
-    (start,) = play(case, recorder, Settings(), first)
-    (answer, *_) = correct(case, recorder, start, "even", times=1)
-    (chosen,) = {case.stored_slice(n) for n in answer.prompts.masks[0].slices} - {first}
-    assert chosen == (first + last + 1) // 2
+@pytest.mark.parametrize("choice", CORRECTION_RULES)
+def test_clicks_are_corrected_by_clicks_in_the_error(case, recorder, choice):
+    start = play(case, recorder, Settings(prompt="clicks"), pick_slice(case, "quarter"))[-1]
+    before = start
+    for answer in correct(case, recorder, start, choice, times=4):
+        *earlier, click = answer.prompts.points
+        assert tuple(earlier) == before.prompts.points and click not in earlier
+        assert bool(case.truth[click.ijk[::-1]]) == click.positive != bool(before.mask[click.ijk[::-1]])
+        before = answer
 
 
-def test_clicks_can_be_corrected_by_painted_slices(case, recorder):
-    number = pick_slice(case, "largest")
-    answers = play(case, recorder, Settings(prompt="clicks", clicks=2), number)
-    further = correct(case, recorder, answers[-1], "even", times=1)
-    prompts = further[-1].prompts
-    assert prompts.points == answers[-1].prompts.points and len(prompts.masks[0].slices) == 1
+def test_every_third_slice_and_the_largest_is_painted(case, recorder):
+    numbers, answer = paint_every(case, recorder, 3)
+    assert pick_slice(case, "largest") in numbers and len(numbers) >= np.count_nonzero(case.areas) // 3
+    found, truth = case.slices(answer.mask), case.slices(case.truth)
+    assert all(np.array_equal(found.slice(n), truth.slice(n)) for n in numbers)
 
 
 def test_words_are_read():

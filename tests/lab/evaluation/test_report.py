@@ -36,7 +36,7 @@ def test_the_report_holds_everything(cases, service, tmp_path):
         "Dice by click",
         "NSD at 2 mm",
         "HD95, mm",
-        "corrected: even",
+        "corrected: worst",
         "model minus copy",
         "AUC",
         "peak memory",

@@ -25,9 +25,15 @@ def test_clicks_corrections_and_baselines_are_recorded(cases, service):
     settings = Settings(prompt="clicks", clicks=4, corrections=2, baselines=("copy", "copy-extent"))
     for result in evaluate(cases, service, settings).results:
         assert len(result.dice) == 4 and len(result.seconds) == result.clicks_used <= 4
-        assert result.corrections.keys() == {"suggested", "worst", "even"}
+        assert result.corrections.keys() == {"suggested", "worst"}
         assert all(steps[0] == result.final_dice and len(steps) == 3 for steps in result.corrections.values())
         assert result.baselines["copy-extent"] >= result.baselines["copy"]
+
+
+def test_painted_slices_stand_beside_their_interpolations(cases, service):
+    for result in evaluate(cases, service, Settings(every=(3,))).results:
+        found = result.painted[3]
+        assert found.keys() == {"model", "linear"} and all(0.5 < value <= 1 for value in found.values())
 
 
 def test_voxels_are_a_unit(cases, service):
