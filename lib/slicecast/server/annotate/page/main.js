@@ -21,7 +21,7 @@ const $ = (id) => document.getElementById(id);
 const scan = new Scan($("scan"));
 const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
 const state = { image: new URLSearchParams(location.search).get("image"), session: null, names: [], active: null, tool: "click",
-  ml: {}, confidence: {}, suggestion: null, running: false, again: false };
+  ml: {}, confidence: {}, suggestion: null, running: false, again: false, busy: 0 };
 
 // ---- what happens on the page
 
@@ -40,7 +40,7 @@ async function begin() {
   const listed = found.labels.length > MENU || found.labels.join() === "object" ? [] : found.labels;
   for (const name of [...listed, ...state.session.objects, ...state.session.prompts.map((prompt) => prompt.object)]) know(name);
   choose(state.session.objects[0] ?? null);
-  scan.watch(showPlace);
+  scan.watch(showPlace, showMarks);
   scan.goToSlice(found.slice ?? Math.floor(scan.slices / 2));
   setInterval(() => document.hidden || server.heartbeat(state.case).catch(() => {}), BEAT_MS); // seconds of work are counted by it
   show();
@@ -56,18 +56,29 @@ async function nextCase() {
 
 /** Do what changes the session, then show the session and compute what changed. */
 async function change(work) {
+  const { id, revision } = state.session;
+  const again = async () => { // it may have been done, and only its answer lost
+    const now = await server.readSession(id);
+    return now.revision === revision ? work() : now;
+  };
+  busy(1);
   await attempt(async () => {
-    state.session = await patiently(work);
+    state.session = await patiently(work, again);
     show();
     await propagate();
   });
+  busy(-1);
 }
 
+function busy(by) { state.busy += by; document.body.toggleAttribute("data-busy", state.busy > 0); }
+
 /** Try again until the server is back: what it answered is on its disk, what it did not answer is sent again. */
-async function patiently(work) {
-  for (;;) {
+async function patiently(work, again = work) {
+  for (let lost = false; ; lost = true) {
     try {
-      return await work();
+      const answer = await (lost ? again : work)();
+      if (lost) say("");
+      return answer;
     } catch (error) {
       if (!(error instanceof server.LostConnection)) throw error;
       say(error.message);
@@ -120,7 +131,7 @@ async function once() {
       $("progress").textContent = `${event.done} slices, ${((performance.now() - began) / 1000).toFixed(1)} s`;
     } else summary = event;
   });
-  if (summary && !summary.cancelled) finish(summary, seen, performance.now() - began);
+  if (summary && !summary.cancelled) await finish(summary, seen, performance.now() - began);
 }
 
 function finish(summary, seen, ms) {
@@ -134,16 +145,16 @@ function finish(summary, seen, ms) {
   state.ml = Object.fromEntries(Object.entries(summary.objects).map(([name, one]) => [name, one]));
   state.suggestion = summary.next_slice;
   state.enough = summary.good_enough;
-  const ends = summary.stopped.filter((one) => one.object === state.active).map((one) => `slice ${one.slice}: ${one.reason}`);
-  $("progress").textContent = `${summary.recomputed + summary.reused} answers, ${summary.recomputed} new, ${(ms / 1000).toFixed(1)} s` + (ends.length ? `; ended at ${ends.join(", ")}` : "");
+  const ends = summary.stopped.filter((one) => one.object === state.active).map((one) => `slice ${one.slice}`);
+  $("progress").textContent = `${summary.recomputed + summary.reused} answers, ${summary.recomputed} new, ${(ms / 1000).toFixed(1)} s` + (ends.length ? `; not seen any more at ${ends.join(" and ")}` : "");
   for (const warning of summary.warnings) say(warning);
   hinted(summary.recomputed ? 2 : 3);
-  save();
+  return save();
 }
 
 async function save() {
   try {
-    await server.saveDraft(state.session.id, state.names.filter((name) => !state.session.objects.includes(name)));
+    await patiently(() => server.saveDraft(state.session.id, state.names.filter((name) => !state.session.objects.includes(name))));
     $("saved").textContent = `Draft saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
     $("submit").disabled = false;
   } catch (error) {
@@ -200,7 +211,7 @@ function show() {
   const next = state.suggestion;
   $("go").hidden = !next;
   $("suggestion").textContent = next ? `Check slice ${next.slice} next: ${next.reason}` : state.enough ?? "";
-  if (scan.mask) { showPlace(); showSlices(); }
+  if (scan.mask) { showPlace(); showSlices(); showMarks(); }
 }
 
 function promptItem(prompt) {
@@ -219,6 +230,8 @@ function showPlace() {
   $("lock").textContent = locked().includes(number) ? "Unlock" : "Looks right";
   bar.at(number);
 }
+
+function showMarks() { scan.mark($("marks"), state.session.prompts.filter((one) => one.object === state.active)); }
 
 function showSlices() {
   const prompted = (state.session.prompts ?? []).filter((one) => one.object === state.active);
@@ -359,3 +372,5 @@ document.addEventListener("keydown", (event) => {
 document.documentElement.dataset.theme = localStorage.slicecast_theme ?? "dark";
 hinted(0);
 attempt(begin);
+
+export { scan }; // for tests, and for a look from the browser's console

@@ -40,8 +40,7 @@ export class Scan {
     this.size = scan.hdr.dims.slice(1, 4);
     this.matrix = scan.hdr.affine;
     this.inverse = inverted(this.matrix);
-    const row = this.matrix[WORLD_AXIS[axis]].slice(0, 3).map((value, place) => Math.abs(value) / this.spacing(place));
-    this.along = row.indexOf(Math.max(...row));
+    this.along = this.axisAlong(WORLD_AXIS[axis]);
     this.across = [0, 1, 2].filter((place) => place !== this.along); // of a slice: columns, then rows
     this.plane = WORLD_AXIS[axis];
     this.paintPlane = 2 - this.plane; // as NiiVue numbers its views
@@ -140,6 +139,41 @@ export class Scan {
     return { ijk: this.voxel(this.viewer.frac2mm(place, 0, true)), tile, plane: this.viewer.screenSlices[tile].axCorSag };
   }
 
+  /** Return where a voxel of the slice on view lies on the canvas (CSS pixels): the other way round. */
+  canvasAt(ijk, tile = this.viewer.screenSlices.findIndex((one) => one.axCorSag === this.paintPlane)) {
+    const scale = this.viewer.uiData.dpr ?? 1, [left, top, width, height] = this.viewer.screenSlices[tile].leftTopWidthHeight;
+    const share = (u, v) => this.viewer.screenXY2TextureFrac(left + width * u, top + height * v, tile, false);
+    const corner = share(0.25, 0.25), wanted = this.viewer.mm2frac(this.world(ijk), 0, true);
+    const along = (end) => {
+      const side = [0, 1, 2].map((axis) => end[axis] - corner[axis]);
+      const length = side.reduce((sum, part) => sum + part * part, 0);
+      return 0.25 + (0.5 * side.reduce((sum, part, axis) => sum + part * (wanted[axis] - corner[axis]), 0)) / length;
+    };
+    return [(left + width * along(share(0.75, 0.25))) / scale, (top + height * along(share(0.25, 0.75))) / scale];
+  }
+
+  /** Mark prompts on the views whose slice they are on. */
+  mark(canvas, prompts) {
+    const scale = window.devicePixelRatio || 1, draw = canvas.getContext("2d"), here = this.here;
+    canvas.width = canvas.clientWidth * scale;
+    canvas.height = canvas.clientHeight * scale;
+    draw.scale(scale, scale);
+    this.viewer.screenSlices.forEach(({ axCorSag: plane }, tile) => {
+      if (plane > SLICE_TYPE.SAGITTAL) return;
+      const normal = this.axisAlong(2 - plane);
+      for (const { kind, ijk, positive, low_ijk: low, high_ijk: high } of prompts) {
+        if (kind === "point" && ijk[normal] === here[normal]) dot(draw, this.canvasAt(ijk, tile), positive);
+        if (kind === "box" && low[normal] <= here[normal] && here[normal] <= high[normal]) frame(draw, this.canvasAt(low, tile), this.canvasAt(high, tile));
+      }
+    });
+  }
+
+  /** The voxel axis that runs along a world axis. */
+  axisAlong(world) {
+    const row = this.matrix[world].slice(0, 3).map((value, place) => Math.abs(value) / this.spacing(place));
+    return row.indexOf(Math.max(...row));
+  }
+
   voxel(mm) {
     return this.inverse.map((row, place) => {
       const index = Math.round(row[0] * mm[0] + row[1] * mm[1] + row[2] * mm[2] + row[3]);
@@ -160,8 +194,34 @@ export class Scan {
 
   goToSlice(number) { this.goTo(this.here.map((index, place) => (place === this.along ? number : index))); }
 
-  /** Tell of every move of the crosshair. */
-  watch(onMove) { this.onMove = onMove; this.viewer.onLocationChange = onMove; }
+  /** Tell of every move of the crosshair, and of every time that the scan was drawn. */
+  watch(onMove, onDrawn) {
+    this.onMove = onMove;
+    this.viewer.onLocationChange = onMove;
+    const drawScene = this.viewer.drawScene.bind(this.viewer);
+    this.viewer.drawScene = (...given) => { const drawn = drawScene(...given); onDrawn(); return drawn; };
+  }
+}
+
+function dot(draw, [x, y], positive) {
+  draw.lineWidth = 2;
+  draw.strokeStyle = "#fff";
+  draw.fillStyle = positive ? "#1e9e63" : "#d0342c";
+  draw.beginPath();
+  draw.arc(x, y, 6, 0, 2 * Math.PI);
+  draw.fill();
+  draw.stroke();
+  draw.fillStyle = "#fff";
+  draw.fillRect(x - 3, y - 0.75, 6, 1.5);
+  if (positive) draw.fillRect(x - 0.75, y - 3, 1.5, 6);
+}
+
+function frame(draw, [x, y], [u, v]) {
+  draw.lineWidth = 2;
+  draw.setLineDash([5, 4]);
+  draw.strokeStyle = "#f0b04a";
+  draw.strokeRect(Math.min(x, u), Math.min(y, v), Math.abs(u - x), Math.abs(v - y));
+  draw.setLineDash([]);
 }
 
 function inverted(m) {
