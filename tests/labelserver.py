@@ -24,6 +24,8 @@ with warnings.catch_warnings():
     from monailabel.config import settings
     from monailabel.interfaces.utils import app as instances
 
+    from slicecast.server.app import create_app
+
 
 class TestClient(AnyClient):
     """A client on the server's own machine, which asks it by its own name."""
@@ -78,6 +80,30 @@ def monailabel_settings(**values: Any) -> Iterator[None]:
         instances.clear_cache()
         for name, value in before.items():
             setattr(settings, name, value)
+
+
+@contextmanager
+def app_settings(app_dir: Path, studies: Path | str, conf: dict[str, str] | None = None, **more: Any) -> Iterator[None]:
+    """Set MONAI Label's settings for an app, copied to `app_dir` if it is not there yet, and its studies."""
+    if not app_dir.exists():
+        copy_app(app_dir)
+    chosen = {
+        "MONAI_LABEL_APP_DIR": str(app_dir),
+        "MONAI_LABEL_STUDIES": str(studies),
+        "MONAI_LABEL_APP_CONF": conf or {},
+        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
+        **more,
+    }
+    with monailabel_settings(**chosen):
+        yield
+
+
+@contextmanager
+def serving(app_dir: Path, studies: Path, conf: dict[str, str], **client: Any) -> Iterator[TestClient]:
+    """Run the whole application in this process; `conf` is the app's, `client` the client's options."""
+    options = {"raise_server_exceptions": False, **client}
+    with app_settings(app_dir, studies, conf), TestClient(create_app(), **options) as requests:
+        yield requests
 
 
 def read_mask(content: bytes, folder: Path, *, name: str = "mask.nrrd") -> sitk.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
-from labelserver import copy_app, monailabel_settings
+from labelserver import app_settings
 
 from slicecast.server.app import create_app
 
@@ -35,13 +35,8 @@ __all__ = [
 @contextmanager
 def running(folder: Path, studies: Path) -> Iterator[tuple[str, object]]:
     """Run the whole application in a thread; yield its address and the application."""
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(folder if folder.exists() else copy_app(folder)),
-        "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-        "MONAI_LABEL_AUTH_ENABLE": False,  # the server sets it, and it is one for the whole process
-    }
-    with monailabel_settings(**chosen):
+    # the server sets MONAI_LABEL_AUTH_ENABLE, and it is one for the whole process
+    with app_settings(folder, studies, MONAI_LABEL_AUTH_ENABLE=False):
         app = create_app()
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
         thread = threading.Thread(target=server.run)

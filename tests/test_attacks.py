@@ -6,11 +6,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from labelserver import TestClient, copy_app, monailabel_settings, write_studies
+from labelserver import copy_app, serving, write_studies
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
-
-from slicecast.server.app import create_app
 
 SECRET = b"what nobody may read"
 
@@ -47,13 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(place: Path):
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(place / "all" / "app"),
-        "MONAI_LABEL_STUDIES": str(place / "all" / "studies"),
-        "MONAI_LABEL_APP_CONF": {"labels": "spleen,liver"},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-    }
-    with monailabel_settings(**chosen), TestClient(create_app(), raise_server_exceptions=False) as client:
+    with serving(place / "all" / "app", place / "all" / "studies", {"labels": "spleen,liver"}) as client:
         yield client
 
 

@@ -1,6 +1,7 @@
 """A campaign with a clock that stands still until told."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> EventStore:
-    return EventStore(url)
+def store(url: str) -> Iterator[EventStore]:
+    store = EventStore(url)
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -1,43 +1,98 @@
-"""Nothing is lost and nothing changed, whatever happens to the processes that write."""
+"""Nothing is lost and nothing changed, whatever happens to the processes that write; in SQLite and PostgreSQL."""
 
 import multiprocessing
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from slicecast.campaign.campaign import Campaign, Choice
 from slicecast.campaign.events import Draft, Kind
-from slicecast.campaign.store import EventStore
+from slicecast.campaign.settings import CampaignSettings
+from slicecast.campaign.store import EventStore, sqlite_url
+from slicecast.demo.server_process import free_port
 from slicecast.errors import ConfigError, ResourceError
 
+USER = "postgres" if os.getuid() == 0 else None
+"""PostgreSQL refuses to run as root."""
 
-def write(store, *names, who="ann"):
-    return store.append(lambda seen: ([Draft(Kind.ADDED, name, who) for name in names], 1.0))[1]
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL of our own on loopback; the URL of its empty database."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("initdb") or "/-").parent]
+    programs = places[-1]
+    if not (programs / "initdb").exists():
+        pytest.skip("no PostgreSQL; on Debian: apt-get install postgresql")
+    folder, port = Path(tempfile.mkdtemp(prefix="slicecast-pg-")), free_port()
+    if USER:
+        shutil.chown(folder, USER)
+    data = ["-D", str(folder / "data")]
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+
+    def call(*command: str) -> None:
+        subprocess.run(command, user=USER, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=300)
+
+    try:
+        call(str(programs / "initdb"), *data, "-A", "trust", "-U", "slicecast")
+        call(str(programs / "pg_ctl"), *data, "-w", "-t", "240", "-l", str(folder / "log"), "-o", options, "start")
+        yield f"postgresql+psycopg://slicecast@127.0.0.1:{port}/postgres"
+        call(str(programs / "pg_ctl"), *data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def url(request, tmp_path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "campaign.db")
+    server = request.getfixturevalue("postgresql")
+    sql(server, "DROP TABLE IF EXISTS slicecast_events, slicecast_head")
+    return server
+
+
+def write(store, *names):
+    return store.append(lambda seen: ([Draft(Kind.ADDED, name, "ann") for name in names], 1.0))[1]
 
 
 def sql(url, statement):
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    with connection:
-        connection.execute(statement)
-    connection.close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
 
 
-def test_what_was_written_is_read(store, url):
+@pytest.fixture
+def other(url) -> Iterator[EventStore]:
+    """Another server's store of the same events."""
+    store = EventStore(url)
+    yield store
+    store.close()
+
+
+def test_what_was_written_is_read(store, other):
     write(store, "a", "b")
     write(store, "c")
-    assert [event.case for event in EventStore(url).read()] == ["a", "b", "c"]
+    assert [event.case for event in other.read()] == ["a", "b", "c"]
     assert [event.case for event in store.read(after=2)] == ["c"] and store.verify() is None
 
 
-def test_a_decision_sees_what_happened_since(store, url):
+def test_a_decision_sees_what_happened_since(store, other):
     write(store, "a")
-    write(EventStore(url), "b")
+    write(other, "b")
     seen, written = store.append(lambda seen: ([Draft(Kind.ADDED, "c", "ann")], 2.0), after=1)
     assert [event.case for event in seen] == ["b"] and written[0].number == 3
 
@@ -98,6 +153,7 @@ def write_many(url, name, count):
     store = EventStore(url)
     for number in range(count):
         write(store, f"{name}-{number}")
+    store.close()
 
 
 def test_processes_lose_no_event(store, url):
@@ -137,13 +193,30 @@ def test_kill_9_while_writing(store, url, delay_s):
     assert store.verify() is None and store.read()[-1].case == "after"
 
 
-def test_the_file_is_in_wal_mode(store, url):
+def test_two_servers_lease_different_cases(url):
+    """Each server has a campaign of its own on the same events."""
+    stores = [EventStore(url) for _ in range(2)]
+    rules = CampaignSettings(second_share=0.0, gold_share=0.0)
+    campaigns = [Campaign(store, rules=rules, rng=random.Random(0)) for store in stores]
+    for campaign in campaigns:
+        campaign.add(dict.fromkeys("abcdef", False))
+
+    def ask(number: int) -> str:
+        ranking = lambda names: [Choice(name, "by name") for name in sorted(names)]  # noqa: E731
+        return campaigns[number % 2].next_case(f"person {number}", available=list("abcdef"), ranking=ranking).case
+
+    with ThreadPoolExecutor(6) as pool:
+        given = list(pool.map(ask, range(6)))
+    assert sorted(given) == list("abcdef")
+    assert stores[0].verify() is None
+    for store in stores:
+        store.close()
+
+
+def test_the_file_is_in_wal_mode(tmp_path):
+    store = EventStore(sqlite_url(tmp_path / "campaign.db"))
     write(store, "a")
-    assert Path(url.removeprefix("sqlite:///") + "-wal").exists() or journal(url) == "wal"
-
-
-def journal(url):
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    store.close()
+    connection = sqlite3.connect(tmp_path / "campaign.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
-    return mode

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from builders import phantom
-from labelserver import TestClient, copy_app, monailabel_settings, write_studies
+from labelserver import TestClient, serving, write_studies
 
-from slicecast.server.app import create_app
 from slicecast.volume import read_volume, write_mask
 
 NAMES = ("first", "second", "third")
@@ -30,13 +29,7 @@ def label(studies: Path) -> bytes:
 @pytest.fixture(scope="module")
 def client(studies: Path, label: bytes) -> Iterator[TestClient]:
     """A client of the whole application, with one label saved; nothing is pre-annotated unless asked for."""
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(copy_app(studies.parent / "app")),
-        "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_APP_CONF": {"labels": "spleen,liver", "preannotate": "false"},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-    }
-    with monailabel_settings(**chosen), TestClient(create_app(), raise_server_exceptions=False) as client:
+    with serving(studies.parent / "app", studies, {"labels": "spleen,liver", "preannotate": "false"}) as client:
         saved = save_label(client, "first", label)
         assert saved.status_code == 200, saved.text
         yield client

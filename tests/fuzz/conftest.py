@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from labelserver import ROOT, TestClient, copy_app, monailabel_settings, write_studies
-
-from slicecast.server.app import create_app
+from labelserver import ROOT, TestClient, serving, write_studies
 
 REPORT = ROOT / "build" / "fuzz.txt"
 GOLDEN = {"foreground": [[12, 10, 8]], "result_extension": ".nrrd"}
@@ -56,13 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     """A server on two images; `first` is for the golden click, `second` for everybody."""
     folder = tmp_path_factory.mktemp("fuzz")
     studies = write_studies(folder / "studies")
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(copy_app(folder / "app")),
-        "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_APP_CONF": {"labels": "spleen,liver"},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-    }
-    with monailabel_settings(**chosen), TestClient(create_app(), raise_server_exceptions=False) as client:
+    with serving(folder / "app", studies, {"labels": "spleen,liver"}) as client:
         fuzzed = Fuzzed(client, studies)
         fuzzed.golden = fuzzed.click()
         yield fuzzed

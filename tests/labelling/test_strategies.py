@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from builders import ball, scan
-from labelserver import TestClient, copy_app, monailabel_settings
+from labelserver import serving
 
 from slicecast.labelling.background_scorer import RankedQueue, VolumeChoice
 from slicecast.labelling.strategies import (
@@ -22,7 +22,6 @@ from slicecast.labelling.strategies import (
     record_result,
     strategies,
 )
-from slicecast.server.app import create_app
 from slicecast.volume import write_volume
 
 NOW = 1_700_000_000.0
@@ -190,13 +189,8 @@ def studies(folder):
 
 @pytest.fixture
 def client(tmp_path):
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(copy_app(tmp_path / "app")),
-        "MONAI_LABEL_STUDIES": str(studies(tmp_path / "studies")),
-        "MONAI_LABEL_APP_CONF": {"strategy": "auto", "labels": "ball", "preannotate": "false"},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-    }
-    with monailabel_settings(**chosen), TestClient(create_app()) as client:
+    conf = {"strategy": "auto", "labels": "ball", "preannotate": "false"}
+    with serving(tmp_path / "app", studies(tmp_path / "studies"), conf, raise_server_exceptions=True) as client:
         yield client
 
 

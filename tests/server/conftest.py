@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labelserver import TestClient, copy_app, monailabel_settings, write_studies
-
-from slicecast.server.app import create_app
+from labelserver import TestClient, serving, write_studies
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +16,5 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(studies: Path) -> Iterator[TestClient]:
     """A client of the whole application; one server for a module's tests."""
-    app_dir = copy_app(studies.parent / "app")
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(app_dir),
-        "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_APP_CONF": {"labels": "spleen,liver,kidney"},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-    }
-    with monailabel_settings(**chosen), TestClient(create_app(), raise_server_exceptions=False) as client:
+    with serving(studies.parent / "app", studies, {"labels": "spleen,liver,kidney"}) as client:
         yield client

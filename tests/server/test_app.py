@@ -8,12 +8,11 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from labelserver import REQUESTS, TestClient, copy_app, label_bytes, monailabel_settings, read_mask, recorded
+from labelserver import REQUESTS, label_bytes, read_mask, recorded, serving
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt.multipart import decoder
 
 from slicecast.errors import ConfigError
-from slicecast.server.app import create_app
 from slicecast.server.errors import Problem
 from slicecast.volume import Geometry, read_volume
 
@@ -197,27 +196,16 @@ def test_next_sample(client, strategy):
 
 def test_random_from_ohif_means_the_servers_own_strategy(studies, tmp_path):
     """OHIF sends no client_id, and `random` whatever its menu shows."""
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(copy_app(tmp_path / "app")),
-        "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_APP_CONF": {"strategy": "first"},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-    }
-    with monailabel_settings(**chosen), TestClient(create_app()) as client:
+    with serving(tmp_path / "app", studies, {"strategy": "first"}, raise_server_exceptions=True) as client:
         samples = [client.post("/activelearning/random", json={}).json() for _ in range(4)]
         assert {sample["chosen_by"] for sample in samples} == {"first"}  # each hands back the one before
         assert client.post("/activelearning/random", json={"client_id": "anna"}).json()["chosen_by"] == "random"
 
 
 def test_a_strategy_that_does_not_exist_stops_the_start(studies, tmp_path):
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(copy_app(tmp_path / "app")),
-        "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_APP_CONF": {"strategy": "clairvoyance"},
-    }
-    with monailabel_settings(**chosen):  # noqa: SIM117 - the settings stay until the failed start is over
-        with pytest.raises(ConfigError, match="Choose one of random, first, confidence"), TestClient(create_app()):
-            pass
+    refused = pytest.raises(ConfigError, match="Choose one of random, first, confidence")
+    with refused, serving(tmp_path / "app", studies, {"strategy": "clairvoyance"}):
+        pass
 
 
 def test_random_twice_within_a_second(client):

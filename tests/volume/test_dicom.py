@@ -1,5 +1,6 @@
 """DICOM series: order, gaps, tilt, folders that do not hold exactly one, and headers that claim too much."""
 
+import contextlib
 import shutil
 import struct
 
@@ -8,51 +9,30 @@ import pydicom
 import pytest
 from builders import grid
 from dicoms import compress, write_enhanced, write_slices
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import (
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-    generate_uid,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from slicecast.errors import VolumeError
 from slicecast.volume import read_volume
 from slicecast.volume.dicom import read_header, require_small_unpacked
 
-
-def write_slice(path, *, z_mm, value, series="1.2.3.4", modality="CT", rows=6, position=None, photometric=None):
-    """Write one CT slice whose pixels all hold `value` HU; `z_mm` None leaves the position out."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
-    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    data.is_little_endian, data.is_implicit_VR = True, False
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = "1.2.3", series, modality
-    data.SeriesDescription = f"series {series}"
-    data.Rows, data.Columns, data.PixelSpacing = rows, 5, [0.5, 0.25]
-    data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 15, 0, 1
-    data.PhotometricInterpretation = photometric or "MONOCHROME2"
-    data.RescaleIntercept, data.RescaleSlope = -1024, 1
-    if z_mm is not None:
-        data.ImagePositionPatient = position or [10.0, 20.0, z_mm]
-        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    pixels = np.full((rows, 5), value + 1024, np.uint16)
-    data.PixelData = pixels.tobytes()
-    data.save_as(path)
+FRAMES = np.arange(4 * 6 * 5, dtype=np.uint16).reshape(4, 6, 5) * 17
+"""Of four slices, all voxels different."""
+STACK = [(10.0, 20.0, 3.0 * n) for n in range(4)]
 
 
-def write_series(folder, heights, **options):
-    folder.mkdir(exist_ok=True)
-    for n, z_mm in enumerate(heights):
-        # names run against the positions, so that reading in name order would be wrong
-        write_slice(folder / f"{len(heights) - n:03}.dcm", z_mm=z_mm, value=n, **options)
-    return folder
+def write_series(folder, heights, *, rows=6, **attributes):
+    """Write CT slices; all pixels of each hold its number in HU."""
+    frames = np.broadcast_to(1024 + np.arange(len(heights))[:, None, None], (len(heights), rows, 5))
+    positions = [(10.0, 20.0, z_mm) for z_mm in heights]
+    return write_slices(folder, frames, positions, modality="CT", RescaleIntercept=-1024, RescaleSlope=1, **attributes)
+
+
+@contextlib.contextmanager
+def changed(file):
+    """Change a file's attributes in the block."""
+    data = pydicom.dcmread(file)
+    yield data
+    data.save_as(file)
 
 
 def test_slices_are_sorted_by_position(tmp_path):
@@ -80,39 +60,36 @@ def test_rounded_positions_are_even(tmp_path):
 
 
 def test_a_tilted_gantry_is_said(tmp_path):
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    for n in range(4):
-        write_slice(folder / f"{n}.dcm", z_mm=0, value=n, position=[0.0, n * 1.0, n * 4.0])
-    (warning,) = read_volume(folder).warnings
+    (warning,) = read_volume(write_slices(tmp_path, FRAMES, [(0, n, 4 * n) for n in range(4)])).warnings
     assert "tilted by 14.0 degrees" in warning
 
 
 def test_two_slices_at_one_place_are_refused(tmp_path):
     folder = write_series(tmp_path / "ct", [0, 3, 6])
-    write_slice(folder / "again.dcm", z_mm=3, value=50)
+    write_series(folder, [3])
     with pytest.raises(VolumeError, match="same position"):
         read_volume(folder)
 
 
 def test_slices_of_several_directions_are_refused(tmp_path):
     folder = write_series(tmp_path / "ct", [0, 3, 6])
-    data = pydicom.dcmread(folder / "001.dcm")
-    data.ImageOrientationPatient = [0, 1, 0, 0, 0, 1]
-    data.save_as(folder / "001.dcm")
+    with changed(next(folder.iterdir())) as data:
+        data.ImageOrientationPatient = [0, 1, 0, 0, 0, 1]
     with pytest.raises(VolumeError, match="different directions"):
         read_volume(folder)
 
 
 def test_slices_without_position_are_said(tmp_path):
-    (warning,) = read_volume(write_series(tmp_path / "ct", [None, None])).warnings
+    for file in write_series(tmp_path, [0, 3]).iterdir():
+        with changed(file) as data:
+            del data.ImagePositionPatient, data.ImageOrientationPatient
+    (warning,) = read_volume(tmp_path).warnings
     assert "do not say where they lie" in warning
 
 
 def test_several_series_are_listed(tmp_path):
-    folder = write_series(tmp_path / "both", [0, 3], series="1.2.3.4")
-    for n in range(3):
-        write_slice(folder / f"other{n}.dcm", z_mm=n, value=n, series="1.2.3.5", modality="MR")
+    folder = write_series(tmp_path, [0, 1, 2], SeriesInstanceUID="1.2.3.5", Modality="MR")
+    write_series(folder, [0, 3], SeriesDescription="series 1.2.3.4")
     with pytest.raises(VolumeError, match=r"holds 2 DICOM series: CT series 1.2.3.4, 2 files .*; MR .*, 3 files"):
         read_volume(folder)
 
@@ -125,30 +102,24 @@ def test_a_folder_without_series_is_refused(tmp_path):
 
 def test_slices_of_different_size_are_refused(tmp_path):
     folder = write_series(tmp_path / "ct", [0, 3])
-    write_slice(folder / "wide.dcm", z_mm=6, value=1, rows=8)
+    write_series(folder, [6], rows=8)
     with pytest.raises(VolumeError, match=r"cannot be stacked|holds 2 DICOM series"):
         read_volume(folder)
 
 
 def test_one_slice_file_is_a_thin_volume(tmp_path):
-    write_slice(tmp_path / "one.dcm", z_mm=4, value=7)
-    volume = read_volume(tmp_path / "one.dcm")
+    (file,) = write_series(tmp_path, [4]).iterdir()
+    volume = read_volume(file)
     assert volume.array.shape == (1, 6, 5)
     assert volume.modality == "CT"
 
 
 def test_no_patient_data_is_kept(tmp_path):
     folder = write_series(tmp_path / "ct", [0, 3])
-    for path in folder.iterdir():
-        data = pydicom.dcmread(path)
-        data.PatientName, data.PatientID = "Doe^Jane", "4711"
-        data.save_as(path)
+    for file in folder.iterdir():
+        with changed(file) as data:
+            data.PatientName, data.PatientID = "Doe^Jane", "4711"
     assert not {"Doe", "4711"} & set(str(dict(read_volume(folder).meta)).replace("^", " ").split())
-
-
-FRAMES = np.arange(4 * 6 * 5, dtype=np.uint16).reshape(4, 6, 5) * 17
-"""Of four slices, all voxels different."""
-STACK = [(10.0, 20.0, 3.0 * n) for n in range(4)]
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless], ids=["RLE", "JPEG 2000", "JPEG-LS"])
@@ -161,9 +132,8 @@ def test_compressed(tmp_path, syntax, several_frames):
         files = list(write_slices(tmp_path, frames, STACK).iterdir())
     before = read_volume(tmp_path)
     for file in files:
-        data = pydicom.dcmread(file)
-        compress(data, syntax)
-        data.save_as(file)
+        with changed(file) as data:
+            compress(data, syntax)
     volume = read_volume(tmp_path)
     assert np.array_equal(volume.array, before.array) and len(np.unique(volume.array)) == frames.size
     assert volume.geometry == before.geometry and volume.warnings == before.warnings == ()
@@ -187,15 +157,13 @@ def test_enhanced_multi_frame_with_a_gap(tmp_path):
     assert "unevenly spaced (3.00 to 6.00 mm" in warning
 
 
-def test_enhanced_multi_frame_with_scales_of_its_own(tmp_path):
-    write_enhanced(tmp_path / "one.dcm", FRAMES, STACK, slopes=[1.0, 2.0, 1.0, 1.0])
-    with pytest.raises(VolumeError, match="scales of their own"):
-        read_volume(tmp_path)
-
-
-def test_enhanced_multi_frame_of_two_time_points(tmp_path):
-    write_enhanced(tmp_path / "one.dcm", FRAMES, [*STACK[:2], *STACK[:2]])
-    with pytest.raises(VolumeError, match="same position"):
+@pytest.mark.parametrize(
+    ("positions", "slopes", "message"),
+    [(STACK, [1.0, 2.0, 1.0, 1.0], "scales of their own"), ([*STACK[:2], *STACK[:2]], None, "same position")],
+)
+def test_refused_enhanced_multi_frames(tmp_path, positions, slopes, message):
+    write_enhanced(tmp_path / "one.dcm", FRAMES, positions, slopes=slopes)
+    with pytest.raises(VolumeError, match=message):
         read_volume(tmp_path)
 
 
@@ -247,9 +215,8 @@ def test_colour(tmp_path, photometric):
 
 def test_what_is_no_image(tmp_path):
     for file in write_slices(tmp_path, FRAMES, STACK).iterdir():
-        data = pydicom.dcmread(file)
-        del data.PixelData, data.Rows
-        data.save_as(file)
+        with changed(file) as data:
+            del data.PixelData, data.Rows
     with pytest.raises(VolumeError, match="holds no DICOM image series"):
         read_volume(tmp_path)
     with pytest.raises(VolumeError, match="holds no image, such as a report"):
@@ -324,9 +291,8 @@ def test_a_value_that_claims_to_be_longer_than_the_file(file, tag):
 
 
 def test_a_piece_of_compressed_pixels_that_claims_too_much(file):
-    data = pydicom.dcmread(file)
-    compress(data, RLELossless)
-    data.save_as(file)
+    with changed(file) as data:
+        compress(data, RLELossless)
     content = bytearray(file.read_bytes())
     last = content.rindex(b"\xfe\xff\x00\xe0")
     content[last + 4 : last + 8] = struct.pack("<I", 0x7FFFFF00)
@@ -337,9 +303,8 @@ def test_a_piece_of_compressed_pixels_that_claims_too_much(file):
 
 def test_more_frames_than_bytes(tmp_path):
     file = write_enhanced(tmp_path / "many.dcm", PAIR_FRAMES, PAIR)
-    data = pydicom.dcmread(file)
-    data.Rows = 60000
-    data.save_as(file)
+    with changed(file) as data:
+        data.Rows = 60000
     with pytest.raises(VolumeError, match="cannot hold pixels of"):
         read_header(file)
 
@@ -353,9 +318,8 @@ def test_other_files(tmp_path):
 def test_a_deflated_file_that_unpacks_without_end(file):
     """A megabyte of it holds a gigabyte."""
     plain = read_header(file)
-    data = pydicom.dcmread(file)
-    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    data.save_as(file)
+    with changed(file) as data:
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     assert read_header(file).positions_mm.tolist() == plain.positions_mm.tolist()
     with file.open("rb") as stream, pytest.raises(VolumeError, match="unpacks to more than 100 bytes"):
         require_small_unpacked(stream, most=100)

@@ -7,10 +7,9 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
-from labelserver import ROOT, TestClient, copy_app, monailabel_settings, read_mask, write_studies
+from labelserver import ROOT, read_mask, serving, write_studies
 
 from slicecast.dicom.seg import read_seg, referenced_series
-from slicecast.server.app import create_app
 from slicecast.volume import read_volume
 
 SERIES = ROOT / "sample-data" / "dicom" / "ct_abdomen_dicom"
@@ -22,13 +21,7 @@ def client(tmp_path_factory):
     folder = tmp_path_factory.mktemp("seg")
     studies = write_studies(folder / "studies")
     shutil.copytree(SERIES, studies / "ct")
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(copy_app(folder / "app")),
-        "MONAI_LABEL_STUDIES": str(studies),
-        "MONAI_LABEL_APP_CONF": {"labels": "spleen,liver"},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-    }
-    with monailabel_settings(**chosen), TestClient(create_app(), raise_server_exceptions=False) as client:
+    with serving(folder / "app", studies, {"labels": "spleen,liver"}) as client:
         yield client
 
 

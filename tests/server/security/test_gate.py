@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from labelserver import TestClient, copy_app, monailabel_settings, write_studies
+from labelserver import TestClient, app_settings, copy_app, write_studies
 from starlette.requests import HTTPConnection
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -35,17 +35,8 @@ def tokens(place: Path) -> dict[str, str]:
 
 def serve(place: Path, monkeypatch: pytest.MonkeyPatch, *, users: bool, conf: dict[str, str] | None = None, **more):
     """The application's settings, as a context."""
-    file = place / ("users.json" if users else "none.json")
-    monkeypatch.setenv("SLICECAST_USERS", str(file))
-    chosen = {
-        "MONAI_LABEL_APP_DIR": str(place / "app"),
-        "MONAI_LABEL_STUDIES": str(place / "studies"),
-        "MONAI_LABEL_APP_CONF": conf or {},
-        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": False,
-        "MONAI_LABEL_AUTH_ENABLE": False,
-        **more,
-    }
-    return monailabel_settings(**chosen)
+    monkeypatch.setenv("SLICECAST_USERS", str(place / ("users.json" if users else "none.json")))
+    return app_settings(place / "app", place / "studies", conf, **{"MONAI_LABEL_AUTH_ENABLE": False, **more})
 
 
 @pytest.fixture(scope="module")
