@@ -1,13 +1,17 @@
 """The annotation page in a real browser, by mouse and keyboard, on sample scans: nothing is replaced."""
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from clinic import LABELS, PICTURES, SAMPLES, TRUTH_VALUES, Place, dice, inside, labelling
-from labelserver import ROOT
+from clinic import LABELS, PICTURES, SAMPLES, TRUTH_VALUES, dice, inside
+from labelserver import ROOT, copy_app
 
+from slicecast.demo.server_process import RunningServer, free_port, serving
 from slicecast.volume import read_volume
 
 pytestmark = pytest.mark.browser
@@ -31,22 +35,48 @@ def _viewer() -> None:
         pytest.skip("the viewer NiiVue is not installed; `make install` does it")
 
 
+class Clinic:
+    """A server on two sample scans, which can be killed and started again at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.studies, self._folder, self._port = folder / "studies", folder, free_port()
+        self.studies.mkdir()
+        for name in CASES:
+            shutil.copy(SAMPLES / "studies" / f"{name}.nii.gz", self.studies)
+        self._app = copy_app(folder / "app")
+        self._running: list = []
+        self.server: RunningServer
+        self.start()
+
+    def start(self) -> None:
+        options = ["--labels", ",".join(LABELS)]
+        context = serving(
+            self.studies, app=self._app, log=self._folder / "server.log", port=self._port, options=options
+        )
+        self.server = context.__enter__()
+        self._running.append(context)
+
+    def kill(self) -> None:
+        os.kill(self.server.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        for context in self._running:
+            context.__exit__(None, None, None)
+
+
 @pytest.fixture
-def place(tmp_path) -> Iterator[Place]:
-    """A running server on two sample scans."""
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for name in CASES:
-        shutil.copy(SAMPLES / "studies" / f"{name}.nii.gz", studies)
-    with labelling(studies, tmp_path) as place:
-        yield place
+def clinic(tmp_path) -> Iterator[Clinic]:
+    """A running server."""
+    clinic = Clinic(tmp_path)
+    yield clinic
+    clinic.stop()
 
 
 class Annotator:
     """A person at the page: looks at the screen, uses mouse and keyboard."""
 
-    def __init__(self, page, url: str) -> None:
-        self.page, self.url = page, url
+    def __init__(self, page, clinic: Clinic) -> None:
+        self.page, self.url = page, clinic.server.url
         page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
     def open(self, case: str = CASE) -> None:
@@ -57,9 +87,15 @@ class Annotator:
         """Go to a voxel; return where it lies on the screen."""
         return tuple(self.page.evaluate(PLACE_OF, list(ijk)))
 
-    def click(self, ijk) -> None:
+    def click(self, ijk, **how) -> None:
         with self.change("/prompts"):
-            self.page.mouse.click(*self.place(ijk))
+            modifiers = how.pop("holding", None)
+            x, y = self.place(ijk)
+            if modifiers:
+                self.page.keyboard.down(modifiers)
+            self.page.mouse.click(x, y, **how)
+            if modifiers:
+                self.page.keyboard.up(modifiers)
         self.settle()
 
     def drag(self, start, end) -> None:
@@ -70,6 +106,11 @@ class Annotator:
             self.page.mouse.move((x + u) / 2, (y + v) / 2)
             self.page.mouse.move(u, v)
             self.page.mouse.up()
+        self.settle()
+
+    def press(self, key: str) -> None:
+        with self.change("/slicecast/sessions/"):
+            self.page.keyboard.press(key)
         self.settle()
 
     def change(self, part: str):
@@ -92,9 +133,9 @@ class Annotator:
 
 
 @pytest.fixture
-def anna(page, place) -> Annotator:
+def anna(page, clinic) -> Annotator:
     """The annotator."""
-    return Annotator(page, place.url)
+    return Annotator(page, clinic)
 
 
 def truth(name: str) -> np.ndarray:
@@ -102,13 +143,13 @@ def truth(name: str) -> np.ndarray:
     return read_volume(SAMPLES / "truth" / f"{CASE}.nii.gz").array == TRUTH_VALUES[name]
 
 
-def saved(place: Place, name: str) -> np.ndarray:
+def saved(clinic: Clinic, name: str) -> np.ndarray:
     """Return the voxels [k, j, i] of a structure in the submitted label."""
-    label = place.folder / "studies" / "labels" / "final" / f"{CASE}.nii.gz"
+    label = clinic.studies / "labels" / "final" / f"{CASE}.nii.gz"
     return read_volume(label).array == LABELS.index(name) + 1
 
 
-def test_from_first_use_to_a_submitted_case(anna, place):
+def test_from_first_use_to_a_submitted_case(anna, clinic):
     liver, spleen = truth("liver"), truth("spleen")
     anna.page.goto(f"{anna.url}/")
     anna.page.click("text=the next case, in this browser")
@@ -135,6 +176,62 @@ def test_from_first_use_to_a_submitted_case(anna, place):
     anna.page.click("#yes")
     anna.page.wait_for_selector("body[data-submitted]")
     for name, true in (("liver", liver), ("spleen", spleen)):
-        assert dice(saved(place, name), true) > 0.5, name
+        assert dice(saved(clinic, name), true) > 0.5, name
     anna.page.click("#yes")
     anna.page.wait_for_url(f"**/annotate/?image={CASES[1]}")
+
+
+def test_every_gesture_can_be_taken_back(anna):
+    i, j, k = inside(truth("liver"))
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.click((i, j, k))
+    first = anna.ml("liver")
+    anna.click((i + 12, j, k), button="right")
+    anna.click((i, j + 4, k + 2), holding="Shift")
+    assert [text.partition(",")[0].split()[1] for text in anna.prompts()] == ["inside", "outside", "outside"]
+    anna.place((i, j, k + 5))
+    anna.press("l")
+    anna.place((i, j, 0))
+    anna.press("a")
+    assert anna.prompts()[-1] == "∅ absent, slice 0"
+    anna.page.keyboard.press("b")
+    anna.drag((i, j, k - 3), (i + 3, j, k - 3))
+    assert anna.prompts()[-1] == f"✎ painted, slice {k - 3}"
+
+    for left in (4, 3, 3, 2, 1):
+        anna.press("Control+z")
+        assert len(anna.prompts()) == left
+    assert anna.ml("liver") == pytest.approx(first)
+    for left in (2, 3, 3, 4, 5):
+        anna.press("Control+y")
+        assert len(anna.prompts()) == left
+    with anna.change("/prompts/"):
+        anna.page.click("#prompts li:nth-child(2) [title='Remove this prompt']")
+    anna.settle()
+    assert len(anna.prompts()) == 4
+
+
+def test_a_reload_and_a_killed_server_lose_nothing(anna, clinic):
+    liver = truth("liver")
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.click(inside(liver))
+    before = anna.prompts(), anna.ml("liver")
+    anna.page.reload()
+    anna.page.wait_for_selector("body[data-ready]")
+    anna.page.click("#structures >> text=liver")
+    assert (anna.prompts(), anna.ml("liver")) == before
+
+    clinic.kill()
+    x, y = anna.place((inside(liver)[0] + 3, *inside(liver)[1:]))
+    anna.page.mouse.click(x, y)
+    anna.page.wait_for_selector("#message:not([hidden]):has-text('cannot be reached')")
+    clinic.start()
+    anna.page.wait_for_selector("#prompts li:nth-child(2)")
+    anna.settle()
+    assert anna.page.is_hidden("#message")
+    anna.page.keyboard.press("Control+z")
+    anna.settle()
+    anna.page.wait_for_selector("#prompts li:nth-child(2)", state="detached")
+    assert (anna.prompts(), anna.ml("liver")) == before
