@@ -2,12 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request, Security
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.labelling.app import AppBehaviour
+from slicecast.server.security.users import Identity, Role
+
+IDENTITY = "slicecast.identity"
+"""Where a request's scope holds who sent it."""
 
 
 def labelling_app() -> AppBehaviour:
@@ -29,8 +33,37 @@ async def _provided() -> AppBehaviour:
 
 LabellingApp = Annotated[AppBehaviour, Depends(_provided)]
 
-AnyUser = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
-Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
-Reviewer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_REVIEWER))]
-Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
+
+def current_user(request: Request) -> User:
+    """Return who is logged in, with MONAI Label's names of their roles.
+
+    Where nobody logs in, everybody is MONAI Label's user `admin`, as without Slicecast.
+    """
+    identity: Identity | None = request.scope.get(IDENTITY)
+    names = {
+        Role.annotator: [settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR],
+        Role.reviewer: [settings.MONAI_LABEL_AUTH_ROLE_REVIEWER],
+        Role.admin: [settings.MONAI_LABEL_AUTH_ROLE_ADMIN],
+    }
+    role = identity.role if identity else Role.admin
+    held = [name for level, some in names.items() if level <= role for name in some]
+    return User(username=identity.name if identity else "admin", roles=held)
+
+
+class Needs(RBAC):
+    """MONAI Label's check of a role, of the user that the gate let in.
+
+    FastAPI's `dependency_overrides` would do the same, and analyse the route again at every request; that takes
+    time, and is not safe while other threads touch Python's list of warnings.
+    """
+
+    async def __call__(self, user: User = Security(current_user)) -> User:  # noqa: B008 # FastAPI's way
+        """Return the user, if they have the role."""
+        return await super().__call__(user)
+
+
+AnyUser = Annotated[User, Depends(Needs(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+Annotator = Annotated[User, Depends(Needs(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+Reviewer = Annotated[User, Depends(Needs(settings.MONAI_LABEL_AUTH_ROLE_REVIEWER))]
+Admin = Annotated[User, Depends(Needs(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 """Whoever is logged in with a role; where there are no logins, MONAI Label's user `admin`."""

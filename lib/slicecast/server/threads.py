@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import anyio
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+from monailabel.endpoints.user.auth import RBAC
 
+from slicecast.server.dependencies import Needs
 from slicecast.server.security.limits import json_object
 
 T = TypeVar("T")
@@ -66,8 +68,18 @@ def _threaded(endpoint: Callable[..., Any], *, check: Check | None) -> Callable[
             await arguments["request"].body()
         return await run_in_threadpool(_call, endpoint, arguments)
 
-    run.__signature__ = inspect.signature(endpoint)  # type: ignore[attr-defined]
+    run.__signature__ = _with_our_user(inspect.signature(endpoint))  # type: ignore[attr-defined]
     return run
+
+
+def _with_our_user(signature: inspect.Signature) -> inspect.Signature:
+    """Let MONAI Label's checks of roles ask for the user that the gate let in."""
+
+    def ours(parameter: inspect.Parameter) -> inspect.Parameter:
+        check = getattr(parameter.default, "dependency", None)
+        return parameter.replace(default=Depends(Needs(check.roles))) if isinstance(check, RBAC) else parameter
+
+    return signature.replace(parameters=[ours(parameter) for parameter in signature.parameters.values()])
 
 
 def _call(endpoint: Callable[..., Any], arguments: dict[str, Any]) -> Any:

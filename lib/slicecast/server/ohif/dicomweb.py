@@ -17,7 +17,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from requests_toolbelt.multipart import decoder
@@ -29,7 +28,7 @@ from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.series import Series
 from slicecast.dicom.web import bulk_value, frame_type, header_json, read_frames, render
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
-from slicecast.server.dependencies import Annotator, LabellingApp
+from slicecast.server.dependencies import Annotator, LabellingApp, Needs
 from slicecast.server.errors import NotAcceptable, is_disk_full
 from slicecast.server.settings import server_settings
 from slicecast.volume.dicom import DAMAGED
@@ -116,7 +115,7 @@ Files = Annotated[Catalogue, Depends(_catalogue)]
 SERIES = "/studies/{study}/series/{series}"
 INSTANCE = SERIES + "/instances/{instance}"
 
-reading = APIRouter(route_class=FolderRoute, dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
+reading = APIRouter(route_class=FolderRoute, dependencies=[Depends(Needs(settings.MONAI_LABEL_AUTH_ROLE_USER))])
 
 
 @reading.get("/studies", summary="Search studies")

@@ -15,7 +15,6 @@ from urllib.parse import quote, unquote, urlsplit
 import anyio
 from fastapi import Request
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import User
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,9 +22,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from slicecast.errors import SlicecastError
 from slicecast.inference.caller import MAX_LENGTH, Caller, calling
+from slicecast.server.dependencies import IDENTITY
 from slicecast.server.errors import problem
 from slicecast.server.security.logins import Access, sent_token
-from slicecast.server.security.users import Identity, Role
+from slicecast.server.security.users import Role
 
 FORWARDING = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded")
@@ -95,9 +95,6 @@ def is_own_host(host: str, named: Collection[str]) -> bool:
     name = host_name(host)
     return name == "localhost" or name.endswith(".localhost") or name in named or is_address(name)
 
-
-IDENTITY = "slicecast.identity"
-"""Where a request's scope holds who sent it."""
 
 USER_COOKIE = "slicecast_user"
 """Set by the page `/campaign/`; OHIF, from the same server, sends it with every request."""
@@ -230,22 +227,6 @@ def ask_to_log_in(request: Request) -> Response:
         return RedirectResponse(f"{root}/login?next={quote(wanted, safe='')}", status_code=303)
     detail = "Log in first: send 'Authorization: Bearer TOKEN', or open /login in a browser."
     return problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
-
-
-def current_user(request: Request) -> User:
-    """Return who is logged in, with MONAI Label's names of their roles; replaces MONAI Label's own function.
-
-    Where nobody logs in, everybody is MONAI Label's user `admin`, as without Slicecast.
-    """
-    identity: Identity | None = request.scope.get(IDENTITY)
-    names = {
-        Role.annotator: [settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR],
-        Role.reviewer: [settings.MONAI_LABEL_AUTH_ROLE_REVIEWER],
-        Role.admin: [settings.MONAI_LABEL_AUTH_ROLE_ADMIN],
-    }
-    role = identity.role if identity else Role.admin
-    held = [name for level, some in names.items() if level <= role for name in some]
-    return User(username=identity.name if identity else "admin", roles=held)
 
 
 class NoteCaller:

@@ -7,12 +7,11 @@ from dataclasses import replace
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import get_current_user
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slicecast.config import users_file
-from slicecast.server.security.gate import Gate, NamedProxies, NoteCaller, current_user
+from slicecast.server.security.gate import Gate, NamedProxies, NoteCaller
 from slicecast.server.security.limits import LimitBody, StrictJson
 from slicecast.server.security.logins import Access
 from slicecast.server.security.users import Users
@@ -50,7 +49,6 @@ def secure(app: FastAPI, chosen: ServerSettings) -> None:
     access = Access.of(Users(users_file()), with_stock_provider(chosen.auth), insecure=insecure, origins=origins)
     settings.MONAI_LABEL_AUTH_ENABLE = access.closed  # its own routes then ask for roles too, besides the gate
     app.state.access = access
-    app.dependency_overrides[get_current_user] = current_user
     app.add_middleware(HeadAsGet)
     app.add_middleware(NoteCaller)
     limits = chosen.limits
