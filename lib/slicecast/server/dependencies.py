@@ -4,14 +4,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.endpoints.user.auth import DEFAULT_USER, RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.labelling.app import AppBehaviour
-from slicecast.server.security.users import Identity, Role
 
-IDENTITY = "slicecast.identity"
-"""Where a request's scope holds who sent it."""
+USER = "slicecast.user"
+"""Where a request's scope holds who is logged in."""
 
 
 def labelling_app() -> AppBehaviour:
@@ -35,19 +34,9 @@ LabellingApp = Annotated[AppBehaviour, Depends(_provided)]
 
 
 def current_user(request: Request) -> User:
-    """Return who is logged in, with MONAI Label's names of their roles.
-
-    Where nobody logs in, everybody is MONAI Label's user `admin`, as without Slicecast.
-    """
-    identity: Identity | None = request.scope.get(IDENTITY)
-    names = {
-        Role.annotator: [settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR],
-        Role.reviewer: [settings.MONAI_LABEL_AUTH_ROLE_REVIEWER],
-        Role.admin: [settings.MONAI_LABEL_AUTH_ROLE_ADMIN],
-    }
-    role = identity.role if identity else Role.admin
-    held = [name for level, some in names.items() if level <= role for name in some]
-    return User(username=identity.name if identity else "admin", roles=held)
+    """Return who is logged in; where nobody logs in, MONAI Label's user `admin`, as without Slicecast."""
+    found: User = request.scope.get(USER, DEFAULT_USER)
+    return found
 
 
 class Needs(RBAC):

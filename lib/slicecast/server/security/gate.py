@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 import anyio
 from fastapi import Request
 from monailabel.config import settings
+from monailabel.endpoints.user.auth import User
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,10 +23,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from slicecast.errors import SlicecastError
 from slicecast.inference.caller import MAX_LENGTH, Caller, calling
-from slicecast.server.dependencies import IDENTITY
+from slicecast.server.dependencies import USER
 from slicecast.server.errors import problem
 from slicecast.server.security.logins import Access, sent_token
-from slicecast.server.security.users import Role
+from slicecast.server.security.users import Identity, Role
 
 FORWARDING = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded")
@@ -180,10 +181,10 @@ class Gate:
             identity = await anyio.to_thread.run_sync(self._access.identify, token) if token else None
         except SlicecastError as error:
             return problem(503, str(error))
-        request.scope[IDENTITY] = identity
         if identity is not None:  # read by `caller_of`
             request.state.user = identity.name
             request.state.roles = {role.name for role in Role if role <= identity.role}
+            request.scope[USER] = monailabel_user(identity)
         if role is None:
             return None
         if identity is None:
@@ -227,6 +228,17 @@ def ask_to_log_in(request: Request) -> Response:
         return RedirectResponse(f"{root}/login?next={quote(wanted, safe='')}", status_code=303)
     detail = "Log in first: send 'Authorization: Bearer TOKEN', or open /login in a browser."
     return problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def monailabel_user(identity: Identity) -> User:
+    """Return who is logged in, with MONAI Label's names of their roles."""
+    names = {
+        Role.annotator: [settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR],
+        Role.reviewer: [settings.MONAI_LABEL_AUTH_ROLE_REVIEWER],
+        Role.admin: [settings.MONAI_LABEL_AUTH_ROLE_ADMIN],
+    }
+    held = [name for level, some in names.items() if level <= identity.role for name in some]
+    return User(username=identity.name, roles=held)
 
 
 class NoteCaller:
