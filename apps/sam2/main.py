@@ -22,6 +22,7 @@ from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
+from slicecast.inference.volumetric import volumetric_services
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.finetuning.opening import versions_beside
 from slicecast.labelling.finetuning.task import NAME, FinetuneTask
@@ -44,6 +45,7 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         )
         READING.most = request_limits().voxels_at_once
         self.service.studies = Studies(read=partial(read_volume, max_voxels=request_limits().voxels))
+        self.volumetric = volumetric_services(self.service, device=self.config.device)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -55,8 +57,8 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Register sam2 (several labels), sam2_single and sam2_slice."""
-        return segment_tasks(self.service, labels=self.config.labels)
+        """Register sam2 (several labels), sam2_single, sam2_slice, and the volumetric models with weights here."""
+        return segment_tasks(self.service, volumetric=self.volumetric, labels=self.config.labels)
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """Register fine-tuning on the submitted labels."""

@@ -18,8 +18,9 @@ from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import Track, Tracker, propagate
 from slicecast.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt, WeightsMissing
 from slicecast.models import sam2_forward as steps
+from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec, bundled_spec
-from slicecast.models.sam2 import ENCODE_BATCH, Sam2Predictor, choose_device, load_predictor
+from slicecast.models.sam2 import ENCODE_BATCH, Sam2Predictor, load_predictor
 from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2
 
 SIZE, COUNT = 128, 6

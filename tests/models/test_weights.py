@@ -313,4 +313,4 @@ def test_pulled_weights_become_the_default_in_the_order_of_the_registry():
 
 def test_an_unsupported_model_cannot_be_chosen():
     with pytest.raises(ConfigError, match="cannot be run"):
-        weights.choose_model("ct_sam3d")
+        weights.choose_model("edgetam")

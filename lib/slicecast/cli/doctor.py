@@ -21,7 +21,8 @@ from rich.table import Table
 
 from slicecast import config
 from slicecast.errors import SlicecastError
-from slicecast.models.weights import choose_model, verify
+from slicecast.models.registry import load_registry
+from slicecast.models.weights import choose_model, is_present, verify
 
 app = typer.Typer()
 
@@ -80,6 +81,7 @@ def examine(model: str | None = None) -> Iterator[Check]:
     yield check_torch_pair()
     yield check_device()
     yield check_weights(model)
+    yield from check_volumetric()
     yield check_folder("sample data", config.project_dir("sample-data") / "studies")
     yield check_writable("app folder", config.project_dir("apps") / "sam2")
     yield check_writable("weights folder", config.home_dir())
@@ -151,6 +153,16 @@ def check_weights(model: str | None) -> Check:
     except SlicecastError as error:
         return Check("weights", CheckStatus.FAIL, str(error), "slicecast models list")
     return Check("weights", CheckStatus.OK, f"{spec.name}, SHA-256 right, {path}")
+
+
+def check_volumetric() -> Iterator[Check]:
+    """Say of each volumetric model whether clients will list it."""
+    for spec in load_registry().values():
+        if spec.volumetric and spec.supported:
+            ready = is_present(spec)
+            state = "weights present; clients list it" if ready else "no trusted weights; clients do not list it"
+            remedy = "" if ready else f"slicecast models {'verify' if spec.by_hand else 'pull'} {spec.name}"
+            yield Check(spec.name, CheckStatus.OK if ready else CheckStatus.NOTE, state, remedy)
 
 
 def check_folder(name: str, folder: Path) -> Check:

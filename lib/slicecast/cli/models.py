@@ -5,6 +5,7 @@ Also of those that were fine-tuned on a campaign's labels. Only ``pull`` uses th
 
 import getpass
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +20,22 @@ from slicecast.errors import NotFound, ResourceError
 from slicecast.labelling.finetuning.opening import campaign_of, versions_beside
 from slicecast.models.registry import ModelSpec, get_spec, load_registry
 from slicecast.models.versions import ModelVersions
-from slicecast.models.weights import choose_model, default_model, is_present, pull, verify, weights_path
+from slicecast.models.weights import (
+    Confirm,
+    choose_model,
+    default_model,
+    is_present,
+    pinned,
+    pull,
+    verify,
+    weights_path,
+)
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check the models' weights.")
 
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Trust a file of which nobody published a SHA-256 without being asked.")
+]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as 'slicecast models list' names them.")]
 
 Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images, in which the versions lie.")]
@@ -43,11 +56,11 @@ def list_models(
 
 
 @app.command("pull")
-def pull_models(names: Names) -> None:
+def pull_models(names: Names, yes: Yes = False) -> None:
     """Download weights, check their size and SHA-256, and put them in place."""
     for spec in [get_spec(name) for name in names]:
         typer.echo(f"{spec.title}. Licence of the weights: {spec.licence}.")
-        typer.echo(f"{spec.name}: checked, at {_pull_with_bar(spec)}")
+        typer.echo(f"{spec.name}: checked, at {_pull_with_bar(spec, _confirm(spec, yes))}")
     typer.echo(f"Used from now on when no model is named: {default_model().name}")
 
 
@@ -56,10 +69,11 @@ def verify_models(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME...]", help="Models; default: all that are on this machine.")
     ] = None,
+    yes: Yes = False,
 ) -> None:
     """Read weights completely and compare their SHA-256 with the registry's."""
     specs = [get_spec(name) for name in names] if names else _installed()
-    failed = [spec for spec in specs if not _report(spec)]
+    failed = [spec for spec in specs if not _report(spec, _confirm(spec, yes))]
     if failed:
         raise typer.Exit(1)
 
@@ -116,20 +130,38 @@ def _installed() -> list[ModelSpec]:
     return [spec for spec in load_registry().values() if spec.bundled or weights_path(spec).exists()]
 
 
-def _report(spec: ModelSpec) -> bool:
+def _confirm(spec: ModelSpec, yes: bool) -> Confirm:
+    """Return the question about a file that nobody published a SHA-256 of; without a terminal the answer is no."""
+
+    def ask(sha256: str, size: int) -> bool:
+        typer.echo(f"{spec.name}: nobody published a SHA-256 of this file. It has {size} bytes and SHA-256 {sha256}.")
+        return yes or (sys.stdin.isatty() and typer.confirm("Trust this very file from now on?"))
+
+    return ask
+
+
+def _report(spec: ModelSpec, confirm: Confirm) -> bool:
     try:
-        typer.echo(f"{spec.name}: right, at {verify(spec)}")
+        typer.echo(f"{spec.name}: right, at {verify(spec, confirm)}")
     except ResourceError as error:
         typer.echo(f"{spec.name}: {error}", err=True)
         return False
     return True
 
 
-def _pull_with_bar(spec: ModelSpec) -> str:
+def _pull_with_bar(spec: ModelSpec, confirm: Confirm) -> str:
     columns = (TextColumn(spec.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(spec.name, total=spec.bytes)
-        return str(pull(spec, lambda done, total: bar.update(task, completed=done, total=total or spec.bytes)))
+
+        def advance(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total or spec.bytes)
+
+        def ask(sha256: str, size: int) -> bool:
+            bar.stop()
+            return confirm(sha256, size)
+
+        return str(pull(spec, advance, ask))
 
 
 def _row(spec: ModelSpec, *, is_default: bool) -> dict[str, object]:
@@ -151,6 +183,8 @@ def _state(spec: ModelSpec) -> str:
         return "not supported"
     if is_present(spec):
         return "ready"
+    if pinned(spec).sha256 is None and not spec.bundled and weights_path(spec).is_file():
+        return "not trusted yet"
     return "wrong size" if weights_path(spec).is_file() else "missing" if spec.bundled else "not pulled"
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from slicecast.errors import InputError
-from slicecast.inference.segment import SegmentService
 from slicecast.inference.session_store import SessionLog, read_log, stored_log, write_log
 from slicecast.inference.sessions import replay
+from slicecast.inference.volumetric import open_service
 from slicecast.volume import write_mask
 
 app = typer.Typer(add_completion=False)
@@ -53,7 +53,7 @@ def replay_session(
     if log_file is not None:
         write_log(log_file, log)
     if output is not None:
-        result = replay(log, SegmentService(model=log.header.model, device=device), image=image)
+        result = replay(log, open_service(log.header.model, device=device), image=image)
         write_mask(output, result.mask, result.geometry)
         typer.echo(f"{output}: {', '.join(result.labels)} at revision {len(log.records)}")
 

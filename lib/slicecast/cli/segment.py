@@ -13,7 +13,8 @@ from slicecast.active.slices import STRATEGIES
 from slicecast.errors import ConfigError
 from slicecast.inference.pictures import draw_result
 from slicecast.inference.results import SegmentResult, slice_counts, voxel_counts
-from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.segment import SegmentRequest
+from slicecast.inference.volumetric import Segmenter, open_service
 from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import read_volume, write_mask
 
@@ -73,7 +74,7 @@ def segment(
     request = SegmentRequest(
         image, prompts, axis=axis, range=_range(slices), window=window, slice_strategy=slice_strategy
     )
-    result = _with_progress(SegmentService(model=model or None, device=device), request)
+    result = _with_progress(open_service(model or None, device=device), request)
     write_mask(output, result.mask, result.geometry)
     if json_file is not None:
         json_file.write_text(json.dumps(describe(result), indent=2) + "\n", encoding="utf-8")
@@ -105,7 +106,7 @@ def describe(result: SegmentResult) -> dict[str, Any]:
     }
 
 
-def _with_progress(service: SegmentService, request: SegmentRequest) -> SegmentResult:
+def _with_progress(service: Segmenter, request: SegmentRequest) -> SegmentResult:
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading")

@@ -15,7 +15,7 @@ from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import DevicePredictor
 from slicecast.engine.propagation import Prompts, segment
 from slicecast.engine.tracks import Progress, Tracker
-from slicecast.errors import Conflict, NotFound, OutOfMemory, PromptError
+from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, PromptError
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.queue import DeviceQueue
@@ -138,8 +138,12 @@ class SegmentService:
 
         Raises:
             UnknownModel: no model of that name.
+            ConfigError: it is a volumetric one.
         """
-        return choose_model(self._model)
+        spec = choose_model(self._model)
+        if spec.volumetric:
+            raise ConfigError(f"{spec.name} sees volumes, not slices, so it cannot work in a SAM 2's place.")
+        return spec
 
     @property
     def predictor(self) -> QueuedPredictor:
@@ -213,6 +217,11 @@ class SegmentService:
         if self._given:
             raise Conflict(_runs_another(str(name), running))
         return self.spec_named(str(name)).name
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever answers may change."""
+        return self.predictor.fingerprint
 
     def segment(
         self,

@@ -6,11 +6,12 @@ computed again, and a call that changes a session returns once its record is on 
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -36,10 +37,11 @@ from slicecast.engine.session import (
 from slicecast.engine.tracks import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
 from slicecast.inference.results import OnSlice, SegmentResult
-from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.segment import SegmentRequest
 from slicecast.inference.session_store import SessionHeader, SessionLog, SessionStore
 from slicecast.inference.settings import require_few_points
 from slicecast.inference.studies import Study
+from slicecast.inference.volumetric import Segmenter
 from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, to_slice_prompts
 from slicecast.volume import SliceAxis, choose_axis
 
@@ -116,10 +118,11 @@ class Propagated:
 
 
 class Sessions:
-    """The sessions of one service; safe between threads.
+    """The sessions of a server; safe between threads.
 
     Args:
-        service: carries them out.
+        service: carries out those that name no other model.
+        others: services of other models, by name; they share its images.
         folder: where they are kept.
         clock: the time now, UTC.
         new_id: a new session's id.
@@ -127,13 +130,14 @@ class Sessions:
 
     def __init__(
         self,
-        service: SegmentService,
+        service: Segmenter,
         folder: Path,
         *,
+        others: Mapping[str, Segmenter] = MappingProxyType({}),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
-        self._service = service
+        self._service, self._others = service, others
         self._store = SessionStore(folder)
         self._clock = clock
         self._new_id = new_id
@@ -159,7 +163,7 @@ class Sessions:
         Raises:
             VolumeError: the image cannot be used.
             ConfigError: unknown axis or window.
-            Conflict: this service runs another model.
+            Conflict: no service of this server runs that model.
         """
         study = self._service.studies.open(image)
         study.window(window)
@@ -168,7 +172,7 @@ class Sessions:
             id=prefix + self._new_id(),
             image_id=image_id,
             image=image,
-            model=self._service.model_for(model),
+            model=self._named(model).model_for(model),
             axis=choose_axis(study.volume.geometry, axis).name.lower(),
             window=window,
             options=asdict(options or self._service.settings.propagation),
@@ -313,8 +317,9 @@ class Sessions:
         prompts = prompt_set(session.content, image.grid)
         if prompts is None:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
+        service = self._named(header.model)
         request = replace(_request_of(header, prompts), slice_strategy=slice_strategy)
-        result = self._service.segment(request, study=image.study, keep_partial=True, **callbacks)
+        result = service.segment(request, study=image.study, keep_partial=True, **callbacks)
         self._store.touch(header.id, self._clock())
         return Propagated(session.revision, result)
 
@@ -356,10 +361,14 @@ class Sessions:
     def _image(self, header: SessionHeader) -> "_Image":
         return _Image(self._service.studies.open(header.image), SliceAxis[header.axis.upper()])
 
+    def _named(self, name: str | None) -> Segmenter:
+        """Return the service for a model that somebody asks for; the server's own unless another runs it."""
+        return self._others.get(name or "", self._service)
+
 
 def replay(
     log: SessionLog,
-    service: SegmentService,
+    service: Segmenter,
     *,
     image: Path | None = None,
     progress: Callable[[int, str], None] | None = None,

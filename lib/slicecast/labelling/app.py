@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from monailabel.config import settings
@@ -27,6 +28,7 @@ from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentService
+from slicecast.inference.volumetric import Segmenter
 from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
@@ -111,7 +113,7 @@ class AppConfig:
 
 
 class AppBehaviour(MONAILabelApp):
-    """A MONAI Label app; set `self.config` and `self.service` before the constructor runs.
+    """A MONAI Label app; set `self.config`, `self.service` and `self.volumetric` before the constructor runs.
 
     Methods raise our own errors, which `slicecast.server.errors` turns into answers. Images are named by id, never by
     path. Scoring runs in a thread of this process instead of a new process. Nothing is downloaded, and nothing written
@@ -120,6 +122,7 @@ class AppBehaviour(MONAILabelApp):
 
     config: AppConfig
     service: SegmentService
+    volumetric: Mapping[str, Segmenter] = MappingProxyType({})
     studies: str
     _datastore: Datastore
     _sessions: SafeSessions | None
@@ -222,7 +225,7 @@ class AppBehaviour(MONAILabelApp):
             if task.dimension == 3:
                 when_s, confidence = time.time(), answer.params.get("mean_confidence")
                 record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
-            model = self.service.predictor.fingerprint
+            model = task.fingerprint
             self.campaign_service.remember(image.id, answer, request=request, model=model)
         file = str(answer.file)
         label = self._saved(image, file=file, request=request, params=answer.params)

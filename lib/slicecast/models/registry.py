@@ -16,6 +16,9 @@ REGISTRY_FILE = "models.yaml"
 STRIDE_PX = 16
 """Input pixels per memory token of a SAM 2: an input's size must be a multiple."""
 
+INTENSITIES = re.compile(r"window|percentiles|positive|-?[0-9.]+:-?[0-9.]+")
+"""What `intensity` may be."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
@@ -25,11 +28,12 @@ class ModelSpec:
         name: key in the registry.
         title: one line for people.
         architecture: YAML path, absolute or inside the ``sam2`` package; None where unsupported.
-        image_size: pixels of the square input.
+        image_size: pixels of the square input, voxels of a volumetric model's cube.
         file: name of the weights file.
         folder: where the file is, if not at the usual place.
         licence: licence of the weights, with any condition on their use.
         url: where to pull from; None for the bundled model.
+        by_hand: the URL is a page for people, from which nothing can be pulled.
         bytes: size of the file.
         sha256: its SHA-256, 64 lower-case hex digits.
         bundled: the file ships with the package.
@@ -38,6 +42,10 @@ class ModelSpec:
         zoom: the engine crops around the object unless told otherwise.
         evidence: the engine tells the model how much each pixel looks like the object, unless told otherwise.
         pointers: the memory attention sees object pointers, as in every published SAM 2.
+        volumetric: it sees cubes of the scan, not slices: a 3D network such as SAM-Med3D.
+        spacing_mm: of a volumetric model's grid.
+        intensity: how a volumetric model's grey values are normalised: by the scan's ``window``, by the cube's
+            ``percentiles`` 1 and 99, by mean and deviation of the ``positive`` values, or between ``LOW:HIGH``.
         floors: mean Dice that the bundled weights must reach on sample data, by prompt; a test holds them to it.
         notes: what else a user should know.
         unsupported: why this version cannot run it; empty where it can.
@@ -53,6 +61,7 @@ class ModelSpec:
     file: str
     licence: str
     url: str | None = None
+    by_hand: bool = False
     bytes: int | None = None
     sha256: str | None = None
     bundled: bool = False
@@ -62,6 +71,9 @@ class ModelSpec:
     evidence: bool = False
     pointers: bool = True
     folder: str = ""
+    volumetric: bool = False
+    spacing_mm: float = 1.5
+    intensity: str = "window"
     floors: Mapping[str, float] = field(default_factory=dict, hash=False)
     notes: str = ""
     unsupported: str = ""
@@ -140,6 +152,10 @@ def _problems(spec: ModelSpec) -> list[str]:
         f"sha256 is {spec.sha256!r}; it must be 64 lower-case hex digits.": _hash_is_fine(spec),
         f"bytes is {spec.bytes!r}; it must be a positive number.": spec.bytes is None or spec.bytes > 0,
         "licence must not be empty.": bool(spec.licence),
+        f"spacing_mm is {spec.spacing_mm!r}; it must lie between 0.1 and 10.": 0.1 <= spec.spacing_mm <= 10,
+        f"intensity is {spec.intensity!r}; it must be window, percentiles, positive or LOW:HIGH.": (
+            INTENSITIES.fullmatch(spec.intensity) is not None
+        ),
         "a supported model needs an architecture.": bool(spec.architecture) or not spec.supported,
     }
     return [sentence for sentence, holds in rules.items() if not holds]
@@ -147,5 +163,5 @@ def _problems(spec: ModelSpec) -> list[str]:
 
 def _hash_is_fine(spec: ModelSpec) -> bool:
     if spec.sha256 is None:
-        return spec.bundled or not spec.supported
+        return spec.bundled or spec.volumetric or not spec.supported  # pinned at first use, see weights.pin
     return re.fullmatch(r"[0-9a-f]{64}", str(spec.sha256)) is not None

@@ -15,8 +15,8 @@ from safetensors.torch import load, save
 from sam2.modeling.sam2_base import SAM2Base
 
 from slicecast.engine.ports import Embedding, Observation, PromptJob, TrackJob
-from slicecast.errors import DeviceUnavailable, OutOfMemory
 from slicecast.models import sam2_forward as steps
+from slicecast.models.devices import choose_device, memory_errors, threads
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_batch import (
     Encoded,
@@ -194,8 +194,8 @@ class Sam2Predictor:
     def _inference(self) -> Iterator[None]:
         # Autocast is thread-local: entering it here, per call, keeps results independent of the thread.
         with (
-            _memory_errors(self.device),
-            _threads(1 if self.device.type == "cpu" and self.image_size <= SMALL_INPUT_PX else None),
+            memory_errors(self.device),
+            threads(1 if self.device.type == "cpu" and self.image_size <= SMALL_INPUT_PX else None),
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16),
         ):
@@ -220,17 +220,6 @@ class Sam2Predictor:
         """Give back what the device holds and nobody uses."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-@contextlib.contextmanager
-def _memory_errors(device: torch.device) -> Iterator[None]:
-    """Raise OutOfMemory for what PyTorch says in several ways."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
-            raise
-        raise OutOfMemory(f"The memory of {device} ran out. Close other programs, or use --device cpu.") from error
 
 
 def load_predictor(
@@ -264,39 +253,3 @@ def load_predictor(
         fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}{':compiled' if compiled else ''}",
         bf16=place.type == "cuda" if bf16 is None else bf16,
     )
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        DeviceUnavailable: it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceUnavailable(f"There is no device {name!r}. Use auto, cpu, cuda, cuda:N or mps.") from error
-    usable = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not usable.get(device.type, False):
-        raise DeviceUnavailable(f"The device {name!r} cannot be used on this machine. Use 'auto' or 'cpu'.")
-    return device
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Limit the calling thread's CPU threads for a while; None leaves them."""
-    before = torch.get_num_threads()
-    if count is None or count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,10 +1,15 @@
 """Weights files: where they are, whether they are the right ones, getting and loading them. Never by pickle.
 
 Which model is used: the one asked for (``--model``, ``--conf model``, ``MODEL=``); else the one in ``SLICECAST_MODEL``;
-else the first in the registry's order whose weights have been pulled; else the bundled one.
+else the first SAM 2 in the registry's order whose weights have been pulled; else the bundled one.
+
+A file whose SHA-256 nobody published is used once somebody has confirmed it on this machine (`pin`); from then on, only
+that very file is.
 """
 
+import argparse
 import hashlib
+import json
 import os
 import pickle
 import tempfile
@@ -12,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -33,6 +38,12 @@ UNREADABLE = (
     *(OSError, RuntimeError, TypeError, ValueError),
 )
 """What the readers raise, by trial, on files of other kinds."""
+
+PINS_FILE = "pins.json"
+"""SHA-256 and size of confirmed files by model, in the folder of pulled weights."""
+
+Confirm = Callable[[str, int], bool]
+"""Called with the SHA-256 and the size of a file that nobody published them of; whether to trust it."""
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
@@ -55,7 +66,7 @@ def default_model() -> ModelSpec:
     if named:
         return require_supported(get_spec(named))
     registry = load_registry()
-    pulled = (spec for spec in registry.values() if not spec.bundled and spec.supported and is_present(spec))
+    pulled = (s for s in registry.values() if not (s.bundled or s.volumetric) and s.supported and is_present(s))
     return next(pulled, None) or bundled_spec(registry)
 
 
@@ -85,23 +96,54 @@ def with_weights(spec: ModelSpec, file: Path) -> ModelSpec:
 
 
 def is_present(spec: ModelSpec) -> bool:
-    """Return whether a file of the right size is in place. Quick; :func:`verify` reads all of it."""
-    path = weights_path(spec)
-    return path.is_file() and spec.bytes in (None, path.stat().st_size)
+    """Return whether a file of the right size is in place, and trusted. Quick; :func:`verify` reads all of it."""
+    path, known = weights_path(spec), pinned(spec)
+    return path.is_file() and known.bytes in (None, path.stat().st_size) and bool(known.sha256 or spec.bundled)
 
 
-def verify(spec: ModelSpec) -> Path:
+def verify(spec: ModelSpec, confirm: Confirm = lambda sha256, size: False) -> Path:
     """Return the path of the weights after checking their size and SHA-256.
+
+    Args:
+        confirm: asked about a file of which neither the registry nor a pin knows them; a yes pins it.
 
     Raises:
         WeightsMissing: there is no file.
-        WeightsCorrupt: it is not the file that the registry describes.
+        WeightsCorrupt: it is not the file that the registry describes, or nobody trusts it.
     """
     path = weights_path(spec)
     if not path.is_file():
         raise WeightsMissing(f"The weights of {spec.name!r} are not at {path}. {_remedy(spec)}")
-    _check(spec, str(path), found_bytes=path.stat().st_size, found_sha256=file_sha256(path))
+    _check(spec, str(path), path, confirm)
     return path
+
+
+def pinned(spec: ModelSpec) -> ModelSpec:
+    """Return the model with the SHA-256 and size that were confirmed on this machine, where nobody published them."""
+    if spec.sha256 is not None or spec.bundled:
+        return spec
+    return replace(spec, **_pins().get(spec.name, {}))
+
+
+def pin(spec: ModelSpec, *, sha256: str, size: int) -> None:
+    """Trust a file from now on."""
+    path = _pins_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary_beside(path) as part:
+        part.write_text(json.dumps({**_pins(), spec.name: {"sha256": sha256, "bytes": size}}, indent=2) + "\n")
+        part.replace(path)
+
+
+def _pins() -> dict[str, dict[str, Any]]:
+    path = _pins_path()
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON. Delete it, and confirm the files that it named again.") from error
+
+
+def _pins_path() -> Path:
+    return config.home_dir() / "models" / PINS_FILE
 
 
 def file_sha256(path: Path) -> str:
@@ -110,11 +152,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def pull(spec: ModelSpec, progress: Progress = lambda done, total: None) -> Path:
+def pull(
+    spec: ModelSpec,
+    progress: Progress = lambda done, total: None,
+    confirm: Confirm = lambda sha256, size: False,
+) -> Path:
     """Download the weights unless the right file is there already, and return their path.
 
     The file appears under its name only after its size and SHA-256 were found right; an interrupted
     download leaves nothing behind.
+
+    Args:
+        confirm: as for `verify`.
 
     Raises:
         ConfigError: this version cannot run that model.
@@ -123,13 +172,18 @@ def pull(spec: ModelSpec, progress: Progress = lambda done, total: None) -> Path
     """
     require_supported(spec)
     path = weights_path(spec)
-    if spec.url is None or (is_present(spec) and file_sha256(path) == spec.sha256):
+    if spec.url is None or (is_present(spec) and file_sha256(path) == pinned(spec).sha256):
         return verify(spec)
+    if spec.by_hand:
+        raise WeightsMissing(
+            f"{spec.name!r} cannot be pulled: {spec.url} is a page for people. Fetch the file there, put it at {path}, "
+            f"and run 'slicecast models verify {spec.name}'."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as part:
             _download(spec.url, part, progress)
-            _check(spec, "The download", found_bytes=part.stat().st_size, found_sha256=file_sha256(part))
+            _check(spec, "The download", part, confirm)
             part.replace(path)
     except (httpx.HTTPError, OSError) as error:
         raise WeightsMissing(
@@ -143,7 +197,8 @@ def load_state_dict(spec: ModelSpec, device: str = "cpu") -> "dict[str, Tensor]"
     """Read the checked weights: tensors by name, never code.
 
     Args:
-        spec: the model; safetensors, or a torch file whose tensors are under "model" as in SAM 2's own files.
+        spec: the model; safetensors, or a torch file whose tensors are under "model" as in SAM 2's own files, or
+            under "model_state_dict".
         device: torch device for the tensors.
 
     Raises:
@@ -174,8 +229,10 @@ def _read_safetensors(path: Path) -> "dict[str, Tensor]":
 def _read_torch(path: Path) -> "dict[str, Tensor]":
     import torch
 
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    tensors = content.get("model", content) if isinstance(content, dict) else None
+    with torch.serialization.safe_globals([argparse.Namespace]):  # plain values, beside SAM-Med3D's tensors
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    holders = ("model", "model_state_dict")
+    tensors = next((content[k] for k in holders if k in content), content) if isinstance(content, dict) else None
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise ValueError("it is not a mapping of names to tensors")
     return dict(tensors)
@@ -208,14 +265,24 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _check(spec: ModelSpec, what: str, *, found_bytes: int, found_sha256: str) -> None:
-    if spec.bytes is not None and found_bytes != spec.bytes:
-        found, wanted = f"{found_bytes} bytes", f"{spec.bytes}"
-    elif found_sha256 != spec.sha256:
-        found, wanted = f"SHA-256 {found_sha256}", f"{spec.sha256}"
-    else:
-        return
-    raise WeightsCorrupt(f"{what} has {found} instead of {wanted}, so it is not {spec.name!r}. {_remedy(spec)}")
+def _check(spec: ModelSpec, what: str, path: Path, confirm: Confirm) -> None:
+    """Compare a file with what is known of it; where nothing is, ask, and pin it after a yes."""
+    size, sha256, known = path.stat().st_size, file_sha256(path), pinned(spec)
+    if known.sha256 is None and not spec.bundled:
+        if not confirm(sha256, size):
+            raise WeightsCorrupt(
+                f"{what} is not trusted yet: nobody published a SHA-256 of {spec.name!r}. It has {size} bytes and "
+                f"SHA-256 {sha256}. If that is the file you mean, confirm it: 'slicecast models verify {spec.name}'."
+            )
+        pin(spec, sha256=sha256, size=size)
+    elif known.bytes is not None and size != known.bytes:
+        raise WeightsCorrupt(_not_it(spec, what, f"{size} bytes", str(known.bytes)))
+    elif sha256 != known.sha256:
+        raise WeightsCorrupt(_not_it(spec, what, f"SHA-256 {sha256}", str(known.sha256)))
+
+
+def _not_it(spec: ModelSpec, what: str, found: str, wanted: str) -> str:
+    return f"{what} has {found} instead of {wanted}, so it is not {spec.name!r}. {_remedy(spec)}"
 
 
 def _remedy(spec: ModelSpec) -> str:
@@ -223,7 +290,7 @@ def _remedy(spec: ModelSpec) -> str:
         return "It was fine-tuned here: take it back with 'slicecast models rollback'."
     if spec.bundled:
         return "It ships with the package: install Slicecast again."
-    return f"Run 'slicecast models pull {spec.name}'."
+    return f"Fetch it from {spec.url}." if spec.by_hand else f"Run 'slicecast models pull {spec.name}'."
 
 
 def _reason(error: httpx.HTTPError | OSError) -> str:

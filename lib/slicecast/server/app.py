@@ -4,7 +4,7 @@ monailabel start_server --app apps/sam2 --studies DIR --uvicorn_app slicecast.se
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 import slicecast
 from slicecast.inference.caller import current_caller
 from slicecast.inference.sessions import Sessions
+from slicecast.inference.volumetric import Segmenter
 from slicecast.server.annotate.routes import mount_annotate
 from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.dependencies import LabellingApp, labelling_app
@@ -85,7 +86,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with stock.lifespan(app), proxy_lifespan(app, server_settings().proxy):
         labelling = labelling_app()
         app.state.service = labelling.service
-        app.state.sessions = _session_context(app)
+        app.state.sessions = _session_context(app, labelling.volumetric)
         app.state.nninteractive = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
         prefetcher, scorer, batch = labelling.service.prefetcher, labelling.background_scorer, labelling.batch_inference
@@ -93,11 +94,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
 
 
-def _session_context(app: FastAPI) -> SessionContext:
+def _session_context(app: FastAPI, volumetric: Mapping[str, Segmenter]) -> SessionContext:
     limits, service = server_settings(), app.state.service
     folder = Path(settings.MONAI_LABEL_APP_DIR) / SESSIONS_FOLDER
     threads = anyio.CapacityLimiter(limits.queue.jobs + limits.queue.waiting + SPARE_THREADS)
-    return SessionContext(Sessions(service, folder), service, limits.sessions, app.state.metrics, threads)
+    return SessionContext(
+        Sessions(service, folder, others=volumetric), service, limits.sessions, app.state.metrics, threads
+    )
 
 
 def _desk(app: FastAPI) -> Desk:

@@ -20,6 +20,7 @@ from slicecast_lab.evaluation.promote import (
     sample_cases,
 )
 from slicecast_lab.evaluation.prompts import parse_values
+from slicecast_lab.training import volumetric as volumes
 from slicecast_lab.training.nano import LOG_FORMAT, averaged_model, export_weights, read_settings, train_nano
 
 app = typer.Typer(no_args_is_help=True, help="Train models; what was stopped goes on where it was.")
@@ -27,11 +28,6 @@ app = typer.Typer(no_args_is_help=True, help="Train models; what was stopped goe
 
 CONFIG = typer.Option(Path("configs/training/nano.yaml"), help="Training settings.")
 FOLDER = typer.Option(Path("runs/nano"), help="Of the run: checkpoints, history, TensorBoard.")
-
-
-@app.callback()
-def _root() -> None:
-    """Keep `nano` a sub-command even while it is the only one."""
 
 
 @app.command()
@@ -54,6 +50,23 @@ def export_nano(
     """Write the averaged weights of the run's last checkpoint, also while it is still running."""
     export_weights(averaged_model(read_settings(config), folder), target)
     typer.echo(f"wrote {target}")
+
+
+@app.command("volumetric")
+def volumetric(
+    config: Path = typer.Option(Path("configs/training/ct_sam3d_nano.yaml"), help="Training settings."),
+    folder: Path = typer.Option(Path("runs/ct_sam3d_nano"), help="Of the run: checkpoints, history, TensorBoard."),
+    progress: bool = typer.Option(True, help="Draw a progress bar."),
+    export: Path | None = typer.Option(None, metavar="FILE", help="Train nothing: write the last averaged weights."),
+) -> None:
+    """Train a small volumetric model on generated patches, or go on from the folder's last checkpoint."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    settings = volumes.read_settings(config)
+    if export is None:
+        volumes.train_volumetric(settings, folder, show_progress=progress)
+        return
+    export_weights(volumes.averaged_volumetric(settings, folder), export)
+    typer.echo(f"wrote {export}")
 
 
 @app.command("promote")

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec
-from slicecast.models.sam2 import choose_device
 from slicecast.models.sam2_build import VIDEO_PREDICTOR, load_sam2
 
 FILL_HOLE_AREA_PX = 8

@@ -12,7 +12,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from slicecast.active.slices import STRATEGIES
 from slicecast.errors import PromptError, SlicecastError
-from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.segment import SegmentRequest
+from slicecast.inference.volumetric import Segmenter
 from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.tasks.answer import InferAnswer, write_answer
 from slicecast.labelling.tasks.request import (
@@ -54,7 +55,7 @@ class SegmentTask(InferTask):
     """
 
     def __init__(
-        self, service: SegmentService, *, type: InferType, dimension: int, description: str, labels: Sequence[str] = ()
+        self, service: Segmenter, *, type: InferType, dimension: int, description: str, labels: Sequence[str] = ()
     ) -> None:
         super().__init__(
             type=type,
@@ -66,6 +67,11 @@ class SegmentTask(InferTask):
         self._service = service
         self._style: Style = "several" if type == InferType.DEEPEDIT else "single"
         self._app_labels = tuple(labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the model and all that its answers depend on."""
+        return self._service.fingerprint
 
     def is_valid(self) -> bool:
         """Always offer the model: weights are loaded at the first request."""
@@ -115,8 +121,20 @@ class SegmentTask(InferTask):
         )
 
 
-def segment_tasks(service: SegmentService, *, labels: Sequence[str] = ()) -> dict[str, SegmentTask]:
-    """Return the app's models by name."""
+def segment_tasks(
+    service: Segmenter, *, volumetric: Mapping[str, Segmenter] | None = None, labels: Sequence[str] = ()
+) -> dict[str, SegmentTask]:
+    """Return the app's models by name; a volumetric model is one more, under its own name."""
+    others = {
+        name: SegmentTask(
+            other,
+            type=InferType.DEEPEDIT,
+            dimension=3,
+            labels=labels,
+            description="Several structures from clicks, each seen in cubes of the volume",
+        )
+        for name, other in (volumetric or {}).items()
+    }
     return {
         "sam2": SegmentTask(
             service,
@@ -137,6 +155,7 @@ def segment_tasks(service: SegmentService, *, labels: Sequence[str] = ()) -> dic
             dimension=2,
             description="One structure on the clicked slice only",
         ),
+        **others,
     }
 
 

@@ -91,7 +91,7 @@ class OpenSession(Strict):
     image: str = Field(min_length=1, max_length=500, description="Id of an image of the studies")
     axis: Literal["auto", "axial", "coronal", "sagittal"] = "auto"
     window: str = Field("auto", max_length=100, description="Grey values: auto, a preset such as lung, or LOW:HIGH")
-    model: str | None = Field(None, max_length=100, description="Must be the one that this server runs")
+    model: str | None = Field(None, max_length=100, description="One that this server runs; default: its SAM 2")
     start: Literal["nothing", "current"] = Field(
         "nothing",
         description="`current`: your draft of the case, its label or its pre-annotation, as painted slices",

@@ -1,0 +1,327 @@
+"""Segment with a volumetric model: the same requests and results as for SAM 2, other work between.
+
+What the annotator said stands, whatever the model: painted slices are as painted, absent ones empty, clicked voxels on
+or off the object, and a 3D box or a range confines it. A box, and up to `MOST_PAINTED` painted slices, also become
+clicks: in its middle, and where the paint is deepest.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.active.slices import SliceEvidence, best_of, suggest
+from slicecast.engine.caches import Lru
+from slicecast.engine.tracks import Progress
+from slicecast.engine.volumetric import CubeAnswer, GridClick, ObjectField, VolumePredictor, VolumeTracker
+from slicecast.errors import ConfigError, Conflict
+from slicecast.inference.canvas import LabelCanvas, Prompts
+from slicecast.inference.queue import DeviceQueue
+from slicecast.inference.results import Clock, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, next_slice
+from slicecast.inference.segment import SegmentRequest, SegmentService, place
+from slicecast.inference.settings import EngineSettings, engine_settings
+from slicecast.inference.studies import Studies, Study
+from slicecast.models.registry import load_registry
+from slicecast.models.volumetric import load_volume_predictor
+from slicecast.models.weights import choose_model, is_present
+from slicecast.prompts import ObjectPrompts, SlicePrompt
+from slicecast.prompts.simulate import deepest_point
+from slicecast.volume import Geometry, SliceAxis, Window, choose_axis
+from slicecast.volume.isotropic import Isotropic
+
+MOST_PAINTED = 5
+"""Painted slices of an object that become clicks, evenly spread."""
+
+
+class Segmenter(Protocol):
+    """What sessions, tasks and commands ask of a service, whatever its model."""
+
+    studies: Studies
+    settings: EngineSettings
+    queue: DeviceQueue
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in the registry."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever answers may change."""
+        ...
+
+    def model_for(self, name: str | None) -> str:
+        """Return the model, or its version, that answers for a name that somebody asks for.
+
+        Raises:
+            Conflict: this service runs another model.
+        """
+        ...
+
+    def segment(
+        self,
+        request: SegmentRequest,
+        *,
+        study: Study | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        on_slice: OnSlice | None = None,
+        keep_partial: bool = False,
+    ) -> SegmentResult:
+        """Segment an image as requested; see `SegmentService.segment`."""
+        ...
+
+
+class VolumetricService:
+    """Segments images with a volumetric model; safe to share between threads.
+
+    Args:
+        model: name in the registry.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+        predictor: use this one instead of loading a model.
+        studies: opened images, shared with other services.
+        queue: orders the work of all users, shared too.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        predictor: VolumePredictor | None = None,
+        studies: Studies | None = None,
+        queue: DeviceQueue | None = None,
+    ) -> None:
+        self.model_name = model
+        self.studies = studies or Studies()
+        self.queue = queue or DeviceQueue()
+        self.settings = engine_settings()
+        self._device, self._predictor, self._guard = device, predictor, threading.Lock()
+        self._cache: Lru[Any] = Lru(self.settings.embedding_bytes())
+
+    @property
+    def predictor(self) -> VolumePredictor:
+        """Return the model, loaded at first use.
+
+        Raises:
+            ResourceError: weights or device are missing.
+        """
+        with self._guard:
+            if self._predictor is None:
+                self._predictor = load_volume_predictor(choose_model(self.model_name), device=self._device)
+            return self._predictor
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever answers may change."""
+        return self.predictor.fingerprint
+
+    def model_for(self, name: str | None) -> str:
+        """Return the model's name if it is asked for; see `Segmenter`."""
+        if name not in (None, self.model_name):
+            raise Conflict(f"The session asks for '{name}'; this service runs '{self.model_name}'.")
+        return self.model_name
+
+    def segment(
+        self,
+        request: SegmentRequest,
+        *,
+        study: Study | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        on_slice: OnSlice | None = None,
+        keep_partial: bool = False,
+    ) -> SegmentResult:
+        """Segment an image as requested; see `SegmentService.segment`. There is no partial result.
+
+        Raises:
+            ConfigError: single slices are asked for, beside what `SegmentService.segment` raises.
+        """
+        if request.slices_only:
+            raise ConfigError(f"{self.model_name} segments volumes, not single slices. Choose a SAM 2 for that.")
+        clock = Clock()
+        study = study or self.studies.open(request.image)
+        axis = choose_axis(study.volume.geometry, request.axis)
+        prompts, limits = place(request, study.reorientation, axis)
+        clock.lap("read")
+        tracker = self._tracker(study, study.window(request.window), progress, cancelled)
+        fields = {
+            entry.name: tracker.segment(list(_clicks(entry, prompts[entry.name], axis, study, tracker.scan.grid)))
+            for entry in request.prompts.objects
+        }
+        clock.lap("propagate")
+        canvas = _drawn(study, axis, tracker.scan.grid, fields, prompts, limits, keep=request.options.keep_components)
+        evidence = [
+            canvas.evidence(value, prompts[name], field.predicted_iou)
+            for value, (name, field) in enumerate(fields.items(), start=1)
+        ]
+        clock.lap("post")
+        result = self._result(request, study, axis, tracker, canvas, evidence, clock)
+        if on_slice is not None:
+            for update in _updates(result, study, axis, canvas, evidence):
+                on_slice(update)
+        return result
+
+    def _tracker(
+        self,
+        study: Study,
+        window: Window,
+        progress: Progress | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> VolumeTracker:
+        predictor = _Queued(self.predictor, self.queue)
+        return VolumeTracker(
+            predictor,
+            Isotropic(study.volume, predictor.grid(study.reorientation.source), outside=predictor.outside),
+            window,
+            f"{study.digest}/{window.low:g}:{window.high:g}",
+            self._cache,
+            progress or (lambda done, what: None),
+            cancelled or (lambda: False),
+        )
+
+    def _result(
+        self,
+        request: SegmentRequest,
+        study: Study,
+        axis: SliceAxis,
+        tracker: VolumeTracker,
+        canvas: LabelCanvas,
+        evidence: Sequence[SliceEvidence],
+        clock: Clock,
+    ) -> SegmentResult:
+        def stored(number: int) -> int:
+            return study.reorientation.to_source_slice(axis, number)
+
+        worst = np.fmin.reduce([entry.quality for entry in evidence])
+        known = np.flatnonzero(np.isfinite(worst)).tolist()
+        strategy = request.slice_strategy or self.settings.slice_strategy
+        choice = best_of([suggest(strategy, entry) for entry in evidence])
+        missing = [name for name, entry in zip(request.prompts.names, evidence, strict=True) if not entry.area_px.any()]
+        return SegmentResult(
+            mask=np.ascontiguousarray(study.reorientation.to_source_array(canvas.labels)),
+            geometry=study.reorientation.source,
+            labels={name: value for value, name in enumerate(request.prompts.names, start=1)},
+            confidence=tuple(
+                sorted((SliceConfidence(stored(n), float(worst[n])) for n in known), key=lambda c: c.slice)
+            ),
+            next_slice=next_slice(choice, axis.name.lower(), stored),
+            good_enough="" if choice is None or choice.slice is not None else choice.reason,
+            seconds=clock.seconds(encode=tracker.encode_s),
+            warnings=(*study.volume.warnings, *(f"'{name}' was not found from these prompts." for name in missing)),
+            axis=axis.name.lower(),
+            window=tracker.window,
+            slices_encoded=tracker.encoded,
+            slices_walked=len(known),
+            slices_recomputed=tracker.answered,
+        )
+
+
+def _drawn(
+    study: Study,
+    axis: SliceAxis,
+    grid: Geometry,
+    fields: Mapping[str, ObjectField],
+    prompts: Prompts,
+    limits: Mapping[str, tuple[int, int]],
+    *,
+    keep: bool,
+) -> LabelCanvas:
+    canvas = LabelCanvas(study, axis, grid)
+    for value, (name, field) in enumerate(fields.items(), start=1):
+        canvas.draw(value, field, limits=limits[name])
+    if keep:
+        canvas.keep_clicked(prompts)
+    canvas.say(prompts)
+    return canvas
+
+
+def _clicks(
+    entry: ObjectPrompts, given: Sequence[SlicePrompt], axis: SliceAxis, study: Study, grid: Geometry
+) -> Iterator[GridClick]:
+    """Yield an object's clicks on the isotropic grid: its points as given, after what boxes and paint say."""
+
+    def click(canonical_ijk: NDArray, *, positive: bool) -> GridClick:
+        index = grid.world_to_index(study.reorientation.geometry.index_to_world(canonical_ijk))
+        i, j, k = np.clip(np.rint(index), 0, np.subtract(grid.size_ijk, 1)).astype(int).tolist()
+        return GridClick((k, j, i), positive)
+
+    painted = [prompt for prompt in given if prompt.mask is not None]
+    chosen = np.unique(np.linspace(0, len(painted) - 1, MOST_PAINTED).round().astype(int)) if painted else []
+    for prompt in (painted[n] for n in chosen):
+        y, x = deepest_point(prompt.mask)[0]
+        yield click(axis.to_ijk(prompt.slice, x, y), positive=True)
+    for prompt in given:
+        if prompt.box_xyxy is not None:
+            x, y = np.rint(prompt.box_xyxy.reshape(2, 2).mean(axis=0)).astype(int)
+            yield click(axis.to_ijk(prompt.slice, x, y), positive=True)
+    for point in dict.fromkeys(entry.points):
+        yield click(study.reorientation.to_canonical_ijk(point.ijk), positive=point.positive)
+
+
+def _updates(
+    result: SegmentResult, study: Study, axis: SliceAxis, canvas: LabelCanvas, evidence: Sequence[SliceEvidence]
+) -> Iterator[SliceUpdate]:
+    """Yield every slice that shows an object."""
+    for (name, value), entry in zip(result.labels.items(), evidence, strict=True):
+        for number in np.flatnonzero(entry.area_px).tolist():
+            yield SliceUpdate(
+                slice=study.reorientation.to_source_slice(axis, number),
+                object=name,
+                mask=study.reorientation.to_source_plane(axis, canvas.slices.slice(number) == value),
+                confidence=float(np.nan_to_num(entry.quality[number])),
+                seconds=result.seconds["total"],
+            )
+
+
+def open_service(model: str | None = None, *, device: str = "auto") -> Segmenter:
+    """Return a service for a model of any kind.
+
+    Args:
+        model: name in the registry. Default: see `slicecast.models.weights`.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+
+    Raises:
+        UnknownModel: no model of that name.
+        ConfigError: this version cannot run that model.
+    """
+    spec = choose_model(model)
+    return (
+        VolumetricService(spec.name, device=device) if spec.volumetric else SegmentService(model=model, device=device)
+    )
+
+
+def volumetric_services(service: SegmentService, *, device: str = "auto") -> dict[str, "VolumetricService"]:
+    """Return a service for each volumetric model whose weights are on this machine, sharing images and queue."""
+    present = (spec for spec in load_registry().values() if spec.volumetric and spec.supported and is_present(spec))
+    return {
+        spec.name: VolumetricService(spec.name, device=device, studies=service.studies, queue=service.queue)
+        for spec in present
+    }
+
+
+class _Queued:
+    """A predictor whose every call is one step in the queue."""
+
+    def __init__(self, predictor: VolumePredictor, queue: DeviceQueue) -> None:
+        self._predictor, self._queue = predictor, queue
+        self.side, self.outside, self.fingerprint = predictor.side, predictor.outside, predictor.fingerprint
+
+    def grid(self, stored: Geometry) -> Geometry:
+        return self._predictor.grid(stored)
+
+    def encode(self, cube: NDArray[np.float32], window: Window) -> Any:
+        with self._queue.step():
+            return self._predictor.encode(cube, window)
+
+    def segment(
+        self, embedding: Any, points: NDArray[np.int64], positive: NDArray[np.bool_], previous: Any
+    ) -> CubeAnswer:
+        with self._queue.step():
+            return self._predictor.segment(embedding, points, positive, previous)
+
+    def propose(self, own: Any, mask: NDArray[np.bool_], neighbour: Any) -> NDArray[np.float32] | None:
+        with self._queue.step():
+            return self._predictor.propose(own, mask, neighbour)
