@@ -152,7 +152,15 @@ class VolumetricService:
             for entry in request.prompts.objects
         }
         clock.lap("propagate")
-        canvas = _drawn(study, axis, tracker.scan.grid, fields, prompts, limits, keep=request.options.keep_components)
+        canvas = _drawn(
+            study,
+            axis,
+            tracker.scan.grid,
+            fields,
+            prompts,
+            limits,
+            keep=(request.options or self.settings.propagation).keep_components,
+        )
         evidence = [
             canvas.evidence(value, prompts[name], field.predicted_iou)
             for value, (name, field) in enumerate(fields.items(), start=1)

@@ -129,7 +129,7 @@ def pin(spec: ModelSpec, *, sha256: str, size: int) -> None:
     """Trust a file from now on."""
     path = _pins_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_beside(path) as part:
+    with temporary_beside(path) as part:
         part.write_text(json.dumps({**_pins(), spec.name: {"sha256": sha256, "bytes": size}}, indent=2) + "\n")
         part.replace(path)
 

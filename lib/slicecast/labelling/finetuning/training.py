@@ -26,8 +26,9 @@ from slicecast.inference.settings import EngineSettings
 from slicecast.labelling.finetuning.gate import JudgedObject, Scores, Verdict, judge
 from slicecast.labelling.finetuning.rounds import ALL, WEIGHTS, LearntCase, RoundPlan, TuningRound
 from slicecast.labelling.store.versions import write_atomically
+from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec
-from slicecast.models.sam2 import choose_device, load_predictor
+from slicecast.models.sam2 import load_predictor
 from slicecast.models.sam2_build import load_sam2
 from slicecast.models.versions import ModelVersion, ModelVersions, write_weights
 from slicecast.models.weights import with_weights
