@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from slicecast.campaign.campaign import Campaign, Choice, hidden, words_for
+from slicecast.campaign.campaign import Campaign, Choice, hidden, steady_clock, words_for
 from slicecast.campaign.events import Kind
 from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import ReadingTask, Status
@@ -219,3 +219,12 @@ def check(store, *, people):
     assert counts[Kind.LEASED] == counts[Kind.PREDICTED] == counts[Kind.SUBMITTED] > 0
     firsts = Counter(e.case for e in events if e.kind is Kind.SUBMITTED and e.data["task"] == "annotate")
     assert max(firsts.values()) == 1
+
+
+def test_leases_end_by_the_time_that_passed():
+    """Whoever sets the computer's clock neither ends nor prolongs them."""
+    times = {"wall": 1000.0, "passed": 5.0}
+    clock = steady_clock(lambda: times["wall"], lambda: times["passed"])
+    assert clock() == 1000.0
+    times.update(wall=9999.0, passed=35.0)
+    assert clock() == 1030.0

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from slicecast.demo import demo
 from slicecast.demo.annotator import ObjectRecord, SampleCase
+from slicecast.demo.demo import copy_images
 from slicecast.errors import ConfigError
 from slicecast.volume import Volume, write_mask, write_volume
 
@@ -106,3 +107,13 @@ def test_nothing_found_is_drawn_too(tmp_path):
     nothing = ObjectRecord("first", "ball", (), (), (), np.zeros_like(truth))
     case = SampleCase("first", volume, truth.astype(np.uint8), {1: "ball"})
     assert demo.draw_overview([(case, [nothing])], tmp_path / "overview.png").is_file()
+
+
+def test_what_was_labelled_before_is_not_copied(tmp_path):
+    studies = tmp_path / "studies"
+    for folder in (studies / "labels" / "final", studies / "campaign"):
+        folder.mkdir(parents=True)
+    for file in ("a.nii.gz", "labels/final/a.nii.gz", "campaign/campaign.db", "datastore_v2.json"):
+        (studies / file).write_bytes(b"")
+    copied = copy_images(studies, tmp_path / "copy")
+    assert [path.name for path in copied.rglob("*")] == ["a.nii.gz"]

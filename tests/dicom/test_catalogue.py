@@ -74,6 +74,14 @@ def test_links_and_hidden_folders_are_left_alone(dicom, tmp_path):
     assert len(tree(tmp_path, follow_links=True).series()) == 1
 
 
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_links_in_a_circle_do_not_end_the_scan(dicom, tmp_path, follow_links):
+    (dicom / "circle.dcm").symlink_to(dicom / "circle.dcm")
+    (dicom / "folder").symlink_to(dicom / "folder", target_is_directory=True)
+    (dicom / "round").symlink_to(tmp_path / "tree", target_is_directory=True)
+    assert len(tree(tmp_path, follow_links=follow_links).series()) == 1
+
+
 def test_compressed_slices_are_read(dicom, tmp_path):
     for file in dicom.glob("*.dcm"):
         data = pydicom.dcmread(file)

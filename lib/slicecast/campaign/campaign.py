@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +436,22 @@ def open_campaign(studies: Path) -> Campaign:
     """Open the campaign of a folder of studies, or begin it."""
     settings, folder = campaign_settings(), studies / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    return Campaign(EventStore(settings.url(folder)), rules=settings)
+    return Campaign(EventStore(settings.url(folder)), rules=settings, clock=steady_clock())
+
+
+def steady_clock(
+    wall: Callable[[], float] = time.time, passed: Callable[[], float] | None = None
+) -> Callable[[], float]:
+    """Return a clock that begins with the time of day and then counts what passes, so that leases end when they should.
+
+    Args:
+        wall: seconds since 1970, which somebody may set.
+        passed: seconds since any moment, those of a sleeping computer too where the system counts them.
+    """
+    if passed is None:
+        passed = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+    begun_s = wall() - passed()
+    return lambda: begun_s + passed()
 
 
 def existing_campaign(studies: Path) -> Campaign | None:

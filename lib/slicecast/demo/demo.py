@@ -70,9 +70,9 @@ def run_demo(data: SampleData, *, output: Path, clicks: int, model: str = "") ->
     options = ["--labels", ",".join(data.names.values()), *(["--model", model] if model else [])]
     with tempfile.TemporaryDirectory(prefix="slicecast-demo-") as name:
         work = Path(name)
-        studies = Path(shutil.copytree(data.folder / "studies", work / "studies"))
+        studies = copy_images(data.folder / "studies", work / "studies")
         app = shutil.copytree(
-            REPOSITORY / "apps" / "sam2", work / "app", ignore=shutil.ignore_patterns("logs", "model", "cache")
+            REPOSITORY / "apps" / "sam2", work / "app", ignore=shutil.ignore_patterns("logs", "model", "cache", "sessions")
         )
         with serving(studies, app=Path(app), log=output / "server.log", options=options) as server:
             typer.echo(f"server at {server.url} after {server.start_s:.1f} s")
@@ -80,6 +80,14 @@ def run_demo(data: SampleData, *, output: Path, clicks: int, model: str = "") ->
         problems += _labels_missing_on_disk(studies)
     _report(done, output)
     return problems + _too_bad(done)
+
+
+def copy_images(source: Path, target: Path) -> Path:
+    """Copy the images alone: what was labelled on them before is not part of the proof."""
+    target.mkdir()
+    for file in source.glob("*.nii.gz"):
+        shutil.copy(file, target)
+    return target
 
 
 def _annotate(server: RunningServer, data: SampleData, work: Path, clicks: int) -> tuple[Done, list[str]]:

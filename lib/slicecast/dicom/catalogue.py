@@ -117,12 +117,18 @@ class DicomTree:
         return FileSeries(summary, dict(reversed(files.items())), all(_is_scan(h) for _, h in members), self._links)
 
     def _paths(self) -> Iterator[Path]:
+        seen: set[str] = set()
         for folder, folders, names in os.walk(self._root, followlinks=self._follow):
             here = Path(folder)
-            kept = [name for name in folders if not name.startswith(".") and (here / name).resolve() not in self._skip]
-            folders[:] = sorted(kept)
+            real = {name: os.path.realpath(here / name) for name in folders}  # unlike resolve, no error for a loop
+            folders[:] = sorted(
+                name
+                for name, path in real.items()
+                if not name.startswith(".") and Path(path) not in self._skip and path not in seen
+            )
+            seen.update(real.values())
             for path in (here / name for name in sorted(names)):
-                if _may_be_dicom(path) and (self._follow or not path.is_symlink()):
+                if _may_be_dicom(path) and (path.is_file() if self._follow else not path.is_symlink()):
                     yield path
 
 

@@ -112,6 +112,14 @@ def test_links_out_of_the_studies_are_listed_only_on_request(open_store, studies
     assert sorted(open_store(follow_links=True).list_images()) == ["alias", "first", "linked", "second"]
 
 
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_links_in_a_circle_and_into_nothing_are_left_alone(open_store, studies, follow_links):
+    (studies / "circle.nii.gz").symlink_to(studies / "circle.nii.gz")
+    (studies / "nothing.nii.gz").symlink_to(studies / "gone.nii.gz")
+    (studies / "round").symlink_to(studies, target_is_directory=True)
+    assert sorted(open_store(follow_links=follow_links).list_images()) == ["first", "second"]
+
+
 def test_nothing_to_pack(store):
     with pytest.raises(NotFound, match="No image has a final label yet"):
         store.get_dataset_archive(None)

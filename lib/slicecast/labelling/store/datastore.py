@@ -266,6 +266,9 @@ class SafeDatastore(LocalDatastore):
     def _is_ours(self, file: Path) -> bool:
         if file.name.startswith("."):
             return False
+        if not file.exists():
+            logger.warning("%s is a link that leads nowhere and is not listed", file)
+            return False
         if self._follow_links or file.resolve().parent == file.parent.resolve():
             return True
         logger.warning("%s leads to another folder and is not listed; start with --conf follow_links true", file)

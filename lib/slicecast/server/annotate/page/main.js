@@ -21,7 +21,7 @@ const $ = (id) => document.getElementById(id);
 const scan = new Scan($("scan"));
 const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
 const state = { image: new URLSearchParams(location.search).get("image"), session: null, names: [], active: null, tool: "click",
-  ml: {}, confidence: {}, suggestion: null, running: false, again: false, busy: 0 };
+  ml: {}, confidence: {}, suggestion: null, running: false, again: false, drafted: new Set(), busy: 0 };
 
 // ---- what happens on the page
 
@@ -154,7 +154,8 @@ function finish(summary, seen, ms) {
 
 async function save() {
   try {
-    await patiently(() => server.saveDraft(state.session.id, state.names.filter((name) => !state.session.objects.includes(name))));
+    await patiently(() => server.saveDraft(state.session.id, [...state.drafted].filter((name) => !state.session.objects.includes(name))));
+    for (const name of state.session.objects) state.drafted.add(name);
     $("saved").textContent = `Draft saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
     $("submit").disabled = false;
   } catch (error) {
@@ -361,6 +362,7 @@ const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, n: acti
 const pressedWithCtrl = { z: actions.undo, y: actions.redo, Z: actions.redo, Enter: () => $("submit").disabled || submit() };
 
 document.addEventListener("keydown", (event) => {
+  if (!state.session) return;
   if (event.target.matches("input:not([type=range])") || $("dialog").open) return;
   const work = (event.ctrlKey || event.metaKey ? pressedWithCtrl : pressed)[event.key];
   if (!work) return;
@@ -371,6 +373,6 @@ document.addEventListener("keydown", (event) => {
 
 document.documentElement.dataset.theme = localStorage.slicecast_theme ?? "dark";
 hinted(0);
-attempt(begin);
+attempt(begin).then(() => { if (!state.session) document.querySelectorAll("aside, #stage").forEach((part) => { part.inert = true; }); }); // somebody else holds the case
 
 export { scan }; // for tests, and for a look from the browser's console
