@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from slicecast.campaign.events import Kind
 from slicecast.cli.main import app
 from slicecast.config import config_dir
-from slicecast.errors import Conflict, InputError
+from slicecast.errors import InputError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.finetuning.opening import campaign_of, folder_tuner, versions_beside
 from slicecast.labelling.finetuning.rounds import Rounds
@@ -134,7 +134,7 @@ def test_two_processes_do_not_work_on_one_round(studies):
     round = begin(studies)
     with round.alone():
         assert round.is_running()
-        with pytest.raises(Conflict, match="is running"):
+        with pytest.raises(TooMany, match="is already running"):
             begin(studies)
     assert not round.is_running()
 
