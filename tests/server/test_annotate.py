@@ -71,8 +71,8 @@ def test_structures_of_a_case_accumulate_and_one_can_be_taken_back(client):
     client.post(f"/slicecast/sessions/{first}/draft", json={})
     other = {"kind": "box", "object": "ventricle", "low_ijk": [1, 1, CENTRE[2]], "high_ijk": [5, 5, CENTRE[2]]}
     client.post(f"/slicecast/sessions/{second}/prompts", json={"prompts": [other]})
-    client.post(f"/slicecast/sessions/{second}/draft", json={})
-    assert _drafted(client) == {"lesion", "ventricle"}
+    drafted = client.post(f"/slicecast/sessions/{second}/draft", json={}).json()
+    assert set(drafted["objects"]) == _drafted(client) == {"lesion", "ventricle"}  # all that Submit would save
     client.post(f"/slicecast/sessions/{second}/undo")
     client.post(f"/slicecast/sessions/{second}/draft", json={"dropped": ["ventricle", "never_there"]})
     assert _drafted(client) == {"lesion"}
@@ -87,8 +87,10 @@ def _drafted(client) -> set[str]:
 def test_a_draft_made_in_a_session_is_submitted_from_the_campaign(client, studies):
     session = open_session(client)
     client.post(f"/slicecast/sessions/{session}/prompts", json={"prompts": [CLICK]})
-    client.post(f"/slicecast/sessions/{session}/draft", json={})
-    answer = client.post(f"/campaign/case/{CASE}/submit", json={}, headers=PRESSED)
+    earlier, shown = (client.post(f"/slicecast/sessions/{session}/draft", json={}).json()["shown"] for _ in range(2))
+    stale = client.post(f"/campaign/case/{CASE}/submit", json={"shown": earlier}, headers=PRESSED)
+    assert stale.status_code == 409, stale.text
+    answer = client.post(f"/campaign/case/{CASE}/submit", json={"shown": shown}, headers=PRESSED)
     assert answer.status_code == 200, answer.text
     assert "lesion" in answer.json()["saved"]
     assert (studies / "labels" / "final" / f"{CASE}.nii.gz").is_file()

@@ -218,10 +218,9 @@ class SegmentService:
             raise Conflict(_runs_another(str(name), running))
         return self.spec_named(str(name)).name
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever answers may change."""
-        return self.predictor.fingerprint
+    def fingerprint_of(self, name: str = "") -> str:
+        """Say which weights answer for a version's name; changes whenever answers may change."""
+        return self.predictor_named(name).fingerprint
 
     def segment(
         self,

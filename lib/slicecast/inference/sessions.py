@@ -111,10 +111,12 @@ class Propagated:
     Args:
         revision: of the log that led to the result.
         result: the mask and what belongs to it.
+        weights: fingerprint of those that answered.
     """
 
     revision: int
     result: SegmentResult
+    weights: str
 
 
 class Sessions:
@@ -321,7 +323,7 @@ class Sessions:
         request = replace(_request_of(header, prompts), slice_strategy=slice_strategy)
         result = service.segment(request, study=image.study, keep_partial=True, **callbacks)
         self._store.touch(header.id, self._clock())
-        return Propagated(session.revision, result)
+        return Propagated(session.revision, result, service.fingerprint_of(header.model))
 
     def _edit(
         self,

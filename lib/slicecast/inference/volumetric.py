@@ -47,9 +47,8 @@ class Segmenter(Protocol):
         """The model's name in the registry."""
         ...
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever answers may change."""
+    def fingerprint_of(self, name: str = "") -> str:
+        """Say which weights answer for a version's name; changes whenever answers may change."""
         ...
 
     def model_for(self, name: str | None) -> str:
@@ -113,9 +112,8 @@ class VolumetricService:
                 self._predictor = load_volume_predictor(choose_model(self.model_name), device=self._device)
             return self._predictor
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever answers may change."""
+    def fingerprint_of(self, name: str = "") -> str:
+        """Say which weights answer; see `Segmenter`."""
         return self.predictor.fingerprint
 
     def model_for(self, name: str | None) -> str:

@@ -26,8 +26,8 @@ from slicecast.active.volumes import active_settings
 from slicecast.campaign.settings import FOLDER
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
-from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentService
+from slicecast.inference.sessions import Propagated
 from slicecast.inference.volumetric import Segmenter
 from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
@@ -257,33 +257,41 @@ class AppBehaviour(MONAILabelApp):
         geometry = now.mask.geometry
         return [(name, MaskPrompt(now.mask.array == value, geometry=geometry)) for name, value in now.values.items()]
 
-    def keep_draft(self, image_id: str, result: SegmentResult, *, clicks: Mapping[str, Any], client_id: str) -> None:
+    def keep_draft(self, image_id: str, done: Propagated, *, clicks: Mapping[str, Any], client_id: str) -> None:
         """Add a session's result to a person's draft of the image's case.
 
         Args:
             image_id: the image.
-            result: the session's.
+            done: the session's.
             clicks: positive ones by object, for the campaign's events.
             client_id: the person, where nobody logs in.
         """
-        values = number_labels(result.labels, self.config.labels)
+        values = number_labels(done.result.labels, self.config.labels)
         wanted = InferRequest((), values, extension=".nii.gz", compress=True)
-        answer = write_answer(result, wanted, image=self.image_path(image_id))
+        answer = write_answer(done.result, wanted, image=self.image_path(image_id))
         try:
             request = {**clicks, "model": "session", "client_id": client_id}
-            self.campaign_service.remember(image_id, answer, request=request, model=self.service.predictor.fingerprint)
+            self.campaign_service.remember(image_id, answer, request=request, model=done.weights)
         finally:
             answer.file.unlink()
 
-    def drop_from_draft(self, image_id: str, who: str, names: Sequence[str]) -> str:
-        """Take structures out of a person's draft, if it holds them; return the case's name."""
+    def change_draft(self, image_id: str, who: str, *, without: Sequence[str]) -> dict[str, Any]:
+        """Take structures out of a person's draft, if it holds them; return what Submit would save.
+
+        Keys: case, its name; objects, value, voxels and ml by name; shown, for `CampaignService.submit_draft`, or None
+        where there is nothing to submit.
+        """
         service = self.campaign_service
         case = service.case_of(image_id)
         person = service.who(case, client_id=who)
-        for name in names:
+        for name in without:
             with suppress(NotFound):
                 service.work.drop(case, person, name)
-        return case
+        try:
+            found = service.work.to_submit(case, person)
+        except NotFound:
+            return {"case": case, "objects": {}, "shown": None}
+        return {"case": case, "objects": service.work.structures(found).objects(), "shown": found.record["when_s"]}
 
     def preannotation(self, image_id: str) -> dict[str, Any]:
         """Return an image's pre-annotation as `infer` returns a result; an empty mask where there is none.

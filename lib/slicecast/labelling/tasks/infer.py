@@ -71,7 +71,7 @@ class SegmentTask(InferTask):
     @property
     def fingerprint(self) -> str:
         """Names the model and all that its answers depend on."""
-        return self._service.fingerprint
+        return self._service.fingerprint_of()
 
     def is_valid(self) -> bool:
         """Always offer the model: weights are loaded at the first request."""

@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from slicecast.errors import NotFound
+from slicecast.inference.caller import current_caller
 from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.errors import COMMON
 from slicecast.volume import read_volume, write_volume
@@ -49,7 +50,7 @@ def viewer(user: AnyUser) -> FileResponse:
 
 @router.get("/case", summary="Say what is known of an image's case")
 def case(image: str, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
-    """Return its name, why it was chosen, the slice that a reviewer asked for, and the names that the server knows."""
+    """Return its name, why it was chosen, the slice that a reviewer asked for, who asks, and the server's labels."""
     app.image_path(image)
     service = app.campaign_service
     service.sync()
@@ -57,10 +58,10 @@ def case(image: str, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
     known = service.campaign.state().case(name)
     return {
         "name": name,
-        "title": name,
         "reason": known.note or (known.lease.reason if known.lease else ""),
         "slice": (known.asked or {}).get("slice"),
-        "labels": [label for label in app.info()["labels"] if label != "background"],
+        "owner": current_caller().named(),
+        "labels": list(app.config.labels),
     }
 
 

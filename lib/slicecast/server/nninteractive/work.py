@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from slicecast.engine.session import Add, Grid, Item
 from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError
-from slicecast.inference.results import SegmentResult
-from slicecast.inference.sessions import SessionState
+from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.server.nninteractive.axes import Three
 from slicecast.server.nninteractive.images import SentImage, find_image, store_upload
 from slicecast.server.nninteractive.leases import ClientLease, Leases
@@ -150,7 +149,7 @@ class Desk:
         self._folder = folder
         self.clock = clock
         self._keep_draft = keep_draft
-        self._unkept: dict[str, tuple[SessionState, SegmentResult]] = {}
+        self._unkept: dict[str, tuple[SessionState, Propagated]] = {}
         self.drafts = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nninteractive-drafts")
         self.settings = settings
         self.limiter = context.limiter
@@ -276,7 +275,7 @@ class Desk:
             return None
         mask: Mask = done.result.mask == done.result.labels[OBJECT]
         if not done.result.partial and not sitting.image.uploaded:
-            self._unkept[state.id] = state, done.result  # only the last one is written, where writing is slower
+            self._unkept[state.id] = state, done  # only the last one is written, where writing is slower
             self.drafts.submit(self._write_draft, state.id)
         if done.result.partial:
             logger.warning("%s: %d slices were done in time; the rest comes with the next answer", state.id, len(seen))
@@ -290,9 +289,9 @@ class Desk:
         last = self._unkept.pop(session, None)
         if last is None:
             return
-        state, result = last
+        state, done = last
         try:
-            self._keep_draft(state.image_id, result, clicks=state.clicks(), client_id=state.owner)
+            self._keep_draft(state.image_id, done, clicks=state.clicks(), client_id=state.owner)
         except Exception:  # a background thread's outermost boundary: the answer was sent, the prompts are kept
             logger.exception("The draft of %s was not kept", state.image_id)
 

@@ -119,10 +119,11 @@ class DraftChange(Strict):
 
 
 class Drafted(BaseModel):
-    """The case's draft, as far as this session made it."""
+    """The case's draft: what Submit would save, whichever client made it."""
 
     case: str
     objects: dict[str, "ObjectView"]
+    shown: float | None = Field(description="Send it with the campaign's submit, which then refuses a newer draft")
 
 
 class PromptView(BaseModel):

@@ -34,7 +34,6 @@ from slicecast.server.sessions.models import (
     Stopping,
     session_prompts,
     session_view,
-    summary_event,
 )
 from slicecast.server.sessions.propagation import NDJSON, SessionContext, propagation, stream_lines
 from slicecast.server.threads import while_wanted
@@ -266,13 +265,12 @@ async def keep_draft(
     """Add the session's structures to the caller's draft of the case, which the campaign page submits."""
 
     def work(gone: Callable[[], bool]) -> Drafted:
-        state, objects = context.sessions.state(session_id), {}
+        state = context.sessions.state(session_id)
         if state.objects:
             with context.run(session_id, caller.named(), gone=lambda: False):  # half a result is no draft
                 done = context.sessions.propagate(session_id)
-            objects = summary_event(done).objects
-            app.keep_draft(state.image_id, done.result, clicks=state.clicks(), client_id=state.owner)
-        return Drafted(case=app.drop_from_draft(state.image_id, state.owner, asked.dropped), objects=objects)
+            app.keep_draft(state.image_id, done, clicks=state.clicks(), client_id=state.owner)
+        return Drafted(**app.change_draft(state.image_id, state.owner, without=asked.dropped))
 
     return await while_wanted(http, work, limiter=context.limiter)
 

@@ -27,14 +27,14 @@ const state = { image: new URLSearchParams(location.search).get("image"), sessio
 
 async function begin() {
   if (!state.image) return nextCase();
-  const [info, found] = await Promise.all([server.info(), server.caseOf(state.image)]);
+  const found = await server.caseOf(state.image);
   state.case = found.name;
-  $("name").textContent = found.title;
+  $("name").textContent = found.name;
   $("why").textContent = found.reason;
-  document.title = `${found.title} · Slicecast`;
+  document.title = `${found.name} · Slicecast`;
   $("labels").replaceChildren(...found.labels.map((name) => Object.assign(document.createElement("option"), { value: name })));
   await server.take(state.case);
-  const open = (await server.sessions()).findLast((one) => one.image === state.image);
+  const open = (await server.sessions()).findLast((one) => one.image === state.image && one.owner === found.owner && !one.id.includes("-")); // others' clients name theirs
   state.session = open ?? await server.openSession(state.image, "current");
   await scan.open(server.scanAddress(state.image), state.session.axis);
   const listed = found.labels.length > MENU || found.labels.join() === "object" ? [] : found.labels;
@@ -152,25 +152,29 @@ function finish(summary, seen, ms) {
   return save();
 }
 
+/** Keep the result as the case's draft; return that draft, or null where it could not be kept. */
 async function save() {
   try {
-    await patiently(() => server.saveDraft(state.session.id, [...state.drafted].filter((name) => !state.session.objects.includes(name))));
+    const draft = await patiently(() => server.saveDraft(state.session.id, [...state.drafted].filter((name) => !state.session.objects.includes(name))));
     for (const name of state.session.objects) state.drafted.add(name);
     $("saved").textContent = `Draft saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
-    $("submit").disabled = false;
+    $("submit").disabled = draft.shown === null;
+    return draft;
   } catch (error) {
     $("saved").textContent = "Draft not saved";
     say(error.message);
+    return null;
   }
 }
 
 async function submit() {
-  const rows = Object.entries(state.ml).map(([name, one]) => `<tr><td>${escaped(name)}</td><td>${one.voxels}</td><td>${one.ml.toFixed(2)}</td></tr>`);
+  const draft = await save();
+  if (!draft) return; // an older one must not be stored in its place
+  const rows = Object.entries(draft.objects).map(([name, one]) => `<tr><td>${escaped(name)}</td><td>${one.voxels}</td><td>${one.ml.toFixed(2)}</td></tr>`);
   const table = `<table><thead><tr><th>structure</th><th>voxels</th><th>ml</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
   if (!await asked("Submit these structures?", table, "Submit")) return;
   await attempt(async () => {
-    await save();
-    await server.submit(state.case);
+    await server.submit(state.case, draft.shown);
     await server.closeSession(state.session.id);
     document.body.dataset.submitted = "yes";
     if (await asked("Submitted", `<p>The label of ${escaped($("name").textContent)} is stored.</p>`, "Next case")) await nextCase();

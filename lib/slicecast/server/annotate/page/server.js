@@ -29,7 +29,6 @@ const json = async (method, address, body) => (await ask(method, address, body))
 const session = (id, part = "") => `/slicecast/sessions/${id}${part}`;
 const ofCase = (name, part) => `/campaign/case/${encodeURIComponent(name)}/${part}`;
 
-export const info = () => json("GET", "/info/");
 export const caseOf = (image) => json("GET", `/annotate/case?image=${encodeURIComponent(image)}`);
 export const scanAddress = (image) => `/annotate/scan.nii?image=${encodeURIComponent(image)}`;
 export const openSession = (image, start) => json("POST", "/slicecast/sessions", { image, start });
@@ -46,7 +45,7 @@ export const cancel = (id) => json("POST", session(id, "/cancel"));
 export const saveDraft = (id, dropped) => json("POST", session(id, "/draft"), { dropped });
 export const take = (name) => json("POST", ofCase(name, "take"), {});
 export const heartbeat = (name) => json("POST", ofCase(name, "heartbeat"), {});
-export const submit = (name) => json("POST", ofCase(name, "submit"), {});
+export const submit = (name, shown) => json("POST", ofCase(name, "submit"), { shown });
 export const nextCase = () => json("POST", "/campaign/next", {});
 
 /** Propagate a session's prompts; calls `onEvent` with every line as it comes. */
