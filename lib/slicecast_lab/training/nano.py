@@ -19,7 +19,7 @@ from slicecast.errors import ConfigError, WeightsMissing
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.sam2_forward import prepare_for_training
 from slicecast.models.versions import write_weights
-from slicecast.training.loop import LoopSettings, latest_checkpoint, train
+from slicecast.training.loop import LoopSettings, load_average, train
 from slicecast.training.losses import LossWeights
 from slicecast.training.objective import ClipObjective, PromptMix
 from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches, stream
@@ -134,12 +134,8 @@ def averaged_model(settings: NanoSettings, folder: Path) -> nn.Module:
     Raises:
         WeightsMissing: the run has no checkpoint yet.
     """
-    file = latest_checkpoint(folder)
-    if file is None:
-        raise WeightsMissing(f"No checkpoint in {folder}. Train there first, or name another folder.")
     model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size, pointers=settings.pointers)
-    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["ema"])
-    return model
+    return load_average(model, folder)
 
 
 def fresh_model(settings: NanoSettings) -> nn.Module:

@@ -9,9 +9,9 @@ import yaml
 from torch import nn
 
 from slicecast.config import build, config_dir, refuse_unknown_keys
-from slicecast.errors import ConfigError, WeightsMissing
+from slicecast.errors import ConfigError
 from slicecast.models.volumetric_build import build_volumetric
-from slicecast.training.loop import LoopSettings, latest_checkpoint, train
+from slicecast.training.loop import LoopSettings, load_average, train
 from slicecast.training.losses import iou
 from slicecast.training.volumetric import ClickMix, VolumeObjective, click_through
 from slicecast_lab.generated.patches import GeneratedPatches, PatchSpec
@@ -98,9 +98,4 @@ def averaged_volumetric(settings: VolumetricSettings, folder: Path) -> nn.Module
     Raises:
         WeightsMissing: the run has no checkpoint yet.
     """
-    file = latest_checkpoint(folder)
-    if file is None:
-        raise WeightsMissing(f"No checkpoint in {folder}. Train there first, or name another folder.")
-    model = build_volumetric(config_dir() / settings.architecture)
-    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["ema"])
-    return model
+    return load_average(build_volumetric(config_dir() / settings.architecture), folder)
