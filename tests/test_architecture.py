@@ -237,9 +237,11 @@ def test_no_relative_imports():
 
 
 def test_own_modules_are_imported_at_the_top_only():
+    """But for commands: their help must not wait for torch."""
     hidden = [
         f"{file}: {function.name} imports {part}"
         for file, function in functions()
+        if file.parts[0] != "cli"
         for node in ast.walk(function)
         for part in own_parts(node)
     ]

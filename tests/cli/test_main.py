@@ -7,9 +7,46 @@ from typer.testing import CliRunner
 import slicecast
 from slicecast import errors
 from slicecast.cli import main
+from slicecast.config import project_dir
 
-LIGHT_START_S = 1.5
-"""Most processor time that asking for help may take; importing torch alone takes longer."""
+COMMANDS = [[name] for name in main.product_command_files()]
+GROUPS = (["campaign", "status"], ["labels", "import"], ["models", "list"], ["train", "finetune"], ["users", "add"])
+WRONG = (
+    ["segment", "none.nii.gz", "-o", "out.nii.gz", "--point", "a=1,1,1"],
+    ["segment", "SCAN", "-o", "nowhere/out.nii.gz", "--point", "a=1,1,1"],
+    ["segment", "SCAN", "-o", "out.txt", "--point", "a=1,1,1"],
+    ["segment", "SCAN", "-o", "out.nii.gz", "--point", "a=1,1"],
+    ["segment", "SCAN", "-o", "out.nii.gz", "--point", "a=1,1,1", "--model", "sam9"],
+    ["replay"],
+    ["replay", "log.jsonl", "-o", "nowhere/out.nii.gz"],
+    ["labels", "import", "nowhere", "--studies", "."],
+    ["labels", "import", ".", "--studies", ".", "--map", "liver"],
+    ["models", "pull", "sam9"],
+    ["models", "rollback", "--studies", "nowhere"],
+    ["train", "finetune", "--studies", "nowhere"],
+    ["train", "finetune", "--studies", ".", "--model", "sam9"],
+    ["campaign", "verify", "--studies", ".", "--head", "x"],
+    ["campaign", "report", "--studies", ".", "-o", "report.doc"],
+    ["export", ".", "-o", "out", "--format", "jpeg"],
+    ["serve", "--studies", "nowhere"],
+    ["serve", "--conf", "labels"],
+)
+"""Each is refused; SCAN stands for a scan."""
+
+HEAVY = {"torch", "sam2", "monai", "monailabel", "matplotlib", "pandas"}
+
+
+def imports_after(words, folder):
+    """Run a command in a new interpreter; return its exit code, and what is heavy of what it imported."""
+    code = (
+        "import sys\nfrom slicecast.cli.main import main\n"
+        f"sys.argv = {['slicecast', *words]!r}\n"
+        "try:\n    main()\nexcept SystemExit as end:\n"
+        f"    sys.stderr.write('HEAVY ' + str(end.code) + ' ' + ' '.join({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, text=True)
+    exit_code, *heavy = done.stderr.rpartition("HEAVY ")[2].split()
+    return int(exit_code), heavy
 
 
 def invoke(*arguments):
@@ -67,11 +104,19 @@ def test_exit_codes(error, code):
     assert main.exit_code(error("x")) == code
 
 
-def test_help_is_quick_and_needs_no_torch():
-    code = (
-        "import sys, time; from slicecast.cli.main import app; app(['--help'], standalone_mode=False);"
-        "assert not {'torch', 'sam2', 'monai', 'SimpleITK'} & set(sys.modules);"
-        "sys.stderr.write(str(time.process_time()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert float(done.stderr) < LIGHT_START_S
+@pytest.mark.parametrize("words", [[], *COMMANDS, *GROUPS], ids=" ".join)
+def test_help_does_not_wait_for_torch(words, tmp_path):
+    assert imports_after([*words, "--help"], tmp_path) == (0, [])
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_input_does_not_wait_for_torch(words, tmp_path):
+    scan = str(project_dir("sample-data") / "studies" / "ct_abdomen_b.nii.gz")
+    assert imports_after([scan if word == "SCAN" else word for word in words], tmp_path) == (2, [])
+
+
+def test_every_command_has_an_example():
+    for name in main.product_command_files():
+        command = main.load_command(name)
+        for one in getattr(command, "commands", {name: command}).values():
+            assert "slicecast" in one.help.partition("Example")[2], f"{name} {one.name}"

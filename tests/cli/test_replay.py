@@ -40,7 +40,7 @@ def test_a_session_and_its_log_give_the_mask_again(mask, tmp_path):
     [
         ((), "Name one session"),
         (("log.jsonl", "--session", "s1"), "Name one session"),
-        (("--session", "s1", "--folder", "nowhere"), "no sessions in nowhere"),
+        (("--session", "s1", "--folder", "nowhere", "-o", "x.nrrd"), "no sessions in nowhere"),
         (("missing.jsonl", "-o", "x.nrrd"), "not a session's log"),
     ],
 )

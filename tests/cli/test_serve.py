@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from slicecast.campaign import settings
 from slicecast.campaign.settings import CampaignSettings
 from slicecast.cli import serve
 from slicecast.errors import ConfigError, ResourceError, UnknownModel
@@ -162,6 +163,6 @@ def test_a_second_server_on_the_same_studies_does_not_start(started, folders):
 
 def test_servers_that_share_postgresql_share_studies(started, folders, monkeypatch):
     shared = CampaignSettings(database="postgresql+psycopg://host/name")
-    monkeypatch.setattr(serve, "campaign_settings", lambda: shared)
+    monkeypatch.setattr(settings, "campaign_settings", lambda: shared)
     with serve.only_server(str(folders[0]), folders[1]):
         assert run(folders).exit_code == 0 and started

@@ -1,27 +1,28 @@
 """Look after a campaign: progress, the chain of events, export, report, hidden gold cases."""
 
+from __future__ import annotations
+
 import getpass
 import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from slicecast.campaign.campaign import Campaign, existing_campaign
-from slicecast.campaign.export import LabelledCase, export_csv, export_dataset, read_modalities
-from slicecast.campaign.report import write_report
-from slicecast.campaign.settings import FOLDER, keep_truth
 from slicecast.campaign.state import ReadingTask, State, Status
-from slicecast.campaign.summary import agreements, people, progress
+from slicecast.cli._outputs import check_output
 from slicecast.cli.export import end_with_skipped
-from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.export import StoredLabel, stored_labels
-from slicecast.dicom.seg import named_values
 from slicecast.errors import ConfigError, Conflict, NotFound
+
+if TYPE_CHECKING:
+    from slicecast.campaign.campaign import Campaign
+    from slicecast.campaign.export import LabelledCase
+    from slicecast.dicom.catalogue import Catalogue
+    from slicecast.dicom.export import StoredLabel
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -42,6 +43,8 @@ def status(studies: Studies, as_json: AsJson = False) -> None:
     \b
     Example: slicecast campaign status --studies scans
     """
+    from slicecast.campaign.summary import agreements, people, progress
+
     state = _campaign(studies).state()
     if as_json:
         counts = {"events": state.number, "head": _head(state), "progress": progress(state)}
@@ -69,12 +72,13 @@ def verify(studies: Studies, head: Head = "") -> None:
       slicecast campaign verify --studies scans
       slicecast campaign verify --studies scans --head 120:5f1c...
     """
+    noted = _head_of(head) if head else None
     campaign = _campaign(studies)
     damage = campaign.verify()
     if damage is not None:
         raise Conflict(f"The chain of events is broken: {damage.what}. Restore the database from a backup.")
-    if head:
-        _require_head(campaign, head)
+    if noted:
+        _require_head(campaign, *noted)
     typer.echo(f"{campaign.state().number} events, the chain holds. Head {_head(campaign.state())}")
 
 
@@ -95,12 +99,16 @@ def export(
       slicecast campaign export --studies scans --format msd --status approved -o Task01_Spleen
       slicecast campaign export --studies scans --format csv -o cases.csv
     """
+    wanted = _wanted(statuses)
+    check_output(out if layout == "csv" else out / "dataset.json", makes_folders=True)
+    from slicecast.campaign.export import export_csv, export_dataset
+
     state = _campaign(studies).state()
     if layout == "csv":
         typer.echo(f"{export_csv(state, out)} cases in {out}")
         return
     with tempfile.TemporaryDirectory() as work:
-        cases = _labelled(studies, state, _wanted(statuses), work=Path(work))
+        cases = _labelled(studies, state, wanted, work=Path(work))
         done = export_dataset(cases, out, layout=layout, name=name, modality=modality)
     typer.echo(f"{done.content['numTraining']} cases in {out}")
     end_with_skipped(done.skipped)
@@ -113,6 +121,9 @@ def report(studies: Studies, out: Out) -> None:
     \b
     Example: slicecast campaign report --studies scans -o report.html
     """
+    check_output(out, (".html", ".png"), makes_folders=True)
+    from slicecast.campaign.report import write_report
+
     file = write_report(_campaign(studies).state(), out, title=f"Campaign {studies.resolve().name}")
     typer.echo(str(file))
 
@@ -128,6 +139,8 @@ def add_gold(
     \b
     Example: slicecast campaign add-gold --studies scans case_07 truth/case_07.nii.gz
     """
+    from slicecast.campaign.settings import FOLDER, keep_truth
+
     campaign = _campaign(studies)
     campaign.require(case)
     campaign.add_gold(case, getpass.getuser(), truth_sha256=keep_truth(studies / FOLDER, case, truth))
@@ -135,6 +148,8 @@ def add_gold(
 
 
 def _campaign(studies: Path) -> Campaign:
+    from slicecast.campaign.campaign import existing_campaign  # takes a while, see main.py
+
     campaign = existing_campaign(studies)
     if campaign is None:
         raise NotFound(f"There is no campaign in {studies}. Serve that folder once, or give the right one.")
@@ -142,6 +157,10 @@ def _campaign(studies: Path) -> Campaign:
 
 
 def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> list[LabelledCase]:
+    from slicecast.campaign.export import read_modalities
+    from slicecast.dicom.catalogue import Catalogue
+    from slicecast.dicom.export import stored_labels
+
     chosen = {case.name for case in state.cases.values() if case.status in wanted and not case.gold}
     labels = [label for label in stored_labels(studies) if label.image_id in chosen]
     files = {label.image_id: label.image for label in labels if label.image is not None}
@@ -153,6 +172,9 @@ def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> l
 def _labelled_case(
     label: StoredLabel, studies: Path, catalogue: Catalogue, modalities: Mapping[str, str]
 ) -> LabelledCase:
+    from slicecast.campaign.export import LabelledCase
+    from slicecast.dicom.seg import named_values
+
     names = {value: name for name, value in named_values(label.info).items()}
     image = label.image or _series(label.image_id, studies, catalogue)
     modality = modalities.get(label.image_id, "")
@@ -177,10 +199,14 @@ def _head(state: State) -> str:
     return f"{state.number}:{state.digest}"
 
 
-def _require_head(campaign: Campaign, head: str) -> None:
-    number, _, digest = head.partition(":")
+def _head_of(text: str) -> tuple[int, str]:
+    number, _, digest = text.partition(":")
     if not (number.isdecimal() and int(number) > 0 and digest):
-        raise ConfigError(f"--head {head!r} is no head. Give what `slicecast campaign verify` printed, N:DIGEST.")
-    found = campaign.store.read(after=int(number) - 1)
+        raise ConfigError(f"--head {text!r} is no head. Give what `slicecast campaign verify` printed, N:DIGEST.")
+    return int(number), digest
+
+
+def _require_head(campaign: Campaign, number: int, digest: str) -> None:
+    found = campaign.store.read(after=number - 1)
     if not found or found[0].digest != digest:
         raise Conflict(f"Event {number} is not the one noted: the chain was rewritten. Restore it from a backup.")

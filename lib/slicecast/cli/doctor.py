@@ -64,6 +64,11 @@ def doctor(
     """Report what is installed, which device and weights will be used, and how to fix what is missing.
 
     Exits with 1 when something is wrong that Slicecast needs.
+
+    \b
+    Examples:
+      slicecast doctor
+      slicecast doctor --studies scans --json
     """
     checks = [*examine(model), *(check_studies(studies) if studies else ())]
     if as_json:

@@ -1,21 +1,22 @@
 """Write the saved labels of a studies folder as NIfTI, NRRD, DICOM SEG or RTSTRUCT."""
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from slicecast.dicom.export import FORMATS, export_labels, stored_labels
-from slicecast.errors import NotFound
+from slicecast.errors import ConfigError, NotFound
 
 app = typer.Typer(add_completion=False)
 
 Studies = Annotated[Path, typer.Argument(help="Folder that `slicecast serve --studies` served.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; created if missing.")]
-Format = Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")]
+Format = Annotated[Literal["nifti", "nrrd", "dicom-seg", "rtstruct"], typer.Option("--format", help="Of the files.")]
 Tag = Annotated[str, typer.Option(help="final, original, or another tag of the labels.")]
 Images = Annotated[list[str] | None, typer.Option("--image", help="Only this image's label; repeatable.")]
 
@@ -30,6 +31,10 @@ def export(studies: Studies, output: Output, kind: Format = "nifti", tag: Tag = 
       slicecast export my-studies -o segs --format dicom-seg --image ct_abdomen_a
       slicecast export my-dicom -o contours --format rtstruct
     """
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file. Give a folder with --output.")
+    from slicecast.dicom.export import export_labels, stored_labels
+
     labels = stored_labels(studies, tag=tag)
     missing = set(image or ()) - {label.image_id for label in labels}
     if missing or not labels:

@@ -1,32 +1,25 @@
 """Take in labels that were made elsewhere."""
 
+from __future__ import annotations
+
 import getpass
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from slicecast.errors import ConfigError, NotFound
-from slicecast.labelling.campaign.imports import ImportRules, dry_run, importing
-from slicecast.labelling.store.importing import (
-    Images,
-    ImportNames,
-    ImportRow,
-    Save,
-    find_labels,
-    import_labels,
-)
-from slicecast.labelling.store.labels import FINAL, ORIGINAL
-from slicecast.volume.reading import dataset_description, value_names
+
+if TYPE_CHECKING:
+    from slicecast.labelling.campaign.imports import ImportRules
+    from slicecast.labelling.store.importing import ImportRow, Save
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Take in labels that were made elsewhere.")
-
-TAGS = {"final": FINAL, "draft": ORIGINAL}
 
 Folder = Annotated[Path, typer.Argument(help="NIfTI, NRRD, MHA or DICOM SEG; or a Decathlon or nnU-Net data set.")]
 Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images.")]
@@ -65,9 +58,17 @@ def import_folder(
     """
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    if not folder.is_dir():
+        raise NotFound(f"There is no folder {folder}. Give the one that holds the labels.")
+    named = read_map(mapping)
+    from slicecast.labelling.campaign.imports import ImportRules  # MONAI Label takes seconds, see main.py
+    from slicecast.labelling.store.importing import Images, ImportNames, find_labels, import_labels
+    from slicecast.labelling.store.labels import FINAL, ORIGINAL
+    from slicecast.volume.reading import dataset_description, value_names
+
     found = find_labels(folder)
-    names = ImportNames(read_map(mapping), value_names(dataset_description(studies)))
-    rules = ImportRules(user or getpass.getuser(), TAGS[kind], replace)
+    names = ImportNames(named, value_names(dataset_description(studies)))
+    rules = ImportRules(user or getpass.getuser(), {"final": FINAL, "draft": ORIGINAL}[kind], replace)
     with tempfile.TemporaryDirectory() as work, _saving(studies, rules, dry=dry) as save:
         rows = list(import_labels(found, Images(studies, Path(work)), names, save=save))
     _print(rows, folder)
@@ -98,6 +99,8 @@ def read_map(text: str) -> dict[int, str]:
 
 @contextmanager
 def _saving(studies: Path, rules: ImportRules, *, dry: bool) -> Iterator[Save]:
+    from slicecast.labelling.campaign.imports import dry_run, importing
+
     if dry:
         yield dry_run(studies, rules)
         return

@@ -2,7 +2,8 @@
 
 Every other module of this folder is a command: ``segment.py`` holds ``slicecast segment`` as a Typer ``app``, and the
 first line of its docstring is its line in the help. A module is imported only when its command runs, because some
-need torch, which takes seconds to import; the help line is read from the source.
+need torch, which takes seconds to import; the help line is read from the source. For the same reason a command imports
+what computes inside its function, after its input was checked: `--help` and wrong input are answered within a second.
 """
 
 import ast

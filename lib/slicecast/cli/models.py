@@ -3,12 +3,14 @@
 Also of those that were fine-tuned on a campaign's labels. Only ``pull`` uses the network.
 """
 
+from __future__ import annotations
+
 import getpass
 import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,9 +19,7 @@ from rich.table import Table
 
 from slicecast.campaign.events import Kind
 from slicecast.errors import NotFound, ResourceError
-from slicecast.labelling.finetuning.opening import campaign_of, versions_beside
 from slicecast.models.registry import ModelSpec, get_spec, load_registry
-from slicecast.models.versions import ModelVersions
 from slicecast.models.weights import (
     Confirm,
     choose_model,
@@ -30,6 +30,9 @@ from slicecast.models.weights import (
     verify,
     weights_path,
 )
+
+if TYPE_CHECKING:
+    from slicecast.models.versions import ModelVersions
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check the models' weights.")
 
@@ -46,7 +49,11 @@ Model = Annotated[str, typer.Option(help="The model that they are versions of; e
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List every known model, its licence, and whether its weights are on this machine."""
+    """List every known model, its licence, and whether its weights are on this machine.
+
+    \b
+    Example: slicecast models list
+    """
     registry, default = load_registry(), default_model()
     rows = [_row(spec, is_default=spec.name == default.name) for spec in registry.values()]
     if as_json:
@@ -57,7 +64,11 @@ def list_models(
 
 @app.command("pull")
 def pull_models(names: Names, yes: Yes = False) -> None:
-    """Download weights, check their size and SHA-256, and put them in place."""
+    """Download weights, check their size and SHA-256, and put them in place.
+
+    \b
+    Example: slicecast models pull sam2.1_hiera_tiny
+    """
     for spec in [get_spec(name) for name in names]:
         typer.echo(f"{spec.title}. Licence of the weights: {spec.licence}.")
         typer.echo(f"{spec.name}: checked, at {_pull_with_bar(spec, _confirm(spec, yes))}")
@@ -71,7 +82,13 @@ def verify_models(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Read weights completely and compare their SHA-256 with the registry's."""
+    """Read weights completely and compare their SHA-256 with the registry's.
+
+    \b
+    Examples:
+      slicecast models verify
+      slicecast models verify sam2.1_hiera_tiny
+    """
     specs = [get_spec(name) for name in names] if names else _installed()
     failed = [spec for spec in specs if not _report(spec, _confirm(spec, yes))]
     if failed:
@@ -110,7 +127,9 @@ def roll_back(
       slicecast models rollback --studies scans
       slicecast models rollback --studies scans 2
     """
-    versions, base = _versions(studies), choose_model(model or None)
+    base, versions = choose_model(model or None), _versions(studies)
+    from slicecast.labelling.finetuning.opening import campaign_of  # MONAI Label takes seconds, see main.py
+
     before = versions.serving(base)
     versions.roll_back(base, version)
     now = versions.serving(base)
@@ -120,6 +139,10 @@ def roll_back(
 
 
 def _versions(studies: Path) -> ModelVersions:
+    if not studies.is_dir():
+        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    from slicecast.labelling.finetuning.opening import versions_beside
+
     versions = versions_beside(studies)
     if not versions.all():
         raise NotFound(f"No weights were fine-tuned in {studies} yet. Begin with 'slicecast train finetune'.")

@@ -1,15 +1,17 @@
 """Replay a session's log, and write its mask."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slicecast.cli._outputs import check_output
 from slicecast.errors import InputError
-from slicecast.inference.session_store import SessionLog, read_log, stored_log, write_log
-from slicecast.inference.sessions import replay
-from slicecast.inference.volumetric import open_service
-from slicecast.volume import write_mask
+
+if TYPE_CHECKING:
+    from slicecast.inference.session_store import SessionLog
 
 app = typer.Typer(add_completion=False)
 
@@ -46,19 +48,29 @@ def replay_session(
       slicecast replay --session 4f1c09 --log session.jsonl
       slicecast replay session.jsonl --revision 3 -o mask.nii.gz
     """
-    log = _log(file, session, folder)
-    log = log if revision < 0 else log.until(revision)
+    if (file is None) == (not session):
+        raise InputError("Name one session: a log file, or --session with its id.")
     if output is None and log_file is None:
         raise InputError("There is nothing to write. Name a mask with --output, or a log with --log.")
+    from slicecast.inference.session_store import write_log
+    from slicecast.volume.reading import WRITTEN_ENDINGS, write_mask
+
+    check_output(output, WRITTEN_ENDINGS)
+    check_output(log_file)
+    log = _log(file, session, folder)
+    log = log if revision < 0 else log.until(revision)
     if log_file is not None:
         write_log(log_file, log)
     if output is not None:
+        from slicecast.inference.sessions import replay  # torch takes seconds, see main.py
+        from slicecast.inference.volumetric import open_service
+
         result = replay(log, open_service(log.header.model, device=device), image=image)
         write_mask(output, result.mask, result.geometry)
         typer.echo(f"{output}: {', '.join(result.labels)} at revision {len(log.records)}")
 
 
 def _log(file: Path | None, session: str, folder: Path) -> SessionLog:
-    if (file is None) == (not session):
-        raise InputError("Name one session: a log file, or --session with its id.")
+    from slicecast.inference.session_store import read_log, stored_log
+
     return read_log(file) if file is not None else stored_log(folder, session)

@@ -1,22 +1,28 @@
 """Segment a scan from clicks, boxes or painted slices."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from slicecast.active.slices import STRATEGIES
+from slicecast.cli._outputs import check_output
 from slicecast.errors import ConfigError
-from slicecast.inference.pictures import draw_result
-from slicecast.inference.results import SegmentResult, slice_counts, voxel_counts
-from slicecast.inference.segment import SegmentRequest
-from slicecast.inference.volumetric import Segmenter, open_service
+from slicecast.models.weights import choose_model
 from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import read_volume, write_mask
+from slicecast.volume.reading import WRITTEN_ENDINGS, require_file
+
+if TYPE_CHECKING:
+    from slicecast.inference.results import SegmentResult
+    from slicecast.inference.segment import SegmentRequest
+    from slicecast.inference.volumetric import Segmenter
 
 app = typer.Typer(add_completion=False)
 
@@ -68,13 +74,20 @@ def segment(
       slicecast segment ct.nii.gz -o out.nii.gz --box liver=40,60,140,150,32 --negative liver=50,60,32
       slicecast segment dicom_folder -o out.nrrd --mask tumour=one_slice.nii.gz --picture out.png
     """
+    require_file(image)
+    check_output(output, WRITTEN_ENDINGS)
+    check_output(json_file)
+    check_output(picture, (".png", ".pdf", ".svg"), makes_folders=True)
+    chosen, wanted = choose_model(model or None), _range(slices)
     prompts = parse_prompts(
         points=point or (), negatives=negative or (), boxes=box or (), masks=mask or (), absent=absent or ()
     )
-    request = SegmentRequest(
-        image, prompts, axis=axis, range=_range(slices), window=window, slice_strategy=slice_strategy
-    )
-    result = _with_progress(open_service(model or None, device=device), request)
+    from slicecast.inference.pictures import draw_result  # torch takes seconds, see main.py
+    from slicecast.inference.segment import SegmentRequest
+    from slicecast.inference.volumetric import open_service
+
+    request = SegmentRequest(image, prompts, axis=axis, range=wanted, window=window, slice_strategy=slice_strategy)
+    result = _with_progress(open_service(chosen.name, device=device), request)
     write_mask(output, result.mask, result.geometry)
     if json_file is not None:
         json_file.write_text(json.dumps(describe(result), indent=2) + "\n", encoding="utf-8")
@@ -85,6 +98,8 @@ def segment(
 
 def describe(result: SegmentResult) -> dict[str, Any]:
     """Return what was found as JSON values: objects with voxels and ml, confidence, next slice, seconds, warnings."""
+    from slicecast.inference.results import slice_counts, voxel_counts
+
     voxels = voxel_counts(result.mask, least=len(result.labels) + 1)
     ml = result.geometry.voxel_volume_ml
     return {

@@ -11,13 +11,11 @@ from typing import Annotated
 import typer
 from filelock import FileLock, Timeout
 
-from slicecast.campaign.settings import campaign_settings
 from slicecast.config import users_file
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
 from slicecast.server.security.users import Users
 from slicecast.server.settings import auth_settings
-from slicecast.volume.reading import dataset_description, value_names
 
 app = typer.Typer(add_completion=False)
 
@@ -60,6 +58,8 @@ def serve(
     check_folders(studies, app_dir)
     check_logins(host, insecure=insecure)
     check_port(host, port)
+    from slicecast.volume.reading import dataset_description, value_names  # takes a while, see main.py
+
     choose_model(model or None)
     named = {
         "model": model,
@@ -114,6 +114,8 @@ def only_server(studies: str, app_dir: Path) -> Iterator[None]:
     Raises:
         ResourceError: another server runs on them.
     """
+    from slicecast.campaign.settings import campaign_settings
+
     if campaign_settings().database.startswith("postgresql"):
         yield
         return

@@ -1,12 +1,14 @@
 """Fine-tune the model on a campaign's labels."""
 
+from __future__ import annotations
+
 import getpass
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from slicecast.campaign.events import Kind
 from slicecast.errors import NotFound
-from slicecast.labelling.finetuning.opening import campaign_of, folder_tuner
-from slicecast.labelling.finetuning.rounds import MANIFEST, TuningRound
-from slicecast.labelling.finetuning.training import carry_out
-from slicecast.labelling.finetuning.tuner import described_verdict
 from slicecast.models.registry import get_spec
-from slicecast.models.versions import ModelVersion, ModelVersions
+from slicecast.models.weights import choose_model
+
+if TYPE_CHECKING:
+    from slicecast.labelling.finetuning.rounds import TuningRound
+    from slicecast.models.versions import ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune the model on a campaign's labels.")
 
@@ -50,6 +52,9 @@ def finetune(studies: Studies, model: Model = "", labels: Labels = "", device: D
     """
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    choose_model(model or None)
+    from slicecast.labelling.finetuning.opening import folder_tuner  # MONAI Label takes seconds, see main.py
+
     names = [name.strip() for name in labels.split(",") if name.strip()]
     with folder_tuner(studies, model=model or None, labels=names, device=device) as tuner:
         round = tuner.begin()
@@ -68,6 +73,8 @@ def go_on(
     \b
     Example: slicecast train go-on scans/campaign/models/rounds/0002
     """
+    from slicecast.labelling.finetuning.rounds import MANIFEST, TuningRound
+
     if not (folder / MANIFEST).is_file():
         raise NotFound(f"{folder} is no round of fine-tuning. Give campaign/models/rounds/NUMBER of the studies.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -81,6 +88,11 @@ def go_on(
 
 
 def _carry_out(round: TuningRound, device: str) -> None:
+    from slicecast.labelling.finetuning.opening import campaign_of
+    from slicecast.labelling.finetuning.training import carry_out
+    from slicecast.labelling.finetuning.tuner import described_verdict
+    from slicecast.models.versions import ModelVersions
+
     versions = ModelVersions(round.folder.parent.parent)
     before = round.plan().deployed
 

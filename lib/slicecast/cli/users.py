@@ -21,7 +21,11 @@ Days = Annotated[int | None, typer.Option("--days", min=1, help="How long the to
 
 @app.command("add")
 def add_user(name: Name, role: RoleName = Role.annotator.name, days: Days = None) -> None:
-    """Add a user and print their token, once."""
+    """Add a user and print their token, once.
+
+    \b
+    Example: slicecast users add dr.lee --role reviewer --days 90
+    """
     token = Users(users_file()).add(name, role=role, days=days)
     typer.echo(f"{name} ({role}) logs in with this token as password; it cannot be shown again:", err=True)
     typer.echo(token)
@@ -29,7 +33,11 @@ def add_user(name: Name, role: RoleName = Role.annotator.name, days: Days = None
 
 @app.command("list")
 def list_users() -> None:
-    """List users and roles; tokens are not kept, only their hashes."""
+    """List users and roles; tokens are not kept, only their hashes.
+
+    \b
+    Example: slicecast users list
+    """
     users = Users(users_file()).all().values()
     if not users:
         typer.echo("No users. Add one with: slicecast users add NAME --role admin")
@@ -42,6 +50,10 @@ def list_users() -> None:
 
 @app.command("remove")
 def remove_user(name: Name) -> None:
-    """Remove a user; their logins end at once."""
+    """Remove a user; their logins end at once.
+
+    \b
+    Example: slicecast users remove dr.lee
+    """
     Users(users_file()).remove(name)
     typer.echo(f"{name} is removed.")
