@@ -120,3 +120,10 @@ def test_every_command_has_an_example():
         command = main.load_command(name)
         for one in getattr(command, "commands", {name: command}).values():
             assert "slicecast" in one.help.partition("Example")[2], f"{name} {one.name}"
+
+
+@pytest.mark.parametrize("name", ["nano", "export-nano", "promote", "volumetric"])
+def test_commands_of_the_laboratory_keep_their_names_without_lab(name):
+    result = CliRunner().invoke(main.app, ["train", name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert f"train {name}" in result.output

@@ -41,7 +41,7 @@ PACKAGES = ("slicecast", "slicecast_lab")
 LAB = "lab"
 """The group of the laboratory's commands, which also go by their names alone where these are free."""
 
-LAB_HELP = "Measure the product and train its bundled model; also without `lab`, but for `train`."
+LAB_HELP = "Measure the product and train its bundled model; also without `lab`."
 
 
 @cache
@@ -86,7 +86,15 @@ def load_command(name: str, file: Path | None = None) -> Any:
     command = typer.main.get_command(module.app)
     command.name = name
     command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION_OPTIONS]
-    return command
+    lab = lab_command_files().get(name, file)
+    return command if lab == file else _with_lab(command, name, lab)
+
+
+def _with_lab(group: Any, name: str, lab: Path) -> Any:
+    """Return a product's group that also knows what only the laboratory's group of that name has: `train nano`."""
+    own = group.get_command
+    group.get_command = lambda ctx, sub: own(ctx, sub) or load_command(name, lab).get_command(ctx, sub)
+    return group
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> str:
