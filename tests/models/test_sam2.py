@@ -20,7 +20,7 @@ from slicecast.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt, Wei
 from slicecast.models import sam2_forward as steps
 from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec, bundled_spec
-from slicecast.models.sam2 import ENCODE_BATCH, Sam2Predictor, load_predictor
+from slicecast.models.sam2 import BATCHES, Sam2Predictor, load_predictor
 from slicecast.models.sam2_build import VIDEO_PREDICTOR, build_sam2
 
 SIZE, COUNT = 128, 6
@@ -266,9 +266,9 @@ def test_memory_is_kept_in_bf16_as_sam2s_own_predictor_keeps_it(nano):
 
 def test_encoding_goes_in_batches_and_counts_its_bytes(nano):
     predictor = Sam2Predictor(nano)
-    frames = np.random.default_rng(0).random((ENCODE_BATCH + 1, 64, 64), dtype=np.float32)
+    frames = np.random.default_rng(0).random((max(BATCHES) + 1, 64, 64), dtype=np.float32)
     many = predictor.encode(frames)
-    assert len(many) == ENCODE_BATCH + 1
+    assert len(many) == max(BATCHES) + 1
     alone = predictor.encode(frames[-1:])[0]
     assert all(torch.equal(a, b) for a, b in zip(many[-1].features.maps, alone.features.maps, strict=True))
     assert alone.nbytes == 4 * sum(m.numel() for m in alone.features.maps)

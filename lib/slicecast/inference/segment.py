@@ -171,7 +171,8 @@ class SegmentService:
 
     def _load(self, spec: ModelSpec) -> QueuedPredictor:
         if spec.name not in self._loaded:
-            loaded = load_predictor(spec, device=self._device, compiled=self.settings.compile)
+            settings = self.settings
+            loaded = load_predictor(spec, device=self._device, compiled=settings.compile, openvino=settings.openvino)
             self._loaded[spec.name] = QueuedPredictor(loaded, self.queue)
             while len(self._loaded) > MAX_LOADED:
                 self._loaded.popitem(last=False)

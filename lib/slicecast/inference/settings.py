@@ -37,6 +37,7 @@ class EngineSettings:
         disk_mb: MiB of encoded slices on the disk; 0: none.
         idle_encode: encode the rest of a volume while the server is idle.
         compile: let PyTorch compile the network, on a GPU only.
+        openvino: let OpenVINO compute it, on a CPU only and where it is installed.
         slice_strategy: which slice is suggested next, unless a request chooses.
         propagation: how prompts are propagated, unless a request or session has options of its own.
 
@@ -49,6 +50,7 @@ class EngineSettings:
     disk_mb: int = 0
     idle_encode: bool = True
     compile: bool = False
+    openvino: bool = True
     slice_strategy: str = DEFAULT
     propagation: EngineOptions = field(default_factory=EngineOptions)
 
@@ -57,7 +59,7 @@ class EngineSettings:
             _require_whole("embedding_mb", self.embedding_mb, least=1)
         _require_whole("answer_mb", self.answer_mb, least=0)
         _require_whole("disk_mb", self.disk_mb, least=0)
-        for name in ("idle_encode", "compile"):
+        for name in ("idle_encode", "compile", "openvino"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be true or false.")
         strategy_named(self.slice_strategy)

@@ -3,20 +3,20 @@
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 from sam2.modeling.sam2_base import SAM2Base
+from torch import nn
 
 from slicecast.engine.ports import Embedding, Observation, PromptJob, TrackJob
 from slicecast.models import sam2_forward as steps
 from slicecast.models.devices import choose_device, memory_errors, threads
+from slicecast.models.graphs import Graph, available, compile_graphs
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_batch import (
     Encoded,
@@ -30,21 +30,23 @@ from slicecast.models.sam2_batch import (
     stack_points,
 )
 from slicecast.models.sam2_build import load_sam2
-from slicecast.models.sam2_forward import Features, Step
+from slicecast.models.sam2_forward import Features, Memory, Step
+from slicecast.models.sam2_graphs import ANCHORS, EncodeGraph, TrackGraph, weigh
 
 logger = logging.getLogger(__name__)
 
 CODE_VERSION = 1
-"""Raise it whenever this file or ``sam2_forward`` changes what a model answers."""
+"""Raise it whenever this file, ``sam2_forward`` or ``sam2_graphs`` changes what a model answers."""
 
 SMALL_INPUT_PX = 256
 """Up to this input size a network runs on one CPU thread: its operations are too short to share. Measured with
 the bundled model on two cores: 56 slices in 1.3 s with one thread; 2 s with two, and 14 s with two while another
 process is busy, because the threads wait for each other."""
 
-ENCODE_BATCH = 8
-"""Slices encoded at once; more than this gains nothing on a CPU and costs memory."""
+BATCHES = (4, 2, 1)
+"""Slices encoded, or tracks that step, at once; each of them has a compiled graph. More together gain little."""
 
+Item = TypeVar("Item")
 Job = TypeVar("Job", PromptJob, TrackJob)
 
 
@@ -60,6 +62,7 @@ class Sam2Predictor:
             before they go on to the next slice and are remembered.
         fingerprint: names weights and switches.
         bf16: run under bf16 autocast (entered and left inside each call).
+        compiled: let OpenVINO compute what it can.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Sam2Predictor:
         appearance_prior: bool = False,
         fingerprint: str = "unnamed",
         bf16: bool = False,
+        compiled: bool = False,
     ) -> None:
         self._model = model
         self._previous_mask = previous_mask
@@ -80,10 +84,17 @@ class Sam2Predictor:
         self.zoom = zoom
         self.appearance_prior = appearance_prior
         self.image_size: int = model.image_size
-        self.memory_length: int = max(model.num_maskmem - 1, model.max_obj_ptrs_in_encoder - 1)
+        self._flat = TrackGraph(model).eval() if TrackGraph.suits(model) and not previous_mask and not bf16 else None
+        pointers = 0 if self._flat else model.max_obj_ptrs_in_encoder
+        self.memory_length: int = max(model.num_maskmem - 1, pointers - 1)
         self.fingerprint = (
             f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(appearance_prior)}"
         )
+        self._threads = 1 if self.on_cpu and self.image_size <= SMALL_INPUT_PX else None
+        self._encode: dict[int, Graph] = dict.fromkeys(BATCHES, EncodeGraph(model).eval())
+        self._step: dict[int, Graph] = {} if self._flat is None else dict.fromkeys(BATCHES, self._flat)
+        if compiled:
+            self._compile()
 
     @property
     def device(self) -> torch.device:
@@ -100,15 +111,27 @@ class Sam2Predictor:
         """Whether the model's memory is the computer's."""
         return self.device.type == "cpu"
 
+    def _compile(self) -> None:
+        """Let compiled graphs replace what is computed most."""
+        sizes = BATCHES if self.image_size <= SMALL_INPUT_PX else BATCHES[-1:]
+        frames = torch.rand(max(sizes), self.image_size, self.image_size)
+        self._encode = self._graphs("the encoder", EncodeGraph(self._model).eval(), {n: (frames[:n],) for n in sizes})
+        if self._flat is not None:
+            maps = self._encode[max(sizes)](frames)
+            examples = {n: self._flat.example([m[:n] for m in maps]) for n in sizes}
+            self._step = self._graphs("the tracked step", self._flat, examples)
+
+    def _graphs(self, name: str, module: nn.Module, examples: dict[int, tuple[torch.Tensor, ...]]) -> dict[int, Graph]:
+        made = compile_graphs(name, module, list(examples.values()), key=self.fingerprint, threads=self._threads)
+        return dict(zip(examples, made, strict=True))
+
     def encode(self, frames: NDArray[np.float32]) -> list[Embedding]:
         """Encode slices (N, S, S) float32 in [0, 1]."""
         encoded: list[Embedding] = []
         with self._inference():
-            for start in range(0, len(frames), ENCODE_BATCH):
-                batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + ENCODE_BATCH]))
-                maps = steps.encode(self._model, batch.to(self.device)).maps
-                rows = range(maps[0].shape[0])
-                encoded += [Encoded(Features(tuple(m[n : n + 1].clone() for m in maps))) for n in rows]
+            for part in _parts(list(frames), self._encode):
+                maps = self._encode[len(part)](torch.from_numpy(np.stack(part)).to(self.device))
+                encoded += [Encoded(Features(tuple(m[n : n + 1].clone() for m in maps))) for n in range(len(part))]
         return encoded
 
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
@@ -122,7 +145,9 @@ class Sam2Predictor:
         return self._in_batches(jobs, prompt_signature, run, prompted=True)
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
-        """Segment the next slice of each track; tracks with equally much memory run as one batch."""
+        """Segment the next slice of each track, several as one batch: on a GPU those with equally much memory."""
+        if self._flat and all(len(job.bank.anchors) <= ANCHORS for job in jobs):
+            return self._track_flat(self._flat, jobs)
 
         def run(features: Features, batch: list[TrackJob]) -> Step:
             banks = [job.bank for job in batch]
@@ -130,9 +155,20 @@ class Sam2Predictor:
             bank = stack_banks(banks)
             when = {"time": banks[0].time, "num_slices": num_slices}
             step = steps.track(self._model, features, bank, previous_mask=previous, **when)
-            return self._weigh(step, batch)
+            return step if all(job.prior is None for job in batch) else weigh(step, self._priors(batch))
 
         return self._in_batches(jobs, lambda job: bank_signature(job.bank), run, prompted=False)
+
+    def _track_flat(self, flat: TrackGraph, jobs: Sequence[TrackJob]) -> list[Observation]:
+        answers: list[Observation] = []
+        with self._inference():
+            for batch in _parts(jobs, self._step):
+                maps = stack_features([job.embedding for job in batch]).maps
+                memory = flat.memory_of([job.bank for job in batch])
+                logits, iou, score, pointer, left = self._step[len(batch)](*maps, *memory, self._priors(batch))
+                step = Step(logits, iou[:, None], logits, iou, pointer, score)
+                answers += observations(step, Memory(left, pointer))
+        return answers
 
     def _in_batches(
         self,
@@ -171,20 +207,10 @@ class Sam2Predictor:
         size = self.image_size // 4
         return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
 
-    def _weigh(self, step: Step, batch: list[TrackJob]) -> Step:
-        """Add each job's prior to its mask, unless the object is said to be absent.
-
-        Favourable prior counts inside the network's own mask only: it keeps pixels and takes pixels away, but what
-        merely looks like the object is not added, or the mask leaks into its surroundings from slice to slice.
-        """
-        if all(job.prior is None for job in batch):
-            return step
+    def _priors(self, batch: Sequence[TrackJob]) -> torch.Tensor:
         silent = np.zeros((self.image_size, self.image_size), dtype=np.float32)
         stacked = np.stack([silent if job.prior is None else job.prior for job in batch])
-        prior = F.avg_pool2d(torch.from_numpy(stacked)[:, None].to(self.device), 4)
-        prior = torch.where(step.logits > 0, prior, prior.clamp(max=0))
-        present = step.object_score[:, :, None, None] > 0
-        return replace(step, logits=torch.where(present, step.logits + prior, step.logits))
+        return torch.from_numpy(stacked).to(self.device)
 
     def _masks(self, batch: list[PromptJob]) -> torch.Tensor:
         stacked = np.stack([job.prompt.mask for job in batch if job.prompt.mask is not None])
@@ -195,7 +221,7 @@ class Sam2Predictor:
         # Autocast is thread-local: entering it here, per call, keeps results independent of the thread.
         with (
             memory_errors(self.device),
-            threads(1 if self.device.type == "cpu" and self.image_size <= SMALL_INPUT_PX else None),
+            threads(self._threads),
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16),
         ):
@@ -222,8 +248,16 @@ class Sam2Predictor:
             torch.cuda.empty_cache()
 
 
+def _parts(items: Sequence[Item], sizes: Collection[int]) -> Iterator[Sequence[Item]]:
+    """Cut a sequence into parts of these sizes, the largest first."""
+    while items:
+        size = next(size for size in sorted(sizes, reverse=True) if size <= len(items))
+        yield items[:size]
+        items = items[size:]
+
+
 def load_predictor(
-    spec: ModelSpec, *, device: str = "auto", bf16: bool | None = None, compiled: bool = False
+    spec: ModelSpec, *, device: str = "auto", bf16: bool | None = None, compiled: bool = False, openvino: bool = False
 ) -> Sam2Predictor:
     """Build a registered model with its weights.
 
@@ -231,6 +265,7 @@ def load_predictor(
         device: ``auto`` (CUDA if there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         bf16: default: on CUDA only.
         compiled: let PyTorch compile the image encoder; on CUDA only, where it is worth its minutes.
+        openvino: let OpenVINO compute what it can; on a CPU only, and where it is installed.
 
     Raises:
         WeightsMissing: the file is not on this machine.
@@ -252,4 +287,5 @@ def load_predictor(
         appearance_prior=spec.evidence,
         fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}{':compiled' if compiled else ''}",
         bf16=place.type == "cuda" if bf16 is None else bf16,
+        compiled=openvino and place.type == "cpu" and not bf16 and available(),
     )

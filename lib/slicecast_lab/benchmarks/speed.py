@@ -95,7 +95,7 @@ class Product:
     """The product, as a program uses it: one service, nothing in its caches after `fresh`."""
 
     def __init__(self, model: str) -> None:
-        self._predictor = load_predictor(choose_model(model), device="cpu")
+        self._predictor = load_predictor(choose_model(model), device="cpu", openvino=True)
         self.fresh()
 
     def fresh(self) -> None:
