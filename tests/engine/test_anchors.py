@@ -4,6 +4,7 @@ from tracking import WHOLE, absent, boxed, clicked, clip_of, disk, painted, trac
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.crop_window import CropWindow, to_model_prompt
 from slicecast.engine.fake import FakePredictor
+from slicecast.prompts import SlicePrompt
 
 TRUTH = walking_disk(10)
 CLIP = clip_of(TRUTH)
@@ -41,7 +42,23 @@ def test_the_slice_clicked_first_is_asked_alone_and_later_ones_correct():
     later = clicked(2, (28, 32), order=2), clicked(5, (30, 32), (32, 32), order=3)
     anchors, tracker = settle(*later, clicked(8, (34, 32), order=1))
     assert [a.slice for a in anchors] == [2, 5, 8]
-    assert tracker.predictor.asked == [(1, False, False), (2, True, True), (1, True, True)]
+    asked = [given for given in tracker.predictor.asked if given[0]]
+    assert asked == [(1, False, False), (1, True, True), (2, True, True), (1, True, True)]
+
+
+def test_further_clicks_on_the_first_slice_correct_its_answer():
+    _, tracker = settle(clicked(3, (29, 32), (33, 32), negative=[(45, 32)]))
+    assert [given for given in tracker.predictor.asked if given[0]] == [
+        (1, False, False),
+        (2, False, True),
+        (3, False, True),
+    ]
+
+
+def test_a_negative_click_before_the_first_positive_one_is_asked_with_it():
+    points, labels = np.array([(45, 32), (29, 32)], np.float32), np.array([0, 1])
+    _, tracker = settle(SlicePrompt(3, points, labels))
+    assert tracker.predictor.asked == [(2, False, False)]
 
 
 def test_a_negative_click_outside_the_window_makes_no_anchor():
@@ -68,7 +85,7 @@ def test_a_positive_click_beyond_the_objects_end_starts_anew():
     gap[3:7] = False
     anchors, tracker = settle(painted(0, TRUTH[0]), clicked(9, (35, 32)), clip=clip_of(gap))
     assert [a.slice for a in anchors] == [0, 9] and anchors[1].answer.present
-    assert tracker.predictor.asked[1:] in ([(1, True, True)], [(1, False, False)])
+    assert tracker.predictor.asked[1] in ((1, True, True), (1, False, False))
 
 
 def test_absent_slices_are_no_anchors():

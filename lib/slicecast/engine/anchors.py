@@ -9,13 +9,15 @@ The window of the slices that the model looks at follows from what the annotator
 at several scales (after the automatic zoom of nnInteractive, arXiv 2503.08373, done here in one batch).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.caches import Known, prompt_key
+from slicecast.engine.corrections import decide
 from slicecast.engine.crop_window import (
     CropWindow,
     centred_crop,
@@ -27,7 +29,7 @@ from slicecast.engine.crop_window import (
     whole_crop,
 )
 from slicecast.engine.fusion import SliceAnswer
-from slicecast.engine.ports import Observation, PromptJob
+from slicecast.engine.ports import Bank, ModelPrompt, Observation, PromptJob
 from slicecast.engine.tracks import Anchor, SliceResult, Track, Tracker, next_answers, propagate
 from slicecast.prompts import SlicePrompt, first_clicked
 
@@ -52,20 +54,60 @@ class _Place:
     object: str
 
     def settle(self, prompts: Sequence[SlicePrompt]) -> list[Anchor]:
-        """Settle slices without memory of others."""
-        tracker, size = self.tracker, self.tracker.predictor.image_size
-        words = [to_model_prompt(p, self.crop, size=size) for p in prompts]
+        """Settle slices without memory of others: from what is said first on each; further clicks correct that."""
+        tracker = self.tracker
+        said = [self.words(p) for p in prompts]
+        first = [_with_clicks(w, _first_clicks(w)) for w in said]
 
         def ask(missing: list[int]) -> list[Observation]:
             embeddings = tracker.embed([(prompts[n].slice, self.crop) for n in missing])
-            jobs = [PromptJob(e, words[n]) for e, n in zip(embeddings, missing, strict=True)]
+            jobs = [PromptJob(e, first[n]) for e, n in zip(embeddings, missing, strict=True)]
             return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
 
         keys = [
-            tracker.result_key("alone", self.crop, p.slice, prompt_key(w)) for p, w in zip(prompts, words, strict=True)
+            tracker.result_key("alone", self.crop, p.slice, prompt_key(w)) for p, w in zip(prompts, first, strict=True)
         ]
-        found = zip(prompts, tracker.answers(keys, ask), keys, strict=True)
-        return [self.anchor(p.slice, known, key) for p, known, key in found]
+        found = zip(prompts, said, first, tracker.answers(keys, ask), keys, strict=True)
+        return [self.corrected(p.slice, w, known, key, heeded=len(f.labels)) for p, w, f, known, key in found]
+
+    def words(self, prompt: SlicePrompt) -> ModelPrompt:
+        """Say a slice's prompts in model pixels."""
+        return to_model_prompt(prompt, self.crop, size=self.tracker.predictor.image_size)
+
+    def corrected(
+        self, number: int, words: ModelPrompt, known: Known, key: Hashable, *, heeded: int, bank: Bank | None = None
+    ) -> Anchor:
+        """Carry out a slice's clicks one after another, each upon the answer to those before; report the last answer.
+
+        Args:
+            known: the answer so far.
+            key: says all that it depends on.
+            heeded: clicks that it heeds already.
+            bank: memory of the track that found it.
+        """
+        for count in range(heeded + 1, len(words.labels) + 1):
+            part = _with_clicks(words, count)
+            key = self.tracker.result_key("correction", key, number, prompt_key(part))
+            known = self._click_more(number, part, known.observation, key, bank)
+        return self.anchor(number, known, str(key))
+
+    def _click_more(self, number: int, part: ModelPrompt, before: Observation, key: str, bank: Bank | None) -> Known:
+        """Ask about one click more; where the network's answer is another one, the image decides what it may change."""
+        tracker = self.tracker
+
+        def prompted(words: ModelPrompt, **given: Any) -> Observation:
+            job = PromptJob(tracker.embed([(number, self.crop)])[0], words, **given)
+            return tracker.predictor.prompt([job], num_slices=tracker.frames.count)[0]
+
+        def ask(missing: list[int]) -> list[Observation]:
+            after = prompted(part, bank=bank, previous=before.logits)
+            if not (SliceAnswer.of(before).present and SliceAnswer.of(after).present):
+                return [after]
+            mask = decide(tracker.render(number, self.crop), before.logits, after.logits, part)
+            settled = prompted(ModelPrompt(part.points_xy[:0], part.labels[:0], mask=mask))
+            return [replace(settled, predicted_iou=after.predicted_iou, object_score=after.object_score)]
+
+        return tracker.answers([key], ask)[0]
 
     def anchor(self, number: int, known: Known, key: str) -> Anchor:
         """Take an answer as settled, and report it."""
@@ -120,22 +162,28 @@ def _swells(found: Anchor, anchors: Sequence[Anchor], *, largest: float) -> bool
 def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> Anchor | None:
     """Track to a slice and correct what is found; None where there is nothing to correct."""
     tracker, crop = place.tracker, place.crop
-    words = to_model_prompt(prompt, crop, size=tracker.predictor.image_size)
+    words = place.words(prompt)
     if not len(words.labels):
         return None  # negative clicks beside the window: nothing of the object is there
     nearest = min(anchors, key=lambda a: (abs(a.slice - prompt.slice), a.slice))
     track = Track(crop, nearest, stop=prompt.slice)
     propagate(tracker, [track], what="walking to a correction")
-    tracked = next_answers(tracker, [track], [prompt.slice])[0].observation
-    if not SliceAnswer.of(tracked).present:
+    tracked = next_answers(tracker, [track], [prompt.slice])[0]
+    if not SliceAnswer.of(tracked.observation).present:
         return place.settle([prompt])[0] if prompt.starts else None
+    return place.corrected(prompt.slice, words, tracked, track.origin, heeded=0, bank=track.bank)
 
-    def ask(missing: list[int]) -> list[Observation]:
-        job = PromptJob(tracker.embed([(prompt.slice, crop)])[0], words, bank=track.bank, previous=tracked.logits)
-        return tracker.predictor.prompt([job], num_slices=tracker.frames.count)
 
-    key = tracker.result_key("correction", track.origin, prompt.slice, prompt_key(words))
-    return place.anchor(prompt.slice, tracker.answers([key], ask)[0], key)
+def _first_clicks(words: ModelPrompt) -> int:
+    """Return how many clicks are heeded at once: none with a mask or a box, else those up to the first positive one."""
+    if words.mask is not None or words.box_xyxy is not None:
+        return 0
+    positive = np.flatnonzero(words.labels == 1)
+    return int(positive[0]) + 1 if len(positive) else len(words.labels)
+
+
+def _with_clicks(words: ModelPrompt, count: int) -> ModelPrompt:
+    return replace(words, points_xy=words.points_xy[:count], labels=words.labels[:count])
 
 
 def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> CropWindow:
