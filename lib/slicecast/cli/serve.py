@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from filelock import FileLock, Timeout
 
-from slicecast.config import users_file
+from slicecast.config import project_dir, users_file
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.models.weights import choose_model
 from slicecast.server.security.users import Users
@@ -19,7 +19,7 @@ from slicecast.server.settings import auth_settings
 
 app = typer.Typer(add_completion=False)
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+SAMPLES, APP = project_dir("sample-data") / "studies", project_dir("apps") / "sam2"
 STATE = ".slicecast"
 """Folder in the studies for what a server needs while it runs."""
 UVICORN_APP = "slicecast.server.app:app"
@@ -40,13 +40,13 @@ Verbose = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
 
 @app.command()
 def serve(
-    studies: Studies = str(REPOSITORY / "sample-data" / "studies"),
+    studies: Studies = str(SAMPLES),
     host: Host = "127.0.0.1",
     port: Port = 8000,
     model: Model = "",
     labels: Labels = "",
     conf: Conf = None,
-    app_dir: AppFolder = REPOSITORY / "apps" / "sam2",
+    app_dir: AppFolder = APP,
     verbose: Verbose = "INFO",
     insecure: Insecure = False,
 ) -> None:
