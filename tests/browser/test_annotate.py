@@ -79,6 +79,9 @@ class Annotator:
         self.page, self.url = page, clinic.server.url
         page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
+    def call_yourself(self, name: str) -> None:
+        self.page.context.add_cookies([{"name": "slicecast_user", "value": name, "url": self.url}])
+
     def open(self, case: str = CASE) -> None:
         self.page.goto(f"{self.url}/annotate/?image={case}")
         self.page.wait_for_selector("body[data-ready]")
@@ -235,3 +238,65 @@ def test_a_reload_and_a_killed_server_lose_nothing(anna, clinic):
     anna.settle()
     anna.page.wait_for_selector("#prompts li:nth-child(2)", state="detached")
     assert (anna.prompts(), anna.ml("liver")) == before
+
+
+def shown_colours(anna: Annotator) -> set[int]:
+    """Return which values the mask on view holds."""
+    return set(
+        anna.page.evaluate("""async () => [...new Set((await import("/annotate/page/main.js")).scan.mask.img)]""")
+    )
+
+
+def test_a_reviewer_compares_rejects_at_a_slice_and_approves(anna, clinic):
+    liver, spleen = inside(truth("liver")), inside(truth("spleen"))
+    anna.call_yourself("Anna")
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.click(liver)
+    submit(anna)
+    anna.open()
+    anna.page.click("#structures >> text=spleen")
+    anna.click(spleen)
+
+    anna.call_yourself("Rita")
+    anna.open()  # Anna holds it
+    assert f"'{CASE}' is with Anna" in anna.page.inner_text("#message")
+    assert anna.page.is_hidden("#tools") and anna.page.is_hidden("#submit")
+    anna.page.goto(f"{anna.url}/campaign/case/{CASE}")
+    anna.page.click("#look")
+    anna.page.wait_for_selector("body[data-ready]")
+    assert anna.page.locator("#first option").all_inner_texts() == ["label by Anna", "draft by Anna"]
+    assert shown_colours(anna) == {0, 1}
+    anna.page.select_option("#second", "draft by Anna")
+    anna.page.wait_for_selector("#differ:not([hidden])")
+    assert shown_colours(anna) == {0, 1, 3}  # the liver in both, the spleen in the draft only
+    anna.page.keyboard.press("n")
+    anna.picture("review")
+    number = anna.page.inner_text("#at")
+    anna.page.click("#reject")
+    assert "what is to be done again" in anna.page.inner_text("#message")
+    anna.page.fill("#note", "the spleen is missing")
+    anna.page.click("#reject")
+    anna.page.wait_for_selector("body[data-judged=reject]")
+
+    anna.call_yourself("Anna")
+    anna.open()
+    assert f"Slice {number} (axial): the spleen is missing" in anna.page.inner_text("#why")
+    assert anna.page.inner_text("#place").startswith(f"axial slice {number} ")
+    submit(anna)
+    anna.page.goto(f"{anna.url}/annotate/?image={CASE}&review")
+    anna.page.wait_for_selector("body[data-ready]")
+    assert anna.page.is_disabled("#approve")  # her own
+    assert any(text.startswith("label replaced at") for text in anna.page.locator("#first option").all_inner_texts())
+    anna.call_yourself("Rita")
+    anna.page.reload()
+    anna.page.wait_for_selector("body[data-ready]")
+    anna.page.click("#approve")
+    anna.page.wait_for_selector("body[data-judged=approve]")
+
+
+def submit(anna: Annotator) -> None:
+    anna.page.keyboard.press("Control+Enter")
+    anna.page.wait_for_selector("#dialog[open]")
+    anna.page.click("#yes")
+    anna.page.wait_for_selector("body[data-submitted]")

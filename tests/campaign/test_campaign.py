@@ -76,7 +76,8 @@ def test_submit_review_reject_again_approve(open_campaign, ask):
     ask(campaign, "ann")
     campaign.submitted("a", "ann", {"tag": "final", "version": 1})
     assert ask(campaign, "bob") is None
-    campaign.reject("a", "rita", why="the tail is missing")
+    campaign.reject("a", "rita", why="the tail is missing", asked={"slice": 3, "axis": "axial"})
+    assert campaign.state().case("a").asked == {"slice": 3, "axis": "axial"}
     assert ask(campaign, "ann").reason == "rejected in review: the tail is missing"
     campaign.submitted("a", "ann", {"tag": "final", "version": 2})
     campaign.approve("a", "rita")

@@ -1,5 +1,7 @@
 """The annotation page's routes: its files, the scan, the case, and sessions that become drafts."""
 
+import json
+
 import pytest
 import SimpleITK as sitk
 from builders import phantom
@@ -94,3 +96,33 @@ def test_a_draft_made_in_a_session_is_submitted_from_the_campaign(client, studie
     assert answer.status_code == 200, answer.text
     assert "lesion" in answer.json()["saved"]
     assert (studies / "labels" / "final" / f"{CASE}.nii.gz").is_file()
+
+
+def test_what_can_be_looked_at_of_a_case_comes_on_its_grid(client, studies, tmp_path):
+    """The case was submitted in the test before; a new label replaces it, and both can be compared."""
+    before = client.get("/annotate/case", params={"image": CASE}).json()
+    assert before["status"] == "submitted" and before["may_judge"] and before["own"]
+    assert [title.partition(" by ")[0] for title in before["masks"]] == ["label", "draft"]
+    answer = client.get("/annotate/mask.nii", params={"image": CASE, "title": before["masks"][0]})
+    (file := tmp_path / "mask.nii").write_bytes(answer.content)
+    stored = read_volume(studies / "labels" / "final" / f"{CASE}.nii.gz")
+    assert (read_volume(file).array == stored.array).all()
+    assert "lesion" in json.loads(answer.headers["X-Slicecast-Labels"])
+    refused = client.get("/annotate/mask.nii", params={"image": CASE, "title": "nothing"})
+    assert (refused.status_code, "Load the page again" in refused.json()["detail"]) == (404, True)
+
+
+def test_a_replaced_label_can_be_looked_at(client):
+    session = open_session(client)
+    other = {**CLICK, "object": "ventricle", "ijk": [3, 3, CENTRE[2]]}
+    client.post(f"/slicecast/sessions/{session}/prompts", json={"prompts": [other]})
+    shown = client.post(f"/slicecast/sessions/{session}/draft", json={}).json()["shown"]
+    assert client.post(f"/campaign/case/{CASE}/submit", json={"shown": shown}, headers=PRESSED).status_code == 200
+    titles = client.get("/annotate/case", params={"image": CASE}).json()["masks"]
+    assert any(title.startswith("label replaced at ") for title in titles)
+    for title in titles:
+        assert client.get("/annotate/mask.nii", params={"image": CASE, "title": title}).status_code == 200
+
+
+def test_a_case_that_waits_for_a_reviewer_is_named(client):
+    assert client.get("/annotate/case", params={"image": "second"}).json()["to_review"] == CASE

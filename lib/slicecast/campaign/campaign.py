@@ -351,14 +351,14 @@ class Campaign:
         """
         self._judge(Kind.APPROVED, case, who, {})
 
-    def reject(self, case: str, who: str, *, why: str) -> None:
-        """Send a case back to be done again.
+    def reject(self, case: str, who: str, *, why: str, asked: Mapping[str, Any] | None = None) -> None:
+        """Send a case back to be done again, at the slice `asked` (`slice`, `axis`), if the reviewer names one.
 
         Raises:
             Conflict: there is no label.
             InputError: its label is approved, and no reason is given.
         """
-        self._judge(Kind.REJECTED, case, who, {"why": _text(why)})
+        self._judge(Kind.REJECTED, case, who, {"why": _text(why), **(asked or {})})
 
     def compared(self, case: str, data: Mapping[str, Any]) -> None:
         """Record how alike two labels of a case are: `against` (second, gold, draft), dice, nsd, hd95_mm and more."""

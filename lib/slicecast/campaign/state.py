@@ -191,6 +191,12 @@ def _skipped(case: Case, event: Event) -> Case:
     return replace(case, note=event.data.get("why", "") or case.note)
 
 
+def _rejected(case: Case, event: Event) -> Case:
+    """The reviewer may name the slice where it is to be done again."""
+    asked = {key: event.data[key] for key in ("slice", "axis") if key in event.data}
+    return replace(_judged(Status.REJECTED)(case, event), asked=asked or case.asked)
+
+
 def _judged(status: Status) -> "Effect":
     def effect(case: Case, event: Event) -> Case:
         return replace(_without_lease(case, event.who), status=status, note=event.data.get("why", ""))
@@ -216,7 +222,7 @@ _EFFECTS: dict[Kind, Effect] = {
     Kind.SKIPPED: _skipped,
     Kind.FLAGGED: _judged(Status.FLAGGED),
     Kind.APPROVED: _judged(Status.APPROVED),
-    Kind.REJECTED: _judged(Status.REJECTED),
+    Kind.REJECTED: _rejected,
     Kind.REOPENED: lambda case, event: replace(case, status=Status.OPEN, note="", readings=()),
     Kind.COMPARED: _compared,
 }

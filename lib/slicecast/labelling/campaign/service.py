@@ -275,7 +275,9 @@ class CampaignService:
             saved = self.save(found.record["image"], found.file, tag=FINAL, info=info, client_id=who)
         return {**saved, "saved": now.objects()}
 
-    def send_back(self, case: str, who: str, *, why: str, approved: bool = False) -> None:
+    def send_back(
+        self, case: str, who: str, *, why: str, approved: bool = False, asked: Mapping[str, Any] | None = None
+    ) -> None:
         """Let a case be done again, with its label as the start: in OHIF at once, in Slicer as the pre-annotation.
 
         Args:
@@ -283,6 +285,7 @@ class CampaignService:
             who: the reviewer.
             why: what is to be done.
             approved: its label is approved, and is opened again.
+            asked: where, `slice` and `axis`.
 
         Raises:
             Conflict: there is no such label.
@@ -290,7 +293,7 @@ class CampaignService:
         """
         if approved and self.campaign.state().case(case).status is not Status.APPROVED:
             raise Conflict(f"The label of '{case}' is not approved, so it need not be opened again.")
-        self.campaign.reject(case, who, why=why)
+        self.campaign.reject(case, who, why=why, asked=asked)
         label = self.work.label(case)
         if label is not None:
             names = self.work.structures(label).values

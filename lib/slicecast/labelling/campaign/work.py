@@ -1,5 +1,6 @@
 """What each person has of a case so far: structures accumulate in their draft, whichever client and task made them."""
 
+import json
 import logging
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from slicecast.errors import GeometryError, NotFound
 from slicecast.labelling.campaign.drafts import Drafts, MaskDraft
 from slicecast.labelling.campaign.structures import Structures
 from slicecast.labelling.store.labels import FINAL
+from slicecast.labelling.store.versions import FOLDER as VERSIONS
 from slicecast.labelling.tasks.answer import InferAnswer
 from slicecast.labelling.tasks.request import DEFAULT_NAME
 from slicecast.volume import write_volume
@@ -106,6 +108,25 @@ class CaseDrafts:
             return draft or label
         return replace(label, record={**{key: draft.record.get(key) for key in ANSWER_KEYS}, **label.record})
 
+    def shown(self, case: str, who: str) -> dict[str, MaskDraft]:
+        """Return what a person may look at of a case, by what to call it.
+
+        The label, the draft, second readings and replaced labels; to those of whom `current` hides others' work, only
+        their own draft.
+        """
+        known, own = self._campaign.state().case(case), self.drafts.find(case, who)
+        if is_blind(known, who) or known.gold:
+            return {"your draft": own} if own else {}
+        label, draft = self.label(case), own or self.drafts.latest(case)
+        first = known.reading(ReadingTask.ANNOTATE)
+        found = {f"label by {first.who if first else 'nobody known'}": label} if label else {}
+        found |= {f"draft by {draft.record['who']}": draft} if draft else {}
+        for reading in known.readings:
+            if reading.task is ReadingTask.SECOND and (file := self._datastore().get_label_uri(case, reading.tag)):
+                record = self._datastore().get_label_info(case, reading.tag) or {}
+                found[f"second reading by {reading.who}"] = MaskDraft(Path(file), record)
+        return found | (_replaced(label.file, known.name) if label else {})
+
     def label(self, case: str) -> MaskDraft | None:
         """Return a case's final label as if it were a draft, or None; its record says `final`."""
         known, file = self._campaign.state().case(case), self.final_label(case)
@@ -150,3 +171,16 @@ class CaseDrafts:
         """Return the file of a case's final label, or None."""
         file = self._datastore().get_label_uri(case, FINAL)
         return Path(file) if file else None
+
+
+def _replaced(label: Path, case: str) -> dict[str, MaskDraft]:
+    """Return the labels that a final one replaced, newest first."""
+    records = sorted((label.parent.parent / VERSIONS / FINAL / case).glob("*.json"), reverse=True)
+    files = {path: path.with_suffix("") for path in records}
+    return {
+        f"label replaced at {file.name.partition('.')[0]}": MaskDraft(
+            file, json.loads(path.read_text(encoding="utf-8"))
+        )
+        for path, file in files.items()
+        if file.is_file()
+    }

@@ -1,6 +1,8 @@
 """The annotation page's own routes: its files, the scan as one file, and what is known of its case."""
 
+import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ from fastapi.staticfiles import StaticFiles
 
 from slicecast.errors import NotFound
 from slicecast.inference.caller import current_caller
+from slicecast.server.campaign import view
 from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.errors import COMMON
-from slicecast.volume import read_volume, write_volume
+from slicecast.volume import Volume, choose_axis, read_volume, write_volume
+from slicecast.volume.grid import onto_grid
 
 HERE = Path(__file__).parent
 VIEWER = HERE / "node_modules" / "@niivue" / "niivue" / "dist" / "index.js"
@@ -50,25 +54,59 @@ def viewer(user: AnyUser) -> FileResponse:
 
 @router.get("/case", summary="Say what is known of an image's case")
 def case(image: str, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
-    """Return its name, why it was chosen, the slice that a reviewer asked for, who asks, and the server's labels."""
-    app.image_path(image)
+    """Return its name, why it was chosen, the slice that a reviewer asked for, who asks, and the server's labels.
+
+    Also how it stands, what of it can be looked at (`masks`, along `axis`), whether the caller may judge it, and the
+    next case that waits for a reviewer.
+    """
+    study = app.service.studies.open(app.image_path(image))
     service = app.campaign_service
     service.sync()
     name = service.case_of(image)
-    known = service.campaign.state().case(name)
+    state = service.campaign.state()
+    known, who = state.case(name), service.who(name)
+    masks = service.work.shown(name, who)
+    axes = [found.record["axis"].lower() for found in masks.values() if found.record.get("axis")]
     return {
         "name": name,
         "reason": known.note or (known.lease.reason if known.lease else ""),
         "slice": (known.asked or {}).get("slice"),
         "owner": current_caller().named(),
         "labels": list(app.config.labels),
+        "masks": list(masks),
+        "axis": axes[0] if axes else choose_axis(study.volume.geometry).name.lower(),
+        **view.judging(known, who),
+        "to_review": next((one.name for one in view.waiting(state) if one.name != name), None),
     }
+
+
+@router.get("/mask.nii", summary="Get one mask of an image's case", response_class=Response)
+def mask(image: str, title: str, app: LabellingApp, user: AnyUser) -> Response:
+    """Get one of the case's `masks` on the image's grid.
+
+    The header `X-Slicecast-Labels` (JSON) says which value is whose.
+
+    Raises:
+        NotFound: there is none of that title.
+    """
+    service, path = app.campaign_service, app.image_path(image)
+    name = service.case_of(image)
+    found = service.work.shown(name, service.who(name)).get(title)
+    if found is None:
+        raise NotFound(f"There is no '{title}' of '{name}', or not any more. Load the page again.")
+    now = service.work.structures(found)
+    there = onto_grid(now.mask, app.service.studies.open(path).reorientation.source)
+    return _nifti(there, {"X-Slicecast-Labels": json.dumps(dict(now.values))})
 
 
 @router.get("/scan.nii", summary="Get an image as one NIfTI file", response_class=Response)
 def scan(image: str, app: LabellingApp, user: AnyUser) -> Response:
     """Get an image of the studies, a DICOM series too, on the grid on which prompts are counted."""
-    volume = read_volume(app.image_path(image))
+    return _nifti(read_volume(app.image_path(image)))
+
+
+def _nifti(volume: Volume, headers: Mapping[str, str] | None = None) -> Response:
     with tempfile.TemporaryDirectory() as folder:
         content = write_volume(Path(folder) / "scan.nii", volume).read_bytes()
-    return Response(content, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
+    told = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(content, media_type="application/octet-stream", headers=told)

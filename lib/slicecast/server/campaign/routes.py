@@ -6,6 +6,7 @@ being asked first, so that a foreign page cannot press it.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Header
@@ -109,10 +110,20 @@ def _drop(service: CampaignService, case: str, who: str, body: dict[str, Any]) -
 
 
 def _ask_slice(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> None:
+    asked = _asked(body)
+    service.campaign.ask_slice(case, who, number=asked["slice"], axis=asked["axis"])
+
+
+def _send_back(service: CampaignService, case: str, who: str, body: dict[str, Any], *, approved: bool = False) -> None:
+    asked = _asked(body) if "slice" in body else None
+    service.send_back(case, who, why=_why(body), approved=approved, asked=asked)
+
+
+def _asked(body: dict[str, Any]) -> dict[str, Any]:
     number = body.get("slice")
     if not isinstance(number, int) or number < 0:
         raise InputError(f"'slice' is {json.dumps(number)}; give a whole number from 0.")
-    service.campaign.ask_slice(case, who, number=number, axis=str(body.get("axis") or "auto"))
+    return {"slice": number, "axis": str(body.get("axis") or "auto")}
 
 
 Action = Callable[[CampaignService, str, str, dict[str, Any]], dict[str, Any] | None]
@@ -127,11 +138,8 @@ ACTIONS: dict[str, tuple[str, Action]] = {
     "flag": ("annotator", lambda service, case, who, body: service.campaign.flag(case, who, why=_why(body))),
     "slice": ("annotator", _ask_slice),
     "approve": ("reviewer", lambda service, case, who, body: service.campaign.approve(case, who)),
-    "reject": ("reviewer", lambda service, case, who, body: service.send_back(case, who, why=_why(body))),
-    "reopen": (
-        "reviewer",
-        lambda service, case, who, body: service.send_back(case, who, why=_why(body), approved=True),
-    ),
+    "reject": ("reviewer", _send_back),
+    "reopen": ("reviewer", partial(_send_back, approved=True)),
 }
 """What a button does, and which role may press it."""
 

@@ -51,11 +51,7 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
         "queued": len(free),
         "strategy": app.config.strategy,
         "unusable": unusable | nested_volumes(Path(app.studies)),
-        "to_review": [
-            _row(case, now_s, reasons, who)
-            for case in state.cases.values()
-            if case.status in (Status.SUBMITTED, Status.FLAGGED) and not case.gold
-        ][:QUEUE],
+        "to_review": [_row(case, now_s, reasons, who) for case in waiting(state)][:QUEUE],
         "rows": listed[(page - 1) * ROWS : page * ROWS],
         "found": len(listed),
         "page": page,
@@ -86,7 +82,6 @@ def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
     case, who, now_s = state.case(name), service.who(name), service.campaign.now_s()
     found = service.work.current(name, who)
     record = {} if found is None else found.record
-    reading = case.reading(ReadingTask.ANNOTATE)
     axis, asked = record.get("axis") or "auto", (case.asked or {}).get("slice")
     suggested = (record.get("next_slice") or {}).get("slice")
     counts = _viewer_numbers(app, record.get("image", name), axis)
@@ -107,14 +102,29 @@ def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
         "next_slice": record.get("next_slice"),
         "good_enough": record.get("good_enough"),
         "asked": case.asked,
-        "may_judge": case.status in (Status.SUBMITTED, Status.FLAGGED, Status.APPROVED) and not case.gold,
-        "own": reading is not None and reading.who == who,
+        **judging(case, who),
         "readings": [] if is_blind(case, who) or case.gold else [_reading(r) for r in case.readings],
         "agreements": []
         if is_blind(case, who)
         else [a for a in _agreements(state, current_caller()) if a["case"] == name],
         "ohif": ohif_link(service, name),
         "stamp": int(now_s),
+    }
+
+
+def waiting(state: State) -> list[Case]:
+    """Return the cases that wait for a reviewer."""
+    return [c for c in state.cases.values() if c.status in (Status.SUBMITTED, Status.FLAGGED) and not c.gold]
+
+
+def judging(case: Case, who: str) -> dict[str, Any]:
+    """Say how a case stands, whether its label can be approved or rejected, and whether it is the person's own."""
+    reading = case.reading(ReadingTask.ANNOTATE)
+    return {
+        "status": _shown_status(case),
+        "may_judge": case.status in (Status.SUBMITTED, Status.FLAGGED, Status.APPROVED) and not case.gold,
+        "reviewer": current_caller().may("reviewer"),
+        "own": reading is not None and reading.who == who,
     }
 
 

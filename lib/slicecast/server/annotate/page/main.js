@@ -1,12 +1,12 @@
 // The annotation page: what the annotator does becomes prompts of a session, and the session's answers are shown.
 
 import * as server from "./server.js";
+import { $, asked, colour, element, escaped, say, structure } from "./dom.js";
+import { Review } from "./review.js";
 import { decode, encode } from "./rle.js";
 import { Scan } from "./scan.js";
 import { SliceBar } from "./slices.js";
 
-const COLOURS = [[76, 180, 231], [240, 176, 74], [87, 199, 149], [230, 105, 125], [176, 140, 240], [230, 220, 90],
-  [70, 210, 210], [240, 130, 60], [150, 200, 70], [225, 120, 210], [120, 150, 255], [200, 160, 120]];
 const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
   ["wheel, ↑ ↓", "next and previous slice"], ["C B E V", "click, brush, eraser, look"], ["A", "the structure is not on this slice"],
   ["L", "this slice looks right: lock it (again: unlock)"], ["N", "show the suggested slice"], ["[ ]", "previous and next structure"],
@@ -15,12 +15,13 @@ const KEYS = [["click", "inside the structure"], ["Shift + click, right click", 
 const HINTS = ["Name a structure on the left, or choose one.", "Click on the structure, or drag a box around it.",
   "Correct: Shift + click removes, click adds, Brush paints. Ctrl + Z undoes.", "Look at the suggested slice (N). If it is right, press L; then submit."];
 const BEAT_MS = 60_000, RETRY_MS = 2_000, CLICK_PX = 5;
+const CONFLICT = 409;
 const MENU = 12; // so many of the server's labels are listed from the start
 
-const $ = (id) => document.getElementById(id);
+const asks = new URLSearchParams(location.search);
 const scan = new Scan($("scan"));
 const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
-const state = { image: new URLSearchParams(location.search).get("image"), session: null, names: [], active: null, tool: "click",
+const state = { image: asks.get("image"), session: null, review: null, names: [], active: null, tool: "click",
   ml: {}, confidence: {}, suggestion: null, running: false, again: false, drafted: new Set(), busy: 0 };
 
 // ---- what happens on the page
@@ -33,7 +34,7 @@ async function begin() {
   $("why").textContent = found.reason;
   document.title = `${found.name} · Slicecast`;
   $("labels").replaceChildren(...found.labels.map((name) => Object.assign(document.createElement("option"), { value: name })));
-  await server.take(state.case);
+  if (asks.has("review") || !await taken()) return review(found);
   const open = (await server.sessions()).findLast((one) => one.image === state.image && one.owner === found.owner && !one.id.includes("-")); // others' clients name theirs
   state.session = open ?? await server.openSession(state.image, "current");
   await scan.open(server.scanAddress(state.image), state.session.axis);
@@ -42,9 +43,28 @@ async function begin() {
   choose(state.session.objects[0] ?? null);
   scan.watch(showPlace, showMarks);
   scan.goToSlice(found.slice ?? Math.floor(scan.slices / 2));
-  setInterval(() => document.hidden || server.heartbeat(state.case).catch(() => {}), BEAT_MS); // seconds of work are counted by it
+  hinted(0);
+  setInterval(() => document.hidden || server.act(state.case, "heartbeat").catch(() => {}), BEAT_MS); // seconds of work are counted by it
   show();
   if (state.session.objects.length) await propagate();
+  document.body.dataset.ready = "yes";
+}
+
+/** Take the case; where somebody else holds it, say so. */
+async function taken() {
+  try {
+    await server.act(state.case, "take");
+    return true;
+  } catch (error) {
+    if (error.status !== CONFLICT) throw error;
+    say(error.message);
+    return false;
+  }
+}
+
+async function review(found) {
+  state.review = new Review(scan, bar, state.image, found);
+  await state.review.begin();
   document.body.dataset.ready = "yes";
 }
 
@@ -174,7 +194,7 @@ async function submit() {
   const table = `<table><thead><tr><th>structure</th><th>voxels</th><th>ml</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
   if (!await asked("Submit these structures?", table, "Submit")) return;
   await attempt(async () => {
-    await server.submit(state.case, draft.shown);
+    await server.act(state.case, "submit", { shown: draft.shown });
     await server.closeSession(state.session.id);
     document.body.dataset.submitted = "yes";
     if (await asked("Submitted", `<p>The label of ${escaped($("name").textContent)} is stored.</p>`, "Next case")) await nextCase();
@@ -190,21 +210,13 @@ function know(name) {
   return state.names.indexOf(name);
 }
 
-function colour(place) { return COLOURS[place % COLOURS.length]; }
-
 function choose(name) { state.active = name; if (name) { know(name); scan.colour(state.names.map((_, place) => colour(place))); } show(); }
 
 // ---- showing
 
 function show() {
-  $("structures").replaceChildren(...state.names.map((name, place) => {
-    const item = element("li", { className: name === state.active ? "active" : "" });
-    const swatch = element("i"); swatch.style.background = `rgb(${colour(place)})`;
-    const button = element("button", { className: "name", textContent: name, onclick: () => choose(name) });
-    button.setAttribute("aria-pressed", name === state.active);
-    item.append(swatch, button, element("small", { textContent: state.ml[name] ? `${state.ml[name].ml.toFixed(1)} ml` : "" }));
-    return item;
-  }));
+  $("structures").replaceChildren(...state.names.map((name, place) => structure(name, place,
+    { chosen: name === state.active, known: state.ml[name] ? `${state.ml[name].ml.toFixed(1)} ml` : "", onclick: () => choose(name) })));
   const session = state.session;
   $("prompts").replaceChildren(...(session?.prompts ?? []).filter((one) => one.object === state.active).map(promptItem));
   $("undo").disabled = !session?.can_undo;
@@ -246,27 +258,12 @@ function showSlices() {
 
 function locked() { return state.session.accepted[state.active] ?? []; }
 
-function say(text) { $("message").textContent = text; $("message").hidden = !text; }
-
 function hinted(done) {
   const reached = Math.max(done, Number(localStorage.getItem("slicecast_hint") ?? 0));
   localStorage.setItem("slicecast_hint", reached);
   $("hint").hidden = reached >= HINTS.length;
   $("hint").textContent = HINTS[reached] ?? "";
 }
-
-function asked(title, content, yes) {
-  $("title").textContent = title;
-  $("content").innerHTML = content;
-  $("yes").textContent = yes ?? "";
-  $("yes").hidden = !yes;
-  $("dialog").returnValue = "no";
-  $("dialog").showModal();
-  return new Promise((resolve) => $("dialog").addEventListener("close", () => resolve($("dialog").returnValue === "yes"), { once: true }));
-}
-
-function element(kind, properties = {}) { return Object.assign(document.createElement(kind), properties); }
-function escaped(text) { return element("p", { textContent: text }).innerHTML; }
 
 // ---- mouse
 
@@ -275,7 +272,7 @@ let press = null;
 function placeOf(event) { const frame = $("scan").getBoundingClientRect(); return [event.clientX - frame.left, event.clientY - frame.top]; }
 
 $("scan").addEventListener("pointerdown", (event) => {
-  if (state.tool === "look" || event.button === 1 || event.ctrlKey) return;
+  if (state.review || state.tool === "look" || event.button === 1 || event.ctrlKey) return;
   const [x, y] = placeOf(event), start = scan.voxelAt(x, y);
   if (!start) return;
   press = { x, y, start, right: event.button === 2 || event.shiftKey };
@@ -348,7 +345,7 @@ const actions = {
   lock: toggleLock,
   go: () => state.suggestion && scan.goToSlice(state.suggestion.slice),
   stop: () => { state.again = false; server.cancel(state.session.id); },
-  submit, next: () => attempt(nextCase),
+  submit, next: () => (state.review ? state.review.leave() : attempt(nextCase)),
   outline: () => toggle($("outline"), (on) => scan.outline(on)),
   single: () => toggle($("single"), (on) => scan.arrange(on ? "slice" : "all")),
   help: () => asked("Keys", `<table>${KEYS.map(([key, what]) => `<tr><td><kbd>${key}</kbd></td><td>${what}</td></tr>`).join("")}</table>`),
@@ -363,12 +360,14 @@ $("add").addEventListener("submit", (event) => { event.preventDefault(); const n
 const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, n: actions.go, o: actions.outline, f: actions.single, s: save,
   c: () => use("click"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
   ArrowUp: () => step(1), ArrowDown: () => step(-1), Escape: actions.stop };
+const pressedInReview = { n: () => state.review.nextDifference(), o: actions.outline, f: actions.single, ArrowUp: () => step(1), ArrowDown: () => step(-1) };
 const pressedWithCtrl = { z: actions.undo, y: actions.redo, Z: actions.redo, Enter: () => $("submit").disabled || submit() };
 
 document.addEventListener("keydown", (event) => {
-  if (!state.session) return;
-  if (event.target.matches("input:not([type=range])") || $("dialog").open) return;
-  const work = (event.ctrlKey || event.metaKey ? pressedWithCtrl : pressed)[event.key];
+  if (!state.session && !state.review) return;
+  if (event.target.matches("input:not([type=range]), textarea, select") || $("dialog").open) return;
+  const held = event.ctrlKey || event.metaKey;
+  const work = (state.review ? (held ? {} : pressedInReview) : held ? pressedWithCtrl : pressed)[event.key];
   if (!work) return;
   event.preventDefault();
   event.stopPropagation();
@@ -376,7 +375,6 @@ document.addEventListener("keydown", (event) => {
 }, true);
 
 document.documentElement.dataset.theme = localStorage.slicecast_theme ?? "dark";
-hinted(0);
-attempt(begin).then(() => { if (!state.session) document.querySelectorAll("aside, #stage").forEach((part) => { part.inert = true; }); }); // somebody else holds the case
+attempt(begin);
 
 export { scan }; // for tests, and for a look from the browser's console

@@ -54,6 +54,8 @@ export class Scan {
 
   spacing(place) { return Math.hypot(...[0, 1, 2].map((row) => this.matrix[row][place])); }
 
+  get voxelMl() { return (this.spacing(0) * this.spacing(1) * this.spacing(2)) / 1000; }
+
   get slices() { return this.size[this.along]; }
   get rows() { return this.size[this.across[1]]; }
   get columns() { return this.size[this.across[0]]; }

@@ -43,10 +43,15 @@ export const lock = (id, object, slices) => json("POST", session(id, "/accept"),
 export const unlock = (id, object, slices) => json("POST", session(id, "/release"), { object, slices });
 export const cancel = (id) => json("POST", session(id, "/cancel"));
 export const saveDraft = (id, dropped) => json("POST", session(id, "/draft"), { dropped });
-export const take = (name) => json("POST", ofCase(name, "take"), {});
-export const heartbeat = (name) => json("POST", ofCase(name, "heartbeat"), {});
-export const submit = (name, shown) => json("POST", ofCase(name, "submit"), { shown });
+export const act = (name, action, content = {}) => json("POST", ofCase(name, action), content);
 export const nextCase = () => json("POST", "/campaign/next", {});
+
+/** Get one of a case's masks: `voxels` in the scan's order, one byte each, and the value of each structure in `values`. */
+export async function mask(image, title) {
+  const response = await ask("GET", `/annotate/mask.nii?image=${encodeURIComponent(image)}&title=${encodeURIComponent(title)}`);
+  const content = await response.arrayBuffer(), offset = new DataView(content).getFloat32(108, true);
+  return { voxels: new Uint8Array(content, offset), values: JSON.parse(response.headers.get("X-Slicecast-Labels")) };
+}
 
 /** Propagate a session's prompts; calls `onEvent` with every line as it comes. */
 export async function propagate(id, onEvent) {
