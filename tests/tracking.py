@@ -16,7 +16,7 @@ from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
-PLAIN = EngineOptions(zoom="off", fill_holes_px=0, keep_components=False)
+PLAIN = EngineOptions(zoom="off", least_iou=0.0, fill_holes_px=0, keep_components=False)
 """Nothing but propagation."""
 
 

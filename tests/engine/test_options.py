@@ -15,6 +15,7 @@ def test_the_defaults_are_valid():
         ({"zoom_margin": 0.5}, "zoom_margin is 0.5; it must lie between 1 and 10"),
         ({"zoom_margin": float("nan")}, "zoom_margin is nan"),
         ({"like_share": 1.5}, "like_share is 1.5; it must lie between 0 and 1"),
+        ({"least_iou": -0.1}, "least_iou is -0.1; it must lie between 0 and 1"),
         ({"zoom_rounds": -1}, "zoom_rounds is -1; it must not be negative"),
         ({"gone_slices": -2}, "gone_slices is -2"),
         ({"fill_holes_px": -1}, "fill_holes_px is -1"),

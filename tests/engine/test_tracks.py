@@ -12,7 +12,6 @@ from tracking import (
     answer,
     clicked,
     clip_of,
-    disk,
     mask_of,
     painted,
     same_answers,
@@ -21,7 +20,6 @@ from tracking import (
 )
 
 from slicecast.engine.anchors import find_anchors
-from slicecast.engine.appearance import Appearance
 from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import CropWindow, resample
 from slicecast.engine.fake import FakePredictor
@@ -194,28 +192,15 @@ def test_evidence_sharpens_masks_coarser_than_the_slices():
     assert overlap("on") > overlap("off") + 0.02
 
 
-@pytest.mark.parametrize(
-    ("radii", "leap", "fits"),
-    [
-        ((8.5, 9.0, 9.5), 1.5, [True, True, True]),
-        ((8.5, 13.0, 13.0), 1.5, [True, False, False]),
-        ((8.5, 13.0, 13.0), 0.0, [True, True, True]),
-        ((6.0, 7.7, 7.9), 1.5, [True, True, True]),  # growing, but still smaller than on the anchor
-        ((7.0, 3.0, 5.0), 1.5, [True, True, False]),  # it was at its end, and has run into something else
-    ],
-)
-def test_a_mask_that_suddenly_grows_beyond_its_anchor_counts_as_gone(radii, leap, fits):
-    class Growing(FakePredictor):
+@pytest.mark.parametrize(("least_iou", "fits"), [(0.0, [True, True, True]), (0.4, [True, False, True])])
+def test_a_mask_that_the_model_doubts_counts_as_gone(least_iou, fits):
+    class Doubting(FakePredictor):
         def track(self, jobs, *, num_slices):
-            logits = np.where(disk((32, 32), centre_xy=(16, 16), radius=radii[jobs[0].bank.time - 1]), 5.0, -5.0)
-            return [
-                replace(seen, logits=logits.astype(np.float32)) for seen in super().track(jobs, num_slices=num_slices)
-            ]
+            iou = (0.9, 0.3, 0.5)[jobs[0].bank.time - 1]
+            return [replace(seen, predicted_iou=iou) for seen in super().track(jobs, num_slices=num_slices)]
 
-    anchor = replace(anchor_on(tracker_of(clip_of(CLIP)), 5), key="the anchor")
-    first = answer(disk((32, 32), centre_xy=(16, 16), radius=8), prompted=True)
-    tracker = tracker_of(clip_of(CLIP), predictor=Growing(), options=replace(PLAIN, leap=leap))
-    track = Track(WHOLE, replace(anchor, answer=first), 9, appearance=Appearance(0.0, 1.0, 1.0))
+    tracker = tracker_of(clip_of(CLIP), predictor=Doubting())
+    track = Track(WHOLE, anchor_on(tracker, 5), 9, least_iou=least_iou)
     propagate(tracker, [track])
     assert [seen.fits for seen in track.answers.values()] == fits
 

@@ -22,9 +22,10 @@ class EngineOptions:
         gone_slices: a track ends after so many slices in a row without the object; 0 never.
         like_share: beyond the outermost prompted slices, a mask must have at least this share of its pixels in
             the anchor's range of grey values, or counts as gone; 0 switches the rule off.
-        leap: beyond the outermost prompted slices, a mask this many times as large as the one before, and larger than
-            the anchor's or after it shrank to half of that, counts as gone: it has run into something else; 0
+        least_iou: beyond the outermost prompted slices, a mask of which the model expects a lower IoU counts as gone; 0
             switches the rule off.
+        leap: no track starts from a corrected slice whose mask is this many times as large as on every other anchor:
+            it has run into something else; 0 switches the rule off.
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
@@ -39,6 +40,7 @@ class EngineOptions:
     zoom_rounds: int = 1
     gone_slices: int = 2
     like_share: float = 0.6
+    least_iou: float = 0.4
     leap: float = 1.5
     evidence: Literal["auto", "on", "off"] = "auto"
     keep_components: bool = True
@@ -50,8 +52,9 @@ class EngineOptions:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be auto, on or off.")
         if not 1.0 <= self.zoom_margin <= 10.0:
             raise ConfigError(f"zoom_margin is {self.zoom_margin}; it must lie between 1 and 10.")
-        if not 0.0 <= self.like_share <= 1.0:
-            raise ConfigError(f"like_share is {self.like_share}; it must lie between 0 and 1.")
+        for name in ("like_share", "least_iou"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         if self.leap and not 1.0 < self.leap <= 100.0:
             raise ConfigError(f"leap is {self.leap}; it must be 0 or lie between 1 and 100.")
         for name in ("zoom_rounds", "gone_slices", "fill_holes_px"):

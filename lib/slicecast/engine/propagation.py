@@ -200,7 +200,8 @@ def _outer_track(tracker: Tracker, crop: CropWindow, anchor: Anchor, *, stop: in
             return Appearance.of(tracker.render(anchor.slice, crop), anchor.answer.logits)
 
         appearance = tracker.result_cache.fact((anchor.key, "appearance"), learn)
-    return Track(crop, anchor, stop, absent_slices=options.gone_slices, appearance=appearance)
+    gone, doubted = options.gone_slices, options.least_iou
+    return Track(crop, anchor, stop, absent_slices=gone, least_iou=doubted, appearance=appearance)
 
 
 def _collect(anchors: Sequence[Anchor], tracks: Sequence[tuple[Track, Track]]) -> dict[int, SliceAnswer]:

@@ -181,9 +181,6 @@ class Tracker:
             raise Cancelled(f"Stopped after {self.done} slices, as asked.")
 
 
-DWINDLED_SHARE = 0.5
-"""An object whose area has come below this share of its anchor's is near its end, and does not grow suddenly."""
-
 FAR_TIME = 1 << 20
 """Track time given to the anchor ahead. SAM 2 uses the spatial memory of a later anchor whatever its
 distance, and not its pointer; one constant lets intervals of different length share a batch."""
@@ -218,6 +215,7 @@ class Track:
         stop: the first slice it does not reach; before the anchor on the way down.
         ahead: the anchor it runs towards, if any.
         absent_slices: it ends after so many slices in a row without the object; 0 never.
+        least_iou: a mask of which the model expects a lower IoU counts as without the object.
         appearance: what the object looks like; a mask that covers something else counts as without the object.
         object: name of what it follows. Default: its answers are no part of the result, and nobody is told.
     """
@@ -227,6 +225,7 @@ class Track:
     stop: int
     ahead: Anchor | None = None
     absent_slices: int = 0
+    least_iou: float = 0.0
     appearance: Appearance | None = None
     object: str = ""
     partner: "Track | None" = field(default=None, init=False)
@@ -350,7 +349,9 @@ def _hint(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32] | 
 
 
 def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> SliceAnswer:
-    """Mark an answer that covers something else than the anchor does."""
+    """Mark an answer that the model doubts, or that covers something else than the anchor does."""
+    if answer.predicted_iou < track.least_iou:
+        return replace(answer, fits=False)
     appearance, share = track.appearance, tracker.options.like_share
     if appearance is None or not answer.present:
         return answer
@@ -358,18 +359,9 @@ def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> 
     def fits() -> bool:
         return appearance.fits(tracker.render(number, track.crop), answer.logits, share=share)
 
-    if _area_jumps(track, answer, largest=tracker.options.leap):
-        return replace(answer, fits=False)
     return replace(
         answer, fits=tracker.result_cache.fact((tracker.result_key(*track.origin), number, "fits", share), fits)
     )
-
-
-def _area_jumps(track: Track, answer: SliceAnswer, *, largest: float) -> bool:
-    """Tell whether a mask has suddenly become larger than the last one: beyond the anchor's, or after it dwindled."""
-    before = [track.anchor.answer, *(a for a in track.answers.values() if a.present)]
-    area, *areas = ((a.logits > 0).sum() for a in (answer, *before))
-    return bool(0 < largest * areas[-1] < area and (area > areas[0] or min(areas) < DWINDLED_SHARE * areas[0]))
 
 
 def _report(tracker: Tracker, track: Track, number: int, *, reused: bool) -> None:

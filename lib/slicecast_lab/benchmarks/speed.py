@@ -55,7 +55,7 @@ QUICK_SLICES = {"ct": 10, "mr": 10, "large": 8, "clip": 3}
 MIDDLE, CORRECTION, BEFORE_LATE, LATE, BEGINNING, FIRST_SLICE = 0, 1, 5, 6, 3, 6
 """Places in Target.clicks."""
 
-NO_STOP = {"gone_slices": 0, "like_share": 0.0}
+NO_STOP = {"gone_slices": 0, "like_share": 0.0, "least_iou": 0.0}
 WHOLE = {**NO_STOP, "zoom": "off", "evidence": "off"}
 """Options with which the product does the work that SAM 2 does: every slice, whole, and nothing else."""
 
