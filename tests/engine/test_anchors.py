@@ -1,5 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
-from tracking import WHOLE, absent, boxed, clicked, clip_of, disk, painted, tracker_of, walking_disk
+from tracking import PLAIN, WHOLE, absent, boxed, clicked, clip_of, disk, painted, tracker_of, walking_disk
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.crop_window import CropWindow, to_model_prompt
@@ -53,6 +55,15 @@ def test_further_clicks_on_the_first_slice_correct_its_answer():
         (2, False, True),
         (3, False, True),
     ]
+
+
+def test_clicks_are_asked_at_once_where_that_is_wanted():
+    """As SAM 2 does."""
+    options = replace(PLAIN, bounded_clicks=False)
+    tracker = tracker_of(CLIP, predictor=Watched(), options=options)
+    prompts = clicked(3, (29, 32), (33, 32), order=1), clicked(6, (32, 32), negative=[(45, 32)], order=2)
+    find_anchors(tracker, prompts, WHOLE)
+    assert tracker.predictor.asked == [(2, False, False), (2, True, True)]
 
 
 def test_a_negative_click_before_the_first_positive_one_is_asked_with_it():

@@ -48,7 +48,9 @@ class Clip:
     """What sam2's predictor keeps of encoded frames; it keeps one by itself, here all, so that tests stay quick."""
 
     def tracker(self, model, **options):
-        return Tracker(Sam2Predictor(model), frames_of(self.grey), self.cache, replace(PLAIN, **options))
+        return Tracker(
+            Sam2Predictor(model), frames_of(self.grey), self.cache, replace(PLAIN, bounded_clicks=False, **options)
+        )
 
     @torch.inference_mode()
     def open(self, model):

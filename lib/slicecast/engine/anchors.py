@@ -57,7 +57,7 @@ class _Place:
         """Settle slices without memory of others: from what is said first on each; further clicks correct that."""
         tracker = self.tracker
         said = [self.words(p) for p in prompts]
-        first = [_with_clicks(w, _first_clicks(w)) for w in said]
+        first = [_first_said(w) if tracker.options.bounded_clicks else w for w in said]
 
         def ask(missing: list[int]) -> list[Observation]:
             embeddings = tracker.embed([(prompts[n].slice, self.crop) for n in missing])
@@ -85,9 +85,10 @@ class _Place:
             heeded: clicks that it heeds already.
             bank: memory of the track that found it.
         """
-        for count in range(heeded + 1, len(words.labels) + 1):
+        bounded, clicks = self.tracker.options.bounded_clicks, len(words.labels)
+        for count in range(heeded + 1, clicks + 1) if bounded or heeded == clicks else (clicks,):
             part = _with_clicks(words, count)
-            key = self.tracker.result_key("correction", key, number, prompt_key(part))
+            key = self.tracker.result_key("correction", key, number, prompt_key(part), bounded)
             known = self._click_more(number, part, known.observation, key, bank)
         return self.anchor(number, known, str(key))
 
@@ -101,7 +102,8 @@ class _Place:
 
         def ask(missing: list[int]) -> list[Observation]:
             after = prompted(part, bank=bank, previous=before.logits)
-            if not (SliceAnswer.of(before).present and SliceAnswer.of(after).present):
+            both = SliceAnswer.of(before).present and SliceAnswer.of(after).present
+            if not (both and tracker.options.bounded_clicks):
                 return [after]
             mask = decide(tracker.render(number, self.crop), before.logits, after.logits, part)
             settled = prompted(ModelPrompt(part.points_xy[:0], part.labels[:0], mask=mask))
@@ -174,12 +176,12 @@ def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> A
     return place.corrected(prompt.slice, words, tracked, track.origin, heeded=0, bank=track.bank)
 
 
-def _first_clicks(words: ModelPrompt) -> int:
-    """Return how many clicks are heeded at once: none with a mask or a box, else those up to the first positive one."""
+def _first_said(words: ModelPrompt) -> ModelPrompt:
+    """Return what is answered at once: a mask or a box, else the clicks up to the first positive one."""
     if words.mask is not None or words.box_xyxy is not None:
-        return 0
+        return _with_clicks(words, 0)
     positive = np.flatnonzero(words.labels == 1)
-    return int(positive[0]) + 1 if len(positive) else len(words.labels)
+    return _with_clicks(words, int(positive[0]) + 1) if len(positive) else words
 
 
 def _with_clicks(words: ModelPrompt, count: int) -> ModelPrompt:

@@ -26,6 +26,8 @@ class EngineOptions:
             switches the rule off.
         leap: no track starts from a corrected slice whose mask is this many times as large as on every other anchor:
             it has run into something else; 0 switches the rule off.
+        bounded_clicks: the clicks of a slice count one after another, and the image decides what each may change; off:
+            all at once, and the model's answer stands.
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
@@ -42,6 +44,7 @@ class EngineOptions:
     like_share: float = 0.6
     least_iou: float = 0.4
     leap: float = 1.5
+    bounded_clicks: bool = True
     evidence: Literal["auto", "on", "off"] = "auto"
     keep_components: bool = True
     fill_holes_px: int = 16
