@@ -6,6 +6,7 @@ import pytest
 import SimpleITK as sitk
 from builders import phantom
 from labelserver import read_mask
+from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.server.annotate import routes
 from slicecast.volume import read_volume
@@ -126,3 +127,25 @@ def test_a_replaced_label_can_be_looked_at(client):
 
 def test_a_case_that_waits_for_a_reviewer_is_named(client):
     assert client.get("/annotate/case", params={"image": "second"}).json()["to_review"] == CASE
+
+
+def test_every_prompt_and_locked_slice_of_a_session_is_in_the_campaigns_events(client, studies):
+    i, j, k = CENTRE
+    prompts = [
+        {**CLICK, "object": "spleen"},
+        {"kind": "point", "object": "spleen", "ijk": [1, 2, k], "positive": False},
+        {"kind": "box", "object": "liver", "low_ijk": [i - 3, j - 3, k], "high_ijk": [i + 3, j + 3, k]},
+        {"kind": "absent", "object": "spleen", "slice": 0},
+    ]
+    session = open_session(client)
+    client.post(f"/slicecast/sessions/{session}/prompts", json={"prompts": prompts})
+    client.post(f"/slicecast/sessions/{session}/accept", json={"object": "spleen", "slices": [k]})
+    client.post(f"/slicecast/sessions/{session}/draft", json={})
+    state = app_instance().campaign_service.campaign.state()
+    assert state.case(CASE).prediction["prompts"] == {
+        "inside": {"spleen": [CENTRE]},
+        "outside": {"spleen": [[1, 2, k]]},
+        "boxes": {"liver": [[[i - 3, j - 3, k], [i + 3, j + 3, k]]]},
+        "absent": {"spleen": [0]},
+        "locked": {"spleen": [k]},
+    }

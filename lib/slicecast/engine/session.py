@@ -394,6 +394,18 @@ def items_of(prompts: PromptSet, grid: Grid) -> list[tuple[str, Item]]:
     return found
 
 
+def told(item: Item) -> tuple[str, list[Any]]:
+    """Return the kind of a prompt in words, and what is told of it: voxels (i, j, k) or slices."""
+    match item:
+        case Point():
+            return "inside" if item.positive else "outside", [list(item.ijk)]
+        case Box():
+            return "boxes", [[list(item.low_ijk), list(item.high_ijk)]]
+        case Absent():
+            return "absent", [item.slice]
+    return "painted", [number for number, _ in item.slices]
+
+
 def painted(mask: MaskPrompt, grid: Grid) -> Painted:
     """Keep the painted slices of a mask.
 

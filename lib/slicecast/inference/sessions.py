@@ -33,6 +33,7 @@ from slicecast.engine.session import (
     items_of,
     painted,
     prompt_set,
+    told,
 )
 from slicecast.engine.tracks import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
@@ -95,13 +96,14 @@ class SessionState:
     created_at: datetime
     used_at: datetime
 
-    def clicks(self) -> dict[str, list[list[int]]]:
-        """Return the positive clicks that count, (i, j, k), by object."""
-        found: dict[str, list[list[int]]] = {}
+    def given(self) -> dict[str, dict[str, list[Any]]]:
+        """Return by kind, then object: clicks inside and outside, boxes, and slices painted, absent and locked."""
+        found: dict[str, dict[str, list[Any]]] = {}
         for prompt in self.prompts:
-            if isinstance(prompt.item, Point) and prompt.item.positive:
-                found.setdefault(prompt.object, []).append(list(prompt.item.ijk))
-        return found
+            kind, entries = told(prompt.item)
+            found.setdefault(kind, {}).setdefault(prompt.object, []).extend(entries)
+        locked = {name: list(slices) for name, slices in self.accepted.items() if slices}
+        return {**found, "locked": locked} if locked else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,21 +257,21 @@ class AppBehaviour(MONAILabelApp):
         geometry = now.mask.geometry
         return [(name, MaskPrompt(now.mask.array == value, geometry=geometry)) for name, value in now.values.items()]
 
-    def keep_draft(self, image_id: str, done: Propagated, *, clicks: Mapping[str, Any], client_id: str) -> None:
+    def keep_draft(self, image_id: str, done: Propagated, *, prompts: Mapping[str, Any], client_id: str) -> None:
         """Add a session's result to a person's draft of the image's case.
 
         Args:
             image_id: the image.
             done: the session's.
-            clicks: positive ones by object, for the campaign's events.
+            prompts: by kind, then object (`SessionState.given`), for the campaign's events.
             client_id: the person, where nobody logs in.
         """
         values = number_labels(done.result.labels, self.config.labels)
         wanted = InferRequest((), values, extension=".nii.gz", compress=True)
         answer = write_answer(done.result, wanted, image=self.image_path(image_id))
         try:
-            request = {**clicks, "model": "session", "client_id": client_id}
-            self.campaign_service.remember(image_id, answer, request=request, model=done.weights)
+            request = {"model": "session", "client_id": client_id}
+            self.campaign_service.remember(image_id, answer, request=request, model=done.weights, prompts=prompts)
         finally:
             answer.file.unlink()
 

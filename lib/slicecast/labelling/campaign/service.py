@@ -173,14 +173,26 @@ class CampaignService:
         self._examiner = threading.Thread(target=store.examine, name="examine-images", daemon=True)
         self._examiner.start()
 
-    def remember(self, image: str, answer: InferAnswer, *, request: Mapping[str, Any], model: str) -> None:
-        """Add a model's answer to the caller's draft, and record the prediction; one without a name is not kept."""
+    def remember(
+        self,
+        image: str,
+        answer: InferAnswer,
+        *,
+        request: Mapping[str, Any],
+        model: str,
+        prompts: Mapping[str, Mapping[str, list[Any]]] | None = None,
+    ) -> None:
+        """Add a model's answer to the caller's draft, and record the prediction; one without a name is not kept.
+
+        A session's `prompts` are its own (`SessionState.given`); else they are those of the request.
+        """
         self.sync()
         case = self.case_of(image)
         who = self.who(case, client_id=request.get("client_id"))
         self.work.add(image, case, who, answer, {"task": request.get("model"), "model_hash": model})
         if answer.slice is None:
-            said = {"model": request.get("model"), "model_hash": model, "prompts": prompts_of(request)}
+            given = prompts_of(request) if prompts is None else bounded(prompts)
+            said = {"model": request.get("model"), "model_hash": model, "prompts": given}
             told = {key: answer.params.get(key) for key in ("mean_confidence", "axis", "next_slice")}
             self.campaign.predicted(case, who, {**said, **told})
 
@@ -466,6 +478,15 @@ def prompts_of(request: Mapping[str, Any]) -> dict[str, Any]:
     if sum(len(value) for value in kept.values() if isinstance(value, list)) <= MAX_PROMPTS:
         return kept
     return {key: len(value) if isinstance(value, list) else value for key, value in kept.items()}
+
+
+def bounded(prompts: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, dict[str, Any]]:
+    """Return a session's prompts by kind and object for the event log; of too many, only their numbers."""
+    count = sum(len(entries) for by_object in prompts.values() for entries in by_object.values())
+    return {
+        kind: {name: entries if count <= MAX_PROMPTS else len(entries) for name, entries in by_object.items()}
+        for kind, by_object in prompts.items()
+    }
 
 
 def _is_points(value: Any) -> bool:

@@ -291,7 +291,7 @@ class Desk:
             return
         state, done = last
         try:
-            self._keep_draft(state.image_id, done, clicks=state.clicks(), client_id=state.owner)
+            self._keep_draft(state.image_id, done, prompts=state.given(), client_id=state.owner)
         except Exception:  # a background thread's outermost boundary: the answer was sent, the prompts are kept
             logger.exception("The draft of %s was not kept", state.image_id)
 

@@ -269,7 +269,7 @@ async def keep_draft(
         if state.objects:
             with context.run(session_id, caller.named(), gone=lambda: False):  # half a result is no draft
                 done = context.sessions.propagate(session_id)
-            app.keep_draft(state.image_id, done, clicks=state.clicks(), client_id=state.owner)
+            app.keep_draft(state.image_id, done, prompts=state.given(), client_id=state.owner)
         return Drafted(**app.change_draft(state.image_id, state.owner, without=asked.dropped))
 
     return await while_wanted(http, work, limiter=context.limiter)
