@@ -300,3 +300,43 @@ def submit(anna: Annotator) -> None:
     anna.page.wait_for_selector("#dialog[open]")
     anna.page.click("#yes")
     anna.page.wait_for_selector("body[data-submitted]")
+
+
+def test_guided_from_slice_to_slice(anna):
+    """The view goes to the suggested slice; holes are filled, and a range is locked."""
+    i, j, k = inside(truth("liver"))
+    anna.open()
+    anna.page.check("#guide")
+    anna.page.click("#structures >> text=liver")
+    anna.click((i, j, k))
+    suggestion = anna.page.inner_text("#suggestion")
+    number = int(suggestion.split()[2])
+    assert suggestion.startswith("Check slice ") and f"axial slice {number} " in anna.page.inner_text("#place")
+    anna.page.select_option("#window", "lung")
+    anna.picture("guided")
+
+    anna.page.uncheck("#guide")
+    anna.page.keyboard.press("b")
+    for start, end in (((2, 2), (12, 2)), ((12, 2), (12, 12)), ((12, 12), (2, 12)), ((2, 12), (2, 2))):
+        anna.drag((*start, 1), (*end, 1))
+    anna.place((7, 7, 1))
+    ring = area(anna, 1)
+    anna.press("h")
+    assert area(anna, 1) > ring + 9
+    anna.place((i, j, k))
+    anna.press("l")
+    anna.place((i, j, k + 3))
+    anna.press("Shift+L")
+    session = anna.page.request.get(f"{anna.url}/slicecast/sessions").json()["sessions"][0]
+    assert session["accepted"]["liver"] == [k, k + 1, k + 2, k + 3]
+
+
+def area(anna: Annotator, number: int) -> int:
+    """Return the pixels of the structures on an axial slice."""
+    count = """async (k) => {
+      const { scan } = await import("/annotate/page/main.js");
+      let found = 0;
+      scan.each(k, (_, voxel) => { found += scan.mask.img[voxel] > 0 ? 1 : 0; });
+      return found;
+    }"""
+    return anna.page.evaluate(count, number)

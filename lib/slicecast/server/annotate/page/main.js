@@ -2,6 +2,7 @@
 
 import * as server from "./server.js";
 import { $, asked, colour, element, escaped, say, structure } from "./dom.js";
+import { disc, filled } from "./paint.js";
 import { Review } from "./review.js";
 import { decode, encode } from "./rle.js";
 import { Scan } from "./scan.js";
@@ -9,7 +10,7 @@ import { SliceBar } from "./slices.js";
 
 const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
   ["wheel, ↑ ↓", "next and previous slice"], ["C B E V", "click, brush, eraser, look"], ["A", "the structure is not on this slice"],
-  ["L", "this slice looks right: lock it (again: unlock)"], ["N", "show the suggested slice"], ["[ ]", "previous and next structure"],
+  ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["N", "show the suggested slice"], ["[ ]", "previous and next structure"],
   ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"],
   ["S", "save the draft now"], ["Ctrl + Enter", "submit"]];
 const HINTS = ["Name a structure on the left, or choose one.", "Click on the structure, or drag a box around it.",
@@ -47,8 +48,10 @@ async function begin() {
   setInterval(() => document.hidden || server.act(state.case, "heartbeat").catch(() => {}), BEAT_MS); // seconds of work are counted by it
   show();
   if (state.session.objects.length) await propagate();
-  document.body.dataset.ready = "yes";
+  ready();
 }
+
+function ready() { $("windows").hidden = !scan.isCt; document.body.dataset.ready = "yes"; }
 
 /** Take the case; where somebody else holds it, say so. */
 async function taken() {
@@ -65,7 +68,7 @@ async function taken() {
 async function review(found) {
   state.review = new Review(scan, bar, state.image, found);
   await state.review.begin();
-  document.body.dataset.ready = "yes";
+  ready();
 }
 
 async function nextCase() {
@@ -169,6 +172,7 @@ function finish(summary, seen, ms) {
   $("progress").textContent = `${summary.recomputed + summary.reused} answers, ${summary.recomputed} new, ${(ms / 1000).toFixed(1)} s` + (ends.length ? `; not seen any more at ${ends.join(" and ")}` : "");
   for (const warning of summary.warnings) say(warning);
   hinted(summary.recomputed ? 2 : 3);
+  if ($("guide").checked && document.body.dataset.ready && state.suggestion && summary.recomputed) scan.goToSlice(state.suggestion.slice);
   return save();
 }
 
@@ -222,12 +226,13 @@ function show() {
   $("undo").disabled = !session?.can_undo;
   $("redo").disabled = !session?.can_redo;
   $("stop").hidden = !state.running;
-  $("absent").disabled = $("lock").disabled = state.active === null;
+  for (const id of ["absent", "lock", "range", "fill"]) $(id).disabled = state.active === null;
   for (const button of $("tools").children) button.setAttribute("aria-checked", button.dataset.tool === state.tool);
   $("sizing").hidden = !["brush", "eraser"].includes(state.tool);
   const next = state.suggestion;
   $("go").hidden = !next;
-  $("suggestion").textContent = next ? `Check slice ${next.slice} next: ${next.reason}` : state.enough ?? "";
+  $("suggestion").textContent = next ? `Check slice ${next.slice} next: ${next.reason}` : state.enough ? `${state.enough} Submit when you agree.` : "";
+  $("submit").classList.toggle("offered", !next && Boolean(state.enough));
   if (scan.mask) { showPlace(); showSlices(); showMarks(); }
 }
 
@@ -311,12 +316,8 @@ function beginStroke({ ijk, plane }) {
 }
 
 function stroke(ijk) {
-  const { number, pixels, erase } = press.stroke, radius = Number($("size").value) / 2;
-  const [column, row] = scan.across.map((place) => ijk[place]);
-  for (let r = Math.ceil(row - radius); r <= row + radius; r++) for (let c = Math.ceil(column - radius); c <= column + radius; c++) {
-    if (r < 0 || c < 0 || r >= scan.rows || c >= scan.columns || (r - row) ** 2 + (c - column) ** 2 > radius ** 2) continue;
-    pixels[r * scan.columns + c] = erase ? 0 : 1;
-  }
+  const { number, pixels, erase } = press.stroke;
+  disc(pixels, scan.rows, scan.columns, scan.across.map((place) => ijk[place]), Number($("size").value) / 2, erase ? 0 : 1);
   scan.put(value(state.active), number, pixels);
 }
 
@@ -326,6 +327,21 @@ function endStroke({ number, pixels }) {
 }
 
 // ---- buttons and keys
+
+/** Lock every slice from the nearest locked one to the one on view. */
+function lockToHere() {
+  const here = scan.here[scan.along], near = locked().toSorted((a, b) => Math.abs(a - here) - Math.abs(b - here))[0];
+  if (near === undefined) { say("Lock one end first (L), go to the other end, then Shift + L."); return; }
+  const from = Math.min(near, here), slices = Array.from({ length: Math.abs(near - here) + 1 }, (_, place) => from + place);
+  return change(() => server.lock(state.session.id, state.active, slices));
+}
+
+function fill() {
+  if (state.active === null) return;
+  const number = scan.here[scan.along], before = scan.slice(value(state.active), number), after = filled(before, scan.rows, scan.columns);
+  if (after.every((pixel, place) => pixel === before[place])) { say(`${state.active} has no hole on slice ${number}.`); return; }
+  return add({ kind: "mask", slice: number, rle: encode(after, scan.rows, scan.columns) });
+}
 
 function toggleLock() {
   const number = scan.here[scan.along], work = locked().includes(number) ? server.unlock : server.lock;
@@ -342,7 +358,7 @@ const actions = {
   undo: () => state.session.can_undo && change(() => server.undo(state.session.id)),
   redo: () => state.session.can_redo && change(() => server.redo(state.session.id)),
   absent: () => add({ kind: "absent", slice: scan.here[scan.along] }),
-  lock: toggleLock,
+  lock: toggleLock, range: lockToHere, fill,
   go: () => state.suggestion && scan.goToSlice(state.suggestion.slice),
   stop: () => { state.again = false; server.cancel(state.session.id); },
   submit, next: () => (state.review ? state.review.leave() : attempt(nextCase)),
@@ -355,9 +371,12 @@ for (const [id, work] of Object.entries(actions)) $(id).addEventListener("click"
 for (const button of $("tools").children) button.addEventListener("click", () => use(button.dataset.tool));
 $("opacity").addEventListener("input", (event) => scan.opacity(Number(event.target.value)));
 for (const id of ["dark", "bright"]) $(id).addEventListener("input", () => scan.contrast(Number($("dark").value), Number($("bright").value)));
+$("window").addEventListener("change", (event) => { scan.window(...event.target.value.split(" ").map(Number)); event.target.blur(); });
+$("guide").checked = localStorage.slicecast_guide === "yes";
+$("guide").addEventListener("change", (event) => { localStorage.slicecast_guide = event.target.checked ? "yes" : "no"; });
 $("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
 
-const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, n: actions.go, o: actions.outline, f: actions.single, s: save,
+const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, n: actions.go, o: actions.outline, f: actions.single, s: save,
   c: () => use("click"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
   ArrowUp: () => step(1), ArrowDown: () => step(-1), Escape: actions.stop };
 const pressedInReview = { n: () => state.review.nextDifference(), o: actions.outline, f: actions.single, ArrowUp: () => step(1), ArrowDown: () => step(-1) };
@@ -365,7 +384,7 @@ const pressedWithCtrl = { z: actions.undo, y: actions.redo, Z: actions.redo, Ent
 
 document.addEventListener("keydown", (event) => {
   if (!state.session && !state.review) return;
-  if (event.target.matches("input:not([type=range]), textarea, select") || $("dialog").open) return;
+  if (event.target.matches("input:not([type=range], [type=checkbox]), textarea") || $("dialog").open) return;
   const held = event.ctrlKey || event.metaKey;
   const work = (state.review ? (held ? {} : pressedInReview) : held ? pressedWithCtrl : pressed)[event.key];
   if (!work) return;

@@ -89,6 +89,16 @@ export class Scan {
     this.viewer.updateGLVolume();
   }
 
+  /** Whether the grey values are Hounsfield units, as far as they tell: air is far below water. */
+  get isCt() { return this.viewer.volumes[0].global_min < -500; }
+
+  /** Set the grey values shown by their centre and width; without them the scan's own range. */
+  window(centre, width) {
+    if (!width) return this.contrast(0, 1);
+    Object.assign(this.viewer.volumes[0], { cal_min: centre - width / 2, cal_max: centre + width / 2 });
+    this.viewer.updateGLVolume();
+  }
+
   /** Look from all sides ("all"), or only at the slices ("slice"). */
   arrange(how) {
     const only = [SLICE_TYPE.SAGITTAL, SLICE_TYPE.CORONAL, SLICE_TYPE.AXIAL][this.plane];
