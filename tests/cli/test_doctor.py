@@ -1,4 +1,8 @@
+import http.server
 import json
+import socket
+import threading
+from contextlib import contextmanager
 
 import pytest
 from labelserver import write_studies
@@ -99,3 +103,75 @@ def test_images_that_cannot_be_segmented_are_listed_with_their_reasons(tmp_path)
     assert {check.name for check in notes} == {"empty", "below/"} and "0 bytes" in notes[0].found
     assert all(check.status is CheckStatus.NOTE for check in notes) and sorted(tmp_path.rglob("*")) == before
     assert [check.status for check in doctor.check_studies(tmp_path / "none")] == [CheckStatus.FAIL]
+
+
+@contextmanager
+def answering(answers):
+    """Serve fixed answers by path; /auth/token gives the token of `lee`, which /info/ then wants."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            code, body = answers.get(self.path, (404, {}))
+            if code == 401 and self.headers["Authorization"] == "Bearer good":
+                code, body = 200, {"models": {"sam2": {}}}
+            self.say(code, body)
+
+        def do_POST(self):
+            form = self.rfile.read(int(self.headers["Content-Length"]))
+            good = form == b"username=lee&password=secret"
+            self.say(*((200, {"access_token": "good"}) if good else (401, {"detail": "They do not belong together."})))
+
+        def say(self, code, body):
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def reached(*words, token=""):
+    result = CliRunner().invoke(doctor.app, ["--json", "--server", *words], input=f"{token}\n")
+    checks = json.loads(result.stdout[result.stdout.index("[") :])
+    last = checks[-1]
+    assert (result.exit_code == 1) == (last["status"] == "fail")
+    return last["name"], last["status"], f"{last['found']} {last['remedy']}"
+
+
+ALIVE = {"/healthz": (200, {"status": "ok", "version": "0.1.0"})}
+
+
+def test_a_server_that_is_reached():
+    with answering({**ALIVE, "/info/": (200, {"models": {"sam2": {}, "sam2_slice": {}}})}) as url:
+        assert reached(url) == ("models", "ok", "sam2, sam2_slice ")
+
+
+def test_a_server_that_asks_for_a_login():
+    with answering({**ALIVE, "/info/": (401, {"detail": "Log in first"})}) as url:
+        assert reached(url)[0::2] == ("login", "the server asks for a login slicecast doctor --server URL --user NAME")
+        assert reached(url, "--user", "lee", token="secret")[:2] == ("models", "ok")
+        name, status, text = reached(url, "--user", "lee", token="wrong")
+        assert (name, status) == ("login", "fail") and "do not belong together" in text
+
+
+def test_a_server_that_is_not_reached():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        assert "no server listens" in reached(f"http://127.0.0.1:{closed.getsockname()[1]}")[2]
+    assert "is not known here" in reached("http://nowhere.invalid")[2]
+    assert "is no address" in reached("127.0.0.1:8000")[2]
+    with answering({"/healthz": (200, b"<html>a proxy</html>")}) as url:
+        assert "that is not Slicecast" in reached(url)[2]
+    with answering(ALIVE) as url:
+        assert "or http:// instead of https://" in reached(url.replace("http", "https"))[2]

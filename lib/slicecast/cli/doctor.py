@@ -60,6 +60,8 @@ def doctor(
     studies: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also list the images of this folder that cannot be segmented.")
     ] = None,
+    server: Annotated[str, typer.Option(metavar="URL", help="Look only why this server is not reached.")] = "",
+    user: Annotated[str, typer.Option(metavar="NAME", help="Log in to it; the token is asked for.")] = "",
 ) -> None:
     """Report what is installed, which device and weights will be used, and how to fix what is missing.
 
@@ -69,14 +71,26 @@ def doctor(
     Examples:
       slicecast doctor
       slicecast doctor --studies scans --json
+      slicecast doctor --server https://labels.example.org --user dr.lee
     """
-    checks = [*examine(model), *(check_studies(studies) if studies else ())]
+    checks = (
+        list(check_server(server, user)) if server else [*examine(model), *(check_studies(studies) if studies else ())]
+    )
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         _print(checks)
     if any(check.status is CheckStatus.FAIL for check in checks):
         raise typer.Exit(1)
+
+
+def check_server(url: str, user: str) -> Iterator[Check]:
+    """Follow the way of a client to a server, as far as it goes."""
+    examine_server = importlib.import_module("slicecast.cli._connection").examine_server
+    for name, fine, found, remedy in examine_server(
+        url, user, lambda: typer.prompt("Token", hide_input=True, err=True)
+    ):
+        yield Check(name, CheckStatus.OK if fine else CheckStatus.FAIL, found, remedy)
 
 
 def examine(model: str | None = None) -> Iterator[Check]:
