@@ -1,6 +1,7 @@
 """Shared fixtures; phantoms are in `builders.py`."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import settings
 
 from slicecast.config import data_dir
 
-os.environ["SLICECAST_USERS"] = str(Path(__file__).parent / "no-users.json")
+_NOBODY = tempfile.TemporaryDirectory(prefix="slicecast-users-")
+os.environ["SLICECAST_USERS"] = str(Path(_NOBODY.name) / "users.json")
 """Whoever runs the tests may have users of their own; servers that the tests start are to know none of them."""
 
 settings.register_profile("slicecast", deadline=None, max_examples=50, derandomize=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from builders import phantom
+from filelock import FileLock
 
 from slicecast.volume import write_mask, write_volume
 
@@ -96,6 +97,12 @@ def app_settings(app_dir: Path, studies: Path | str, conf: dict[str, str] | None
     }
     with monailabel_settings(**chosen):
         yield
+
+
+def another_server(studies: Path) -> FileLock:
+    """Return what another server holds while it serves the studies; use it in a `with` block."""
+    (studies / ".slicecast").mkdir(exist_ok=True)
+    return FileLock(studies / ".slicecast" / "server.lock")
 
 
 @contextmanager

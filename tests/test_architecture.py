@@ -352,7 +352,7 @@ def test_the_engine_runs_without_sam2():
     assert "sam2" not in after_importing(*modules_of("engine"))["modules"]
 
 
-FREE = ("contract", "deploy", "desktop", "e2e", "browser", "fuzz", "golden")
+FREE = ("contract", "deploy", "desktop", "durability", "e2e", "browser", "fuzz", "golden")
 
 
 def test_tests_stand_in_the_folder_of_what_they_test():

@@ -5,10 +5,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from labelserver import another_server
 from typer.testing import CliRunner
 
-from slicecast.campaign import settings
-from slicecast.campaign.settings import CampaignSettings
+import slicecast
 from slicecast.cli import serve
 from slicecast.errors import ConfigError, ResourceError, UnknownModel
 from slicecast.server.security.users import Users
@@ -153,16 +153,33 @@ def test_this_machine_needs_none(host):
 
 
 def test_a_second_server_on_the_same_studies_does_not_start(started, folders):
-    studies, app = folders
-    with serve.only_server(str(studies), app):
-        with pytest.raises(ResourceError, match=r"Another server runs on .*studies\. Stop it first"):
-            run(folders)
-        assert not started
+    with (
+        another_server(folders[0]),
+        pytest.raises(ResourceError, match=r"Another server runs on .*studies\. Stop it first"),
+    ):
+        run(folders)
+    assert not started
     assert run(folders).exit_code == 0 and started
 
 
-def test_servers_that_share_postgresql_share_studies(started, folders, monkeypatch):
-    shared = CampaignSettings(database="postgresql+psycopg://host/name")
-    monkeypatch.setattr(settings, "campaign_settings", lambda: shared)
-    with serve.only_server(str(folders[0]), folders[1]):
-        assert run(folders).exit_code == 0 and started
+def test_without_an_app_of_its_own_everything_lies_in_the_studies(started, tmp_path):
+    """So a run leaves nothing in the checkout, and two servers of one checkout are apart."""
+    (tmp_path / "studies").mkdir()
+    command = ["--studies", str(tmp_path / "studies"), "--port", str(free_port())]
+    assert CliRunner().invoke(serve.app, command, catch_exceptions=False).exit_code == 0
+    app = Path(started[0][started[0].index("--app") + 1])
+    assert app == tmp_path / "studies" / ".slicecast" / "app" and (app / "main.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "reached"),
+    [([], "programs of this machine, without a login"), (["--insecure"], "everybody who reaches it, without a login")],
+)
+def test_it_says_what_matters(started, folders, monkeypatch, options, reached):
+    monkeypatch.setattr(serve, "own_address", lambda: "192.168.7.7")
+    output = run(folders, *(["--host", "0.0.0.0", *options] if options else [])).output
+    assert len(output.splitlines()) <= 9  # and "Ready."
+    log = str(folders[1] / "logs" / "app.log")
+    for word in (slicecast.__version__, str(folders[0]), "sam2_nano on ", reached, log):
+        assert word in output
+    assert ("http://192.168.7.7:" in output) == bool(options)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -148,6 +149,10 @@ def test_the_app_runs_under_monailabels_own_server(place, tmp_path):
             client.infer("sam2", "unknown", {})
         assert "Status: 404" in caught.value.msg
         assert client.info()["datastore"]["total"] == 2
+        second = subprocess.run(
+            [word.replace(str(port), str(free_port())) for word in command], capture_output=True, text=True, timeout=300
+        )
+        assert second.returncode and "Another server runs on" in second.stdout + second.stderr
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def replay_session(
     file: File = None,
     output: Output = None,
     session: Id = "",
-    folder: Folder = Path("apps/sam2/sessions"),
+    folder: Folder = Path("sample-data/studies/.slicecast/app/sessions"),
     log_file: Log = None,
     revision: Revision = -1,
     image: Image = None,
@@ -44,7 +44,7 @@ def replay_session(
 
     \b
     Examples:
-      slicecast replay --session 4f1c09 --folder apps/sam2/sessions -o mask.nii.gz
+      slicecast replay --session 4f1c09 --folder STUDIES/.slicecast/app/sessions -o mask.nii.gz
       slicecast replay --session 4f1c09 --log session.jsonl
       slicecast replay session.jsonl --revision 3 -o mask.nii.gz
     """

@@ -1,27 +1,32 @@
 """Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client."""
 
+import io
+import logging
 import os
+import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from filelock import FileLock, Timeout
+import uvicorn
 
+import slicecast
 from slicecast.config import project_dir, users_file
 from slicecast.errors import ConfigError, ResourceError
+from slicecast.labelling.state import only_server, state_folder
 from slicecast.models.weights import choose_model
+from slicecast.server.connections import PatientProtocol
 from slicecast.server.security.users import Users
 from slicecast.server.settings import auth_settings
 
 app = typer.Typer(add_completion=False)
 
 SAMPLES, APP = project_dir("sample-data") / "studies", project_dir("apps") / "sam2"
-STATE = ".slicecast"
-"""Folder in the studies for what a server needs while it runs."""
+LOG = Path("logs") / "app.log"
 UVICORN_APP = "slicecast.server.app:app"
 
 
@@ -33,9 +38,12 @@ Port = Annotated[int, typer.Option(min=1, max=65535)]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
 Labels = Annotated[str, typer.Option(help="Names of the structures, separated by commas.")]
 Conf = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the app; repeatable.")]
-AppFolder = Annotated[Path, typer.Option("--app", help="Folder of the MONAI Label app.")]
+AppFolder = Annotated[
+    Path | None,
+    typer.Option("--app", help="Folder of a MONAI Label app, for log and sessions too. Default: in the studies."),
+]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Open the server to the network without any login.")]
-Verbose = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+Verbose = Annotated[str, typer.Option(help="What is printed: DEBUG, INFO, WARNING or ERROR.")]
 
 
 @app.command()
@@ -46,8 +54,8 @@ def serve(
     model: Model = "",
     labels: Labels = "",
     conf: Conf = None,
-    app_dir: AppFolder = APP,
-    verbose: Verbose = "INFO",
+    app_dir: AppFolder = None,
+    verbose: Verbose = "WARNING",
     insecure: Insecure = False,
 ) -> None:
     """Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client.
@@ -60,18 +68,20 @@ def serve(
     check_port(host, port)
     from slicecast.volume.reading import dataset_description, value_names  # takes a while, see main.py
 
-    choose_model(model or None)
+    spec = choose_model(model or None)
     named = {
         "model": model,
         "labels": labels or ",".join(value_names(dataset_description(Path(studies))).values()),
         "insecure": "true" if insecure else "",
     }
     pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
-    typer.echo(_welcome(studies, host, port))
-    arguments = ["--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
+    arguments = ["--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
     settings = [word for key, value in pairs for word in ("--conf", key, value)]
-    with only_server(studies, app_dir):
-        start_monailabel([*arguments, "--uvicorn_app", UVICORN_APP, *settings])
+    with only_server(studies):
+        place = app_dir or own_app(studies)
+        what = {"Model": f"{spec.name} on {_device(dict(pairs).get('device', 'auto'))}", "Log": str(place / LOG)}
+        typer.echo(_welcome(studies, host, port, what=what))
+        start_monailabel(["--app", str(place), *arguments, "--uvicorn_app", UVICORN_APP, *settings])
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -82,58 +92,80 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def start_monailabel(arguments: list[str]) -> None:
-    """Run `monailabel start_server` in this process until it is stopped."""
-    from monailabel.main import Main  # takes seconds, which `slicecast serve --help` must not
+    """Run MONAI Label's server, with our application, until it is stopped."""
+    with redirect_stdout(io.StringIO()):  # it prints what it will not do
+        from monailabel.main import Main  # takes seconds, which `slicecast serve --help` must not
 
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn would believe every program of this machine; see NamedProxies
-    main = Main(actions="start_server")
-    main.action_start_server(main.args_parser().parse_args(["start_server", *arguments]))
+    parser = Main(actions="start_server").args_parser()
+    given = parser.parse_args(["start_server", *arguments])
+    level = logging.getLevelName(given.verbose)
+    logging.getLogger().setLevel(level)
+    logging.getLogger("timeloop").addFilter(lambda record: level <= logging.INFO)  # it prints by itself
+    main = Main(loglevel=level, actions="start_server")
+    main.start_server_validate_args(given)
+    main.start_server_init_settings(given)
+    log = log_config(Path(given.app) / LOG, level)
+    config = uvicorn.Config(given.uvicorn_app, given.host, given.port, log_config=log, http=PatientProtocol)
+    with redirect_stdout(io.StringIO()):  # importing MONAI Label's own application prints its origins
+        config.load()
+    server = AnnouncingServer(config)
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after its own clean end
+        server.run()
+    if not server.started:
+        raise ResourceError(f"The server did not start; the reason is above and in {Path(given.app) / LOG}.")
 
 
-def check_folders(studies: str, app_dir: Path) -> None:
+class AnnouncingServer(uvicorn.Server):
+    """A server that says when it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            typer.echo("Ready.")
+
+
+def log_config(file: Path, level: int) -> dict[str, Any]:
+    """Describe the log for `logging.config`: all from INFO on to a file, from `level` on to the terminal."""
+    kept = {"class": "logging.handlers.RotatingFileHandler", "filename": str(file), "encoding": "utf-8"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {
+            "terminal": {"class": "logging.StreamHandler", "formatter": "line", "level": level},
+            "file": {**kept, "maxBytes": 10 << 20, "backupCount": 5, "formatter": "line"},
+        },
+        "root": {"level": min(level, logging.INFO), "handlers": ["terminal", "file"]},
+        "loggers": {"uvicorn.access": {"level": "WARNING"}},
+    }
+
+
+def own_app(studies: str) -> Path:
+    """Copy the app to where the server's state lies, because MONAI Label writes into its folder."""
+    folder = state_folder(studies) / "app"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(APP / "main.py", folder / "main.py")
+    return folder
+
+
+def check_folders(studies: str, app_dir: Path | None) -> None:
     """Say before the start what would stop it.
 
     Raises:
         ConfigError: a folder is missing.
         ResourceError: a folder cannot be written to.
     """
-    if not (app_dir / "main.py").is_file():
-        raise ConfigError(f"There is no app in {app_dir}. Give the repository's folder apps/sam2 with --app.")
-    _require_writable(app_dir, "MONAI Label keeps its log there. Copy it to a place of your own, given with --app")
+    if app_dir is not None:
+        if not (app_dir / "main.py").is_file():
+            raise ConfigError(f"There is no app in {app_dir}. Give a copy of apps/sam2 with --app.")
+        _require_writable(app_dir, "MONAI Label keeps its log there. Copy it to a place of your own, given with --app")
     if studies.startswith(("http://", "https://")):
         return
     if not Path(studies).is_dir():
         raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
     _require_writable(Path(studies), "labels are saved there. Change its owner, or use a copy")
-
-
-@contextmanager
-def only_server(studies: str, app_dir: Path) -> Iterator[None]:
-    """Be the only server of the studies while the block lasts, unless servers share their campaign in PostgreSQL.
-
-    Raises:
-        ResourceError: another server runs on them.
-    """
-    from slicecast.campaign.settings import campaign_settings
-
-    if campaign_settings().database.startswith("postgresql"):
-        yield
-        return
-    remote = studies.startswith(("http://", "https://"))
-    folder = app_dir / "cache" if remote else Path(studies) / STATE
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ResourceError(
-            f"Another server runs on {studies}. Stop it first, give this one other studies, or keep the campaign in "
-            "PostgreSQL (database in campaign.yaml)."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_logins(host: str, *, insecure: bool) -> None:
@@ -142,7 +174,7 @@ def check_logins(host: str, *, insecure: bool) -> None:
     Raises:
         ConfigError: no login would be needed.
     """
-    if is_loopback(host) or insecure or Users(users_file()).all() or auth_settings().oidc_issuer:
+    if is_loopback(host) or insecure or _has_logins():
         return
     raise ConfigError(
         f"--host {host} opens the server to the network, without any login. Add yourself with "
@@ -174,13 +206,44 @@ def _require_writable(folder: Path, why: str) -> None:
         raise ResourceError(f"{folder} cannot be written to, but {why}.")
 
 
-def _welcome(studies: str, host: str, port: int) -> str:
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    return "\n".join(
-        [
-            f"Slicecast serves {studies} at {url} (ready in about ten seconds; stop with Ctrl+C).",
-            f"  Web page        {url}/",
-            f"  OHIF            {url}/ohif/",
-            f"  3D Slicer       module MONAI Label, server {url}, then Next Sample",
-        ]
-    )
+def _welcome(studies: str, host: str, port: int, *, what: Mapping[str, str]) -> str:
+    address = own_address() if host in ("0.0.0.0", "::") else host
+    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    rows = {
+        "Studies": studies,
+        **what,
+        "Open to": _reached_by(host),
+        "Annotate": f"{url}/annotate/",
+        "Web page": f"{url}/",
+        "OHIF": f"{url}/ohif/",
+        "3D Slicer": f"module MONAI Label, server {url}, then Next Sample",
+    }
+    lines = [f"  {name:<9} {text}" for name, text in rows.items()]
+    return "\n".join([f"Slicecast {slicecast.__version__} (ready in about ten seconds; stop with Ctrl+C)", *lines])
+
+
+def _device(name: str) -> str:
+    """Return the device's name, of `auto` the one that will be used."""
+    import torch  # takes seconds, which `slicecast serve --help` must not
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _reached_by(host: str) -> str:
+    if is_loopback(host):
+        return "programs of this machine, without a login" if not _has_logins() else "this machine, with a login"
+    return "the network, with a login" if _has_logins() else "everybody who reaches it, without a login (--insecure)"
+
+
+def _has_logins() -> bool:
+    return bool(Users(users_file()).all() or auth_settings().oidc_issuer)
+
+
+def own_address() -> str:
+    """Return the address under which the network reaches this machine; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # reserved for documentation
+        except OSError:  # no network
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

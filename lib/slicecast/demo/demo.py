@@ -71,9 +71,7 @@ def run_demo(data: SampleData, *, output: Path, clicks: int, model: str = "") ->
     with tempfile.TemporaryDirectory(prefix="slicecast-demo-") as name:
         work = Path(name)
         studies = copy_images(data.folder / "studies", work / "studies")
-        left = shutil.ignore_patterns("logs", "model", "cache", "sessions")
-        app = shutil.copytree(REPOSITORY / "apps" / "sam2", work / "app", ignore=left)
-        with serving(studies, app=Path(app), log=output / "server.log", options=options) as server:
+        with serving(studies, log=output / "server.log", options=options) as server:
             typer.echo(f"server at {server.url} after {server.start_s:.1f} s")
             done, problems = _annotate(server, data, work, clicks)
         problems += _labels_missing_on_disk(studies)

@@ -7,7 +7,7 @@ import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from slicecast.labelling.campaign.service import CampaignService, Leased, open_c
 from slicecast.labelling.finetuning.opening import versions_beside
 from slicecast.labelling.finetuning.tuner import FineTuner
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
+from slicecast.labelling.state import only_server
 from slicecast.labelling.store.pacs import open_pacs
 from slicecast.labelling.store.stow import Outcome
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
@@ -130,6 +131,11 @@ class AppBehaviour(MONAILabelApp):
     _strategies: dict[str, Strategy]
     _scoring_methods: dict[str, ScoringMethod]
     _trainers: dict[str, TrainTask]
+
+    @cached_property
+    def alone(self) -> ExitStack:
+        """What keeps other servers off the studies until it is closed, or the process ends."""
+        return ExitStack()
 
     @cached_property
     def campaign_service(self) -> CampaignService:
@@ -330,11 +336,13 @@ class AppBehaviour(MONAILabelApp):
         return self.batch_inference.run(asked).described()
 
     def on_init_complete(self) -> None:
-        """Make every strategy lease what it chooses; record labels saved while the server was down.
+        """Refuse other servers; lease what strategies choose; record labels saved while the server was down.
 
         Raises:
             ConfigError: `--conf strategy` names none that exists.
+            ResourceError: another server runs on the studies.
         """
+        self.alone.enter_context(only_server(self.studies))
         name = self.config.strategy
         if self._strategies and name not in self._strategies:
             raise ConfigError(f"--conf strategy is '{name}'. Choose one of {', '.join(self._strategies)}.")

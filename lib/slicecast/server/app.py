@@ -83,14 +83,22 @@ def favicon() -> FileResponse:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Build the MONAI Label app before the first request."""
-    async with stock.lifespan(app), proxy_lifespan(app, server_settings().proxy):
+    async with proxy_lifespan(app, server_settings().proxy):
         labelling = labelling_app()
+        labelling.server_mode(True)
+        labelling.on_init_complete()
         app.state.service = labelling.service
         app.state.sessions = _session_context(app, labelling.volumetric)
         app.state.nninteractive = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
         prefetcher, scorer, batch = labelling.service.prefetcher, labelling.background_scorer, labelling.batch_inference
-        with prefetcher.running(), scorer.running(), batch.running(), app.state.nninteractive.running():
+        with (
+            labelling.alone,
+            prefetcher.running(),
+            scorer.running(),
+            batch.running(),
+            app.state.nninteractive.running(),
+        ):
             yield
 
 

@@ -1,4 +1,4 @@
-"""What a crowd costs: `/info/` while propagation runs, eight annotators against one, memory after many sessions, and
+"""What a crowd costs: `/info/` while propagation runs, eight annotators against one, memory in the long run, and
 how long "Next sample" takes with many cases.
 
     python -m slicecast_lab.benchmarks.server                   # prints everything
@@ -43,7 +43,9 @@ ROUTE = "/slicecast/sessions"
 ANSWER_LIMIT_S = 120.0
 """Longer than any loaded machine needs."""
 
-VOLUMES, ANNOTATORS, SESSIONS, WARM_UP = 4, 8, 200, 40
+VOLUMES, ANNOTATORS = 4, 8
+WARM_UP = 0.2
+"""Share of the time after which the server's memory should not grow any more."""
 STRATEGIES = ("random", "confidence", "strat_random", "auto")
 """Asked for the next sample; the orders of the last two are made in the background meanwhile."""
 
@@ -223,24 +225,49 @@ def throughput_figures() -> Figures:
     }
 
 
-def memory_figures() -> Figures:
-    """Open, use and close sessions; compare the server's memory after a warm-up with that after all of them."""
-    with fresh_server(slices=60) as running:
-        process, mib = psutil.Process(running.pid), []
-        for number in range(WARM_UP + SESSIONS):
-            session = SessionClient(running.url, f"pipe{number % VOLUMES}", name="anna")
-            session.click(centre(number % VOLUMES, 20 + number % 20))
-            session.propagate()
-            session.close()
-            mib.append(process.memory_info().rss / 2**20)
+def memory_figures(seconds: float) -> Figures:
+    """Let two annotators work at leisure; compare the server's memory after a fifth of the time with the end's."""
+    with fresh_server(slices=60) as running, ThreadPoolExecutor(2) as pool:
+        process, samples = psutil.Process(running.pid), [(0.0, 0.0)]
+        start = time.monotonic()
+        work = [pool.submit(annotate_at_leisure, running.url, number, start + seconds) for number in range(2)]
+        while not all(entry.done() for entry in work):
+            samples.append((time.monotonic() - start, process.memory_info().rss / 2**20))
+            time.sleep(1)
+        rounds = sum(entry.result() for entry in work)
+    warm = statistics.median(mib for at_s, mib in samples if WARM_UP * seconds <= at_s < WARM_UP * seconds + 20)
+    end = statistics.median(mib for _, mib in samples[-20:])
     return {
-        "after_warm_up_mib": mib[WARM_UP - 1],
-        "after_all_mib": mib[-1],
-        "largest_mib": max(mib[WARM_UP:]),
-        "median_of_last_20_mib": statistics.median(mib[-20:]),
-        "growth_percent": 100 * (mib[-1] / mib[WARM_UP - 1] - 1),
-        "sessions": SESSIONS,
+        "seconds": seconds,
+        "rounds": rounds,
+        "after_warm_up_mib": warm,
+        "at_the_end_mib": end,
+        "largest_mib": max(mib for _, mib in samples),
+        "growth_percent": 100 * (end / warm - 1),
+        "each_minute_mib": [round(mib) for _, mib in samples[60::60]],
     }
+
+
+def annotate_at_leisure(url: str, number: int, until: float) -> int:
+    """Click, propagate, ask for the next sample, save a label, close; return how often until the time was over."""
+    rounds = 0
+    while time.monotonic() < until:
+        seed = (number + 2 * rounds) % VOLUMES
+        session = SessionClient(url, f"pipe{seed}", name=f"user {number}")
+        session.click(centre(seed, 20 + rounds % 20))
+        session.propagate()
+        mask = session.result()
+        info = json.dumps({"label_info": [{"name": "pipe", "idx": 1}]})
+        files: Any = {"label": ("mask.nrrd", mask), "params": (None, info)}
+        client_id = {"client_id": f"user {number}"}
+        _good(
+            session.http.put("/datastore/label", params={"image": f"pipe{seed}", "tag": f"own-{number}"}, files=files)
+        )
+        _good(session.http.post("/activelearning/random", json=client_id))
+        session.close()
+        rounds += 1
+        time.sleep(1)
+    return rounds
 
 
 def percentiles(times_ms: Sequence[float]) -> Figures:
@@ -316,7 +343,8 @@ def table(figures: Figures) -> str:
         rows.append(("slices per second, 8 annotators against 1", f"{load['ratio']:.2f}", "at least 1"))
         rows.append(("masks of 8 at once equal those of 1 after another", same, "yes"))
     if memory := figures.get("memory"):
-        rows.append((f"memory after {SESSIONS} sessions", f"{memory['growth_percent']:+.1f} %", "within 5 %"))
+        minutes = f"memory after {memory['seconds'] / 60:.0f} minutes, against a fifth of that"
+        rows.append((minutes, f"{memory['growth_percent']:+.1f} %", "within 5 %"))
     for name, times in figures.get("next", {}).items():
         value = f"{times['p95_ms']} ms (median {times['p50_ms']}, longest {times['max_ms']})"
         rows.append((f"next sample, p95, {name}", value, "under 200 ms"))
@@ -329,10 +357,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--cases", type=int, default=10_000, help="next: in the store")
     parser.add_argument("--asks", type=int, default=200, help="next: of each strategy")
+    parser.add_argument("--seconds", type=float, default=900, help="memory: how long people work")
     parts: dict[str, Callable[[argparse.Namespace], Figures]] = {
         "info": lambda _: info_figures(),
         "throughput": lambda _: throughput_figures(),
-        "memory": lambda _: memory_figures(),
+        "memory": lambda given: memory_figures(given.seconds),
         "next": lambda given: next_figures(given.cases, given.asks),
     }
     parser.add_argument("--only", choices=parts, action="append", help="measure this part only; may be repeated")

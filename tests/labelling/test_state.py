@@ -1,0 +1,36 @@
+"""Two servers of one checkout are apart, and two of one folder refused."""
+
+import pytest
+from labelserver import another_server, serving, write_studies
+
+from slicecast.campaign import settings
+from slicecast.campaign.settings import CampaignSettings
+from slicecast.errors import ResourceError
+from slicecast.labelling import state
+
+
+def test_a_second_server_is_refused_however_it_is_started(tmp_path):
+    """Every way to start one goes through the app's `on_init_complete`."""
+    studies = write_studies(tmp_path / "studies")
+    refused = pytest.raises(ResourceError, match="Another server runs on")
+    with another_server(studies), refused, serving(tmp_path / "app", studies, {"preannotate": "false"}):
+        pass
+    with serving(tmp_path / "app", studies, {"preannotate": "false"}):
+        lock = another_server(studies)
+        with pytest.raises(TimeoutError):
+            lock.acquire(timeout=0)
+    with another_server(studies).acquire(timeout=0):
+        pass
+
+
+def test_servers_that_share_postgresql_share_studies(tmp_path, monkeypatch):
+    shared = CampaignSettings(database="postgresql+psycopg://host/name")
+    monkeypatch.setattr(settings, "campaign_settings", lambda: shared)
+    with another_server(tmp_path), state.only_server(str(tmp_path)):
+        pass
+
+
+def test_a_dicom_servers_state_lies_with_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLICECAST_USERS", str(tmp_path / "users.json"))
+    one, other = (state.state_folder(f"http://{name}/dicom-web") for name in ("a", "b"))
+    assert one.parent == other.parent == tmp_path / "servers" and one != other
