@@ -3,7 +3,6 @@
 import pytest
 from labelserver import another_server, serving, write_studies
 
-from slicecast.campaign import settings
 from slicecast.campaign.settings import CampaignSettings
 from slicecast.errors import ResourceError
 from slicecast.labelling import state
@@ -25,7 +24,7 @@ def test_a_second_server_is_refused_however_it_is_started(tmp_path):
 
 def test_servers_that_share_postgresql_share_studies(tmp_path, monkeypatch):
     shared = CampaignSettings(database="postgresql+psycopg://host/name")
-    monkeypatch.setattr(settings, "campaign_settings", lambda: shared)
+    monkeypatch.setattr(state, "campaign_settings", lambda: shared)
     with another_server(tmp_path), state.only_server(str(tmp_path)):
         pass
 

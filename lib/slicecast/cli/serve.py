@@ -17,7 +17,6 @@ import uvicorn
 import slicecast
 from slicecast.config import project_dir, users_file
 from slicecast.errors import ConfigError, ResourceError
-from slicecast.labelling.state import only_server, state_folder
 from slicecast.models.weights import choose_model
 from slicecast.server.connections import PatientProtocol
 from slicecast.server.security.users import Users
@@ -66,7 +65,8 @@ def serve(
     check_folders(studies, app_dir)
     check_logins(host, insecure=insecure)
     check_port(host, port)
-    from slicecast.volume.reading import dataset_description, value_names  # takes a while, see main.py
+    from slicecast.labelling.state import only_server  # these take a while, see main.py
+    from slicecast.volume.reading import dataset_description, value_names
 
     spec = choose_model(model or None)
     named = {
@@ -144,6 +144,8 @@ def log_config(file: Path, level: int) -> dict[str, Any]:
 
 def own_app(studies: str) -> Path:
     """Copy the app to where the server's state lies, because MONAI Label writes into its folder."""
+    from slicecast.labelling.state import state_folder
+
     folder = state_folder(studies) / "app"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(APP / "main.py", folder / "main.py")

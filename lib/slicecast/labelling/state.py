@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from slicecast.campaign.settings import campaign_settings
 from slicecast.config import users_file
 from slicecast.errors import ResourceError
 
@@ -28,8 +29,6 @@ def only_server(studies: str) -> Iterator[None]:
     Raises:
         ResourceError: another process serves them.
     """
-    from slicecast.campaign.settings import campaign_settings  # takes a while, which wrong input need not wait for
-
     if campaign_settings().database.startswith("postgresql"):
         yield
         return
