@@ -340,3 +340,30 @@ def area(anna: Annotator, number: int) -> int:
       return found;
     }"""
     return anna.page.evaluate(count, number)
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_the_page_is_accessible(anna, theme):
+    """By axe: in work, with the list of keys open, and in review."""
+    axe = PAGE / "node_modules" / "axe-core" / "axe.min.js"
+    if not axe.is_file():
+        pytest.skip("axe-core is not installed; `make install` does it")
+    anna.open()
+    if theme == "light":
+        anna.page.click("#theme")
+    anna.page.click("#structures >> text=liver")
+    anna.click(inside(truth("liver")))
+    assert serious(anna, axe) == []
+    anna.picture(theme)
+    anna.page.keyboard.press("?")
+    assert serious(anna, axe) == []
+    anna.page.goto(f"{anna.url}/annotate/?image={CASE}&review")
+    anna.page.wait_for_selector("body[data-ready]")
+    assert serious(anna, axe) == []
+
+
+def serious(anna: Annotator, axe: Path) -> list:
+    """Return axe's serious findings."""
+    anna.page.evaluate(axe.read_text(encoding="utf-8"))
+    found = anna.page.evaluate("axe.run()")["violations"]
+    return [(one["id"], [n["html"] for n in one["nodes"]]) for one in found if one["impact"] in ("serious", "critical")]
