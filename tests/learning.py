@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 from builders import ball, scan
+from typer.testing import CliRunner
 
+from slicecast.cli.main import app
 from slicecast.engine.crop_window import Frames
 from slicecast.training.volumes import LabelledObject
 from slicecast.volume import write_mask, write_volume
@@ -16,6 +18,7 @@ FEW = {
     "clips": {"clips": 1, "tracks": 2, "slices": [3], "augment": {}},
     "prompts": {"corrections": 0},
     "loss": {},
+    "automatic": {"channels": 4, "loop": {"steps": 60, "warmup_steps": 1, "learning_rate": 0.01, "ema_momentum": 0.5}},
     "round": {"least_labels": 2, "workers": 1, "least_gain": -1.0, "margin": 1.0},
 }
 """Trained in seconds, and let pass whatever comes of it."""
@@ -45,3 +48,8 @@ def write_balls(folder: Path, count: int) -> tuple[Path, Path]:
         write_volume(scans / f"ball_{number}.nii.gz", volume)
         write_mask(labels / f"ball_{number}.nii.gz", truth, volume.geometry)
     return scans, labels
+
+
+def run(*words: object) -> Any:
+    """Run the command line."""
+    return CliRunner().invoke(app, [str(word) for word in words])

@@ -63,6 +63,32 @@ def finetune(studies: Studies, model: Model = "", labels: Labels = "", device: D
         _carry_out(round, device)
 
 
+@app.command("automatic")
+def automatic(studies: Studies, labels: Labels = "", device: Device = "auto") -> None:
+    """Train a network that segments without prompts; used for pre-annotations if it is good enough.
+
+    Each fold of the labels is judged by a network that has not learnt it. What was stopped goes on with the
+    same command. A running server uses the network with the next pre-annotation, in OHIF's
+    Auto-Segmentation and batch inference too.
+
+    \b
+    Examples:
+      slicecast train automatic --studies scans
+      slicecast train automatic --studies scans --labels liver,spleen --device cuda
+    """
+    if not studies.is_dir():
+        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    from slicecast.labelling.finetuning.automatic import AutomaticModels, learn_automatic
+    from slicecast.labelling.finetuning.opening import folder_tuner, versions_beside
+
+    names = [name.strip() for name in labels.split(",") if name.strip()]
+    with folder_tuner(studies, model=None, labels=names, device=device) as tuner:
+        plan, files = tuner.plan()
+    models = AutomaticModels(versions_beside(studies).folder)
+    made = learn_automatic(plan, files, models, device=device, tell=typer.echo)
+    typer.echo(f"Network {made.number} makes pre-annotations from now on." if made else "Nothing changes.")
+
+
 @app.command("go-on")
 def go_on(
     folder: Annotated[Path, typer.Argument(help="Of the round: campaign/models/rounds/NUMBER in the studies.")],

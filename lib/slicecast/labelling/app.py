@@ -33,6 +33,7 @@ from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
+from slicecast.labelling.finetuning.automatic import AutomaticModels
 from slicecast.labelling.finetuning.opening import versions_beside
 from slicecast.labelling.finetuning.tuner import FineTuner
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
@@ -300,12 +301,16 @@ class AppBehaviour(MONAILabelApp):
         return {"case": case, "objects": service.work.structures(found).objects(), "shown": found.record["when_s"]}
 
     def preannotation(self, image_id: str) -> dict[str, Any]:
-        """Return an image's pre-annotation as `infer` returns a result; an empty mask where there is none.
+        """Return an image's pre-annotation as `infer` returns a result, made now if the campaign has a network for it.
+
+        An empty mask where there is none.
 
         Raises:
             UnknownImage: there is no image of that id.
         """
-        geometry = self.service.studies.open(self.image_path(image_id)).reorientation.source
+        study = self.service.studies.open(self.image_path(image_id))
+        self._preannotator.automatic(image_id, study)
+        geometry = study.reorientation.source
         return preannotation(self.datastore(), image_id, geometry=geometry, labels=self.config.labels)
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -390,7 +395,9 @@ class AppBehaviour(MONAILabelApp):
 
     @cached_property
     def _preannotator(self) -> PreAnnotator:
-        return PreAnnotator(self.service, self.datastore(), self.config.labels)
+        versions = versions_beside(campaign_place(self.app_dir, self.studies))
+        automatic = AutomaticModels(versions.folder)
+        return PreAnnotator(self.service, self.datastore(), self.config.labels, automatic)
 
     def _download_dcmqi_tools(self) -> None:
         """Download nothing: a hospital's server has no access to the internet."""

@@ -1,8 +1,9 @@
-"""Pre-annotations: masks of images without a label, made in the background from an image that has one.
+"""Pre-annotations: masks of images without a label, made in the background from images that have one.
 
-After a label is submitted, the next images get a mask under the tag `original`. A landmark of each structure is
-transferred from the labelled image and becomes a click from which the model segments. Slicer loads the mask with Next
-Sample; the strategy `confidence` reads the model's confidence in it.
+After a label is submitted, the next images get a mask under the tag `original`: by the campaign's automatic network
+where there is one (`finetuning/automatic.py`). Else a landmark of each structure is transferred from the labelled image
+and becomes a click from which the model segments. Slicer loads the mask with Next Sample; the strategy `confidence`
+reads the model's confidence in it.
 
 A landmark is a place in the body, as shares of its width, depth and height, and a brightness. In the other scan it is
 looked for around that place, where the brightness fits best. No registration, no model: a start for one, not a result.
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
@@ -26,11 +27,13 @@ from skimage.filters import threshold_otsu
 from slicecast.errors import SlicecastError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
+from slicecast.labelling.finetuning.automatic import MODEL as AUTOMATIC
+from slicecast.labelling.finetuning.automatic import AutomaticModel, AutomaticModels
 from slicecast.labelling.store.labels import FINAL, ORIGINAL, read_final_label
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
 from slicecast.prompts.model import IJK
-from slicecast.volume import Geometry, Volume, choose_window, normalise, read_volume, write_volume
+from slicecast.volume import Geometry, Volume, choose_window, normalise, read_volume, write_mask, write_volume
 from slicecast.volume.windowing import looks_like_ct
 
 BODY_VOXELS = 64
@@ -178,10 +181,14 @@ class PreAnnotator:
 
     Args:
         labels: the app's, whose numbers the masks have.
+        automatic: the campaign's networks.
     """
 
-    def __init__(self, service: SegmentService, store: Datastore, labels: Sequence[str]) -> None:
+    def __init__(
+        self, service: SegmentService, store: Datastore, labels: Sequence[str], automatic: AutomaticModels | None = None
+    ) -> None:
         self._service = service
+        self._automatic = automatic
         self._store = store
         self._labels = tuple(labels)
         self._submitted: queue.SimpleQueue[str | Callable[[], None]] = queue.SimpleQueue()
@@ -232,6 +239,10 @@ class PreAnnotator:
         """
         path = Path(self._store.get_image_uri(image_id))
         study = self._service.studies.open(path)
+        if network := self._network():
+            with self._service.queue.background(cancelled=cancelled):
+                self._segment(image_id, study, network)
+            return True
         places = transfer(source.landmarks, study.volume) if find_body(study.volume).resembles(source.body) else {}
         if not places:
             logger.info("'%s' gets no pre-annotation: it does not resemble '%s'", image_id, source.image_id)
@@ -259,9 +270,38 @@ class PreAnnotator:
         self._store.save_label(image_id, str(file), ORIGINAL, info)
         logger.info("'%s' has a pre-annotation, from the label of '%s'", image_id, params["carried_from"])
 
+    def _network(self) -> AutomaticModel | None:
+        return self._automatic.latest() if self._automatic is not None else None
+
+    def automatic(self, image_id: str, study: Study) -> None:
+        """Give an image a pre-annotation now, by the campaign's network, if there is one and the image is open."""
+        network = self._network()
+        if network is not None and self.is_open(image_id):
+            self._segment(image_id, study, network)
+
+    def _segment(self, image_id: str, study: Study, network: AutomaticModel) -> None:
+        with self._service.queue.step():
+            found = cast(AutomaticModels, self._automatic).segment(network, study)
+        values = number_labels(network.plan.names, self._labels)
+        classes = np.array([0, *(values[name] for name in network.plan.names)], dtype=np.uint8)
+        present = {name: values[name] for n, name in enumerate(network.plan.names, 1) if (found == n).any()}
+        with tempfile.TemporaryDirectory(prefix="slicecast-") as folder:
+            file = write_mask(Path(folder) / "mask.nii.gz", classes[found], study.reorientation.source)
+            info = {"model": network.name, "params": {"label_names": present}}
+            if self.is_open(image_id):
+                self._store.save_label(image_id, str(file), ORIGINAL, info)
+                logger.info("'%s' has a pre-annotation by %s", image_id, network.name)
+
     def is_open(self, image_id: str) -> bool:
-        """Tell whether an image has neither a label nor a pre-annotation."""
-        return not any(self._store.get_label_uri(image_id, tag) for tag in (FINAL, ORIGINAL))
+        """Tell whether an image has no label, and no pre-annotation but one that a newer network can do better."""
+        if self._store.get_label_uri(image_id, FINAL):
+            return False
+        if not self._store.get_label_uri(image_id, ORIGINAL):
+            return True
+        network, info = self._network(), self._store.get_label_info(image_id, ORIGINAL) or {}
+        made = str(info.get("model", ""))
+        ours = made.startswith(f"{AUTOMATIC}@") or "carried_from" in (info.get("params") or {})
+        return network is not None and ours and made != network.name
 
     def _work(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from slicecast.errors import ConfigError
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_build import load_sam2
 from slicecast.models.sam2_forward import prepare_for_training
+from slicecast.training.automatic import AutomaticSettings
 from slicecast.training.loop import LoopSettings, Watch, train
 from slicecast.training.losses import LossWeights
 from slicecast.training.objective import ClipObjective, PromptMix
@@ -85,6 +86,7 @@ class FinetuneSettings:
         parts: `auto` (the whole network where it is small, else `decoder`), `all`, `memory` or `decoder`.
         seed: of everything random.
         threads: of PyTorch.
+        automatic: the network that segments without prompts.
 
     Raises:
         ConfigError: a value is out of range.
@@ -98,6 +100,7 @@ class FinetuneSettings:
     clips: ClipSettings
     prompts: PromptMix
     loss: LossWeights
+    automatic: AutomaticSettings = field(default_factory=AutomaticSettings)
 
     def __post_init__(self) -> None:
         if self.parts not in ("auto", *PARTS):
@@ -114,7 +117,11 @@ def finetune_settings(content: Mapping[str, Any] | None = None) -> FinetuneSetti
     refuse_unknown_keys(content, FinetuneSettings.__dataclass_fields__, where=FILE)
     clips = _tuples(content.get("clips", {}))
     augment = build(Augmentation, clips.pop("augment", {}), where=f"{FILE}: augment")
+    automatic = dict(content.get("automatic", {}))
+    if "loop" in automatic:
+        automatic["loop"] = build(LoopSettings, automatic["loop"], where=f"{FILE}: automatic: loop")
     built = {
+        "automatic": build(AutomaticSettings, automatic, where=f"{FILE}: automatic"),
         "round": build(RoundSettings, content.get("round", {}), where=f"{FILE}: round"),
         "loop": build(LoopSettings, content.get("loop", {}), where=f"{FILE}: loop"),
         "clips": build(ClipSettings, {**clips, "augment": augment}, where=f"{FILE}: clips"),

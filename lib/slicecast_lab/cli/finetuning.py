@@ -5,11 +5,20 @@ from typing import Annotated
 
 import typer
 
+from slicecast.labelling.finetuning.gate import KINDS
 from slicecast.models.weights import choose_model
 from slicecast.training.finetune import finetune_settings
 from slicecast_lab.cli.evaluate import with_progress
 from slicecast_lab.evaluation.cases import find_split
-from slicecast_lab.evaluation.finetuning import FinetuningPlan, draw, measure, read_rows, table
+from slicecast_lab.evaluation.finetuning import (
+    AUTOMATIC,
+    FinetuningPlan,
+    draw,
+    measure,
+    measure_automatic,
+    read_rows,
+    table,
+)
 from slicecast_lab.evaluation.page import source_line, write_blocks
 from slicecast_lab.evaluation.prompts import parse_values
 from slicecast_lab.evaluation.provenance import provenance
@@ -26,6 +35,7 @@ Folder = Annotated[Path, typer.Option(metavar="DIR", help="Trainings and answers
 Page = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the table into this page, and the picture beside.")
 ]
+Automatic = Annotated[bool, typer.Option("--automatic", help="Measure the network that needs no prompts instead.")]
 Only = Annotated[bool, typer.Option("--no-run", help="Only write what was measured so far.")]
 
 
@@ -39,6 +49,7 @@ def finetuning(
     model: Model = "",
     folder: Folder = Path("runs/finetuning"),
     page: Page = None,
+    automatic: Automatic = False,
     only: Only = False,
 ) -> None:
     """Fine-tune on N labels of a pool and measure on test cases; a stopped run goes on.
@@ -47,6 +58,7 @@ def finetuning(
     Examples:
       slicecast finetuning --data hippocampus --sizes 0,5 --limit 10
       slicecast finetuning --data hippocampus --seeds 3 --page docs/results/finetuning.md
+      slicecast finetuning --data hippocampus --automatic --sizes 5,20
     """
     spec = choose_model(model or None)
     plan = FinetuningPlan(
@@ -56,11 +68,18 @@ def finetuning(
         seeds=range(seeds),
         settings=finetune_settings(),
     )
+    if automatic:
+        folder = folder / AUTOMATIC
     if not only:
-        with_progress(len(plan.runs()), lambda told: measure(plan, folder, progress=told))
+        work = measure_automatic if automatic else measure
+        with_progress(len(plan.runs()), lambda told: work(plan, folder, progress=told))
     rows = list(read_rows(folder, plan))
-    typer.echo(table(rows))
-    if page is not None:
+    typer.echo(table(rows, [AUTOMATIC] if automatic else KINDS))
+    if page is not None and automatic:
+        words = f"slicecast finetuning --automatic --data {data.name} --label {label} --sizes {sizes} --seeds {seeds}"
+        source = source_line(provenance(spec, words, device="cpu"))
+        write_blocks(page, {f"{data.name}, automatic": f"{table(rows, [AUTOMATIC])}\n\n{source}"})
+    elif page is not None:
         picture = draw(rows, page.with_suffix(".svg"))
         words = (
             f"slicecast finetuning --data {data.name} --label {label} --sizes {sizes} --seeds {seeds} --limit {limit}"

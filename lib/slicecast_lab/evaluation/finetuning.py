@@ -22,15 +22,17 @@ from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import write_weights
 from slicecast.models.weights import with_weights
+from slicecast.training.automatic import LabelledVolume, plan_for, predict_automatic, train_automatic
 from slicecast.training.finetune import FinetuneSettings, finetune
 from slicecast.training.volumes import LabelledObject
+from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, Split, read_case
 from slicecast_lab.evaluation.page import markdown
 from slicecast_lab.evaluation.picture import new_figure, save_figure
 from slicecast_lab.evaluation.report import bootstrap_mean
 from slicecast_lab.evaluation.run import Progress
 
-DONE = "answers.jsonl"
+DONE, AUTOMATIC = "answers.jsonl", "automatic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,41 @@ def measure(plan: FinetuningPlan, folder: Path, *, progress: Progress = lambda d
         own = folder / f"n{size:02}-seed{seed}"
         own.mkdir(parents=True, exist_ok=True)
         _answer(_trained(plan, size, seed, own), plan.split.test, own / DONE)
+
+
+def measure_automatic(
+    plan: FinetuningPlan, folder: Path, *, progress: Progress = lambda done, total, name: None
+) -> None:
+    """Train the network that needs no prompts on the labels of each run, and segment the test cases."""
+    runs = [run for run in plan.runs() if run[0]]
+    for done, (size, seed) in enumerate(runs):
+        progress(done, len(runs), f"{size} labels, seed {seed}")
+        own = folder / f"n{size:02}-seed{seed}"
+        known = {row["case"] for row in _lines(own / DONE)}
+        left = [files for files in plan.split.test if files.id not in known]
+        if left:
+            _segment_automatically(plan, plan.learnt(size, seed), left, own)
+
+
+def _segment_automatically(
+    plan: FinetuningPlan, learnt: Sequence[CaseFiles], cases: Sequence[CaseFiles], folder: Path
+) -> None:
+    volumes, settings = [_labelled(files) for files in learnt], plan.settings
+    network = plan_for([given.volume.geometry for given in volumes], ["object"], settings.automatic)
+    trained = train_automatic(
+        network, volumes, settings=settings.automatic, seed=settings.seed, threads=settings.threads, folder=folder
+    )
+    for files in cases:
+        given = _labelled(files)
+        found = dice(predict_automatic(network, trained, given.volume) == 1, given.label == 1)
+        with (folder / DONE).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"case": files.id, AUTOMATIC: round(found, 5)}) + "\n")
+
+
+def _labelled(files: CaseFiles) -> LabelledVolume:
+    case = read_case(files)
+    study = open_study(case.volume)
+    return LabelledVolume(study.volume, study.reorientation.to_canonical_array(case.truth).astype(np.uint8))
 
 
 def read_rows(folder: Path, plan: FinetuningPlan) -> Iterator[dict[str, Any]]:
@@ -119,13 +156,13 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]], kinds: Sequence[str] = KINDS) -> str:
     """Write the means with their intervals over cases, a row for each number of labels."""
     lines = []
     for size in sorted({row["labels"] for row in rows}):
         own = [row for row in rows if row["labels"] == size]
         cells = {"labels": size, "seeds": len({r["seed"] for r in own}), "cases": len({r["case"] for r in own})}
-        for kind in KINDS:
+        for kind in kinds:
             mean = bootstrap_mean([row[kind] for row in own], [row["case"] for row in own])
             cells[kind] = f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})"
         lines.append(cells)

@@ -2,55 +2,23 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from learning import few, write_balls
-from typer.testing import CliRunner
+from learning import run
 
 from slicecast.campaign.events import Kind
-from slicecast.cli.main import app
-from slicecast.config import config_dir
 from slicecast.errors import InputError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.finetuning.opening import campaign_of, folder_tuner, versions_beside
 from slicecast.labelling.finetuning.rounds import Rounds
 from slicecast.labelling.finetuning.training import HELD_OUT, carry_out
 from slicecast.models.registry import bundled_spec
-from slicecast.training.finetune import FILE
 
 BASE = bundled_spec()
-
-
-def run(*words: object):
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-@pytest.fixture
-def configs(tmp_path, monkeypatch):
-    """Settings of a few steps; change them by writing the file anew."""
-    folder = tmp_path / "configs"
-    shutil.copytree(config_dir(), folder)
-    monkeypatch.setenv("SLICECAST_CONFIGS", str(folder))
-
-    def write(**sections):
-        (folder / FILE).write_text(json.dumps(few(**sections)), encoding="utf-8")
-
-    write()
-    return write
-
-
-@pytest.fixture
-def studies(tmp_path, configs):
-    """Three labelled balls."""
-    scans, labels = write_balls(tmp_path, 3)
-    done = run("labels", "import", labels, "--studies", scans, "--map", "1=ball", "--user", "ann")
-    assert done.exit_code == 0, done.output
-    return scans
 
 
 def begin(studies):

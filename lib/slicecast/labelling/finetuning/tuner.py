@@ -20,7 +20,7 @@ from slicecast.config import read_config
 from slicecast.errors import SlicecastError, TooMany
 from slicecast.inference.studies import open_study
 from slicecast.labelling.campaign.service import CampaignService
-from slicecast.labelling.finetuning.rounds import Rounds, TuningRound, changed_slices, plan_round
+from slicecast.labelling.finetuning.rounds import RoundPlan, Rounds, TuningRound, changed_slices, plan_round
 from slicecast.labelling.store.labels import FINAL
 from slicecast.models.registry import ModelSpec
 from slicecast.models.versions import ModelVersions
@@ -73,23 +73,25 @@ class FineTuner:
             InputError: there are too few labels.
             TooMany: a round is running.
         """
-        settings = dict(read_config(FILE))
-        chosen = finetune_settings(settings).round
-        names = self._counted(chosen)
-        touched = {name: self._touched(name) for name in names} if chosen.slices == "touched" else None
         with self._guard:
             if self.running() is not None:
                 raise TooMany("Fine-tuning is already running. Wait for its end, or stop it.")
-            plan, files = plan_round(
-                self._datastore(),
-                names,
-                self._base(),
-                self._versions,
-                settings=settings,
-                labels=self._labels,
-                touched=touched,
-            )
-            return self.rounds.begin(plan, files)
+            return self.rounds.begin(*self.plan())
+
+    def plan(self) -> tuple[RoundPlan, dict[str, Path]]:
+        """Return what a round on the labels that there are now would learn, and the labels' files."""
+        settings = dict(read_config(FILE))
+        chosen = finetune_settings(settings).round
+        names = self._counted(chosen)
+        return plan_round(
+            self._datastore(),
+            names,
+            self._base(),
+            self._versions,
+            settings=settings,
+            labels=self._labels,
+            touched={name: self._touched(name) for name in names} if chosen.slices == "touched" else None,
+        )
 
     def start(self) -> TuningRound:
         """Begin a round in a process of its own; the errors are those of `begin`."""

@@ -1,0 +1,236 @@
+"""Automatic segmentation of a campaign: networks that learnt its labels, and when one of them is used.
+
+A folder holds `0001.safetensors` and `0001.json`, which says what the network knows, what it learnt and how it was
+judged; the highest number is used. The labels are divided into folds, each judged by a network that learnt the others.
+A network is used if it finds its structures well enough, and not worse than the one before did.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+from torch import nn
+
+from slicecast.config import build
+from slicecast.errors import InputError
+from slicecast.inference.studies import Study
+from slicecast.labelling.finetuning.rounds import LearntCase, RoundPlan
+from slicecast.labelling.store.versions import write_atomically
+from slicecast.models.devices import choose_device
+from slicecast.models.versions import write_weights
+from slicecast.training.automatic import (
+    AutomaticPlan,
+    LabelledVolume,
+    plan_for,
+    predict_automatic,
+    train_automatic,
+)
+from slicecast.training.finetune import FinetuneSettings
+from slicecast.volume import read_volume
+from slicecast.volume.metrics import dice
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "automatic"
+"""In the folder of the campaign's weights."""
+
+MODEL = "automatic"
+"""How a pre-annotation names its model; a number follows."""
+
+RUNS = "runs"
+"""Folder of unfinished trainings, beside the networks."""
+
+Dices = dict[str, dict[str, float]]
+"""Case -> structure -> Dice over the volume."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutomaticModel:
+    """A network that is used.
+
+    Args:
+        number: from 1.
+        plan: of the network.
+        labels: case -> SHA-256 of the label that it learnt.
+        held_out: how networks that had not learnt a case did on it.
+        made_s: when, seconds since 1970.
+    """
+
+    number: int
+    plan: AutomaticPlan
+    labels: Mapping[str, str]
+    held_out: Dices
+    made_s: float = field(default_factory=time.time)
+
+    @property
+    def name(self) -> str:
+        """How a pre-annotation names it."""
+        return f"{MODEL}@{self.number}"
+
+
+class AutomaticModels:
+    """The networks of a campaign.
+
+    Args:
+        folder: of the campaign's weights; the networks lie in a folder of it, which the first one makes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / FOLDER
+        self._loaded: tuple[str, nn.Module] | None = None
+
+    def latest(self) -> AutomaticModel | None:
+        """Return the network that is used; None before there is one."""
+        files = sorted(self.folder.glob("[0-9]*.json"))
+        if not files:
+            return None
+        content = json.loads(files[-1].read_text(encoding="utf-8"))
+        plan = AutomaticPlan.parse(content.pop("plan"))
+        return build(AutomaticModel, {**content, "plan": plan}, where=str(files[-1]))
+
+    def add(
+        self, model: nn.Module, plan: AutomaticPlan, *, labels: Mapping[str, str], held_out: Dices
+    ) -> AutomaticModel:
+        """Keep a network; it is used from now on."""
+        before = self.latest()
+        made = AutomaticModel(number=before.number + 1 if before else 1, plan=plan, labels=labels, held_out=held_out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / ".part"
+        write_weights(model, part)
+        part.replace(self.folder / f"{made.number:04}.safetensors")
+        content = {key: getattr(made, key) for key in ("number", "labels", "held_out", "made_s")}
+        told = json.dumps({**content, "plan": plan.described()}, indent=1)
+        write_atomically(self.folder / f"{made.number:04}.json", told.encode())
+        return made
+
+    def segment(self, model: AutomaticModel, study: Study, *, device: str = "auto") -> np.ndarray:
+        """Segment a scan; the classes of the model's plan, uint8 [k, j, i] as stored."""
+        known = self._loaded
+        if known is None or known[0] != model.name:
+            network = model.plan.network()
+            tensors = load_file(self.folder / f"{model.number:04}.safetensors")
+            network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
+            self._loaded = known = (model.name, network.to(choose_device(device)).eval())
+        return study.reorientation.to_source_array(predict_automatic(model.plan, known[1], study.volume))
+
+
+def learn_automatic(
+    plan: RoundPlan,
+    labels: Mapping[str, Path],
+    models: AutomaticModels,
+    *,
+    device: str = "auto",
+    tell: Callable[[str], None] = logger.info,
+) -> AutomaticModel | None:
+    """Train on labels, judge by folds, and use the network if it is good enough; a stopped run goes on.
+
+    Args:
+        labels: file of each case's label.
+        tell: hears what is going on.
+
+    Returns:
+        the network; None if it is not used.
+
+    Raises:
+        InputError: too few labels hold the same structures.
+    """
+    settings, names = plan.training, common_structures(plan.cases)
+    cases = [case for case in plan.cases if set(names) <= set(case.values)]
+    if len(cases) < settings.round.least_labels:
+        raise InputError(
+            f"Automatic segmentation needs {settings.round.least_labels} labels that hold the same structures; "
+            f"{len(cases)} hold {', '.join(names) or 'any'}. Submit more."
+        )
+    if left := [case.id for case in plan.cases if case not in cases]:
+        tell(f"Not learnt, because a structure is missing: {', '.join(left)}")
+    volumes = {case.id: _labelled(case, labels[case.id], names) for case in cases}
+    network = plan_for([given.volume.geometry for given in volumes.values()], names, settings.automatic)
+    run = models.folder / RUNS / _digest(cases)
+    held_out = _judged(cases, volumes, network, settings, run, device, tell)
+    why = refusal(held_out, models.latest(), settings)
+    for name in names:
+        tell(f"{name}: Dice {np.mean([found[name] for found in held_out.values()]):.3f} on labels not learnt")
+    if why:
+        tell(why)
+        return None
+    trained = _train(network, list(volumes.values()), settings, run / "all", device)
+    made = models.add(trained, network, labels={case.id: case.sha256 for case in cases}, held_out=held_out)
+    shutil.rmtree(models.folder / RUNS)
+    return made
+
+
+def _digest(cases: Sequence[LearntCase]) -> str:
+    """Name a run by what it learns: one on other labels does not go on with it."""
+    return hashlib.sha256("".join(sorted(case.sha256 for case in cases)).encode()).hexdigest()[:16]
+
+
+def common_structures(cases: Sequence[LearntCase]) -> tuple[str, ...]:
+    """Return the structures that at least half of the labels hold; what few hold may just be missing in the others."""
+    counts = {name: sum(name in case.values for case in cases) for case in cases for name in case.values}
+    return tuple(sorted(name for name, count in counts.items() if 2 * count >= len(cases)))
+
+
+def refusal(held_out: Dices, before: AutomaticModel | None, settings: FinetuneSettings) -> str:
+    """Say why a network is not used; empty if it is."""
+    mean = float(np.mean([value for found in held_out.values() for value in found.values()]))
+    if mean < settings.automatic.least_dice:
+        return f"Not used: the mean Dice is {mean:.3f}, below least_dice, {settings.automatic.least_dice}."
+    old, new = [], []
+    for case, found in (before.held_out if before else {}).items():
+        for name in set(found) & set(held_out.get(case, {})):
+            old.append(found[name])
+            new.append(held_out[case][name])
+    if old and np.mean(new) < np.mean(old) - settings.round.margin:
+        return f"Not used: on the same labels the one before found {np.mean(old):.3f}, this one {np.mean(new):.3f}."
+    return ""
+
+
+def _judged(
+    cases: Sequence[LearntCase],
+    volumes: Mapping[str, LabelledVolume],
+    network: AutomaticPlan,
+    settings: FinetuneSettings,
+    folder: Path,
+    device: str,
+    tell: Callable[[str], None],
+) -> Dices:
+    count, found = min(settings.round.folds, len(cases)), {}
+    for fold in range(count):
+        tell(f"Fold {fold + 1} of {count}")
+        part = [case.id for case in cases[fold::count]]
+        others = [given for name, given in volumes.items() if name not in part]
+        trained = _train(network, others, settings, folder / f"fold-{fold + 1}", device)
+        for name in part:
+            answer, truth = predict_automatic(network, trained, volumes[name].volume), volumes[name].label
+            found[name] = {s: dice(answer == n, truth == n) for n, s in enumerate(network.names, 1)}
+    return found
+
+
+def _train(
+    network: AutomaticPlan, volumes: Sequence[LabelledVolume], settings: FinetuneSettings, folder: Path, device: str
+) -> nn.Module:
+    return train_automatic(
+        network,
+        volumes,
+        settings=settings.automatic,
+        seed=settings.seed,
+        threads=settings.round.workers,
+        folder=folder,
+        device=str(choose_device(device)),
+    )
+
+
+def _labelled(case: LearntCase, file: Path, names: Sequence[str]) -> LabelledVolume:
+    study = case.study()
+    stored = study.reorientation.to_canonical_array(read_volume(file).array)
+    label = np.zeros(stored.shape, dtype=np.uint8)
+    for number, name in enumerate(names, 1):
+        label[stored == case.values[name]] = number
+    return LabelledVolume(study.volume, label)

@@ -1,0 +1,94 @@
+"""From labels to a network to pre-annotations, by the command."""
+
+from dataclasses import replace
+
+import pytest
+from learning import run
+
+from slicecast.engine.fake import FakePredictor
+from slicecast.inference.segment import SegmentService
+from slicecast.labelling.finetuning.automatic import AutomaticModels, common_structures, refusal
+from slicecast.labelling.finetuning.opening import folder_tuner, versions_beside
+from slicecast.labelling.finetuning.rounds import LearntCase
+from slicecast.labelling.preannotation import PreAnnotator, preannotation
+from slicecast.labelling.store.studies import StudiesDatastore
+from slicecast.training.finetune import finetune_settings
+from slicecast.volume import read_volume, write_volume
+from slicecast.volume.metrics import dice
+
+
+def open_store(studies):
+    return StudiesDatastore(str(studies), labels=["ball"], extensions=["*.nii.gz"])
+
+
+def case(name, *structures):
+    values = {structure: n for n, structure in enumerate(structures, 1)}
+    return LearntCase(id=name, image="", label="", sha256=name, values=values)
+
+
+@pytest.fixture
+def trained(studies, configs):
+    """The studies after three labels were learnt, and a fourth scan without one."""
+    truth = read_volume(studies / "ball_1.nii.gz")
+    write_volume(studies / "new.nii.gz", truth)
+    done = run("train", "automatic", "--studies", studies, "--labels", "ball", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "Network 1 makes pre-annotations" in done.output
+    return studies
+
+
+def test_a_learnt_network_answers_without_prompts(trained):
+    store, models = open_store(trained), AutomaticModels(versions_beside(trained).folder)
+    annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
+    study = annotator._service.studies.open(trained / "new.nii.gz")
+    annotator.automatic("new", study)
+    answer = preannotation(store, "new", geometry=study.reorientation.source, labels=["ball"])
+    truth = read_volume(store.get_label_uri("ball_1", "final"))
+    assert dice(read_volume(answer["file"]).array == 1, truth.array == 1) > 0.7
+    assert answer["params"]["label_names"] == {"ball": 1}
+    assert store.get_label_info("new", "original")["model"] == "automatic@1"
+
+
+def test_what_a_person_made_is_never_replaced(trained):
+    store, models = open_store(trained), AutomaticModels(versions_beside(trained).folder)
+    annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
+    mask = store.get_label_uri("ball_1", "final")
+    store.save_label("new", mask, "original", {"model": "a person's", "params": {}})
+    assert not annotator.is_open("new")
+    assert not annotator.is_open("ball_1")
+    store.save_label("new", mask, "original", {"model": "sam2", "params": {"carried_from": "ball_1"}})
+    assert annotator.is_open("new")
+
+
+def test_a_network_that_finds_too_little_is_not_used(studies, configs):
+    configs(automatic={"least_dice": 1.01})
+    done = run("train", "automatic", "--studies", studies, "--labels", "ball")
+    assert done.exit_code == 0, done.output
+    assert "Not used: the mean Dice" in done.output and "Nothing changes" in done.output
+    assert AutomaticModels(versions_beside(studies).folder).latest() is None
+
+
+def test_a_network_that_is_worse_than_the_one_before_is_not_used(trained):
+    before = AutomaticModels(versions_beside(trained).folder).latest()
+    worse = {name: {"ball": value["ball"] - 0.05} for name, value in before.held_out.items()}
+    strict = finetune_settings()
+    assert "the one before" in refusal(worse, before, replace(strict, round=replace(strict.round, margin=0.01)))
+    assert refusal(dict(before.held_out), before, strict) == ""
+
+
+def test_a_structure_that_few_labels_hold_is_not_learnt_as_absent():
+    cases = [
+        case("a", "liver"),
+        case("b", "liver", "spleen"),
+        case("c", "liver", "stone"),
+        case("d", "spleen", "liver"),
+    ]
+    assert common_structures(cases) == ("liver", "spleen")
+
+
+def test_labels_without_a_common_structure_are_refused_with_a_sentence(studies, configs, tmp_path):
+    configs(round={"least_labels": 4})
+    done = run("train", "automatic", "--studies", studies, "--labels", "ball")
+    assert done.exit_code == 2 and "needs 4 labels" in done.output
+    with folder_tuner(studies, model=None, labels=["ball"], device="cpu") as tuner:
+        assert len(tuner.plan()[0].cases) == 3
