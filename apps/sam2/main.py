@@ -24,9 +24,11 @@ from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
 from slicecast.inference.volumetric import volumetric_services
 from slicecast.labelling import app as behaviour
+from slicecast.labelling.finetuning.automatic import MODEL
 from slicecast.labelling.finetuning.opening import versions_beside
 from slicecast.labelling.finetuning.task import NAME, FinetuneTask
 from slicecast.labelling.strategies import BackgroundScoring, ConfidenceScoring, ranked_strategies, strategies
+from slicecast.labelling.tasks.automatic import AutomaticTask
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume
@@ -57,8 +59,10 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Register sam2 (several labels), sam2_single, sam2_slice, and the volumetric models with weights here."""
-        return segment_tasks(self.service, volumetric=self.volumetric, labels=self.config.labels)
+        """Register sam2 (several labels), sam2_single, sam2_slice, volumetric models with weights here, automatic."""
+        labels, device = self.config.labels, self.config.device
+        automatic = AutomaticTask(self.service, lambda: self.automatic_models, labels=labels, device=device)
+        return {**segment_tasks(self.service, volumetric=self.volumetric, labels=labels), MODEL: automatic}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """Register fine-tuning on the submitted labels."""

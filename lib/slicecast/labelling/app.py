@@ -50,6 +50,7 @@ from slicecast.labelling.strategies import (
     record_result,
 )
 from slicecast.labelling.tasks.answer import write_answer
+from slicecast.labelling.tasks.automatic import AutomaticTask
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
 from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED, InferRequest, number_labels
 from slicecast.prompts import MaskPrompt
@@ -128,7 +129,7 @@ class AppBehaviour(MONAILabelApp):
     studies: str
     _datastore: Datastore
     _sessions: SafeSessions | None
-    _infers: dict[str, SegmentTask]
+    _infers: dict[str, SegmentTask | AutomaticTask]
     _strategies: dict[str, Strategy]
     _scoring_methods: dict[str, ScoringMethod]
     _trainers: dict[str, TrainTask]
@@ -155,6 +156,11 @@ class AppBehaviour(MONAILabelApp):
             labels=self.config.labels,
             device=self.config.device,
         )
+
+    @cached_property
+    def automatic_models(self) -> AutomaticModels:
+        """The networks that learnt the campaign's labels and segment without prompts."""
+        return AutomaticModels(versions_beside(campaign_place(self.app_dir, self.studies)).folder)
 
     @cached_property
     def background_scorer(self) -> BackgroundScorer:
@@ -395,9 +401,7 @@ class AppBehaviour(MONAILabelApp):
 
     @cached_property
     def _preannotator(self) -> PreAnnotator:
-        versions = versions_beside(campaign_place(self.app_dir, self.studies))
-        automatic = AutomaticModels(versions.folder)
-        return PreAnnotator(self.service, self.datastore(), self.config.labels, automatic)
+        return PreAnnotator(self.service, self.datastore(), self.config.labels, self.automatic_models)
 
     def _download_dcmqi_tools(self) -> None:
         """Download nothing: a hospital's server has no access to the internet."""
@@ -412,8 +416,8 @@ class AppBehaviour(MONAILabelApp):
         sessions = self.sessions()
         return Path(sessions.store_path) if sessions is not None else None
 
-    def _task(self, model: Any) -> SegmentTask:
-        task: SegmentTask = _known(model, self._infers, "model", error=UnknownModel)
+    def _task(self, model: Any) -> SegmentTask | AutomaticTask:
+        task: SegmentTask | AutomaticTask = _known(model, self._infers, "model", error=UnknownModel)
         return task
 
     def _saved(self, image: FoundImage, *, file: str, request: Mapping[str, Any], params: Any) -> str:

@@ -280,13 +280,12 @@ class PreAnnotator:
             self._segment(image_id, study, network)
 
     def _segment(self, image_id: str, study: Study, network: AutomaticModel) -> None:
-        with self._service.queue.step():
-            found = cast(AutomaticModels, self._automatic).segment(network, study)
         values = number_labels(network.plan.names, self._labels)
-        classes = np.array([0, *(values[name] for name in network.plan.names)], dtype=np.uint8)
-        present = {name: values[name] for n, name in enumerate(network.plan.names, 1) if (found == n).any()}
+        with self._service.queue.step():
+            mask = cast(AutomaticModels, self._automatic).segment(network, study, values)
+        present = {name: value for name, value in values.items() if (mask == value).any()}
         with tempfile.TemporaryDirectory(prefix="slicecast-") as folder:
-            file = write_mask(Path(folder) / "mask.nii.gz", classes[found], study.reorientation.source)
+            file = write_mask(Path(folder) / "mask.nii.gz", mask, study.reorientation.source)
             info = {"model": network.name, "params": {"label_names": present}}
             if self.is_open(image_id):
                 self._store.save_label(image_id, str(file), ORIGINAL, info)

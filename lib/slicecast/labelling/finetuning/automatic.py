@@ -110,15 +110,23 @@ class AutomaticModels:
         write_atomically(self.folder / f"{made.number:04}.json", told.encode())
         return made
 
-    def segment(self, model: AutomaticModel, study: Study, *, device: str = "auto") -> np.ndarray:
-        """Segment a scan; the classes of the model's plan, uint8 [k, j, i] as stored."""
+    def segment(
+        self, model: AutomaticModel, study: Study, values: Mapping[str, int], *, device: str = "auto"
+    ) -> np.ndarray:
+        """Segment a scan; uint8 [k, j, i] as stored.
+
+        Args:
+            values: the number of each of its structures in the mask.
+        """
         known = self._loaded
         if known is None or known[0] != model.name:
             network = model.plan.network()
             tensors = load_file(self.folder / f"{model.number:04}.safetensors")
             network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
             self._loaded = known = (model.name, network.to(choose_device(device)).eval())
-        return study.reorientation.to_source_array(predict_automatic(model.plan, known[1], study.volume))
+        classes = np.array([0, *(values[name] for name in model.plan.names)], dtype=np.uint8)
+        found = predict_automatic(model.plan, known[1], study.volume)
+        return study.reorientation.to_source_array(classes[found])
 
 
 def learn_automatic(

@@ -45,7 +45,7 @@ def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -
     """Write the mask to a temporary file on the source's grid."""
     start = time.perf_counter()
     mask = renumber(result.mask, result.labels, request.values)
-    path = _temporary_file(request.extension or _own_extension(image))
+    path = mask_file(request.extension, image)
     write_mask(path, mask, result.geometry, compress=request.compress)
     seconds = {**result.seconds, "write": time.perf_counter() - start}
     params = answer_params(result, mask, values=request.values, seconds=seconds)
@@ -135,7 +135,8 @@ def _own_extension(image: Path) -> str:
     return next((ext for ext in EXTENSIONS if image.name.lower().endswith(ext)), DEFAULT_EXTENSION)
 
 
-def _temporary_file(extension: str) -> Path:
-    handle, path = tempfile.mkstemp(prefix="slicecast-", suffix=extension)
+def mask_file(extension: str | None, image: Path) -> Path:
+    """Make a temporary file for a mask, of the wanted format or else the image's own."""
+    handle, path = tempfile.mkstemp(prefix="slicecast-", suffix=extension or _own_extension(image))
     os.close(handle)
     return Path(path)
