@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+import SimpleITK as sitk
+from labelserver import read_mask, serving
 from learning import run
 
 from slicecast.engine.fake import FakePredictor
@@ -47,6 +49,25 @@ def test_a_learnt_network_answers_without_prompts(trained):
     assert dice(read_volume(answer["file"]).array == 1, truth.array == 1) > 0.7
     assert answer["params"]["label_names"] == {"ball": 1}
     assert store.get_label_info("new", "original")["model"] == "automatic@1"
+
+
+def test_clients_list_it_and_get_a_draft(trained, tmp_path):
+    with serving(tmp_path / "app", trained, {"labels": "ball", "preannotate": "false"}) as client:
+        told = client.get("/info/").json()["models"]["automatic"]
+        assert told["type"] == "segmentation" and told["labels"] == ["ball"]
+        reply = client.post("/infer/automatic?image=new&output=json")
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["params"]["objects"]["ball"]["voxels"] > 0
+        mask = client.post("/infer/automatic?image=new&output=image").content
+        truth = open_store(trained).get_label_uri("ball_1", "final")
+        assert dice(sitk.GetArrayFromImage(read_mask(mask, tmp_path)) == 1, read_volume(truth).array == 1) > 0.7
+
+
+def test_before_there_is_one_the_request_is_refused_with_the_remedy(studies, tmp_path):
+    with serving(tmp_path / "app", studies, {"labels": "ball"}) as client:
+        assert "automatic" not in client.get("/info/").json()["models"]
+        reply = client.post("/infer/automatic?image=ball_0")
+        assert reply.status_code == 404 and "slicecast train automatic" in reply.json()["detail"]
 
 
 def test_what_a_person_made_is_never_replaced(trained):
