@@ -57,8 +57,10 @@ def test_clients_list_it_and_get_a_draft(trained, tmp_path):
         assert told["type"] == "segmentation" and told["labels"] == ["ball"]
         reply = client.post("/infer/automatic?image=new&output=json")
         assert reply.status_code == 200, reply.text
-        assert reply.json()["params"]["objects"]["ball"]["voxels"] > 0
-        mask = client.post("/infer/automatic?image=new&output=image").content
+        assert reply.json()["objects"]["ball"]["voxels"] > 0
+        mask = client.post(
+            "/infer/automatic?image=new&output=image", data={"params": '{"result_extension": ".nrrd"}'}
+        ).content
         truth = open_store(trained).get_label_uri("ball_1", "final")
         assert dice(sitk.GetArrayFromImage(read_mask(mask, tmp_path)) == 1, read_volume(truth).array == 1) > 0.7
 
