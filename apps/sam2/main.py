@@ -25,10 +25,10 @@ from slicecast.inference.studies import Studies
 from slicecast.inference.volumetric import volumetric_services
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.finetuning.automatic import MODEL
+from slicecast.labelling.finetuning.automatic_task import AutomaticTask
 from slicecast.labelling.finetuning.opening import versions_beside
 from slicecast.labelling.finetuning.task import NAME, FinetuneTask
 from slicecast.labelling.strategies import BackgroundScoring, ConfidenceScoring, ranked_strategies, strategies
-from slicecast.labelling.tasks.automatic import AutomaticTask
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume

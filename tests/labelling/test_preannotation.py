@@ -11,7 +11,8 @@ from slicecast.engine.fake import FakePredictor
 from slicecast.errors import Conflict, GeometryError, SlicecastError
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.batch import BatchInference, BatchRequest
-from slicecast.labelling.preannotation import PreAnnotator, find_body, landmarks, transfer
+from slicecast.labelling.landmarks import find_body, landmarks, transfer
+from slicecast.labelling.preannotation import PreAnnotator
 from slicecast.volume import Volume, read_volume, write_mask, write_volume
 
 LABELS = ("other", "ball")

@@ -34,6 +34,7 @@ from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
 from slicecast.labelling.finetuning.automatic import AutomaticModels
+from slicecast.labelling.finetuning.automatic_task import AutomaticTask
 from slicecast.labelling.finetuning.opening import versions_beside
 from slicecast.labelling.finetuning.tuner import FineTuner
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
@@ -50,7 +51,6 @@ from slicecast.labelling.strategies import (
     record_result,
 )
 from slicecast.labelling.tasks.answer import write_answer
-from slicecast.labelling.tasks.automatic import AutomaticTask
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
 from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED, InferRequest, number_labels
 from slicecast.prompts import MaskPrompt

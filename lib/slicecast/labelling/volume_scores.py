@@ -37,7 +37,7 @@ from slicecast.engine.support import Extent, SupportSlice, box_of, boxed, match_
 from slicecast.engine.tracks import Tracker
 from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.studies import Study
-from slicecast.labelling.preannotation import find_body
+from slicecast.labelling.landmarks import find_body
 from slicecast.prompts import SlicePrompt
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
