@@ -18,7 +18,7 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-contract test-gpu test-data test-browser test-desktop pictures lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-durability test-contract test-gpu test-data test-browser test-desktop pictures lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ fuzz: install ## random requests and damaged files, other ones each time, for FU
 
 test-slow: install ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
+
+test-durability: install ## kill -9 a server 30 times in each thing that it keeps; nothing may be lost or there twice
+	KILLS=30 $(PYTEST) -m slow tests/durability $(ARGS)
 
 test-contract: install ## what MONAI Label's own tests ask of its endpoints
 	$(PYTEST) tests/contract $(ARGS)

@@ -21,7 +21,7 @@ from slicecast.campaign.events import Event
 from slicecast.campaign.store import EventStore, sqlite_url
 from slicecast.demo.server_process import free_port
 
-KILLS = int(os.environ.get("KILLS", "30"))
+KILLS = int(os.environ.get("KILLS", "3"))
 WAIT_S = 300.0
 
 
