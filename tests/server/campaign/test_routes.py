@@ -61,6 +61,25 @@ def test_submit_lists_what_it_saves_and_an_approved_label_is_opened_again(client
     assert client.delete("/datastore/label", params={"id": "second", **tag}).status_code == 200
 
 
+def test_a_record_that_leaves_a_value_without_a_name_is_refused(client):
+    click(client, "second", "ann", "liver")
+    page = client.get("/campaign/case/second", headers={"X-Slicecast-User": "ann"}).text
+    assert "Submit saves" in page and press(client, "second", "submit").status_code == 200
+    tag = {"label": "second", "tag": "final"}
+    before = client.get("/datastore/label/info", params=tag).json()
+
+    def change(name, value):
+        told = json.dumps({"label_info": [{"name": name, "idx": value}]})
+        return client.put("/datastore/label/info", params=tag, data={"info": told})
+
+    refused = change("kidney", 7)
+    assert refused.status_code == 422 and "2 have no name" in refused.json()["detail"]
+    assert client.get("/datastore/label/info", params=tag).json() == before
+    assert change("hepar", 2).status_code == 200
+    assert client.get("/datastore/label/info", params=tag).json()["label_info"] == [{"name": "hepar", "idx": 2}]
+    assert client.delete("/datastore/label", params={"id": "second", "tag": "final"}).status_code == 200
+
+
 def test_the_strip_is_a_picture(client):
     picture = client.get("/campaign/case/second/strip.png")
     assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")

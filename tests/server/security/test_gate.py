@@ -350,6 +350,7 @@ def test_a_right_user_elsewhere_is_not_locked_out_by_wrong_logins(closed, tokens
 def test_the_start_page_links_to_the_logout(closed, tokens):
     closed.post("/login", data={"username": "admin-1", "password": tokens["admin"]})
     assert "You are admin-1" in (page := closed.get("/").text) and 'href="logout"' in page
+    assert 'href="/logout"' in closed.get("/campaign/").text
     elsewhere = closed.get("/logout", headers={"sec-fetch-site": "cross-site"})
     assert elsewhere.headers["location"] == "/" and closed.get("/info/").status_code == 200
     assert closed.get("/logout").headers["location"] == "/login"

@@ -32,6 +32,7 @@ from slicecast.labelling.campaign.drafts import Drafts, MaskDraft
 from slicecast.labelling.campaign.intents import Intents, Submission
 from slicecast.labelling.campaign.work import SLICE_FEATURES, CaseDrafts
 from slicecast.labelling.store.datastore import SafeDatastore
+from slicecast.labelling.store.labels import require_named, with_true_label_info
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
 from slicecast.labelling.store.versions import FOLDER as VERSIONS
 from slicecast.labelling.strategies import Candidates
@@ -67,7 +68,7 @@ class CampaignService:
         self.campaign = campaign
         self.work = CaseDrafts(campaign, datastore, Drafts(folder / "drafts"), labels=labels)
         self._intents = Intents(folder / "submissions")
-        self._datastore = datastore
+        self._datastore, self._labels = datastore, tuple(labels)
         self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compare")
         self._pupil: Callable[[Calibration], None] = lambda calibration: None
@@ -328,10 +329,14 @@ class CampaignService:
 
         Raises:
             Conflict: another user holds the case, or its label is approved.
-            InputError: the tag is the server's own.
+            InputError: the tag is the server's own, or the final label has a value that would have no name.
         """
         self._refuse_change(image, tag)
-        self._datastore().update_label_info(self.case_of(image), tag, dict(info))
+        case, store = self.case_of(image), self._datastore()
+        if tag == FINAL and (file := store.get_label_uri(case, tag)):
+            info = with_true_label_info(info, Path(file))
+            require_named(Path(file), {**(store.get_label_info(case, tag) or {}), **info}, labels=self._labels)
+        store.update_label_info(case, tag, dict(info))
 
     def _refuse_change(self, image: str, tag: str) -> None:
         _refuse_own_tag(tag)

@@ -155,6 +155,16 @@ def checked_file(
     return write_mask(folder / "label.nii.gz", placed.array.astype(np.uint8), placed.geometry)
 
 
+def require_named(file: Path, info: Mapping[str, Any], *, labels: Sequence[str]) -> None:
+    """Check that a record names every value of a stored label.
+
+    Raises:
+        VolumeError: it does not.
+    """
+    values = whole_values(_read(file))
+    _require_names(values, names_of(info, values, labels))
+
+
 def names_of(info: Mapping[str, Any], values: Iterable[int], labels: Sequence[str]) -> dict[str, int]:
     """Return the value of each name: as a label's record says it, as the model's answer in it does, else `labels`."""
     sent = true_label_info(info.get("label_info"), values)
