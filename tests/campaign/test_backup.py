@@ -63,7 +63,7 @@ def test_everything_but_images_comes_back(studies, tmp_path):
 
 def test_a_backup_while_people_work_shows_one_moment(studies, tmp_path):
     """Event n is written after label n: a moment holds all labels up to its last event, and at most one more."""
-    campaign, stop = open_campaign(studies), threading.Event()
+    campaign, stop, done = open_campaign(studies), threading.Event(), threading.Event()
 
     def work():
         for number in range(2, 2000):
@@ -71,13 +71,18 @@ def test_a_backup_while_people_work_shows_one_moment(studies, tmp_path):
             target.with_suffix(".part").write_bytes(b"x" * 5000)
             target.with_suffix(".part").rename(target)
             promote(campaign, number)
+            done.set()
             if stop.wait(0.05):
                 return
 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        made = [back_up(studies, tmp_path / f"{n}.tar") for n in range(3)]
+        made = []
+        for n in range(3):
+            made.append(back_up(studies, tmp_path / f"{n}.tar"))
+            done.clear()
+            assert done.wait(30)
     finally:
         stop.set()
         thread.join()

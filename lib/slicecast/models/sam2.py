@@ -63,6 +63,7 @@ class Sam2Predictor:
         fingerprint: names weights and switches.
         bf16: run under bf16 autocast (entered and left inside each call).
         compiled: let OpenVINO compute what it can.
+        flat: track through one flat module where the network allows it, not through SAM 2's own classes.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Sam2Predictor:
         fingerprint: str = "unnamed",
         bf16: bool = False,
         compiled: bool = False,
+        flat: bool = True,
     ) -> None:
         self._model = model
         self._previous_mask = previous_mask
@@ -84,8 +86,9 @@ class Sam2Predictor:
         self.zoom = zoom
         self.appearance_prior = appearance_prior
         self.image_size: int = model.image_size
-        self._flat = TrackGraph(model).eval() if TrackGraph.suits(model) and not previous_mask and not bf16 else None
-        pointers = 0 if self._flat else model.max_obj_ptrs_in_encoder
+        suits = TrackGraph.suits(model) and not previous_mask and not bf16
+        self._flat = TrackGraph(model).eval() if suits and flat else None
+        pointers = 0 if suits else model.max_obj_ptrs_in_encoder
         self.memory_length: int = max(model.num_maskmem - 1, pointers - 1)
         self.fingerprint = (
             f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(appearance_prior)}"
@@ -257,7 +260,13 @@ def _parts(items: Sequence[Item], sizes: Collection[int]) -> Iterator[Sequence[I
 
 
 def load_predictor(
-    spec: ModelSpec, *, device: str = "auto", bf16: bool | None = None, compiled: bool = False, openvino: bool = False
+    spec: ModelSpec,
+    *,
+    device: str = "auto",
+    bf16: bool | None = None,
+    compiled: bool = False,
+    openvino: bool = False,
+    flat: bool = True,
 ) -> Sam2Predictor:
     """Build a registered model with its weights.
 
@@ -266,6 +275,7 @@ def load_predictor(
         bf16: default: on CUDA only.
         compiled: let PyTorch compile the image encoder; on CUDA only, where it is worth its minutes.
         openvino: let OpenVINO compute what it can; on a CPU only, and where it is installed.
+        flat: as `Sam2Predictor` says; off for those who look into the network's own modules.
 
     Raises:
         WeightsMissing: the file is not on this machine.
@@ -288,4 +298,5 @@ def load_predictor(
         fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}{':compiled' if compiled else ''}",
         bf16=place.type == "cuda" if bf16 is None else bf16,
         compiled=openvino and place.type == "cpu" and not bf16 and available(),
+        flat=flat,
     )

@@ -184,7 +184,7 @@ def case_report(spec: ModelSpec, cases: Sequence[CaseFiles], prompt: str = "mask
     """
     kind, clicks = parse_prompt(prompt)
     settings = Settings(prompt=kind, clicks=clicks)
-    with_mask, without_mask = (load_predictor(replace(spec, carry=carry)) for carry in (spec.carry, False))
+    with_mask, without_mask = (load_predictor(replace(spec, carry=carry), flat=False) for carry in (spec.carry, False))
     with attention_watched(with_mask.network) as seen:
         whole = [_answer(with_mask, read_case(files), settings) for files in cases]
     without = {}

@@ -149,6 +149,7 @@ class Desk:
         self._folder = folder
         self.clock = clock
         self._keep_draft = keep_draft
+        self._claims = threading.Lock()
         self._unkept: dict[str, tuple[SessionState, Propagated]] = {}
         self.drafts = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nninteractive-drafts")
         self.settings = settings
@@ -193,14 +194,15 @@ class Desk:
         self._leave(lease)
         image = find_image(sent, spacing_mm, images, self._context.service.studies)
         image = image or store_upload(sent, spacing_mm, self._folder)
-        left = [state for state in self._interrupted(lease.owner) if state.image_id == image.image_id]
-        state = (
-            left[-1]
-            if left
-            else self._sessions.open(image.path, image_id=image.image_id, owner=lease.owner, prefix=PREFIX)
-        )
-        lease.work = Sitting(state.id, image, resumes=bool(state.prompts))
-        lease.work.show(None)
+        with self._claims:  # a session that is open but not yet held looks interrupted to another client
+            left = [state for state in self._interrupted(lease.owner) if state.image_id == image.image_id]
+            state = (
+                left[-1]
+                if left
+                else self._sessions.open(image.path, image_id=image.image_id, owner=lease.owner, prefix=PREFIX)
+            )
+            lease.work = Sitting(state.id, image, resumes=bool(state.prompts))
+            lease.work.show(None)
         return image
 
     def add(self, sitting: Sitting, make: Callable[[Grid], list[Item]]) -> None:
