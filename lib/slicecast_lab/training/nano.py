@@ -65,11 +65,19 @@ def read_settings(path: Path) -> NanoSettings:
     Raises:
         ConfigError: it is missing, or has an unknown or missing setting.
     """
+    return settings_from(read_yaml(path), where=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a training file as it is.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"Cannot read the training settings {path}: {error}.") from error
-    return settings_from(content, where=str(path))
 
 
 def settings_from(content: Mapping[str, Any], *, where: str) -> NanoSettings:

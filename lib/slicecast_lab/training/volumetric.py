@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from slicecast.config import build, config_dir, refuse_unknown_keys
-from slicecast.errors import ConfigError
 from slicecast.models.volumetric_build import build_volumetric
 from slicecast.training.loop import LoopSettings, load_average, train
 from slicecast.training.losses import iou
 from slicecast.training.volumetric import ClickMix, VolumeObjective, click_through
 from slicecast_lab.generated.patches import GeneratedPatches, PatchSpec
+from slicecast_lab.training.nano import read_yaml
 
 VALIDATION_SEED = 1_000_003
 """Added to the run's seed, so that validation patches are never trained on."""
@@ -44,10 +43,7 @@ def read_settings(path: Path) -> VolumetricSettings:
     Raises:
         ConfigError: it is missing, or has an unknown or missing setting.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"Cannot read the training settings {path}: {error}.") from error
+    content = read_yaml(path)
     sections: dict[str, Any] = {"loop": LoopSettings, "patches": PatchSpec, "clicks": ClickMix}
     refuse_unknown_keys(content, VolumetricSettings.__dataclass_fields__, where=str(path))
     built = {name: build(cls, content.get(name, {}), where=f"{path}: {name}") for name, cls in sections.items()}

@@ -8,10 +8,9 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from slicecast.errors import NotFound
-from slicecast.inference.results import voxel_counts
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.finetuning.automatic import MODEL, AutomaticModels
-from slicecast.labelling.tasks.answer import InferAnswer, mask_file
+from slicecast.labelling.tasks.answer import InferAnswer, described_objects, mask_file
 from slicecast.labelling.tasks.infer import as_http
 from slicecast.labelling.tasks.request import number_labels, read_extension, read_flag
 from slicecast.volume import write_mask
@@ -73,21 +72,13 @@ class AutomaticTask(InferTask):
         geometry = study.reorientation.source
         path = mask_file(read_extension(request.get("result_extension")), image)
         write_mask(path, mask, geometry, compress=read_flag(request.get("result_compress")))
-        voxels = voxel_counts(mask, least=max(values.values()) + 1)
-        present = {name: value for name, value in values.items() if voxels[value]}
-        ml = geometry.voxel_volume_ml
         params = {
-            "label_names": present,
-            "label_info": [{"name": name, "idx": value} for name, value in present.items()],
-            "objects": {
-                name: {"value": v, "voxels": int(voxels[v]), "ml": round(float(voxels[v] * ml), 3)}
-                for name, v in values.items()
-            },
+            **described_objects(mask, values, geometry),
             "confidence": [],
             "mean_confidence": None,
             "latencies": {"total": round(time.perf_counter() - begun, 4)},
             "warnings": []
-            if present
+            if mask.any()
             else ["The network found nothing in this scan. Place points with a model instead."],
         }
         return InferAnswer(path, params)

@@ -17,7 +17,7 @@ import numpy as np
 
 from slicecast.inference.results import SegmentResult, slice_counts, voxel_counts
 from slicecast.labelling.tasks.request import EXTENSIONS, InferRequest
-from slicecast.volume import write_mask
+from slicecast.volume import Geometry, write_mask
 
 DEFAULT_EXTENSION = ".nrrd"
 """Used when neither the client nor the image's name gives a format; the only one that OHIF reads."""
@@ -63,17 +63,8 @@ def answer_params(
     mean_confidence, axis, window, next_slice (slice, axis, reason, score, strategy, question), good_enough (why there
     is none), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds, warnings.
     """
-    voxels = voxel_counts(mask, least=max(values.values()) + 1)
-    ml = result.geometry.voxel_volume_ml
-    by_value = sorted(values.items(), key=lambda item: item[1])
-    present = {name: value for name, value in by_value if voxels[value]}
     return {
-        "label_names": present,
-        "label_info": [{"name": name, "idx": value} for name, value in present.items()],
-        "objects": {
-            name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
-            for name, value in by_value
-        },
+        **described_objects(mask, values, result.geometry),
         "confidence": [{"slice": int(c.slice), "value": _rounded(c.value)} for c in result.confidence],
         "confidence_kind": "calibrated" if result.calibrated else "raw",
         "mean_confidence": mean_confidence(result),
@@ -84,6 +75,22 @@ def answer_params(
         "slices": slice_counts(result),
         "latencies": _latencies(seconds),
         "warnings": list(result.warnings),
+    }
+
+
+def described_objects(mask: np.ndarray, values: Mapping[str, int], geometry: Geometry) -> dict[str, Any]:
+    """Return `label_names`, `label_info` and `objects` of a mask, as `answer_params` says."""
+    voxels = voxel_counts(mask, least=max(values.values()) + 1)
+    ml = geometry.voxel_volume_ml
+    by_value = sorted(values.items(), key=lambda item: item[1])
+    present = {name: value for name, value in by_value if voxels[value]}
+    return {
+        "label_names": present,
+        "label_info": [{"name": name, "idx": value} for name, value in present.items()],
+        "objects": {
+            name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
+            for name, value in by_value
+        },
     }
 
 
