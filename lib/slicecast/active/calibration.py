@@ -39,24 +39,15 @@ Method = Literal["raw", "ridge", "isotonic"]
 
 @dataclass(frozen=True, slots=True)
 class SliceFeatures:
-    """What is known of an answered slice without its truth.
+    """What is known of an answered slice without its truth."""
 
-    Args:
-        raw: the engine's own confidence.
-        seen: the object was found there.
-        predicted_iou: the model's estimate, 0 to 1.
-        presence: probability, by the model, that the object is there.
-        agreement: Dice of the tracks from both sides; 1 where one came.
-        distance: slices to the nearest one that was prompted.
-        area_ratio: the smaller of the areas of this slice and a neighbour over the larger, of both neighbours the less.
-    """
-
-    raw: float
-    seen: bool
-    predicted_iou: float
-    presence: float
-    agreement: float
-    distance: float
+    raw: float  # the engine's own confidence
+    seen: bool  # the object was found there
+    predicted_iou: float  # the model's estimate, 0 to 1
+    presence: float  # probability, by the model, that the object is there
+    agreement: float  # Dice of the tracks from both sides; 1 where one came
+    distance: float  # slices to the nearest one that was prompted
+    # the smaller of the areas of this slice and a neighbour over the larger, of both neighbours the less
     area_ratio: float
 
     def to_row(self) -> list[float]:
@@ -81,41 +72,25 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well predicted qualities fit the true ones.
+    """How well predicted qualities fit the true ones."""
 
-    Args:
-        spearman: rank correlation; 0 where nothing varies.
-        ece: mean distance of predicted from true, in bins of equal mass.
-        aurc: mean error of the surest slices, over all numbers of them; lower is better.
-        bins: (mean predicted, mean true, slices) of each bin.
-    """
-
-    spearman: float
-    ece: float
-    aurc: float
-    bins: tuple[tuple[float, float, int], ...]
+    spearman: float  # rank correlation; 0 where nothing varies
+    ece: float  # mean distance of predicted from true, in bins of equal mass
+    aurc: float  # mean error of the surest slices, over all numbers of them; lower is better
+    bins: tuple[tuple[float, float, int], ...]  # (mean predicted, mean true, slices) of each bin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """A fit to submitted labels.
+    """A fit to submitted labels."""
 
-    Args:
-        method: `raw` where there were too few.
-        slices: used.
-        volumes: they came from.
-        before: the engine's own confidence.
-        after: the fit, each volume by a fit to the others; None where nothing was fitted.
-        model: fingerprint of the weights that were judged; empty for any.
-    """
-
-    method: Method = "raw"
-    slices: int = 0
-    volumes: int = 0
-    before: Reliability | None = None
-    after: Reliability | None = None
+    method: Method = "raw"  # `raw` where there were too few
+    slices: int = 0  # used
+    volumes: int = 0  # they came from
+    before: Reliability | None = None  # the engine's own confidence
+    after: Reliability | None = None  # the fit, each volume by a fit to the others; None where nothing was fitted
     fit: "Fit | None" = None
-    model: str = ""
+    model: str = ""  # fingerprint of the weights that were judged; empty for any
 
     def of_model(self, model: str) -> "Calibration":
         """Return the calibration of a model: none where it was fitted to another's answers."""

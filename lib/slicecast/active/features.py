@@ -30,24 +30,19 @@ SCALE_SAMPLE = 400
 class VolumeFeatures:
     """A volume as the strategies see it.
 
-    Args:
-        name: of the case.
-        embedding: (D,) float32, what it looks like to the model; None when it was not encoded yet.
-        scores: by name (see `slicecast.active.volumes.SCORES`), finite, from 0.
-        scores_by_structure: the same, of each structure; may be empty.
-        content: names its voxels; two volumes of the same content are copies. Empty when unknown.
-        flaw: what is wrong with its voxels, in words; empty when nothing is.
-
     Raises:
         ConfigError: a score is negative or no number, or the embedding is no vector.
     """
 
-    name: str
+    name: str  # of the case
+    # (D,) float32, what it looks like to the model; None when it was not encoded yet
     embedding: NDArray[np.float32] | None = None
+    # by name (see `slicecast.active.volumes.SCORES`), finite, from 0
     scores: Mapping[str, float] = field(default_factory=dict)
+    # the same, of each structure; may be empty
     scores_by_structure: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    content: str = ""
-    flaw: str = ""
+    content: str = ""  # names its voxels; two volumes of the same content are copies. Empty when unknown.
+    flaw: str = ""  # what is wrong with its voxels, in words; empty when nothing is
 
     def __post_init__(self) -> None:
         if self.embedding is not None and self.embedding.ndim != 1:
@@ -60,14 +55,10 @@ class VolumeFeatures:
 
 @dataclass(frozen=True, slots=True)
 class VolumeChoice:
-    """A volume, and why it has its place.
-
-    Args:
-        score: what it was ranked by; None where chance or its place among the others decided.
-    """
+    """A volume, and why it has its place."""
 
     name: str
-    score: float | None
+    score: float | None  # what it was ranked by; None where chance or its place among the others decided
     reason: str
 
 

@@ -25,24 +25,16 @@ Question = Literal["outline", "present"]
 class SliceEvidence:
     """What is known of one object on each of a volume's N slices.
 
-    Args:
-        quality: (N,) float in [0, 1], expected IoU; NaN where no track reached.
-        area_px: (N,) predicted pixels, 0 where the object is not seen.
-        agreement: (N,) Dice of the tracks from both sides; NaN where not two of them met.
-        annotated: (N,) bool, has a prompt ("absent" included), or was accepted and locked.
-        absent: (N,) bool, marked as not showing the object.
-        calibrated: the qualities were fitted to true ones, so that the stop rule can trust their values.
-
     Raises:
         ConfigError: the arrays differ in length.
     """
 
-    quality: Floats
-    area_px: Floats
-    agreement: Floats
-    annotated: Bools
-    absent: Bools
-    calibrated: bool = False
+    quality: Floats  # (N,) float in [0, 1], expected IoU; NaN where no track reached
+    area_px: Floats  # (N,) predicted pixels, 0 where the object is not seen
+    agreement: Floats  # (N,) Dice of the tracks from both sides; NaN where not two of them met
+    annotated: Bools  # (N,) bool, has a prompt ("absent" included), or was accepted and locked
+    absent: Bools  # (N,) bool, marked as not showing the object
+    calibrated: bool = False  # the qualities were fitted to true ones, so that the stop rule can trust their values
 
     def __post_init__(self) -> None:
         arrays = (self.quality, self.area_px, self.agreement, self.annotated, self.absent)
@@ -68,19 +60,12 @@ class SliceEvidence:
 
 @dataclass(frozen=True, slots=True)
 class SliceChoice:
-    """The slice to look at next, or that none is worth a look.
+    """The slice to look at next, or that none is worth a look."""
 
-    Args:
-        slice: its number; None: good enough.
-        reason: why, in words and numbers.
-        score: the strategy's own measure, larger is more worth a look; comparable between objects.
-        strategy: name of what chose, which differs from what was asked for where that had nothing to go by.
-    """
-
-    slice: int | None
-    reason: str
-    score: float
-    strategy: str
+    slice: int | None  # its number; None: good enough
+    reason: str  # why, in words and numbers
+    score: float  # the strategy's own measure, larger is more worth a look; comparable between objects
+    strategy: str  # name of what chose, which differs from what was asked for where that had nothing to go by
     question: Question = "outline"
 
 

@@ -331,24 +331,17 @@ FILE = "active.yaml"
 class ActiveSettings:
     """What `configs/active.yaml` says.
 
-    Args:
-        strategy: the campaign's own.
-        offered: names in the clients' menus.
-        background: score volumes while the server is idle; otherwise strategies that need scores choose by chance.
-        share: of the volumes without a label, the share scored in each round.
-        least: but at least so many.
-        budget: volumes that are to be labelled in all; 0 for every one there is.
-
     Raises:
         ConfigError: a value is unknown or out of range.
     """
 
-    strategy: str = "strat_random"
-    offered: tuple[str, ...] = ("random", "strat_random", "coverage", "auto")
+    strategy: str = "strat_random"  # the campaign's own
+    offered: tuple[str, ...] = ("random", "strat_random", "coverage", "auto")  # names in the clients' menus
+    # score volumes while the server is idle; otherwise strategies that need scores choose by chance
     background: bool = True
-    share: float = 0.25
-    least: int = 50
-    budget: int = 0
+    share: float = 0.25  # of the volumes without a label, the share scored in each round
+    least: int = 50  # but at least so many
+    budget: int = 0  # volumes that are to be labelled in all; 0 for every one there is
     seed: int = 0
 
     def __post_init__(self) -> None:

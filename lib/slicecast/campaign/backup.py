@@ -38,22 +38,14 @@ TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup holds.
+    """What a backup holds."""
 
-    Args:
-        format: of the file.
-        version: of the Slicecast that wrote it.
-        made_s: seconds since 1970.
-        events: of the campaign, and `digest` of the last one; 0 where the campaign is not in the studies.
-        files: SHA-256 by path.
-    """
-
-    format: int
-    version: str
-    made_s: float
-    events: int
+    format: int  # of the file
+    version: str  # of the Slicecast that wrote it
+    made_s: float  # seconds since 1970
+    events: int  # of the campaign, and `digest` of the last one; 0 where the campaign is not in the studies
     digest: str
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 by path
 
 
 def back_up(studies: Path, target: Path, *, app: Path | None = None) -> Manifest:

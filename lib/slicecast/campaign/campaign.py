@@ -26,15 +26,11 @@ from slicecast.errors import Conflict, InputError, UnknownImage
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A case, and why.
-
-    Args:
-        score: the strategy's, if it has one.
-    """
+    """A case, and why."""
 
     case: str
     reason: str
-    score: float | None = None
+    score: float | None = None  # the strategy's, if it has one
     task: ReadingTask = ReadingTask.ANNOTATE
 
 

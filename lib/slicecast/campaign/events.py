@@ -41,39 +41,26 @@ OF_NO_CASE = (Kind.PROMOTED, Kind.ROLLED_BACK)
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event before it has its place in the chain.
-
-    Args:
-        case: to which image; "" for what concerns the campaign as a whole.
-        who: the person, or `server`.
-        data: details, as JSON values.
-    """
+    """An event before it has its place in the chain."""
 
     kind: Kind
-    case: str
-    who: str
-    data: Mapping[str, Any] = field(default_factory=dict)
+    case: str  # to which image; "" for what concerns the campaign as a whole
+    who: str  # the person, or `server`
+    data: Mapping[str, Any] = field(default_factory=dict)  # details, as JSON values
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A link of the chain.
+    """A link of the chain."""
 
-    Args:
-        number: its place, from 1.
-        when_s: seconds since 1970.
-        previous: digest of the event before, GENESIS for the first.
-        digest: of all other fields.
-    """
-
-    number: int
-    when_s: float
+    number: int  # its place, from 1
+    when_s: float  # seconds since 1970
     kind: Kind
     case: str
     who: str
     data: Mapping[str, Any]
-    previous: str
-    digest: str
+    previous: str  # digest of the event before, GENESIS for the first
+    digest: str  # of all other fields
 
 
 @dataclass(frozen=True, slots=True)

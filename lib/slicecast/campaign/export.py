@@ -32,31 +32,21 @@ _WORDS = {"MR": "MRI"}
 
 @dataclass(frozen=True, slots=True)
 class LabelledCase:
-    """An image with its label.
-
-    Args:
-        image: file or DICOM folder.
-        modality: where it is known from elsewhere than the image.
-    """
+    """An image with its label."""
 
     name: str
-    image: Path
+    image: Path  # file or DICOM folder
     label: Path
     names: Mapping[int, str]
-    modality: str = ""
+    modality: str = ""  # where it is known from elsewhere than the image
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedDataset:
-    """What an export wrote.
+    """What an export wrote."""
 
-    Args:
-        content: of `dataset.json`.
-        skipped: why cases were left out, by name.
-    """
-
-    content: Mapping[str, Any]
-    skipped: Mapping[str, str]
+    content: Mapping[str, Any]  # of `dataset.json`
+    skipped: Mapping[str, str]  # why cases were left out, by name
 
 
 def export_dataset(

@@ -26,22 +26,15 @@ GOLD = "gold"
 class CampaignSettings:
     """What `configs/campaign.yaml` says.
 
-    Args:
-        database: any SQLAlchemy URL; empty for a SQLite file in the campaign's folder.
-        lease_s: how long a lease lasts without a sign of life.
-        second_share: share of the cases, 0 to 1, that a second person reads too.
-        gold_share: chance, 0 to 1, that the next case is a hidden gold one, while there are any.
-        seed: of the choice of the cases to be read twice.
-
     Raises:
         ConfigError: a value is out of range.
     """
 
-    database: str = ""
-    lease_s: float = 1800.0
-    second_share: float = 0.0
-    gold_share: float = 0.05
-    seed: int = 0
+    database: str = ""  # any SQLAlchemy URL; empty for a SQLite file in the campaign's folder
+    lease_s: float = 1800.0  # how long a lease lasts without a sign of life
+    second_share: float = 0.0  # share of the cases, 0 to 1, that a second person reads too
+    gold_share: float = 0.05  # chance, 0 to 1, that the next case is a hidden gold one, while there are any
+    seed: int = 0  # of the choice of the cases to be read twice
 
     def __post_init__(self) -> None:
         for name in ("second_share", "gold_share"):

@@ -40,19 +40,13 @@ DONE = (Status.SUBMITTED, Status.APPROVED)
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A person's right to a case, until a time.
-
-    Args:
-        until_s: when it ends unless renewed, seconds since 1970.
-        reason: why this case, in words.
-        address: where the holder's request came from.
-    """
+    """A person's right to a case, until a time."""
 
     who: str
-    until_s: float
+    until_s: float  # when it ends unless renewed, seconds since 1970
     task: ReadingTask
-    reason: str = ""
-    address: str = ""
+    reason: str = ""  # why this case, in words
+    address: str = ""  # where the holder's request came from
 
     def live(self, now_s: float) -> bool:
         """Tell whether it still holds."""
@@ -61,19 +55,13 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A submitted label.
-
-    Args:
-        task: first annotation, second reading or gold.
-        tag: under which the store keeps it.
-        active_s: seconds of active time.
-    """
+    """A submitted label."""
 
     who: str
     when_s: float
-    task: ReadingTask
-    tag: str
-    active_s: float
+    task: ReadingTask  # first annotation, second reading or gold
+    tag: str  # under which the store keeps it
+    active_s: float  # seconds of active time
     data: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -15,16 +15,11 @@ MIN_POINTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What one person did.
-
-    Args:
-        cases: submitted.
-        minutes: of active time a case, median; None without any.
-    """
+    """What one person did."""
 
     who: str
-    cases: int
-    minutes: float | None
+    cases: int  # submitted
+    minutes: float | None  # of active time a case, median; None without any
     total_minutes: float
 
 

@@ -23,17 +23,12 @@ GOOD_DICE = 0.9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleCase:
-    """What the annotator knows of one image.
-
-    Args:
-        truth: uint8 [k, j, i], on the image's grid.
-        names: the structure of each value in `truth`.
-    """
+    """What the annotator knows of one image."""
 
     id: str
     volume: Volume
-    truth: np.ndarray
-    names: Mapping[int, str]
+    truth: np.ndarray  # uint8 [k, j, i], on the image's grid
+    names: Mapping[int, str]  # the structure of each value in `truth`
 
     @property
     def present(self) -> dict[int, str]:
@@ -60,16 +55,11 @@ class ObjectRecord:
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """A person at a client.
-
-    Args:
-        folder: for files on the way.
-        most_clicks: per structure.
-    """
+    """A person at a client."""
 
     client: MONAILabelClient
-    folder: Path
-    most_clicks: int = 5
+    folder: Path  # for files on the way
+    most_clicks: int = 5  # per structure
 
     def work(
         self, case_of: Callable[[str], SampleCase], *, strategy: str = "first"

@@ -20,16 +20,11 @@ STOP_LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that answers.
-
-    Args:
-        log: what it printed.
-        start_s: how long it took until the first answer.
-    """
+    """A server that answers."""
 
     url: str
-    log: Path
-    start_s: float
+    log: Path  # what it printed
+    start_s: float  # how long it took until the first answer
     pid: int
 
 

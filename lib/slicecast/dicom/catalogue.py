@@ -38,19 +38,12 @@ ENDINGS = ("", ".dcm", ".dicom", ".ima", ".img")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileSeries:
-    """A series of DICOM files.
+    """A series of DICOM files."""
 
-    Args:
-        summary: attributes of its patient, study and series.
-        files: each instance's file, in order.
-        scan: whether it can be annotated.
-        links: where the series gets a folder of links of its own, if its files share one with other series.
-    """
-
-    summary: Dataset
-    files: Mapping[str, Path]
-    scan: bool
-    links: Path
+    summary: Dataset  # attributes of its patient, study and series
+    files: Mapping[str, Path]  # each instance's file, in order
+    scan: bool  # whether it can be annotated
+    links: Path  # where the series gets a folder of links of its own, if its files share one with other series
 
     @property
     def uid(self) -> str:
@@ -196,22 +189,14 @@ def _link(source: Path, target: Path) -> None:
 
 @dataclass(slots=True)
 class Catalogue:
-    """Everything in a studies folder as DICOM series. Thread-safe.
-
-    Args:
-        volumes: returns the volumes' files by image id.
-        work: folder for links and copies; it is not scanned.
-        skip: further folders that are not scanned.
-        follow_links: also read links that lead out of the folder.
-        clock: monotonic time in seconds.
-    """
+    """Everything in a studies folder as DICOM series. Thread-safe."""
 
     root: Path
-    volumes: Callable[[], Mapping[str, Path]]
-    work: Path
-    skip: tuple[Path, ...] = ()
-    follow_links: bool = False
-    clock: Callable[[], float] = time.monotonic
+    volumes: Callable[[], Mapping[str, Path]]  # returns the volumes' files by image id
+    work: Path  # folder for links and copies; it is not scanned
+    skip: tuple[Path, ...] = ()  # further folders that are not scanned
+    follow_links: bool = False  # also read links that lead out of the folder
+    clock: Callable[[], float] = time.monotonic  # monotonic time in seconds
     _tree: DicomTree = field(init=False)
     _files: VolumeFiles = field(init=False)
     _dicom: dict[str, Series] = field(init=False, default_factory=dict)

@@ -24,17 +24,12 @@ FORMATS = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm", "rtstruct":
 
 @dataclass(frozen=True, slots=True)
 class StoredLabel:
-    """A label as MONAI Label's folder keeps it.
-
-    Args:
-        image: the image's file; None for a DICOM series.
-        info: what the client sent with it.
-    """
+    """A label as MONAI Label's folder keeps it."""
 
     image_id: str
-    image: Path | None
+    image: Path | None  # the image's file; None for a DICOM series
     file: Path
-    info: Mapping[str, Any]
+    info: Mapping[str, Any]  # what the client sent with it
 
 
 def stored_labels(studies: Path, *, tag: str = "final") -> list[StoredLabel]:

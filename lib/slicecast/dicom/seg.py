@@ -110,19 +110,13 @@ _TYPE_2 = (
 
 @dataclass(frozen=True, slots=True)
 class SegNames:
-    """How a segmentation is named.
+    """How a segmentation is named."""
 
-    Args:
-        labels: each label's value in the mask, by name.
-        series_uid: of the new series; another one for every version of a label.
-        creator: the user who made it.
-    """
-
-    labels: Mapping[str, int]
+    labels: Mapping[str, int]  # each label's value in the mask, by name
     version: str
-    series_uid: str
+    series_uid: str  # of the new series; another one for every version of a label
     description: str = "Slicecast segmentation"
-    creator: str | None = None
+    creator: str | None = None  # the user who made it
 
 
 def write_seg(mask: np.ndarray, geometry: Geometry, series: Series, names: SegNames) -> Dataset:

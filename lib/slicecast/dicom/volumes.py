@@ -46,26 +46,16 @@ def implementation_uid() -> UID:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a volume's numbers and grid are written.
+    """How a volume's numbers and grid are written."""
 
-    Args:
-        geometry: of the series; see `upright`.
-        turned: the file stores its axes in another order or direction.
-        modality: CT or MR.
-        signed: the stored values are int16, else uint16.
-        slope: numbers are stored value times slope plus intercept.
-        low: lower end of the display window.
-        high: upper end of the display window.
-    """
-
-    geometry: Geometry
-    turned: bool
-    modality: str
-    signed: bool
-    slope: float
+    geometry: Geometry  # of the series; see `upright`
+    turned: bool  # the file stores its axes in another order or direction
+    modality: str  # CT or MR
+    signed: bool  # the stored values are int16, else uint16
+    slope: float  # numbers are stored value times slope plus intercept
     intercept: float
-    low: float
-    high: float
+    low: float  # lower end of the display window
+    high: float  # upper end of the display window
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,20 +204,13 @@ def _numbers(*values: float) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class VolumeSeries:
-    """A volume's file as a DICOM series.
-
-    Args:
-        image_id: the image's name, which is the patient's name too.
-        digest: of the file's content; another content has other UIDs.
-        encoding: how its numbers are written.
-        turned_copies: folder for copies on the series' grid, which `scan_path` writes.
-    """
+    """A volume's file as a DICOM series."""
 
     path: Path
-    image_id: str
-    digest: str
-    encoding: Encoding
-    turned_copies: Path
+    image_id: str  # the image's name, which is the patient's name too
+    digest: str  # of the file's content; another content has other UIDs
+    encoding: Encoding  # how its numbers are written
+    turned_copies: Path  # folder for copies on the series' grid, which `scan_path` writes
 
     @cached_property
     def names(self) -> SeriesNames:
@@ -284,13 +267,9 @@ class VolumeSeries:
 
 @dataclass(slots=True)
 class VolumeFiles:
-    """The volumes of a folder as series.
+    """The volumes of a folder as series."""
 
-    Args:
-        work: folder for derived files: cached facts, and copies.
-    """
-
-    work: Path
+    work: Path  # folder for derived files: cached facts, and copies
     _cached: dict[str, Any] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 

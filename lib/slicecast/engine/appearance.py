@@ -23,17 +23,11 @@ SLACK_SHARE, SLACK_GREY = 0.1, 0.03
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """The grey values of an object on its anchor slice.
+    """The grey values of an object on its anchor slice."""
 
-    Args:
-        low: lower end of their range, in [0, 1] of the window.
-        high: upper end.
-        inside: share of the anchor's own pixels in that range.
-    """
-
-    low: float
-    high: float
-    inside: float
+    low: float  # lower end of their range, in [0, 1] of the window
+    high: float  # upper end
+    inside: float  # share of the anchor's own pixels in that range
 
     @staticmethod
     def of(image: NDArray[np.float32], logits: NDArray[np.float32]) -> "Appearance | None":
@@ -90,13 +84,9 @@ TRUST_FROM, TRUST_FULL = 0.5, 0.8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AppearancePrior:
-    """A table from grey value to logit.
+    """A table from grey value to logit."""
 
-    Args:
-        table: (BINS,) float32, positive where the object is the likelier.
-    """
-
-    table: NDArray[np.float32]
+    table: NDArray[np.float32]  # (BINS,) float32, positive where the object is the likelier
 
     @staticmethod
     def of(

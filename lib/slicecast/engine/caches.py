@@ -26,23 +26,14 @@ SMALL_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """Counters of a store since it was made.
+    """Counters of a store since it was made."""
 
-    Args:
-        hits: values found.
-        misses: values that were not there.
-        evictions: values dropped to keep the budget.
-        entries: values held now.
-        nbytes: bytes held now.
-        from_disk: of the misses, those found on the disk.
-    """
-
-    hits: int
-    misses: int
-    evictions: int
-    entries: int
-    nbytes: int
-    from_disk: int = 0
+    hits: int  # values found
+    misses: int  # values that were not there
+    evictions: int  # values dropped to keep the budget
+    entries: int  # values held now
+    nbytes: int  # bytes held now
+    from_disk: int = 0  # of the misses, those found on the disk
 
 
 class _Entries(LRUCache[Hashable, tuple[Value, int]]):

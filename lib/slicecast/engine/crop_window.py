@@ -41,19 +41,12 @@ ROOM_SHARE = 0.125
 
 @dataclass(frozen=True, slots=True, order=True)
 class CropWindow:
-    """A rectangle of a slice in whole pixels; part of it may lie outside the slice.
+    """A rectangle of a slice in whole pixels; part of it may lie outside the slice."""
 
-    Args:
-        x0: left edge, pixels.
-        y0: top edge, pixels.
-        width: pixels.
-        height: pixels.
-    """
-
-    x0: int
-    y0: int
-    width: int
-    height: int
+    x0: int  # left edge, pixels
+    y0: int  # top edge, pixels
+    width: int  # pixels
+    height: int  # pixels
 
     def to_model_xy(self, xy: NDArray[np.floating], *, size: int) -> NDArray[np.float32]:
         """Map slice pixels (N, 2) to model pixels (N, 2) of an input of ``size``."""
@@ -75,21 +68,13 @@ class CropWindow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """A volume's slices along one axis, windowed to [0, 1].
+    """A volume's slices along one axis, windowed to [0, 1]."""
 
-    Args:
-        count: number of slices.
-        shape_hw: (rows, columns) of each.
-        spacing_xy_mm: pixel size (x, y) in mm.
-        read: slice number -> (H, W) float32 in [0, 1].
-        key: names the content: voxels, window and axis.
-    """
-
-    count: int
-    shape_hw: tuple[int, int]
-    spacing_xy_mm: tuple[float, float]
-    read: Callable[[int], NDArray[np.float32]]
-    key: str
+    count: int  # number of slices
+    shape_hw: tuple[int, int]  # (rows, columns) of each
+    spacing_xy_mm: tuple[float, float]  # pixel size (x, y) in mm
+    read: Callable[[int], NDArray[np.float32]]  # slice number -> (H, W) float32 in [0, 1]
+    key: str  # names the content: voxels, window and axis
 
     def render(self, number: int, crop: CropWindow, *, size: int) -> NDArray[np.float32]:
         """Return slice ``number`` seen through a crop, (size, size) float32."""

@@ -13,25 +13,15 @@ from slicecast.engine.ports import Observation
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceAnswer:
-    """What is known of one object on one slice.
+    """What is known of one object on one slice."""
 
-    Args:
-        logits: (m, m) float32 over the track's crop.
-        predicted_iou: the model's own estimate in [0, 1].
-        object_score: logit that the object is there.
-        agreement: Dice of the two tracks that met here, 1 where there is only one.
-        prompted: the annotator prompted this slice.
-        fits: what the mask covers looks like what it covers on the track's anchor.
-        bridged: both tracks lost the object between two painted slices; their shapes say where it is.
-    """
-
-    logits: NDArray[np.float32]
-    predicted_iou: float
-    object_score: float
-    agreement: float = 1.0
-    prompted: bool = False
-    fits: bool = True
-    bridged: bool = False
+    logits: NDArray[np.float32]  # (m, m) float32 over the track's crop
+    predicted_iou: float  # the model's own estimate in [0, 1]
+    object_score: float  # logit that the object is there
+    agreement: float = 1.0  # Dice of the two tracks that met here, 1 where there is only one
+    prompted: bool = False  # the annotator prompted this slice
+    fits: bool = True  # what the mask covers looks like what it covers on the track's anchor
+    bridged: bool = False  # both tracks lost the object between two painted slices; their shapes say where it is
 
     @property
     def present(self) -> bool:
@@ -102,15 +92,10 @@ def mix(first: SliceAnswer, second: SliceAnswer, *, weight: float) -> SliceAnswe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShapeBetween:
-    """A shape interpolated between two painted slices.
+    """A shape interpolated between two painted slices."""
 
-    Args:
-        distance: (H, W) float32, pixels from the outline, positive inside.
-        alike: Dice of the two painted shapes, centre upon centre: how much an interpolation can know.
-    """
-
-    distance: NDArray[np.float32]
-    alike: float
+    distance: NDArray[np.float32]  # (H, W) float32, pixels from the outline, positive inside
+    alike: float  # Dice of the two painted shapes, centre upon centre: how much an interpolation can know
 
     @property
     def mask(self) -> NDArray[np.bool_]:

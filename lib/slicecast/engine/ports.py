@@ -21,34 +21,22 @@ SliceMemory = Any
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelPrompt:
-    """One object's prompts on one slice, in model pixels.
+    """One object's prompts on one slice, in model pixels."""
 
-    Args:
-        points_xy: (P, 2) float32.
-        labels: (P,) int32, 1 positive, 0 negative.
-        box_xyxy: (4,) float32 or None.
-        mask: (S, S) bool or None; a mask is taken as the answer, the rest is then ignored.
-    """
-
-    points_xy: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    box_xyxy: NDArray[np.float32] | None = None
+    points_xy: NDArray[np.float32]  # (P, 2) float32
+    labels: NDArray[np.int32]  # (P,) int32, 1 positive, 0 negative
+    box_xyxy: NDArray[np.float32] | None = None  # (4,) float32 or None
+    # (S, S) bool or None; a mask is taken as the answer, the rest is then ignored
     mask: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bank:
-    """Memory of one track, by track time: its own anchor at 0, slices tracked since, the far anchor ahead.
+    """Memory of one track, by track time: its own anchor at 0, slices tracked since, the far anchor ahead."""
 
-    Args:
-        anchors: (time, memory) of conditioning slices.
-        recent: (time, memory) of tracked slices, oldest first.
-        time: track time of the slice that is next.
-    """
-
-    anchors: tuple[tuple[int, SliceMemory], ...]
-    recent: tuple[tuple[int, SliceMemory], ...] = ()
-    time: int = 1
+    anchors: tuple[tuple[int, SliceMemory], ...]  # (time, memory) of conditioning slices
+    recent: tuple[tuple[int, SliceMemory], ...] = ()  # (time, memory) of tracked slices, oldest first
+    time: int = 1  # track time of the slice that is next
 
     def push(self, memory: SliceMemory, *, keep: int) -> "Bank":
         """Return the bank after one more tracked slice, holding the last ``keep`` of them."""
@@ -63,48 +51,33 @@ class Bank:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptJob:
-    """Segment one slice from prompts.
-
-    Args:
-        bank: memory of the track that the slice corrects; None for a slice that stands alone.
-        previous: (m, m) float32 logits of an earlier answer on this slice, to be corrected.
-    """
+    """Segment one slice from prompts."""
 
     embedding: Embedding
     prompt: ModelPrompt
-    bank: Bank | None = None
+    bank: Bank | None = None  # memory of the track that the slice corrects; None for a slice that stands alone
+    # (m, m) float32 logits of an earlier answer on this slice, to be corrected
     previous: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackJob:
-    """Segment one slice from memory alone.
-
-    Args:
-        prior: (S, S) float32 logits of how much each pixel looks like the object; None for a predictor that
-            does not ask for it.
-    """
+    """Segment one slice from memory alone."""
 
     embedding: Embedding
     bank: Bank
+    # (S, S) float32 logits of how much each pixel looks like the object; None for a predictor that does not ask for it
     prior: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """A model's answer for one object on one slice.
+    """A model's answer for one object on one slice."""
 
-    Args:
-        logits: (m, m) float32 mask logits over the model's input square.
-        predicted_iou: the model's own estimate in [0, 1]; 1 for a mask prompt.
-        object_score: logit that the object is on this slice.
-        memory: for later slices.
-    """
-
-    logits: NDArray[np.float32]
-    predicted_iou: float
-    object_score: float
-    memory: SliceMemory
+    logits: NDArray[np.float32]  # (m, m) float32 mask logits over the model's input square
+    predicted_iou: float  # the model's own estimate in [0, 1]; 1 for a mask prompt
+    object_score: float  # logit that the object is on this slice
+    memory: SliceMemory  # for later slices
 
 
 class SlicePredictor(Protocol):

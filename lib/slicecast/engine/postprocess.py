@@ -68,22 +68,16 @@ def extent(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectResult:
-    """One object through the volume.
+    """One object through the volume."""
 
-    Args:
-        crop: window of all its answers.
-        answers: by slice number; slices no track reached are not listed and do not show the object.
-        prompts: what it came from.
-        met: slices that tracks reached from both sides, so that their answers' agreement says something.
-        stopped: the last slice of each track that ended because the object did.
-        priors: what was learnt of its grey values, by prompted slice.
-    """
-
-    crop: CropWindow
+    crop: CropWindow  # window of all its answers
+    # by slice number; slices no track reached are not listed and do not show the object
     answers: Mapping[int, SliceAnswer]
-    prompts: Sequence[SlicePrompt]
+    prompts: Sequence[SlicePrompt]  # what it came from
+    # slices that tracks reached from both sides, so that their answers' agreement says something
     met: Collection[int] = ()
-    stopped: Sequence[int] = ()
+    stopped: Sequence[int] = ()  # the last slice of each track that ended because the object did
+    # what was learnt of its grey values, by prompted slice
     priors: Mapping[int, AppearancePrior | None] = field(default_factory=dict)
 
 

@@ -26,26 +26,17 @@ Prompts = Mapping[str, Sequence[SlicePrompt]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """The result of :func:`segment`.
+    """The result of :func:`segment`."""
 
-    Args:
-        labels: label slices (H, W) uint8 by slice number, 1.. in the order of the objects; slices not
-            listed are empty.
-        objects: each object's answers.
-        slices_encoded: slices that had to be encoded.
-        slices_answered: slices answered, over all objects.
-        slices_recomputed: answers that the model was asked for, those for choosing windows and corrections included.
-        slices_reused: answers known from earlier requests.
-        partial: the user stopped it; what was done by then is here.
-    """
-
+    # label slices (H, W) uint8 by slice number, 1.. in the order of the objects; slices not listed are empty.
     labels: Mapping[int, NDArray[np.uint8]]
-    objects: Mapping[str, ObjectResult]
-    slices_encoded: int
-    slices_answered: int
+    objects: Mapping[str, ObjectResult]  # each object's answers
+    slices_encoded: int  # slices that had to be encoded
+    slices_answered: int  # slices answered, over all objects
+    # answers that the model was asked for, those for choosing windows and corrections included
     slices_recomputed: int = 0
-    slices_reused: int = 0
-    partial: bool = False
+    slices_reused: int = 0  # answers known from earlier requests
+    partial: bool = False  # the user stopped it; what was done by then is here
 
 
 def segment(

@@ -44,15 +44,10 @@ LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class PackedMask:
-    """A mask (H, W), one bit a pixel, compressed; equal masks are equal values.
+    """A mask (H, W), one bit a pixel, compressed; equal masks are equal values."""
 
-    Args:
-        shape_hw: rows and columns.
-        data: the bits, row by row, as `numpy.packbits` and zlib leave them.
-    """
-
-    shape_hw: tuple[int, int]
-    data: Annotated[Base64Bytes, Field(alias="bits")]
+    shape_hw: tuple[int, int]  # rows and columns
+    data: Annotated[Base64Bytes, Field(alias="bits")]  # the bits, row by row, as `numpy.packbits` and zlib leave them
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_]) -> "PackedMask":
@@ -83,12 +78,9 @@ _FLAT_SLICE_OUT = WrapSerializer(_flat_slice)
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """Painted slices; an empty one marks the object as absent. A later painting of a slice replaces it.
+    """Painted slices; an empty one marks the object as absent. A later painting of a slice replaces it."""
 
-    Args:
-        slices: (slice number, mask in the stored slice's plane), ascending.
-    """
-
+    # (slice number, mask in the stored slice's plane), ascending
     slices: tuple[Annotated[tuple[int, PackedMask], _FLAT_SLICE_IN, _FLAT_SLICE_OUT], ...]
 
 
@@ -219,14 +211,10 @@ def decode_record(text: str) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What counts now.
+    """What counts now."""
 
-    Args:
-        prompts: by id, in the order in which they were given.
-        accepted: masks by (object, slice), in the order in which they were accepted.
-    """
-
-    prompts: Mapping[str, Add] = field(default_factory=dict)
+    prompts: Mapping[str, Add] = field(default_factory=dict)  # by id, in the order in which they were given
+    # masks by (object, slice), in the order in which they were accepted
     accepted: Mapping[tuple[str, int], PackedMask] = field(default_factory=dict)
 
     @property
@@ -256,18 +244,12 @@ class Session:
     """A log and what it amounts to.
 
     Make it with :meth:`replay`, or from an empty one with :meth:`then`.
-
-    Args:
-        log: all records, oldest first.
-        applied: the edits that count, oldest first.
-        undone: the edits that can be brought back, the last undone first.
-        added: prompts ever added, also those that count no more.
     """
 
-    log: tuple[Record, ...] = ()
-    applied: tuple[Edit, ...] = ()
-    undone: tuple[Edit, ...] = ()
-    added: int = 0
+    log: tuple[Record, ...] = ()  # all records, oldest first
+    applied: tuple[Edit, ...] = ()  # the edits that count, oldest first
+    undone: tuple[Edit, ...] = ()  # the edits that can be brought back, the last undone first
+    added: int = 0  # prompts ever added, also those that count no more
 
     @classmethod
     def replay(cls, records: Iterable[Record]) -> "Session":
@@ -358,15 +340,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The stored grid as a session sees it.
+    """The stored grid as a session sees it."""
 
-    Args:
-        shape_kji: of its array.
-        along: the array's axis along which slices are counted.
-    """
-
-    shape_kji: tuple[int, int, int]
-    along: int
+    shape_kji: tuple[int, int, int]  # of its array
+    along: int  # the array's axis along which slices are counted
 
     def slice(self, array: NDArray, number: int) -> NDArray:
         """View a stored slice (H, W) of an array [k, j, i]."""

@@ -60,19 +60,12 @@ class SupportSlice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SupportMatch:
-    """What a support called up in another volume.
+    """What a support called up in another volume."""
 
-    Args:
-        slice: where it was looked for.
-        mask: (H, W) bool; empty where the model says that the object is not there.
-        expected_xyxy: (4,) the box around the object if it lay here as it does on the support.
-        likely: the mask is not empty, and neither much larger nor much smaller than the support's.
-    """
-
-    slice: int
-    mask: NDArray[np.bool_]
-    expected_xyxy: NDArray[np.float32]
-    likely: bool
+    slice: int  # where it was looked for
+    mask: NDArray[np.bool_]  # (H, W) bool; empty where the model says that the object is not there
+    expected_xyxy: NDArray[np.float32]  # (4,) the box around the object if it lay here as it does on the support
+    likely: bool  # the mask is not empty, and neither much larger nor much smaller than the support's
 
     @property
     def box_xyxy(self) -> NDArray[np.float32]:

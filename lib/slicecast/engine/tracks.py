@@ -35,50 +35,30 @@ Progress = Callable[[int, str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceResult:
-    """An object's answer on a slice, as soon as it is known.
+    """An object's answer on a slice, as soon as it is known."""
 
-    Args:
-        object: its name.
-        slice: slice number.
-        crop: window of the answer.
-        answer: what is known.
-        reused: it was known from an earlier request.
-        final: False where a second track is still to come.
-    """
-
-    object: str
-    slice: int
-    crop: CropWindow
-    answer: SliceAnswer
-    reused: bool
-    final: bool = True
+    object: str  # its name
+    slice: int  # slice number
+    crop: CropWindow  # window of the answer
+    answer: SliceAnswer  # what is known
+    reused: bool  # it was known from an earlier request
+    final: bool = True  # False where a second track is still to come
 
 
 @dataclass(slots=True, eq=False)
 class Tracker:
-    """One propagation's surroundings.
+    """One propagation's surroundings."""
 
-    Args:
-        predictor: the model.
-        frames: the volume's slices.
-        cache: encoded slices, shared with other requests.
-        options: settings.
-        progress: told after each batch of slices.
-        cancelled: asked before each batch.
-        result_cache: answers given already, shared with other requests. Default: of this request alone.
-        on_result: told of each answer.
-        keep_partial: a cancelled request answers with what was done, instead of raising.
-    """
-
-    predictor: SlicePredictor
-    frames: Frames
-    cache: EmbeddingCache
-    options: EngineOptions
-    progress: Progress = lambda done, what: None
-    cancelled: Callable[[], bool] = lambda: False
+    predictor: SlicePredictor  # the model
+    frames: Frames  # the volume's slices
+    cache: EmbeddingCache  # encoded slices, shared with other requests
+    options: EngineOptions  # settings
+    progress: Progress = lambda done, what: None  # told after each batch of slices
+    cancelled: Callable[[], bool] = lambda: False  # asked before each batch
+    # answers given already, shared with other requests. Default: of this request alone.
     result_cache: ResultCache = field(default_factory=lambda: ResultCache(REQUEST_CACHE_BYTES))
-    on_result: Callable[[SliceResult], None] = lambda told: None
-    keep_partial: bool = False
+    on_result: Callable[[SliceResult], None] = lambda told: None  # told of each answer
+    keep_partial: bool = False  # a cancelled request answers with what was done, instead of raising
     partial: bool = field(default=False, init=False)
     done: int = field(default=0, init=False)
     recomputed: int = field(default=0, init=False)
@@ -190,44 +170,28 @@ _UNNAMED = count()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anchor:
-    """A prompted slice from which tracks start.
+    """A prompted slice from which tracks start."""
 
-    Args:
-        slice: slice number.
-        answer: the object on that slice.
-        memory: what it leaves for the tracks.
-        key: says all that the memory depends on. Default: like no other.
-    """
-
-    slice: int
-    answer: SliceAnswer
-    memory: SliceMemory
+    slice: int  # slice number
+    answer: SliceAnswer  # the object on that slice
+    memory: SliceMemory  # what it leaves for the tracks
+    # says all that the memory depends on. Default: like no other.
     key: str = field(default_factory=lambda: f"unnamed {next(_UNNAMED)}")
 
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """One object propagated from one anchor in one direction.
+    """One object propagated from one anchor in one direction."""
 
-    Args:
-        crop: window of the slices.
-        anchor: where it starts.
-        stop: the first slice it does not reach; before the anchor on the way down.
-        ahead: the anchor it runs towards, if any.
-        absent_slices: it ends after so many slices in a row without the object; 0 never.
-        least_iou: a mask of which the model expects a lower IoU counts as without the object.
-        appearance: what the object looks like; a mask that covers something else counts as without the object.
-        object: name of what it follows. Default: its answers are no part of the result, and nobody is told.
-    """
-
-    crop: CropWindow
-    anchor: Anchor
-    stop: int
-    ahead: Anchor | None = None
-    absent_slices: int = 0
-    least_iou: float = 0.0
+    crop: CropWindow  # window of the slices
+    anchor: Anchor  # where it starts
+    stop: int  # the first slice it does not reach; before the anchor on the way down
+    ahead: Anchor | None = None  # the anchor it runs towards, if any
+    absent_slices: int = 0  # it ends after so many slices in a row without the object; 0 never
+    least_iou: float = 0.0  # a mask of which the model expects a lower IoU counts as without the object
+    # what the object looks like; a mask that covers something else counts as without the object
     appearance: Appearance | None = None
-    object: str = ""
+    object: str = ""  # name of what it follows. Default: its answers are no part of the result, and nobody is told.
     partner: "Track | None" = field(default=None, init=False)
     answers: dict[int, SliceAnswer] = field(default_factory=dict, init=False)
     bank: Bank = field(init=False)

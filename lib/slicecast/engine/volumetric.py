@@ -41,17 +41,11 @@ FAR_LOGIT = -20.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CubeAnswer:
-    """A network's answer in one cube.
+    """A network's answer in one cube."""
 
-    Args:
-        logits: (S, S, S) float32.
-        predicted_iou: its own estimate; may lie outside [0, 1].
-        previous: what the next step in this cube is fed; opaque.
-    """
-
-    logits: NDArray[np.float32]
-    predicted_iou: float
-    previous: Any
+    logits: NDArray[np.float32]  # (S, S, S) float32
+    predicted_iou: float  # its own estimate; may lie outside [0, 1]
+    previous: Any  # what the next step in this cube is fed; opaque
 
 
 class VolumePredictor(Protocol):
@@ -96,19 +90,12 @@ class GridClick:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectField:
-    """An object's logits in a box of the grid; outside it is not there.
+    """An object's logits in a box of the grid; outside it is not there."""
 
-    Args:
-        start: the box's first voxel.
-        logits: float32 [k, j, i].
-        predicted_iou: mean over the cubes.
-        cubes: how many were looked at.
-    """
-
-    start: Voxel
-    logits: NDArray[np.float32]
-    predicted_iou: float
-    cubes: int
+    start: Voxel  # the box's first voxel
+    logits: NDArray[np.float32]  # float32 [k, j, i]
+    predicted_iou: float  # mean over the cubes
+    cubes: int  # how many were looked at
 
 
 @dataclass(eq=False)
@@ -124,25 +111,15 @@ class _Cube:
 
 @dataclass(eq=False)
 class VolumeTracker:
-    """What segmenting a scan takes.
+    """What segmenting a scan takes."""
 
-    Args:
-        predictor: the network.
-        scan: on the predictor's grid.
-        window: grey values, for a network that goes by them.
-        key: names the scan's content and the window.
-        cache: encoded cubes.
-        progress: called with the cubes answered so far.
-        cancelled: asked before each step.
-    """
-
-    predictor: VolumePredictor
-    scan: Isotropic
-    window: Window
-    key: str
-    cache: Lru[Any]
-    progress: Callable[[int, str], None] = lambda done, what: None
-    cancelled: Callable[[], bool] = lambda: False
+    predictor: VolumePredictor  # the network
+    scan: Isotropic  # on the predictor's grid
+    window: Window  # grey values, for a network that goes by them
+    key: str  # names the scan's content and the window
+    cache: Lru[Any]  # encoded cubes
+    progress: Callable[[int, str], None] = lambda done, what: None  # called with the cubes answered so far
+    cancelled: Callable[[], bool] = lambda: False  # asked before each step
     encoded: int = field(default=0, init=False)
     encode_s: float = field(default=0.0, init=False)
     answered: int = field(default=0, init=False)

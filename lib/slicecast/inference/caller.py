@@ -15,18 +15,12 @@ MAX_LENGTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One client, as far as it is known.
+    """One client, as far as it is known."""
 
-    Args:
-        user: logged in; None where logins are off.
-        name: what the client calls itself (cookie or header).
-        address: where the request came from.
-        roles: what the user may be; None where logins are off, and everybody may do everything.
-    """
-
-    user: str | None = None
-    name: str | None = None
-    address: str = ""
+    user: str | None = None  # logged in; None where logins are off
+    name: str | None = None  # what the client calls itself (cookie or header)
+    address: str = ""  # where the request came from
+    # what the user may be; None where logins are off, and everybody may do everything
     roles: frozenset[str] | None = None
 
     def called(self, client_id: object = None) -> str | None:

@@ -34,15 +34,11 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefetchRequest:
-    """Slices that will probably be asked for.
-
-    Args:
-        places: in the order in which they will be needed.
-    """
+    """Slices that will probably be asked for."""
 
     predictor: SlicePredictor
     frames: Frames
-    places: Sequence[Place]
+    places: Sequence[Place]  # in the order in which they will be needed
 
 
 class Prefetcher:

@@ -97,20 +97,14 @@ class PriorityQueue(Generic[T]):
 class QueueSettings:
     """Limits on the work that is accepted.
 
-    Args:
-        jobs: requests that run at a time.
-        waiting: requests that may wait for a job slot; further ones are refused.
-        per_user: requests of one user, running or waiting.
-        patience: how often a waiting priority is passed over by more urgent work before it goes first.
-
     Raises:
         ConfigError: a value is not a positive whole number.
     """
 
-    jobs: int = 8
-    waiting: int = 32
-    per_user: int = 8
-    patience: int = PATIENCE
+    jobs: int = 8  # requests that run at a time
+    waiting: int = 32  # requests that may wait for a job slot; further ones are refused
+    per_user: int = 8  # requests of one user, running or waiting
+    patience: int = PATIENCE  # how often a waiting priority is passed over by more urgent work before it goes first
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -121,17 +115,11 @@ class QueueSettings:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request's work.
+    """One request's work."""
 
-    Args:
-        user: who asked; users of the same priority are served round robin.
-        priority: how urgent; it falls to PROPAGATION at the first tracking step.
-        cancelled: tells whether the answer is no longer wanted.
-    """
-
-    user: str = ""
-    priority: Priority = Priority.CLICK
-    cancelled: Callable[[], bool] = lambda: False
+    user: str = ""  # who asked; users of the same priority are served round robin
+    priority: Priority = Priority.CLICK  # how urgent; it falls to PROPAGATION at the first tracking step
+    cancelled: Callable[[], bool] = lambda: False  # tells whether the answer is no longer wanted
 
     def check(self) -> None:
         """Raise Cancelled if the answer is no longer wanted."""
@@ -144,19 +132,13 @@ _current: ContextVar[Job | None] = ContextVar("slicecast_job", default=None)
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """A scheduler's state, and its counters since it was made.
-
-    Args:
-        taken: slots given so far.
-        waited_s: how long their holders had waited, in total.
-        refused: entries that found the queue full.
-    """
+    """A scheduler's state, and its counters since it was made."""
 
     working: int
     waiting: dict[Priority, int]
-    taken: dict[Priority, int]
-    waited_s: dict[Priority, float]
-    refused: int
+    taken: dict[Priority, int]  # slots given so far
+    waited_s: dict[Priority, float]  # how long their holders had waited, in total
+    refused: int  # entries that found the queue full
 
 
 class Scheduler:

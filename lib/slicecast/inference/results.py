@@ -23,84 +23,56 @@ from slicecast.volume import Geometry, SliceAxis, SliceStack, Window
 
 @dataclass(frozen=True, slots=True)
 class SliceConfidence:
-    """How sure the model is of a slice: counted as stored in a `SegmentResult`, canonical in an `Advice`.
-
-    Args:
-        value: expected IoU where the result is calibrated; else an order and no more.
-        features: what it was judged by; None where the slice was prompted, which teaches nothing.
-    """
+    """How sure the model is of a slice: counted as stored in a `SegmentResult`, canonical in an `Advice`."""
 
     slice: int
-    value: float
+    value: float  # expected IoU where the result is calibrated; else an order and no more
+    # what it was judged by; None where the slice was prompted, which teaches nothing
     features: SliceFeatures | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Quality and next slice of a result.
+    """Quality and next slice of a result."""
 
-    Args:
-        slices: by canonical number, of the object with the lowest quality there.
-        choice: the next slice; None without an object.
-        calibrated: whether the qualities were fitted to submitted labels.
-    """
-
-    slices: Mapping[int, SliceConfidence]
-    choice: SliceChoice | None
-    calibrated: bool
+    slices: Mapping[int, SliceConfidence]  # by canonical number, of the object with the lowest quality there
+    choice: SliceChoice | None  # the next slice; None without an object
+    calibrated: bool  # whether the qualities were fitted to submitted labels
 
 
 @dataclass(frozen=True, slots=True)
 class NextSlice:
-    """The slice worth annotating next, counted as stored along the axis, and why.
-
-    Args:
-        score: the strategy's own measure; larger is more urgent.
-        question: `outline`: correct the outline; `present`: only answer whether the object is there.
-    """
+    """The slice worth annotating next, counted as stored along the axis, and why."""
 
     slice: int
     axis: str
     reason: str
-    score: float
+    score: float  # the strategy's own measure; larger is more urgent
     strategy: str = ""
-    question: Question = "outline"
+    question: Question = "outline"  # `outline`: correct the outline; `present`: only answer whether the object is there
 
 
 @dataclass(frozen=True, slots=True)
 class StoppedAt:
-    """Where an object's propagation ended before the volume, its range or the next prompted slice did.
-
-    Args:
-        slice: the last slice that was answered, counted as stored.
-        reason: ``gone``: the object is not there any more.
-    """
+    """Where an object's propagation ended before the volume, its range or the next prompted slice did."""
 
     object: str
-    slice: int
-    reason: str
+    slice: int  # the last slice that was answered, counted as stored
+    reason: str  # ``gone``: the object is not there any more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceUpdate:
-    """One object on one slice, as soon as it is known.
+    """One object on one slice, as soon as it is known."""
 
-    Args:
-        slice: counted as stored along the slice axis.
-        mask: bool (H, W), the plane of the stored array [k, j, i] at that slice; before post-processing.
-        confidence: in [0, 1], an order, not a probability.
-        seconds: since the request began.
-        reused: it was known from an earlier request.
-        final: False where a second track is still to come.
-    """
-
-    slice: int
+    slice: int  # counted as stored along the slice axis
     object: str
+    # bool (H, W), the plane of the stored array [k, j, i] at that slice; before post-processing
     mask: NDArray[np.bool_]
-    confidence: float
-    seconds: float
-    reused: bool = False
-    final: bool = True
+    confidence: float  # in [0, 1], an order, not a probability
+    seconds: float  # since the request began
+    reused: bool = False  # it was known from an earlier request
+    final: bool = True  # False where a second track is still to come
 
 
 OnSlice = Callable[[SliceUpdate], None]

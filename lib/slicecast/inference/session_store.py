@@ -52,33 +52,19 @@ _RECORDS = sql.Table(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionHeader:
-    """What a session was opened with.
+    """What a session was opened with."""
 
-    Args:
-        id: names it.
-        image_id: the image as clients know it.
-        image: file or DICOM folder.
-        model: the model that answers.
-        axis: ``axial``, ``coronal`` or ``sagittal``.
-        window: as asked for.
-        options: settings of the engine.
-        owner: who opened it; empty without logins.
-        created_at: UTC.
-        used_at: UTC, of the last change or question.
-        closed_at: UTC, or None.
-    """
-
-    id: str
-    image_id: str
-    image: Path
-    model: str
-    axis: str
-    window: str
-    options: dict[str, Any]
-    owner: str
-    created_at: datetime
-    used_at: datetime
-    closed_at: datetime | None = None
+    id: str  # names it
+    image_id: str  # the image as clients know it
+    image: Path  # file or DICOM folder
+    model: str  # the model that answers
+    axis: str  # ``axial``, ``coronal`` or ``sagittal``
+    window: str  # as asked for
+    options: dict[str, Any]  # settings of the engine
+    owner: str  # who opened it; empty without logins
+    created_at: datetime  # UTC
+    used_at: datetime  # UTC, of the last change or question
+    closed_at: datetime | None = None  # UTC, or None
 
 
 class SessionStore:
@@ -178,15 +164,10 @@ def _header_of(row: Any) -> SessionHeader:
 
 @dataclass(frozen=True, slots=True)
 class SessionLog:
-    """A session outside of the server, to be archived or replayed.
+    """A session outside of the server, to be archived or replayed."""
 
-    Args:
-        header: what it was opened with.
-        records: oldest first.
-    """
-
-    header: SessionHeader
-    records: tuple[Record, ...]
+    header: SessionHeader  # what it was opened with
+    records: tuple[Record, ...]  # oldest first
 
     def until(self, revision: int) -> "SessionLog":
         """Return the log as it was at a revision.

@@ -58,43 +58,25 @@ A function is called with the session's grid, for prompts that can only be made 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """A session as it stands.
+    """A session as it stands."""
 
-    Args:
-        id: names it.
-        image_id: the image as clients know it.
-        image: file or DICOM folder.
-        model: the model that answers.
-        axis: slices are counted along it, as stored.
-        window: as asked for.
-        owner: who opened it.
-        revision: grows with every change.
-        prompts: those that count, with their ids, in the order given.
-        objects: names, in the order of their labels in a result; those without anything to start from have none.
-        accepted: locked slices of each object.
-        can_undo: whether there is an edit to take back.
-        can_redo: whether there is one to bring back.
-        since_reset: edits that can be taken back before one that reset the session.
-        created_at: UTC.
-        used_at: UTC.
-    """
-
-    id: str
-    image_id: str
-    image: Path
-    model: str
-    axis: str
-    window: str
-    owner: str
-    revision: int
-    prompts: tuple[Add, ...]
+    id: str  # names it
+    image_id: str  # the image as clients know it
+    image: Path  # file or DICOM folder
+    model: str  # the model that answers
+    axis: str  # slices are counted along it, as stored
+    window: str  # as asked for
+    owner: str  # who opened it
+    revision: int  # grows with every change
+    prompts: tuple[Add, ...]  # those that count, with their ids, in the order given
+    # names, in the order of their labels in a result; those without anything to start from have none
     objects: tuple[str, ...]
-    accepted: dict[str, tuple[int, ...]]
-    can_undo: bool
-    can_redo: bool
-    since_reset: int
-    created_at: datetime
-    used_at: datetime
+    accepted: dict[str, tuple[int, ...]]  # locked slices of each object
+    can_undo: bool  # whether there is an edit to take back
+    can_redo: bool  # whether there is one to bring back
+    since_reset: int  # edits that can be taken back before one that reset the session
+    created_at: datetime  # UTC
+    used_at: datetime  # UTC
 
     def given(self) -> dict[str, dict[str, list[Any]]]:
         """Return by kind, then object: clicks inside and outside, boxes, and slices painted, absent and locked."""
@@ -108,17 +90,11 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class Propagated:
-    """What a session's log amounts to.
+    """What a session's log amounts to."""
 
-    Args:
-        revision: of the log that led to the result.
-        result: the mask and what belongs to it.
-        weights: fingerprint of those that answered.
-    """
-
-    revision: int
-    result: SegmentResult
-    weights: str
+    revision: int  # of the log that led to the result
+    result: SegmentResult  # the mask and what belongs to it
+    weights: str  # fingerprint of those that answered
 
 
 class Sessions:

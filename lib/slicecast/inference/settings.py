@@ -31,27 +31,18 @@ LEAST_MB, MOST_MB = 256, 8192
 class EngineSettings:
     """What a service keeps and does in the background.
 
-    Args:
-        embedding_mb: MiB of encoded slices; ``auto``: a quarter of the free memory.
-        answer_mb: MiB of the model's answers.
-        disk_mb: MiB of encoded slices on the disk; 0: none.
-        idle_encode: encode the rest of a volume while the server is idle.
-        compile: let PyTorch compile the network, on a GPU only.
-        openvino: let OpenVINO compute it, on a CPU only and where it is installed.
-        slice_strategy: which slice is suggested next, unless a request chooses.
-        propagation: how prompts are propagated, unless a request or session has options of its own.
-
     Raises:
         ConfigError: a value is out of range.
     """
 
-    embedding_mb: int | str = "auto"
-    answer_mb: int = 512
-    disk_mb: int = 0
-    idle_encode: bool = True
-    compile: bool = False
-    openvino: bool = True
-    slice_strategy: str = DEFAULT
+    embedding_mb: int | str = "auto"  # MiB of encoded slices; ``auto``: a quarter of the free memory
+    answer_mb: int = 512  # MiB of the model's answers
+    disk_mb: int = 0  # MiB of encoded slices on the disk; 0: none
+    idle_encode: bool = True  # encode the rest of a volume while the server is idle
+    compile: bool = False  # let PyTorch compile the network, on a GPU only
+    openvino: bool = True  # let OpenVINO compute it, on a CPU only and where it is installed
+    slice_strategy: str = DEFAULT  # which slice is suggested next, unless a request chooses
+    # how prompts are propagated, unless a request or session has options of its own
     propagation: EngineOptions = field(default_factory=EngineOptions)
 
     def __post_init__(self) -> None:
@@ -102,32 +93,20 @@ def _require_whole(name: str, value: Any, *, least: int) -> None:
 class RequestLimits:
     """What one request may bring; whatever is larger is answered with 413.
 
-    Args:
-        body_mb: largest request that brings no file, in MiB.
-        upload_mb: largest request that brings files, in MiB.
-        unpacked_mb: what an archive may unpack to, in MiB.
-        files: of one upload or archive.
-        json_mb: JSON, and forms without files, in MiB.
-        json_depth: lists and objects inside each other.
-        json_nodes: values and keys of JSON.
-        points: clicks of one request, or that count in one session.
-        voxels_million: of one volume, in 1024 x 1024.
-        voxels_at_once_million: of all volumes that are being read at a time; more wait, then get 503.
-
     Raises:
         ConfigError: a value is not a positive whole number.
     """
 
-    body_mb: int = 8
-    upload_mb: int = 2048
-    unpacked_mb: int = 8192
-    files: int = 5000
-    json_mb: int = 1
-    json_depth: int = 32
-    json_nodes: int = 200_000
-    points: int = 10_000
-    voxels_million: int = 1024
-    voxels_at_once_million: int = 1024
+    body_mb: int = 8  # largest request that brings no file, in MiB
+    upload_mb: int = 2048  # largest request that brings files, in MiB
+    unpacked_mb: int = 8192  # what an archive may unpack to, in MiB
+    files: int = 5000  # of one upload or archive
+    json_mb: int = 1  # JSON, and forms without files, in MiB
+    json_depth: int = 32  # lists and objects inside each other
+    json_nodes: int = 200_000  # values and keys of JSON
+    points: int = 10_000  # clicks of one request, or that count in one session
+    voxels_million: int = 1024  # of one volume, in 1024 x 1024
+    voxels_at_once_million: int = 1024  # of all volumes that are being read at a time; more wait, then get 503
 
     def __post_init__(self) -> None:
         require_positive(self)

@@ -32,19 +32,12 @@ MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
-    """One volume, opened.
+    """One volume, opened."""
 
-    Args:
-        volume: in canonical orientation.
-        reorientation: between the stored and the canonical grid.
-        digest: of its voxels and spacing.
-        constant: all voxels have the same value.
-    """
-
-    volume: Volume
-    reorientation: Reorientation
-    digest: str
-    constant: bool = False
+    volume: Volume  # in canonical orientation
+    reorientation: Reorientation  # between the stored and the canonical grid
+    digest: str  # of its voxels and spacing
+    constant: bool = False  # all voxels have the same value
 
     def frames(self, axis: SliceAxis, window: Window) -> Frames:
         """Return the slices along an axis, windowed on reading."""

@@ -73,25 +73,17 @@ STUDY_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 @dataclass(frozen=True, slots=True)
 class AppConfig:
-    """The app's settings.
+    """The app's settings."""
 
-    Args:
-        labels: names of the structures, in the order of the menus.
-        model: name in `configs/models.yaml`; None for the default.
-        device: auto, cpu, cuda, cuda:1, mps.
-        follow_links: list links in the studies that lead out of them.
-        strategy: chooses the next image for a client that names none, or cannot (see `asked_strategy`). Default: the
-            one of `configs/active.yaml`.
-        insecure: answer other machines although nobody logs in (see `slicecast.server.security.gate`).
-        preannotate: a submitted label starts pre-annotations of other images (see `slicecast.labelling.preannotation`).
-    """
-
-    labels: tuple[str, ...] = DEFAULT_LABELS
-    model: str | None = None
-    device: str = "auto"
-    follow_links: bool = False
+    labels: tuple[str, ...] = DEFAULT_LABELS  # names of the structures, in the order of the menus
+    model: str | None = None  # name in `configs/models.yaml`; None for the default
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    follow_links: bool = False  # list links in the studies that lead out of them
+    # chooses the next image for a client that names none, or cannot (see `asked_strategy`). Default: the one of
+    # `configs/active.yaml`.
     strategy: str = ""
-    insecure: bool = False
+    insecure: bool = False  # answer other machines although nobody logs in (see `slicecast.server.security.gate`)
+    # a submitted label starts pre-annotations of other images (see `slicecast.labelling.preannotation`)
     preannotate: bool = True
 
     @classmethod

@@ -65,17 +65,11 @@ class Cases(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankedQueue:
-    """Volumes in the order of a strategy.
+    """Volumes in the order of a strategy."""
 
-    Args:
-        choices: best first.
-        embedded: number of volumes without a label that have an embedding.
-        scored: number of those that have scores.
-    """
-
-    choices: tuple[VolumeChoice, ...]
-    embedded: int
-    scored: int
+    choices: tuple[VolumeChoice, ...]  # best first
+    embedded: int  # number of volumes without a label that have an embedding
+    scored: int  # number of those that have scores
 
 
 class BackgroundScorer:

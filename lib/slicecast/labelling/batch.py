@@ -32,15 +32,10 @@ DONE, SKIPPED, UNLIKE = "done", "skipped: it has a label or a pre-annotation", "
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """What to answer.
+    """What to answer."""
 
-    Args:
-        images: `all`, `labeled`, `unlabeled`, or ids.
-        most: at most so many of them, in the order of their ids; 0 for all.
-    """
-
-    images: str | Sequence[str] = "all"
-    most: int = 0
+    images: str | Sequence[str] = "all"  # `all`, `labeled`, `unlabeled`, or ids
+    most: int = 0  # at most so many of them, in the order of their ids; 0 for all
 
     @classmethod
     def parse(cls, model: str, images: str, params: Mapping[str, Any]) -> "BatchRequest":
@@ -65,24 +60,16 @@ class BatchRequest:
 
 @dataclass(slots=True, eq=False)
 class BatchRun:
-    """One batch and how far it is.
-
-    Args:
-        images: ids, in their order.
-        results: what became of each, a sentence or word.
-        status: RUNNING, DONE or STOPPED, as MONAI Label calls them.
-        end: when it ended, or None.
-        stop: set to end it.
-    """
+    """One batch and how far it is."""
 
     request: BatchRequest
-    images: tuple[str, ...]
+    images: tuple[str, ...]  # ids, in their order
     id: str = field(default_factory=lambda: str(uuid4()))
-    results: dict[str, str] = field(default_factory=dict)
-    status: str = "RUNNING"
+    results: dict[str, str] = field(default_factory=dict)  # what became of each, a sentence or word
+    status: str = "RUNNING"  # RUNNING, DONE or STOPPED, as MONAI Label calls them
     start: datetime = field(default_factory=datetime.now)
-    end: datetime | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
+    end: datetime | None = None  # when it ended, or None
+    stop: threading.Event = field(default_factory=threading.Event)  # set to end it
 
     def described(self) -> dict[str, Any]:
         """Return its state with MONAI Label's keys, and `progress` and `results` besides."""

@@ -31,16 +31,11 @@ ALIKE = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The box around the body.
+    """The box around the body."""
 
-    Args:
-        low_mm, high_mm: corners, LPS.
-        is_ct: whether the numbers are Hounsfield units.
-    """
-
-    low_mm: np.ndarray
-    high_mm: np.ndarray
-    is_ct: bool
+    low_mm: np.ndarray  # corners, LPS
+    high_mm: np.ndarray  # corners, LPS
+    is_ct: bool  # whether the numbers are Hounsfield units
 
     def resembles(self, other: "Body") -> bool:
         """Tell whether both show the same part of a body in the same kind of scan, as far as sizes tell."""
@@ -50,19 +45,12 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Landmark:
-    """A voxel well inside a structure.
+    """A voxel well inside a structure."""
 
-    Args:
-        share: its place between the body's corners, 0 to 1 for x, y, z.
-        radius_mm: its distance from the structure's edge.
-        brightness: mean grey value of the structure, 0 to 1.
-        spread: standard deviation of it.
-    """
-
-    share: np.ndarray
-    radius_mm: float
-    brightness: float
-    spread: float
+    share: np.ndarray  # its place between the body's corners, 0 to 1 for x, y, z
+    radius_mm: float  # its distance from the structure's edge
+    brightness: float  # mean grey value of the structure, 0 to 1
+    spread: float  # standard deviation of it
 
 
 def find_body(scan: Volume) -> Body:

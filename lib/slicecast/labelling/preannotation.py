@@ -41,14 +41,10 @@ MODEL = "sam2"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A labelled image, as far as others can be labelled from it.
-
-    Args:
-        body: where the body is in it.
-    """
+    """A labelled image, as far as others can be labelled from it."""
 
     image_id: str
-    body: Body
+    body: Body  # where the body is in it
     landmarks: Mapping[str, Landmark]
 
 

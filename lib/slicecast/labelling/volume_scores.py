@@ -50,17 +50,12 @@ JITTER = 0.05
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AugmentationPass:
-    """One pass's answers about one object.
-
-    Args:
-        labels: finished masks (H, W) by slice number.
-        mirrored: the slices are mirrored left to right.
-    """
+    """One pass's answers about one object."""
 
     axis: SliceAxis
     track: ObjectResult
-    labels: Mapping[int, NDArray[np.uint8]]
-    mirrored: bool = False
+    labels: Mapping[int, NDArray[np.uint8]]  # finished masks (H, W) by slice number
+    mirrored: bool = False  # the slices are mirrored left to right
 
     def mask(self, shape_kji: tuple[int, ...]) -> NDArray[np.bool_]:
         """Return the mask, [k, j, i]."""
@@ -225,19 +220,13 @@ class Support:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VolumeScores:
-    """Uncertainty scores of a volume.
+    """Uncertainty scores of a volume."""
 
-    Args:
-        scores: mean over the structures, by name of the score.
-        support: name of the labelled case that the prompt came from.
-        seconds: time they took.
-        masks: of the jittered pass, bool [k, j, i] canonical, by structure.
-    """
-
-    scores: Mapping[str, float]
+    scores: Mapping[str, float]  # mean over the structures, by name of the score
     by_structure: Mapping[str, Mapping[str, float]]
-    support: str
-    seconds: float
+    support: str  # name of the labelled case that the prompt came from
+    seconds: float  # time they took
+    # of the jittered pass, bool [k, j, i] canonical, by structure
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
@@ -384,24 +373,15 @@ def _seed(seed: int, digest: str) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedScores:
-    """What is cached of a volume.
+    """What is cached of a volume."""
 
-    Args:
-        content: digest of its voxels.
-        flaw: what is wrong with them; empty for nothing.
-        embedding: (D,) float32; None where it could not be embedded.
-        scores: by name; empty where it was not scored.
-        support: name of the labelled case that the scores came from.
-        round: in which it was scored.
-    """
-
-    content: str
-    flaw: str = ""
-    embedding: NDArray[np.float32] | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    content: str  # digest of its voxels
+    flaw: str = ""  # what is wrong with them; empty for nothing
+    embedding: NDArray[np.float32] | None = None  # (D,) float32; None where it could not be embedded
+    scores: Mapping[str, float] = field(default_factory=dict)  # by name; empty where it was not scored
     by_structure: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    support: str = ""
-    round: int = -1
+    support: str = ""  # name of the labelled case that the scores came from
+    round: int = -1  # in which it was scored
 
     def to_bytes(self) -> bytes:
         """Return it as JSON."""

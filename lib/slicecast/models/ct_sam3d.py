@@ -37,29 +37,20 @@ LIKE_WIDTH = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CtSam3DSize:
-    """Sizes of the network; the defaults are the published `small` variant (84.7 million parameters).
+    """Sizes of the network; the defaults are the published `small` variant (84.7 million parameters)."""
 
-    Args:
-        image_size: voxels along each side of the input; a multiple of 32.
-        depths, widths, heads: of the encoder's four stages.
-        features: channels that the stages hand to the decoder.
-        up: channels after each of the decoder's five steps up.
-        prompt: channels of the layers that look at the prompts' map.
-        cpp: channels of the network that proposes clicks in neighbouring patches; empty for none.
-        iou: hidden width of the head that predicts IoU.
-        guided: the decoder also sees the image, and how much each voxel looks like the clicked ones, wherever it sees
-            the prompts. Ours; the published network lets it see the prompts alone.
-    """
-
-    image_size: int = 64
-    depths: tuple[int, ...] = (1, 2, 12, 2)
-    widths: tuple[int, ...] = (96, 192, 384, 768)
-    heads: tuple[int, ...] = (1, 2, 4, 8)
-    features: tuple[int, ...] = (128, 128, 128, 256)
-    up: tuple[int, ...] = (128, 128, 128, 128, 64)
-    prompt: int = 128
+    image_size: int = 64  # voxels along each side of the input; a multiple of 32
+    depths: tuple[int, ...] = (1, 2, 12, 2)  # of the encoder's four stages
+    widths: tuple[int, ...] = (96, 192, 384, 768)  # of the encoder's four stages
+    heads: tuple[int, ...] = (1, 2, 4, 8)  # of the encoder's four stages
+    features: tuple[int, ...] = (128, 128, 128, 256)  # channels that the stages hand to the decoder
+    up: tuple[int, ...] = (128, 128, 128, 128, 64)  # channels after each of the decoder's five steps up
+    prompt: int = 128  # channels of the layers that look at the prompts' map
+    # channels of the network that proposes clicks in neighbouring patches; empty for none
     cpp: tuple[int, ...] = (16, 32, 64, 128, 256)
-    iou: int = 256
+    iou: int = 256  # hidden width of the head that predicts IoU
+    # the decoder also sees the image, and how much each voxel looks like the clicked ones, wherever it sees the
+    # prompts. Ours; the published network lets it see the prompts alone.
     guided: bool = False
 
     @property

@@ -24,59 +24,37 @@ INTENSITIES = re.compile(r"window|percentiles|positive|-?[0-9.]+:-?[0-9.]+")
 class ModelSpec:
     """One model and its weights file.
 
-    Args:
-        name: key in the registry.
-        title: one line for people.
-        architecture: YAML path, absolute or inside the ``sam2`` package; None where unsupported.
-        image_size: pixels of the square input, voxels of a volumetric model's cube.
-        file: name of the weights file.
-        folder: where the file is, if not at the usual place.
-        licence: licence of the weights, with any condition on their use.
-        url: where to pull from; None for the bundled model.
-        by_hand: the URL is a page for people, from which nothing can be pulled.
-        bytes: size of the file.
-        sha256: its SHA-256, 64 lower-case hex digits.
-        bundled: the file ships with the package.
-        carry: the previous slice's logits enter as dense prompt.
-        dense_prompts: clicks and boxes are drawn into the dense prompt.
-        zoom: the engine crops around the object unless told otherwise.
-        evidence: the engine tells the model how much each pixel looks like the object, unless told otherwise.
-        pointers: the memory attention sees object pointers, as in every published SAM 2.
-        volumetric: it sees cubes of the scan, not slices: a 3D network such as SAM-Med3D.
-        spacing_mm: of a volumetric model's grid.
-        intensity: how a volumetric model's grey values are normalised: by the scan's ``window``, by the cube's
-            ``percentiles`` 1 and 99, by mean and deviation of the ``positive`` values, or between ``LOW:HIGH``.
-        floors: mean Dice that the bundled weights must reach on sample data, by prompt; a test holds them to it.
-        notes: what else a user should know.
-        unsupported: why this version cannot run it; empty where it can.
-
     Raises:
         ConfigError: a field is out of range, or the fields contradict each other.
     """
 
-    name: str
-    title: str
-    architecture: str | None
-    image_size: int
-    file: str
-    licence: str
-    url: str | None = None
-    by_hand: bool = False
-    bytes: int | None = None
-    sha256: str | None = None
-    bundled: bool = False
-    carry: bool = False
-    dense_prompts: bool = False
-    zoom: bool = False
+    name: str  # key in the registry
+    title: str  # one line for people
+    architecture: str | None  # YAML path, absolute or inside the ``sam2`` package; None where unsupported
+    image_size: int  # pixels of the square input, voxels of a volumetric model's cube
+    file: str  # name of the weights file
+    licence: str  # licence of the weights, with any condition on their use
+    url: str | None = None  # where to pull from; None for the bundled model
+    by_hand: bool = False  # the URL is a page for people, from which nothing can be pulled
+    bytes: int | None = None  # size of the file
+    sha256: str | None = None  # its SHA-256, 64 lower-case hex digits
+    bundled: bool = False  # the file ships with the package
+    carry: bool = False  # the previous slice's logits enter as dense prompt
+    dense_prompts: bool = False  # clicks and boxes are drawn into the dense prompt
+    zoom: bool = False  # the engine crops around the object unless told otherwise
+    # the engine tells the model how much each pixel looks like the object, unless told otherwise
     evidence: bool = False
-    pointers: bool = True
-    folder: str = ""
-    volumetric: bool = False
-    spacing_mm: float = 1.5
+    pointers: bool = True  # the memory attention sees object pointers, as in every published SAM 2
+    folder: str = ""  # where the file is, if not at the usual place
+    volumetric: bool = False  # it sees cubes of the scan, not slices: a 3D network such as SAM-Med3D
+    spacing_mm: float = 1.5  # of a volumetric model's grid
+    # how a volumetric model's grey values are normalised: by the scan's ``window``, by the cube's ``percentiles`` 1 and
+    # 99, by mean and deviation of the ``positive`` values, or between ``LOW:HIGH``
     intensity: str = "window"
+    # mean Dice that the bundled weights must reach on sample data, by prompt; a test holds them to it
     floors: Mapping[str, float] = field(default_factory=dict, hash=False)
-    notes: str = ""
-    unsupported: str = ""
+    notes: str = ""  # what else a user should know
+    unsupported: str = ""  # why this version cannot run it; empty where it can
 
     def __post_init__(self) -> None:
         for problem in _problems(self):

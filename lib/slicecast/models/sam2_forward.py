@@ -63,36 +63,22 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class BankBatch:
-    """A batch of tracks at one track time.
+    """A batch of tracks at one track time."""
 
-    Args:
-        anchors: memory of conditioning slices by track time; the own anchor at 0, others later.
-        recent: memory of tracked slices by track time.
-    """
-
-    anchors: Mapping[int, Memory]
-    recent: Mapping[int, Memory]
+    anchors: Mapping[int, Memory]  # memory of conditioning slices by track time; the own anchor at 0, others later
+    recent: Mapping[int, Memory]  # memory of tracked slices by track time
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Outcome of one slice for a batch of tracks.
+    """Outcome of one slice for a batch of tracks."""
 
-    Args:
-        candidates: (B, M, m, m) float32 logits of the one or three masks.
-        candidate_ious: (B, M) their predicted IoU.
-        logits: (B, 1, m, m) float32, the chosen mask.
-        predicted_iou: (B,) of the chosen mask.
-        pointer: (B, C) object pointer.
-        object_score: (B, 1) logit that the object is on the slice. Where it is not positive, SAM 2
-            sets all mask logits to -1024.
-    """
-
-    candidates: Tensor
-    candidate_ious: Tensor
-    logits: Tensor
-    predicted_iou: Tensor
-    pointer: Tensor
+    candidates: Tensor  # (B, M, m, m) float32 logits of the one or three masks
+    candidate_ious: Tensor  # (B, M) their predicted IoU
+    logits: Tensor  # (B, 1, m, m) float32, the chosen mask
+    predicted_iou: Tensor  # (B,) of the chosen mask
+    pointer: Tensor  # (B, C) object pointer
+    # (B, 1) logit that the object is on the slice. Where it is not positive, SAM 2 sets all mask logits to -1024.
     object_score: Tensor
 
 

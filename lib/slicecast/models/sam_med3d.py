@@ -33,27 +33,17 @@ DECODER_HEADS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamMed3DSize:
-    """Sizes of the network; the defaults are those of the published weights (100.5 million parameters).
+    """Sizes of the network; the defaults are those of the published weights (100.5 million parameters)."""
 
-    Args:
-        image_size: voxels along each side of the input.
-        patch_size: voxels along each side of a token.
-        width, depth, heads: of the image encoder.
-        global_blocks: encoder blocks without padding; None for all.
-        window: the other blocks pad the grid of tokens to this many along each side.
-        channels: of the embedding and the decoder; a multiple of 24.
-        mlp: hidden width of the decoder's blocks.
-    """
-
-    image_size: int = 128
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    global_blocks: tuple[int, ...] | None = (2, 5, 8, 11)
-    window: int = 14
-    channels: int = 384
-    mlp: int = 2048
+    image_size: int = 128  # voxels along each side of the input
+    patch_size: int = 16  # voxels along each side of a token
+    width: int = 768  # of the image encoder
+    depth: int = 12  # of the image encoder
+    heads: int = 12  # of the image encoder
+    global_blocks: tuple[int, ...] | None = (2, 5, 8, 11)  # encoder blocks without padding; None for all
+    window: int = 14  # the other blocks pad the grid of tokens to this many along each side
+    channels: int = 384  # of the embedding and the decoder; a multiple of 24
+    mlp: int = 2048  # hidden width of the decoder's blocks
 
     @property
     def grid(self) -> int:

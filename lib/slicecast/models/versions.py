@@ -29,31 +29,18 @@ FOLDER, INDEX = "models", "versions.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
-    """One set of fine-tuned weights.
+    """One set of fine-tuned weights."""
 
-    Args:
-        number: from 1.
-        base: name of the model that it was trained from.
-        base_sha256: of that model's weights; the version serves no others.
-        file: in the versions' folder.
-        bytes: size of the file.
-        sha256: of the file.
-        made_s: when, seconds since 1970.
-        before: number of the version that was deployed then, 0 for the base's own weights.
-        labels: case -> SHA-256 of the label that it learnt.
-        verdict: of the gate that let it pass.
-    """
-
-    number: int
-    base: str
-    base_sha256: str
-    file: str
-    bytes: int
-    sha256: str
-    made_s: float
-    before: int = 0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    verdict: Mapping[str, Any] = field(default_factory=dict)
+    number: int  # from 1
+    base: str  # name of the model that it was trained from
+    base_sha256: str  # of that model's weights; the version serves no others
+    file: str  # in the versions' folder
+    bytes: int  # size of the file
+    sha256: str  # of the file
+    made_s: float  # when, seconds since 1970
+    before: int = 0  # number of the version that was deployed then, 0 for the base's own weights
+    labels: Mapping[str, str] = field(default_factory=dict)  # case -> SHA-256 of the label that it learnt
+    verdict: Mapping[str, Any] = field(default_factory=dict)  # of the gate that let it pass
 
     @property
     def name(self) -> str:

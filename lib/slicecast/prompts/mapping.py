@@ -23,27 +23,16 @@ def _no_labels() -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlicePrompt:
-    """All prompts of one object on one canonical slice.
+    """All prompts of one object on one canonical slice."""
 
-    Args:
-        slice: canonical slice number.
-        points_xy: float32 (N, 2), pixels (x, y).
-        labels: int64 (N,), 1 on the object, 0 off it.
-        box_xyxy: float32 (4,), pixels, corners included; or None.
-        mask: bool (H, W); or None.
-        absent: the slice does not show the object; then nothing else is given.
-        order: place of the slice's first positive point among all points of the object.
-        drawn: place of the slice's mask or box among all masks and boxes of the object, masks first.
-    """
-
-    slice: int
-    points_xy: np.ndarray = field(default_factory=_no_points)
-    labels: np.ndarray = field(default_factory=_no_labels)
-    box_xyxy: np.ndarray | None = None
-    mask: np.ndarray | None = None
-    absent: bool = False
-    order: int = 0
-    drawn: int = 0
+    slice: int  # canonical slice number
+    points_xy: np.ndarray = field(default_factory=_no_points)  # float32 (N, 2), pixels (x, y)
+    labels: np.ndarray = field(default_factory=_no_labels)  # int64 (N,), 1 on the object, 0 off it
+    box_xyxy: np.ndarray | None = None  # float32 (4,), pixels, corners included; or None
+    mask: np.ndarray | None = None  # bool (H, W); or None
+    absent: bool = False  # the slice does not show the object; then nothing else is given
+    order: int = 0  # place of the slice's first positive point among all points of the object
+    drawn: int = 0  # place of the slice's mask or box among all masks and boxes of the object, masks first
 
     @property
     def starts(self) -> bool:

@@ -18,19 +18,12 @@ BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The server's own counters.
+    """The server's own counters."""
 
-    Args:
-        registry: what `/metrics` shows.
-        requests: by method, route and status.
-        seconds: from the request to the end of the answer, by route.
-        session_slices: of sessions' propagations, by what became of them: recomputed or reused.
-    """
-
-    registry: CollectorRegistry
-    requests: Counter
-    seconds: Histogram
-    session_slices: Counter
+    registry: CollectorRegistry  # what `/metrics` shows
+    requests: Counter  # by method, route and status
+    seconds: Histogram  # from the request to the end of the answer, by route
+    session_slices: Counter  # of sessions' propagations, by what became of them: recomputed or reused
 
     @staticmethod
     def of(service: Callable[[], SegmentService | None]) -> "Metrics":

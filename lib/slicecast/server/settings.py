@@ -17,16 +17,12 @@ FILE = "server.yaml"
 class SessionSettings:
     """Limits of the routes below `/slicecast/sessions`.
 
-    Args:
-        per_user: open sessions of one user.
-        body_mb: largest request, in MiB.
-
     Raises:
         ConfigError: a value is not a positive whole number.
     """
 
-    per_user: int = 16
-    body_mb: int = 512
+    per_user: int = 16  # open sessions of one user
+    body_mb: int = 512  # largest request, in MiB
 
     def __post_init__(self) -> None:
         require_positive(self)
@@ -36,22 +32,15 @@ class SessionSettings:
 class NnInteractiveSettings:
     """Limits of the routes below `/nninteractive`.
 
-    Args:
-        leases: clients at a time.
-        idle_s: seconds without a prompt after which a lease ends.
-        alive_s: seconds without a sign of life after which a lease ends.
-        body_mb: largest request, in MiB, packed.
-        unpacked_mb: largest image, in MiB, unpacked.
-
     Raises:
         ConfigError: a value is not a positive whole number.
     """
 
-    leases: int = 16
-    idle_s: int = 3600
-    alive_s: int = 180
-    body_mb: int = 1024
-    unpacked_mb: int = 2048
+    leases: int = 16  # clients at a time
+    idle_s: int = 3600  # seconds without a prompt after which a lease ends
+    alive_s: int = 180  # seconds without a sign of life after which a lease ends
+    body_mb: int = 1024  # largest request, in MiB, packed
+    unpacked_mb: int = 2048  # largest image, in MiB, unpacked
 
     def __post_init__(self) -> None:
         require_positive(self)
@@ -61,16 +50,12 @@ class NnInteractiveSettings:
 class ProxySettings:
     """Limits of the way to the DICOM server.
 
-    Args:
-        connections: open at a time; more requests wait for one of them.
-        body_mb: largest request that is passed on, in MiB.
-
     Raises:
         ConfigError: a value is not a positive whole number.
     """
 
-    connections: int = 32
-    body_mb: int = 2048
+    connections: int = 32  # open at a time; more requests wait for one of them
+    body_mb: int = 2048  # largest request that is passed on, in MiB
 
     def __post_init__(self) -> None:
         require_positive(self)
@@ -80,34 +65,23 @@ class ProxySettings:
 class AuthSettings:
     """Logins.
 
-    Args:
-        hours: a login lasts.
-        failures: wrong logins of one name from one address within five minutes, until they must wait.
-        hosts: names under which a server without logins may be asked, besides localhost and addresses.
-        proxies: addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
-        oidc_issuer: address of the OpenID provider; empty for none.
-        oidc_audience: that its tokens must be meant for.
-        oidc_client_id: under which passwords are exchanged for tokens.
-        oidc_roles: where the token names roles; dots lead inwards.
-        oidc_annotator: the provider's name of a role.
-        oidc_reviewer: the same.
-        oidc_admin: the same.
-
     Raises:
         ConfigError: a value is impossible.
     """
 
-    hours: int = 12
-    failures: int = 5
+    hours: int = 12  # a login lasts
+    failures: int = 5  # wrong logins of one name from one address within five minutes, until they must wait
+    # names under which a server without logins may be asked, besides localhost and addresses
     hosts: tuple[str, ...] = ()
+    # addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
     proxies: tuple[str, ...] = ()
-    oidc_issuer: str = ""
-    oidc_audience: str = ""
-    oidc_client_id: str = ""
-    oidc_roles: str = "realm_access.roles"
-    oidc_annotator: str = "monailabel-annotator"
-    oidc_reviewer: str = "monailabel-reviewer"
-    oidc_admin: str = "monailabel-admin"
+    oidc_issuer: str = ""  # address of the OpenID provider; empty for none
+    oidc_audience: str = ""  # that its tokens must be meant for
+    oidc_client_id: str = ""  # under which passwords are exchanged for tokens
+    oidc_roles: str = "realm_access.roles"  # where the token names roles; dots lead inwards
+    oidc_annotator: str = "monailabel-annotator"  # the provider's name of a role
+    oidc_reviewer: str = "monailabel-reviewer"  # the same
+    oidc_admin: str = "monailabel-admin"  # the same
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hosts", tuple(str(host).lower() for host in self.hosts or ()))
@@ -127,23 +101,15 @@ class AuthSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """All limits.
+    """All limits."""
 
-    Args:
-        queue: of work on the device.
-        sessions: of the routes for sessions.
-        nninteractive: of the clients of nnInteractive.
-        proxy: of the way to the DICOM server.
-        limits: of one request.
-        auth: logins.
-    """
-
-    queue: QueueSettings = field(default_factory=QueueSettings)
-    sessions: SessionSettings = field(default_factory=SessionSettings)
+    queue: QueueSettings = field(default_factory=QueueSettings)  # of work on the device
+    sessions: SessionSettings = field(default_factory=SessionSettings)  # of the routes for sessions
+    # of the clients of nnInteractive
     nninteractive: NnInteractiveSettings = field(default_factory=NnInteractiveSettings)
-    proxy: ProxySettings = field(default_factory=ProxySettings)
-    limits: RequestLimits = field(default_factory=RequestLimits)
-    auth: AuthSettings = field(default_factory=AuthSettings)
+    proxy: ProxySettings = field(default_factory=ProxySettings)  # of the way to the DICOM server
+    limits: RequestLimits = field(default_factory=RequestLimits)  # of one request
+    auth: AuthSettings = field(default_factory=AuthSettings)  # logins
 
 
 @cache

@@ -34,46 +34,27 @@ LEAST_LEVELS, MOST_LEVELS = 2, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutomaticSettings:
-    """How the network is sized and varied.
+    """How the network is sized and varied."""
 
-    Args:
-        channels: of the finest level; doubled at each halving, up to eight times as many.
-        patch_voxels: of a training patch, at most.
-        volume_voxels: of a scan of median size, at most; a finer grid is made coarser, all axes alike.
-        batch: patches of a step.
-        turn_rad: highest rotation about each axis.
-        scale: highest relative change of size.
-        least_dice: a network must find the structures of labels that it has not learnt so well, on average.
-        loop: how it is trained.
-    """
-
-    channels: int = 16
-    patch_voxels: int = 110_592
-    volume_voxels: int = 4_000_000
-    batch: int = 2
-    turn_rad: float = 0.2
-    scale: float = 0.15
-    least_dice: float = 0.5
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, ema_momentum=0.02))
+    channels: int = 16  # of the finest level; doubled at each halving, up to eight times as many
+    patch_voxels: int = 110_592  # of a training patch, at most
+    volume_voxels: int = 4_000_000  # of a scan of median size, at most; a finer grid is made coarser, all axes alike
+    batch: int = 2  # patches of a step
+    turn_rad: float = 0.2  # highest rotation about each axis
+    scale: float = 0.15  # highest relative change of size
+    least_dice: float = 0.5  # a network must find the structures of labels that it has not learnt so well, on average
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, ema_momentum=0.02))  # how it is trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutomaticPlan:
-    """What a network needs to know of its scans.
+    """What a network needs to know of its scans."""
 
-    Args:
-        names: of the structures; the n-th is class n, 0 is the background.
-        spacing_mm: of the grid it works on, x, y, z.
-        patch_kji: voxels of a window.
-        strides_kji: of each halving.
-        channels: of the finest level.
-    """
-
-    names: tuple[str, ...]
-    spacing_mm: tuple[float, float, float]
-    patch_kji: tuple[int, int, int]
-    strides_kji: tuple[tuple[int, int, int], ...]
-    channels: int
+    names: tuple[str, ...]  # of the structures; the n-th is class n, 0 is the background
+    spacing_mm: tuple[float, float, float]  # of the grid it works on, x, y, z
+    patch_kji: tuple[int, int, int]  # voxels of a window
+    strides_kji: tuple[tuple[int, int, int], ...]  # of each halving
+    channels: int  # of the finest level
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "AutomaticPlan":
@@ -107,15 +88,10 @@ class AutomaticPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledVolume:
-    """A scan to learn from, in canonical orientation.
+    """A scan to learn from, in canonical orientation."""
 
-    Args:
-        volume: the scan.
-        label: uint8 [k, j, i] on its grid, the classes of the plan.
-    """
-
-    volume: Volume
-    label: np.ndarray
+    volume: Volume  # the scan
+    label: np.ndarray  # uint8 [k, j, i] on its grid, the classes of the plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

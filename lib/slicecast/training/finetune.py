@@ -40,30 +40,19 @@ SMALL_PARAMETERS = 20_000_000
 class RoundSettings:
     """When a campaign's model is trained, on what, and how the result is judged.
 
-    Args:
-        after_labels: a server begins a round by itself after so many new labels; 0: never.
-        least_labels: a round needs so many, and at least 2: one to learn from and one to judge by.
-        statuses: which labels count: `submitted` (approved ones too) or `approved`.
-        slices: what is learnt of them: `all`, or `touched`, the slices that a person prompted or changed.
-        folds: the labels are divided into so many parts; the weights that learnt the others are judged on each.
-        judged_labels: at most so many labels are used for judging.
-        margin: no kind of prompt may lose more Dice than this on average.
-        least_gain: all kinds together must gain more than this.
-        workers: trainings that run at a time, one process each.
-
     Raises:
         ConfigError: a value is out of range.
     """
 
-    after_labels: int = 0
-    least_labels: int = 3
-    statuses: str = "submitted"
-    slices: str = "all"
-    folds: int = 2
-    judged_labels: int = 20
-    margin: float = 0.01
-    least_gain: float = 0.0
-    workers: int = 2
+    after_labels: int = 0  # a server begins a round by itself after so many new labels; 0: never
+    least_labels: int = 3  # a round needs so many, and at least 2: one to learn from and one to judge by
+    statuses: str = "submitted"  # which labels count: `submitted` (approved ones too) or `approved`
+    slices: str = "all"  # what is learnt of them: `all`, or `touched`, the slices that a person prompted or changed
+    folds: int = 2  # the labels are divided into so many parts; the weights that learnt the others are judged on each
+    judged_labels: int = 20  # at most so many labels are used for judging
+    margin: float = 0.01  # no kind of prompt may lose more Dice than this on average
+    least_gain: float = 0.0  # all kinds together must gain more than this
+    workers: int = 2  # trainings that run at a time, one process each
 
     def __post_init__(self) -> None:
         for name, known in (("statuses", ("submitted", "approved")), ("slices", ("all", "touched"))):
@@ -81,26 +70,19 @@ class RoundSettings:
 class FinetuneSettings:
     """Everything that `configs/training/finetune.yaml` says.
 
-    Args:
-        round: when, on what, and how the result is judged.
-        parts: `auto` (the whole network where it is small, else `decoder`), `all`, `memory` or `decoder`.
-        seed: of everything random.
-        threads: of PyTorch.
-        automatic: the network that segments without prompts.
-
     Raises:
         ConfigError: a value is out of range.
     """
 
-    parts: str = "auto"
-    seed: int = 1
-    threads: int = 1
-    round: RoundSettings = field(default_factory=RoundSettings)
+    parts: str = "auto"  # `auto` (the whole network where it is small, else `decoder`), `all`, `memory` or `decoder`
+    seed: int = 1  # of everything random
+    threads: int = 1  # of PyTorch
+    round: RoundSettings = field(default_factory=RoundSettings)  # when, on what, and how the result is judged
     loop: LoopSettings
     clips: ClipSettings
     prompts: PromptMix
     loss: LossWeights
-    automatic: AutomaticSettings = field(default_factory=AutomaticSettings)
+    automatic: AutomaticSettings = field(default_factory=AutomaticSettings)  # the network that segments without prompts
 
     def __post_init__(self) -> None:
         if self.parts not in ("auto", *PARTS):

@@ -48,37 +48,22 @@ class LossTerms(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSettings:
-    """How to train.
+    """How to train."""
 
-    Args:
-        steps: of the whole run; may be raised later.
-        learning_rate: after the warm-up.
-        warmup_steps: linear rise from zero.
-        decay_steps: linear fall at the end of the run; 0 for none.
-        final_rate: the decay stops at this; default: a twentieth of `learning_rate`.
-        accumulate: batches of a step; their gradients are averaged.
-        weight_decay: of AdamW, for matrices and kernels only.
-        grad_norm: gradients are clipped to this.
-        ema_momentum: share of the new weights in the running mean, each step.
-        precision: float32, or bfloat16 autocast (slower than float32 on CPUs without AVX-512 BF16 or AMX).
-        checkpoint_every: steps.
-        validate_every: steps.
-        device: of the model.
-    """
-
-    steps: int
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    decay_steps: int = 0
-    final_rate: float | None = None
-    accumulate: int = 1
-    weight_decay: float = 0.01
-    grad_norm: float = 1.0
-    ema_momentum: float = 0.002
+    steps: int  # of the whole run; may be raised later
+    learning_rate: float = 1e-3  # after the warm-up
+    warmup_steps: int = 200  # linear rise from zero
+    decay_steps: int = 0  # linear fall at the end of the run; 0 for none
+    final_rate: float | None = None  # the decay stops at this; default: a twentieth of `learning_rate`
+    accumulate: int = 1  # batches of a step; their gradients are averaged
+    weight_decay: float = 0.01  # of AdamW, for matrices and kernels only
+    grad_norm: float = 1.0  # gradients are clipped to this
+    ema_momentum: float = 0.002  # share of the new weights in the running mean, each step
+    # float32, or bfloat16 autocast (slower than float32 on CPUs without AVX-512 BF16 or AMX)
     precision: str = "float32"
-    checkpoint_every: int = 200
-    validate_every: int = 500
-    device: str = "cpu"
+    checkpoint_every: int = 200  # steps
+    validate_every: int = 500  # steps
+    device: str = "cpu"  # of the model
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):

@@ -16,19 +16,12 @@ from slicecast.training.propagation import Prediction
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """Relative weights of the terms.
+    """Relative weights of the terms."""
 
-    Args:
-        balance: 1 weighs object and rest alike, as needed at first; 0 weighs every pixel alike.
-        iou: of the L1 error of predicted IoU.
-        score: of the object score's cross-entropy.
-        absent: of the masks where the object has ended; they should be empty.
-    """
-
-    balance: float = 1.0
-    iou: float = 0.5
-    score: float = 0.5
-    absent: float = 0.5
+    balance: float = 1.0  # 1 weighs object and rest alike, as needed at first; 0 weighs every pixel alike
+    iou: float = 0.5  # of the L1 error of predicted IoU
+    score: float = 0.5  # of the object score's cross-entropy
+    absent: float = 0.5  # of the masks where the object has ended; they should be empty
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,21 +12,13 @@ from slicecast.training.propagation import BOX, CLICK, MASK, Group, Plan, Predic
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """N clips with their tracks as one table.
+    """N clips with their tracks as one table."""
 
-    Args:
-        number: of the batch within the run.
-        images: (N * T, S, S) uint8.
-        frames: (L * N, T) int64, rows of `images` in each track's tracking order; L tracks a clip.
-        masks: (L * N, T, S, S) bool.
-        known: (L * N, T) bool, whether a mask is true and not only likely; None: all are.
-    """
-
-    number: int
-    images: Tensor
-    frames: Tensor
-    masks: Tensor
-    known: Tensor | None = None
+    number: int  # of the batch within the run
+    images: Tensor  # (N * T, S, S) uint8
+    frames: Tensor  # (L * N, T) int64, rows of `images` in each track's tracking order; L tracks a clip
+    masks: Tensor  # (L * N, T, S, S) bool
+    known: Tensor | None = None  # (L * N, T) bool, whether a mask is true and not only likely; None: all are
 
     def to(self, device: str) -> "Batch":
         """Return the batch on a device."""
@@ -36,37 +28,23 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class PromptMix:
-    """Prompts that tracks start with.
+    """Prompts that tracks start with."""
 
-    Args:
-        mask_share: of the tracks start with a mask.
-        click_share: of batches whose other tracks start with a click; the rest start with a box.
-        corrections: the number of corrective clicks is uniform up to this.
-        noisy: share of prompt masks with a wobbly outline.
-        at_once: share of batches whose corrective clicks come together.
-        far_anchor: share of batches whose last slice is given too.
-        correct_last: share of batches whose last slice gets a corrective click.
-        gap: share of batches that claim to be up to `gap_slices` further from their prompt than they are.
-        gap_slices: see there.
-        teacher: share of answers replaced by the truth before the next slice; high at first, zero in the end.
-        moved: share of carried answers that are moved a little, see :class:`slicecast.training.propagation.Plan`.
-        withheld: share of batches in which no answer is carried, so that memory alone says what the object is.
-        drawn: clicks and boxes are drawn into the dense prompt, as `dense_prompts` of the registry says.
-    """
-
-    mask_share: float = 0.35
-    click_share: float = 0.7
-    corrections: int = 3
-    noisy: float = 0.3
-    at_once: float = 0.25
-    far_anchor: float = 0.15
-    correct_last: float = 0.25
-    gap: float = 0.3
-    gap_slices: int = 30
-    teacher: float = 0.0
+    mask_share: float = 0.35  # of the tracks start with a mask
+    click_share: float = 0.7  # of batches whose other tracks start with a click; the rest start with a box
+    corrections: int = 3  # the number of corrective clicks is uniform up to this
+    noisy: float = 0.3  # share of prompt masks with a wobbly outline
+    at_once: float = 0.25  # share of batches whose corrective clicks come together
+    far_anchor: float = 0.15  # share of batches whose last slice is given too
+    correct_last: float = 0.25  # share of batches whose last slice gets a corrective click
+    gap: float = 0.3  # share of batches that claim to be up to `gap_slices` further from their prompt than they are
+    gap_slices: int = 30  # see there
+    teacher: float = 0.0  # share of answers replaced by the truth before the next slice; high at first, zero in the end
+    # share of carried answers that are moved a little, see :class:`slicecast.training.propagation.Plan`
     moved: float = 0.0
+    # share of batches in which no answer is carried, so that memory alone says what the object is
     withheld: float = 0.0
-    drawn: bool = True
+    drawn: bool = True  # clicks and boxes are drawn into the dense prompt, as `dense_prompts` of the registry says
 
 
 class ClipObjective:

@@ -30,51 +30,34 @@ KINDS = (MASK, BOX, CLICK)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Tracks that start with the same kind of prompt.
+    """Tracks that start with the same kind of prompt."""
 
-    Args:
-        kind: one of KINDS.
-        frames: (L, T) int64, which encoded frame each track meets at each time.
-        masks: (L, T, S, S) bool, the truth; present at time 0.
-        known: (L, T) bool, the masks that are to be learnt; None: all.
-        corrections: corrective clicks after the first prompt; not for masks.
-        at_once: the clicks come together, not each over the answer to the one before.
-        noisy: share of prompt masks with a wobbly outline.
-    """
-
-    kind: str
-    frames: Tensor
-    masks: Tensor
-    known: Tensor | None = None
-    corrections: int = 0
-    at_once: bool = False
-    noisy: float = 0.0
+    kind: str  # one of KINDS
+    frames: Tensor  # (L, T) int64, which encoded frame each track meets at each time
+    masks: Tensor  # (L, T, S, S) bool, the truth; present at time 0
+    known: Tensor | None = None  # (L, T) bool, the masks that are to be learnt; None: all
+    corrections: int = 0  # corrective clicks after the first prompt; not for masks
+    at_once: bool = False  # the clicks come together, not each over the answer to the one before
+    noisy: float = 0.0  # share of prompt masks with a wobbly outline
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What happens to the tracks of a propagation after their first slice.
+    """What happens to the tracks of a propagation after their first slice."""
 
-    Args:
-        far_anchor: the last slice's mask is given too (empty where the object has ended).
-        correct_last: the last slice gets a corrective click, with all its memory.
-        gap: slices that tracks claim to have tracked since their prompt, so that a great distance is no surprise.
-        teacher: share of answers that are replaced by the truth before they go on to the next slice. At first a
-            track soon meets nothing but its own mistakes, from which there is little to learn.
-        moved: share of carried answers that are shifted and scaled a little before the next slice gets them. What
-            lies two pixels off is seen to be wrong only by looking at the slice; without this, tracks learn to copy.
-        withheld: nothing is carried, so that only memory says what the object is. A mask that is always there is
-            learnt first, and then memory never.
-        drawn: clicks and boxes are drawn into the dense prompt beside their tokens.
-    """
-
-    far_anchor: bool = False
-    correct_last: bool = False
-    gap: int = 0
+    far_anchor: bool = False  # the last slice's mask is given too (empty where the object has ended)
+    correct_last: bool = False  # the last slice gets a corrective click, with all its memory
+    gap: int = 0  # slices that tracks claim to have tracked since their prompt, so that a great distance is no surprise
+    # share of answers that are replaced by the truth before they go on to the next slice. At first a track soon meets
+    # nothing but its own mistakes, from which there is little to learn.
     teacher: float = 0.0
+    # share of carried answers that are shifted and scaled a little before the next slice gets them. What lies two
+    # pixels off is seen to be wrong only by looking at the slice; without this, tracks learn to copy.
     moved: float = 0.0
+    # nothing is carried, so that only memory says what the object is. A mask that is always there is learnt first, and
+    # then memory never.
     withheld: bool = False
-    drawn: bool = True
+    drawn: bool = True  # clicks and boxes are drawn into the dense prompt beside their tokens
 
 
 STRAIGHT = Plan()
@@ -83,27 +66,16 @@ STRAIGHT = Plan()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What was said about one slice of L tracks, and the truth.
+    """What was said about one slice of L tracks, and the truth."""
 
-    Args:
-        step: the answer that goes on, masks wiped where the object was said to be absent.
-        raw: (L, M, m, m) logits of the candidates, never wiped.
-        score: (L, 1) the network's own object score.
-        truth: (L, S, S) bool.
-        time: track time.
-        kind: prompt of the tracks; empty where several kinds were tracked together.
-        given: the mask was the prompt, so only the score says something.
-        known: (L,) bool, the rows whose truth is to be learnt; None: all.
-    """
-
-    step: Step
-    raw: Tensor
-    score: Tensor
-    truth: Tensor
-    time: int
-    kind: str = ""
-    given: bool = False
-    known: Tensor | None = None
+    step: Step  # the answer that goes on, masks wiped where the object was said to be absent
+    raw: Tensor  # (L, M, m, m) logits of the candidates, never wiped
+    score: Tensor  # (L, 1) the network's own object score
+    truth: Tensor  # (L, S, S) bool
+    time: int  # track time
+    kind: str = ""  # prompt of the tracks; empty where several kinds were tracked together
+    given: bool = False  # the mask was the prompt, so only the score says something
+    known: Tensor | None = None  # (L,) bool, the rows whose truth is to be learnt; None: all
 
 
 @dataclass(slots=True, eq=False)

@@ -34,19 +34,12 @@ from slicecast.training.objective import Batch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledObject:
-    """One structure of a labelled volume, as slices along the axis that the product uses.
+    """One structure of a labelled volume, as slices along the axis that the product uses."""
 
-    Args:
-        case: names the volume.
-        frames: its slices, N of them.
-        masks: (N, H, W) bool.
-        known: (N,) bool, the slices whose mask a person vouches for.
-    """
-
-    case: str
-    frames: Frames
-    masks: NDArray[np.bool_]
-    known: NDArray[np.bool_]
+    case: str  # names the volume
+    frames: Frames  # its slices, N of them
+    masks: NDArray[np.bool_]  # (N, H, W) bool
+    known: NDArray[np.bool_]  # (N,) bool, the slices whose mask a person vouches for
 
     @property
     def anchors(self) -> NDArray[np.intp]:
@@ -56,49 +49,31 @@ class LabelledObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """How clips are varied; deviations of a normal distribution unless said otherwise.
+    """How clips are varied; deviations of a normal distribution unless said otherwise."""
 
-    Args:
-        flip: share of the clips that are mirrored.
-        turn_deg: rotation.
-        scale: logarithm of the size.
-        gamma: logarithm of the exponent of the grey values.
-        contrast: relative change of contrast.
-        brightness: shift of the grey values, which lie in [0, 1].
-        noise: highest deviation of noise.
-        inverted: share of the clips whose grey values are inverted.
-    """
-
-    flip: float = 0.5
-    turn_deg: float = 8.0
-    scale: float = 0.08
-    gamma: float = 0.2
-    contrast: float = 0.15
-    brightness: float = 0.05
-    noise: float = 0.03
-    inverted: float = 0.0
+    flip: float = 0.5  # share of the clips that are mirrored
+    turn_deg: float = 8.0  # rotation
+    scale: float = 0.08  # logarithm of the size
+    gamma: float = 0.2  # logarithm of the exponent of the grey values
+    contrast: float = 0.15  # relative change of contrast
+    brightness: float = 0.05  # shift of the grey values, which lie in [0, 1]
+    noise: float = 0.03  # highest deviation of noise
+    inverted: float = 0.0  # share of the clips whose grey values are inverted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipSettings:
-    """What a batch holds.
+    """What a batch holds."""
 
-    Args:
-        clips: of a batch.
-        tracks: of a clip.
-        slices: lengths of a track to choose from, one for each batch; a clip is nearly twice as long, so that every
-            slice of it leaves room for a track.
-        margin: range of a window's side over that of the object on its prompted slice.
-        clicked: share of the clips seen as after a click alone, through one of the windows that the engine tries.
-        augment: how they are varied.
-    """
-
-    clips: int = 3
-    tracks: int = 3
+    clips: int = 3  # of a batch
+    tracks: int = 3  # of a clip
+    # lengths of a track to choose from, one for each batch; a clip is nearly twice as long, so that every slice of it
+    # leaves room for a track
     slices: tuple[int, ...] = (5, 8)
-    margin: tuple[float, float] = (1.7, 2.4)
+    margin: tuple[float, float] = (1.7, 2.4)  # range of a window's side over that of the object on its prompted slice
+    # share of the clips seen as after a click alone, through one of the windows that the engine tries
     clicked: float = 0.2
-    augment: Augmentation = field(default_factory=Augmentation)
+    augment: Augmentation = field(default_factory=Augmentation)  # how they are varied
 
 
 class LabelledBatches:

@@ -13,19 +13,12 @@ from slicecast.training.losses import iou, mask_loss
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VolumeBatch:
-    """Patches with one object each.
+    """Patches with one object each."""
 
-    Args:
-        number: of the batch within the run.
-        images: (B, S, S, S) float32, normalised as the network wants them.
-        masks: (B, S, S, S) bool.
-        points: (B, 3) int64, the first click of each, on its object.
-    """
-
-    number: int
-    images: Tensor
-    masks: Tensor
-    points: Tensor
+    number: int  # of the batch within the run
+    images: Tensor  # (B, S, S, S) float32, normalised as the network wants them
+    masks: Tensor  # (B, S, S, S) bool
+    points: Tensor  # (B, 3) int64, the first click of each, on its object
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,15 +36,10 @@ class VolumeLoss:
 
 @dataclass(frozen=True, slots=True)
 class ClickMix:
-    """How many clicks training gives.
+    """How many clicks training gives."""
 
-    Args:
-        corrections: the number of corrective clicks is uniform up to this; only the last answer is learnt from.
-        balance: 1 weighs object and rest alike, 0 every voxel alike.
-    """
-
-    corrections: int = 2
-    balance: float = 0.5
+    corrections: int = 2  # the number of corrective clicks is uniform up to this; only the last answer is learnt from
+    balance: float = 0.5  # 1 weighs object and rest alike, 0 every voxel alike
 
 
 class VolumeObjective:

@@ -61,31 +61,22 @@ GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSeq
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file's header tells about its slices; no patient data.
-
-    Args:
-        series_uid: "" if missing.
-        samples: values per pixel.
-        positions_mm: float64 (N, 3), centre of the first pixel of each slice, LPS; NaN if missing.
-        orientations: float64 (N, 6), direction cosines of rows and columns; NaN if missing.
-        spacings_mm: float64 (N, 2), between rows, between columns; NaN if missing.
-        rescaled: the slices have different rescale slopes or intercepts.
-        distinguishing: values of `DISTINGUISHING` attributes, which differ between time points, echoes and so on.
-    """
+    """What a file's header tells about its slices; no patient data."""
 
     path: Path
-    series_uid: str
+    series_uid: str  # "" if missing
     modality: str | None
     description: str | None
     columns: int
     rows: int
-    samples: int
+    samples: int  # values per pixel
     photometric: str
     number: int
-    positions_mm: np.ndarray
-    orientations: np.ndarray
-    spacings_mm: np.ndarray
-    rescaled: bool
+    positions_mm: np.ndarray  # float64 (N, 3), centre of the first pixel of each slice, LPS; NaN if missing
+    orientations: np.ndarray  # float64 (N, 6), direction cosines of rows and columns; NaN if missing
+    spacings_mm: np.ndarray  # float64 (N, 2), between rows, between columns; NaN if missing
+    rescaled: bool  # the slices have different rescale slopes or intercepts
+    # values of `DISTINGUISHING` attributes, which differ between time points, echoes and so on
     distinguishing: dict[str, str]
 
     @property

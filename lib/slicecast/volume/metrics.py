@@ -22,15 +22,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Distances between two surfaces; None where one of the masks is empty (NSD is 0 then).
+    """Distances between two surfaces; None where one of the masks is empty (NSD is 0 then)."""
 
-    Args:
-        nsd: share of both surfaces within the tolerance.
-        hd95: 95th percentile of the distances, the larger of both directions.
-    """
-
-    nsd: float
-    hd95: float | None
+    nsd: float  # share of both surfaces within the tolerance
+    hd95: float | None  # 95th percentile of the distances, the larger of both directions
 
 
 def dice(first: Mask, second: Mask) -> float:

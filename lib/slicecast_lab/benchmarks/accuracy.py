@@ -181,17 +181,13 @@ def report_file(build: Path, goal: Goal, prompt: str) -> Path:
 class Row:
     """One set's results.
 
-    Args:
-        title: of the set.
-        targets: Dice to reach, by measure.
-        reports: by prompt: those of PROMPTS, and CORRECTED unless the run was quick; as `report.as_json` writes them.
-
     Raises:
         ConfigError: a report is of another protocol, whose numbers mean something else.
     """
 
-    title: str
-    targets: Mapping[str, float]
+    title: str  # of the set
+    targets: Mapping[str, float]  # Dice to reach, by measure
+    # by prompt: those of PROMPTS, and CORRECTED unless the run was quick; as `report.as_json` writes them
     reports: Mapping[str, Mapping[str, Any]]
 
     def __post_init__(self) -> None:

@@ -81,26 +81,17 @@ Robot: {{ settings.robot }}, {{ "every slice painted" if selected else settings.
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is simulated.
+    """How much is simulated."""
 
-    Args:
-        cases: test cases of E2; 0 for all.
-        teachers: pool cases that teach how far confidence can be trusted.
-        corrections: slices corrected after the first.
-        pool, queries: volumes of E1 to label, and to measure on.
-        seeds: campaigns of each strategy.
-        joint_pool, joint_queries: the same of E3.
-    """
-
-    cases: int
-    teachers: int
-    corrections: int
-    pool: int
-    queries: int
-    seeds: int
+    cases: int  # test cases of E2; 0 for all
+    teachers: int  # pool cases that teach how far confidence can be trusted
+    corrections: int  # slices corrected after the first
+    pool: int  # volumes of E1 to label, and to measure on
+    queries: int  # volumes of E1 to label, and to measure on
+    seeds: int  # campaigns of each strategy
     subpool: int
-    joint_pool: int
-    joint_queries: int
+    joint_pool: int  # the same of E3
+    joint_queries: int  # the same of E3
 
 
 FULL = Size(0, 10, 8, 40, 15, 10, 10, 16, 10)

@@ -72,23 +72,15 @@ Clicks = Mapping[str, Sequence[IJK]]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one request cost.
+    """What one request cost."""
 
-    Args:
-        seconds: from the scan's file to the mask's.
-        peak_mib: most memory that the process has had so far.
-        voxels: in the mask.
-        propagated, recomputed, encoded: slices; 0 where the contestant does not say.
-        parts: seconds of each part of the work.
-    """
-
-    seconds: float
-    peak_mib: int
-    voxels: int
-    propagated: int = 0
-    recomputed: int = 0
-    encoded: int = 0
-    parts: dict[str, float] = field(default_factory=dict)
+    seconds: float  # from the scan's file to the mask's
+    peak_mib: int  # most memory that the process has had so far
+    voxels: int  # in the mask
+    propagated: int = 0  # slices; 0 where the contestant does not say
+    recomputed: int = 0  # slices; 0 where the contestant does not say
+    encoded: int = 0  # slices; 0 where the contestant does not say
+    parts: dict[str, float] = field(default_factory=dict)  # seconds of each part of the work
 
 
 class Product:

@@ -53,20 +53,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaselineInput:
-    """What a baseline sees.
+    """What a baseline sees."""
 
-    Args:
-        frames: windowed slices, float32 (N, H, W) in [0, 1].
-        painted: bool (H, W), the true mask of slice `number`.
-        spacing_mm: between slices, rows and columns.
-        extent: first and last slice of the true object.
-    """
-
-    frames: NDArray[np.float32]
-    painted: Mask
+    frames: NDArray[np.float32]  # windowed slices, float32 (N, H, W) in [0, 1]
+    painted: Mask  # bool (H, W), the true mask of slice `number`
     number: int
-    spacing_mm: tuple[float, float, float]
-    extent: tuple[int, int]
+    spacing_mm: tuple[float, float, float]  # between slices, rows and columns
+    extent: tuple[int, int]  # first and last slice of the true object
 
 
 def run_baseline(name: Baseline, case: TruthCase, number: int) -> Mask:

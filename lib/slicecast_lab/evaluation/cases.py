@@ -37,40 +37,24 @@ POOL, TEST = "pool", "test"
 
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
-    """Where a case is.
+    """Where a case is."""
 
-    Args:
-        id: name in reports.
-        image: file of the scan.
-        label: file of the truth, on the same grid.
-        values: label values that together are the object; none for every value other than 0.
-        group: cases of one group (one patient) are drawn together by the bootstrap.
-    """
-
-    id: str
-    image: Path
-    label: Path
-    values: tuple[int, ...]
-    group: str
+    id: str  # name in reports
+    image: Path  # file of the scan
+    label: Path  # file of the truth, on the same grid
+    values: tuple[int, ...]  # label values that together are the object; none for every value other than 0
+    group: str  # cases of one group (one patient) are drawn together by the bootstrap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthCase:
-    """A case, read.
+    """A case, read."""
 
-    Args:
-        files: where it came from.
-        volume: the scan as stored.
-        truth: bool [k, j, i], as stored.
-        turn: between stored and canonical grid.
-        axis: along which the product slices it.
-    """
-
-    files: CaseFiles
-    volume: Volume
-    truth: NDArray[np.bool_]
-    turn: Reorientation
-    axis: SliceAxis
+    files: CaseFiles  # where it came from
+    volume: Volume  # the scan as stored
+    truth: NDArray[np.bool_]  # bool [k, j, i], as stored
+    turn: Reorientation  # between stored and canonical grid
+    axis: SliceAxis  # along which the product slices it
 
     def slices(self, stored: NDArray) -> SliceStack:
         """See a stored array [k, j, i] as canonical slices."""

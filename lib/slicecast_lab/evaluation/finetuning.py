@@ -37,21 +37,13 @@ DONE, AUTOMATIC = "answers.jsonl", "automatic"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuningPlan:
-    """What is measured.
+    """What is measured."""
 
-    Args:
-        model: whose weights are fine-tuned.
-        split: volumes to learn from, and to measure on.
-        sizes: numbers of labels; 0 is the model as it is.
-        seeds: seed 0 learns the first volumes of the pool, the others draw theirs.
-        settings: of the training.
-    """
-
-    model: ModelSpec
-    split: Split
-    sizes: Sequence[int]
-    seeds: Sequence[int]
-    settings: FinetuneSettings
+    model: ModelSpec  # whose weights are fine-tuned
+    split: Split  # volumes to learn from, and to measure on
+    sizes: Sequence[int]  # numbers of labels; 0 is the model as it is
+    seeds: Sequence[int]  # seed 0 learns the first volumes of the pool, the others draw theirs
+    settings: FinetuneSettings  # of the training
 
     def runs(self) -> list[tuple[int, int]]:
         """Return (labels, seed) of all runs; without labels there is one."""

@@ -36,17 +36,11 @@ DISTANCES = ((1, 1), (2, 2), (3, 4), (5, 7), (8, 12), (13, 30), (31, 999))
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """What a network goes without.
+    """What a network goes without."""
 
-    Args:
-        maps: all memory maps are zero.
-        pointers: all object pointers are zero.
-        carry: the previous mask is withheld.
-    """
-
-    maps: bool = False
-    pointers: bool = False
-    carry: bool = False
+    maps: bool = False  # all memory maps are zero
+    pointers: bool = False  # all object pointers are zero
+    carry: bool = False  # the previous mask is withheld
 
 
 ABLATIONS: Mapping[str, Ablation] = {
@@ -61,16 +55,12 @@ ABLATIONS: Mapping[str, Ablation] = {
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """What a network's answers rest on, from a mask on the first slice.
+    """What a network's answers rest on, from a mask on the first slice."""
 
-    Args:
-        attention: share of the cross-attention that each of TARGETS gets, mean over layers, slices and positions.
-        without: mean score on tracked slices that show the object, by what was taken away.
-        by_distance: (first, last distance in slices, score, slices), with nothing taken away.
-    """
-
+    # share of the cross-attention that each of TARGETS gets, mean over layers, slices and positions
     attention: Mapping[str, float]
-    without: Mapping[str, float]
+    without: Mapping[str, float]  # mean score on tracked slices that show the object, by what was taken away
+    # (first, last distance in slices, score, slices), with nothing taken away
     by_distance: tuple[tuple[int, int, float, int], ...]
 
     @property

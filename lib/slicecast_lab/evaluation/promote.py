@@ -33,17 +33,11 @@ FLOOR_CASES = ("ct_abdomen_b-spleen", "ct_abdomen_a-kidney_left", "mr_brain_a-br
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two weights files on the same cases.
+    """Two weights files on the same cases."""
 
-    Args:
-        present: mean Dice of the present weights, by prompt.
-        candidate: of the candidate.
-        difference: candidate minus present, over all prompts, paired by case.
-    """
-
-    present: dict[str, float]
-    candidate: dict[str, float]
-    difference: Mean
+    present: dict[str, float]  # mean Dice of the present weights, by prompt
+    candidate: dict[str, float]  # of the candidate
+    difference: Mean  # candidate minus present, over all prompts, paired by case
 
     @property
     def verdict(self) -> str:

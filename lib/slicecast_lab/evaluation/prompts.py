@@ -35,26 +35,19 @@ MAX_ROUNDS = 50
 class Settings:
     """How the annotator is played and what is compared.
 
-    Args:
-        prompt: what is given on the first slice.
-        clicks: how many clicks, for the prompt ``clicks``.
-        slice: which slice is prompted.
-        corrections: what follows, by each choice of slice: after clicks a further click, else a painted slice.
-        every: also paint every so many of the object's slices, and its largest, beside interpolations of them.
-        baselines: other methods, from the mask of the same slice; ``monailabel`` from the same prompts.
-        unit: of surface distances; ``voxel`` where a set stores no true spacing.
-
     Raises:
         ConfigError: a value is out of range.
     """
 
-    prompt: PromptKind = "mask"
-    clicks: int = 1
-    slice: SliceRule = "largest"
-    corrections: int = 0
+    prompt: PromptKind = "mask"  # what is given on the first slice
+    clicks: int = 1  # how many clicks, for the prompt ``clicks``
+    slice: SliceRule = "largest"  # which slice is prompted
+    corrections: int = 0  # what follows, by each choice of slice: after clicks a further click, else a painted slice
+    # also paint every so many of the object's slices, and its largest, beside interpolations of them
     every: tuple[int, ...] = ()
+    # other methods, from the mask of the same slice; ``monailabel`` from the same prompts
     baselines: tuple[Baseline, ...] = ()
-    unit: Unit = "mm"
+    unit: Unit = "mm"  # of surface distances; ``voxel`` where a set stores no true spacing
 
     def __post_init__(self) -> None:
         for what, value, kinds in (
@@ -140,21 +133,13 @@ class Segments(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interaction:
-    """One request and its answer.
+    """One request and its answer."""
 
-    Args:
-        prompts: all prompts so far.
-        mask: bool [k, j, i], as stored.
-        dice: over the volume.
-        seconds: from the request to the mask.
-        next_slice: the slice that the product suggests, as stored; or None.
-    """
-
-    prompts: ObjectPrompts
-    mask: NDArray[np.bool_]
-    dice: float
-    seconds: float
-    next_slice: int | None
+    prompts: ObjectPrompts  # all prompts so far
+    mask: NDArray[np.bool_]  # bool [k, j, i], as stored
+    dice: float  # over the volume
+    seconds: float  # from the request to the mask
+    next_slice: int | None  # the slice that the product suggests, as stored; or None
 
 
 def play(case: TruthCase, service: Segments, settings: Settings, number: int) -> list[Interaction]:

@@ -45,17 +45,11 @@ class SnapshotSlice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """Slices of a case.
+    """Slices of a case."""
 
-    Args:
-        slices: from one end of truth and result to the other; the prompted slice is among them.
-        aspect: height of a pixel over its width.
-        y_up: y points up the body.
-    """
-
-    slices: tuple[SnapshotSlice, ...]
-    aspect: float
-    y_up: bool
+    slices: tuple[SnapshotSlice, ...]  # from one end of truth and result to the other; the prompted slice is among them
+    aspect: float  # height of a pixel over its width
+    y_up: bool  # y points up the body
 
 
 def take_snapshot(case: TruthCase, mask: NDArray[np.bool_], number: int) -> Snapshot:
@@ -112,35 +106,24 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CaseResult:
-    """How one case went; its final answer is the one after the last click, before corrections.
-
-    Args:
-        slice: that was prompted, counted as stored along `axis`.
-        dice: over the volume, after each interaction; clicks that no error asked for repeat the last value.
-        clicks_used: interactions that took place.
-        dice_elsewhere: Dice of the final answer without the prompted slice.
-        surface: distances of the final answer.
-        seconds: of each interaction.
-        corrections: Dice before and after each correction, by who chose the slice.
-        painted: Dice with every so many slices painted, by that number: ``model`` and the interpolations.
-        correction_seconds: of each such interaction.
-        baselines: Dice by method.
-        mistakes: share of the final answer's wrong voxels, by kind.
-    """
+    """How one case went; its final answer is the one after the last click, before corrections."""
 
     files: CaseFiles
     axis: str
-    slice: int
+    slice: int  # that was prompted, counted as stored along `axis`
+    # over the volume, after each interaction; clicks that no error asked for repeat the last value
     dice: tuple[float, ...]
-    clicks_used: int
-    dice_elsewhere: float
-    surface: Surface
-    seconds: tuple[float, ...]
+    clicks_used: int  # interactions that took place
+    dice_elsewhere: float  # Dice of the final answer without the prompted slice
+    surface: Surface  # distances of the final answer
+    seconds: tuple[float, ...]  # of each interaction
+    # Dice before and after each correction, by who chose the slice
     corrections: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    correction_seconds: tuple[float, ...] = ()
+    correction_seconds: tuple[float, ...] = ()  # of each such interaction
+    # Dice with every so many slices painted, by that number: ``model`` and the interpolations
     painted: dict[int, dict[str, float]] = field(default_factory=dict)
-    baselines: dict[str, float] = field(default_factory=dict)
-    mistakes: dict[str, float] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)  # Dice by method
+    mistakes: dict[str, float] = field(default_factory=dict)  # share of the final answer's wrong voxels, by kind
     snapshot: Snapshot | None = None
 
     @property
@@ -151,17 +134,12 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """All cases of one evaluation.
-
-    Args:
-        skipped: why, by case.
-        peak_rss_mib: most memory that the process has had.
-    """
+    """All cases of one evaluation."""
 
     settings: Settings
     results: tuple[CaseResult, ...]
-    skipped: dict[str, str]
-    peak_rss_mib: int
+    skipped: dict[str, str]  # why, by case
+    peak_rss_mib: int  # most memory that the process has had
 
 
 def evaluate(

@@ -77,20 +77,14 @@ class Tracks(Protocol):
 class SeedSettings:
     """What the published protocol leaves open.
 
-    Args:
-        prompt: ``mask`` or ``clicks``.
-        clicks: how many.
-        salient: a slice counts as salient with more voxels than this; 0 adds slices at random.
-        seed: of these.
-
     Raises:
         ConfigError: a value is out of range.
     """
 
-    prompt: Literal["mask", "clicks"] = "mask"
-    clicks: int = 1
-    salient: int = SALIENT_VOXELS
-    seed: int = 0
+    prompt: Literal["mask", "clicks"] = "mask"  # ``mask`` or ``clicks``
+    clicks: int = 1  # how many
+    salient: int = SALIENT_VOXELS  # a slice counts as salient with more voxels than this; 0 adds slices at random
+    seed: int = 0  # of these
 
     def __post_init__(self) -> None:
         if self.prompt not in ("mask", "clicks"):
@@ -108,26 +102,16 @@ class SeedSettings:
 
 @dataclass(frozen=True, slots=True)
 class SeedResult:
-    """How one case went.
-
-    Args:
-        slices: half-open, as stored: the clip.
-        prompted: slice of the clip, from 0.
-        clicks_used: 0 for a mask.
-        visited: slices that were tracked or prompted.
-        dice: over them.
-        nsd: on them in the order of the visits.
-        seconds: load, prompt, forward, reverse.
-    """
+    """How one case went."""
 
     files: CaseFiles
-    slices: tuple[int, int]
-    prompted: int
-    clicks_used: int
-    visited: int
-    dice: float
-    nsd: float
-    seconds: dict[str, float]
+    slices: tuple[int, int]  # half-open, as stored: the clip
+    prompted: int  # slice of the clip, from 0
+    clicks_used: int  # 0 for a mask
+    visited: int  # slices that were tracked or prompted
+    dice: float  # over them
+    nsd: float  # on them in the order of the visits
+    seconds: dict[str, float]  # load, prompt, forward, reverse
 
 
 @dataclass(frozen=True, slots=True, eq=False)

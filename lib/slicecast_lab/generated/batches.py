@@ -14,19 +14,12 @@ from slicecast_lab.generated.clips import TRACKS, Clip, ClipSpec, random_clip
 
 @dataclass(frozen=True, slots=True)
 class BatchSpec:
-    """How many clips of which kind make a batch.
+    """How many clips of which kind make a batch."""
 
-    Args:
-        frames: frames of a batch; clips are as many as fit.
-        slices: clip lengths to choose from, one for each batch.
-        size_px: S.
-        native_px: range of pixels that a generated scan has across the window.
-    """
-
-    frames: int
-    slices: tuple[int, ...]
-    size_px: int
-    native_px: tuple[int, int] = (28, 128)
+    frames: int  # frames of a batch; clips are as many as fit
+    slices: tuple[int, ...]  # clip lengths to choose from, one for each batch
+    size_px: int  # S
+    native_px: tuple[int, int] = (28, 128)  # range of pixels that a generated scan has across the window
 
 
 class GeneratedBatches(Dataset):

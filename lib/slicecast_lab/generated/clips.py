@@ -31,32 +31,20 @@ ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """Neighbouring slices and the tracks that follow them.
+    """Neighbouring slices and the tracks that follow them."""
 
-    Args:
-        frames: (T, S, S) uint8, grey.
-        orders: (TRACKS, T) int64, frame numbers in tracking order.
-        masks: (TRACKS, T, S, S) bool, in tracking order; present on the first.
-    """
-
-    frames: NDArray[np.uint8]
-    orders: NDArray[np.int64]
-    masks: NDArray[np.bool_]
+    frames: NDArray[np.uint8]  # (T, S, S) uint8, grey
+    orders: NDArray[np.int64]  # (TRACKS, T) int64, frame numbers in tracking order
+    masks: NDArray[np.bool_]  # (TRACKS, T, S, S) bool, in tracking order; present on the first
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """What is common to the clips of a batch.
+    """What is common to the clips of a batch."""
 
-    Args:
-        slices: T.
-        size_px: S, side of the model's input.
-        native_px: range of the pixels that a scan really has across the window.
-    """
-
-    slices: int
-    size_px: int
-    native_px: tuple[int, int] = (28, 128)
+    slices: int  # T
+    size_px: int  # S, side of the model's input
+    native_px: tuple[int, int] = (28, 128)  # range of the pixels that a scan really has across the window
 
 
 def random_clip(rng: np.random.Generator, spec: ClipSpec) -> Clip:

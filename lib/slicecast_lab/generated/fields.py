@@ -16,17 +16,11 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Raster:
-    """Where a scene is looked at: pixel centres of T slices of n x n pixels.
+    """Where a scene is looked at: pixel centres of T slices of n x n pixels."""
 
-    Args:
-        x: (n,) float32 world x of the columns.
-        y: (n,) float32 world y of the rows.
-        z: (T,) float32 slice positions.
-    """
-
-    x: Array
-    y: Array
-    z: Array
+    x: Array  # (n,) float32 world x of the columns
+    y: Array  # (n,) float32 world y of the rows
+    z: Array  # (T,) float32 slice positions
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -41,15 +35,10 @@ class Raster:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Smooth noise of several channels.
+    """Smooth noise of several channels."""
 
-    Args:
-        knots: (C, gz, gy, gx) float32 spline coefficients.
-        z_range: slices that the knots span.
-    """
-
-    knots: Array
-    z_range: tuple[float, float]
+    knots: Array  # (C, gz, gy, gx) float32 spline coefficients
+    z_range: tuple[float, float]  # slices that the knots span
 
     def values(self, raster: Raster) -> Array:
         """Return (C, T, rows, columns) float32."""

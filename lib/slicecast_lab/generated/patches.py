@@ -26,19 +26,12 @@ ATTEMPTS = 50
 
 @dataclass(frozen=True, slots=True)
 class PatchSpec:
-    """What a batch of patches holds.
+    """What a batch of patches holds."""
 
-    Args:
-        size: of the batch.
-        side: voxels along each side.
-        off_centre: the first click lies at most this far from the patch's centre, along each axis.
-        thick: share of patches with thick slices.
-    """
-
-    size: int = 4
-    side: int = 64
-    off_centre: int = 8
-    thick: float = 0.3
+    size: int = 4  # of the batch
+    side: int = 64  # voxels along each side
+    off_centre: int = 8  # the first click lies at most this far from the patch's centre, along each axis
+    thick: float = 0.3  # share of patches with thick slices
 
 
 class GeneratedPatches(Dataset):

@@ -24,23 +24,14 @@ Soft tissue differs little beside air, bone and fluid: at outlines by 0.08 to 0.
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one clip's scanner sees labels.
+    """How one clip's scanner sees labels."""
 
-    Args:
-        means: grey value of each label.
-        texture: amplitude of each label's texture.
-        texture_cells: texture cells across the scene.
-        ghost: share of what lies beneath that shows through each label.
-        blur_px: in-plane blur in native pixels.
-        thickness: slices to a second position averaged in (partial volume through the slice); 0 for none.
-    """
-
-    means: Array
-    texture: Array
-    texture_cells: int
-    ghost: Array
-    blur_px: float
-    thickness: float
+    means: Array  # grey value of each label
+    texture: Array  # amplitude of each label's texture
+    texture_cells: int  # texture cells across the scene
+    ghost: Array  # share of what lies beneath that shows through each label
+    blur_px: float  # in-plane blur in native pixels
+    thickness: float  # slices to a second position averaged in (partial volume through the slice); 0 for none
 
 
 def random_look(rng: np.random.Generator, scene: Scene) -> Look:

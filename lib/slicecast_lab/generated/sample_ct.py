@@ -15,22 +15,14 @@ AIR, FAT, MUSCLE, WATER = -1000.0, -105.0, 58.0, 8.0
 
 @dataclass(frozen=True, slots=True)
 class Torso:
-    """One patient's build.
+    """One patient's build."""
 
-    Args:
-        half_width_mm, half_depth_mm: of the body's outline.
-        fat_mm: thickness of the fat under the skin.
-        dome_mm: height of the right diaphragm.
-        lesion: whether the liver has a dark lesion.
-        noise_hu: deviation of the image noise.
-    """
-
-    half_width_mm: float = 152.0
-    half_depth_mm: float = 112.0
-    fat_mm: float = 15.0
-    dome_mm: float = 158.0
-    lesion: bool = True
-    noise_hu: float = 11.0
+    half_width_mm: float = 152.0  # of the body's outline
+    half_depth_mm: float = 112.0  # of the body's outline
+    fat_mm: float = 15.0  # thickness of the fat under the skin
+    dome_mm: float = 158.0  # height of the right diaphragm
+    lesion: bool = True  # whether the liver has a dark lesion
+    noise_hu: float = 11.0  # deviation of the image noise
 
 
 def abdomen(geometry: Geometry, torso: Torso, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

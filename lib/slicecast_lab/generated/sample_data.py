@@ -28,21 +28,13 @@ Scene = Callable[[Geometry], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class GeneratedCase:
-    """One scan to generate.
+    """One scan to generate."""
 
-    Args:
-        name: file name without ending.
-        modality: 'CT' or 'MR'.
-        geometry: canonical grid on which it is drawn.
-        axcodes: how it is stored, such as 'RAS'.
-        scene: draws numbers and labels on the grid.
-    """
-
-    name: str
-    modality: str
-    geometry: Geometry
-    axcodes: str
-    scene: Scene
+    name: str  # file name without ending
+    modality: str  # 'CT' or 'MR'
+    geometry: Geometry  # canonical grid on which it is drawn
+    axcodes: str  # how it is stored, such as 'RAS'
+    scene: Scene  # draws numbers and labels on the grid
 
 
 def cases() -> list[GeneratedCase]:

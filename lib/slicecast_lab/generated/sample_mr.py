@@ -18,24 +18,15 @@ XYZ = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One patient's head.
+    """One patient's head."""
 
-    Args:
-        half_width_mm, half_length_mm: of the skin's outline.
-        lesion_mm: centre of the lesion.
-        lesion_radius_mm: its size.
-        ventricle_scale: 1 is normal, more is wider.
-        shading: how unevenly the coils receive (0.15 = 15 %).
-        noise: deviation of the noise, as a share of white matter's brightness.
-    """
-
-    half_width_mm: float = 77.0
-    half_length_mm: float = 96.0
-    lesion_mm: XYZ = (-34.0, 18.0, 34.0)
-    lesion_radius_mm: float = 14.0
-    ventricle_scale: float = 1.0
-    shading: float = 0.14
-    noise: float = 0.035
+    half_width_mm: float = 77.0  # of the skin's outline
+    half_length_mm: float = 96.0  # of the skin's outline
+    lesion_mm: XYZ = (-34.0, 18.0, 34.0)  # centre of the lesion
+    lesion_radius_mm: float = 14.0  # its size
+    ventricle_scale: float = 1.0  # 1 is normal, more is wider
+    shading: float = 0.14  # how unevenly the coils receive (0.15 = 15 %)
+    noise: float = 0.035  # deviation of the noise, as a share of white matter's brightness
 
 
 def head(geometry: Geometry, patient: Head, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

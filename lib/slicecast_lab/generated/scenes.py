@@ -24,25 +24,15 @@ MARGIN_SLICES = 3.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A world of labels that can be looked at through any window.
+    """A world of labels that can be looked at through any window."""
 
-    Args:
-        tissue: C channels; their argmax is the label 1 .. C.
-        roughness: one channel that all outlines share.
-        organs: painted in this order.
-        body: everything outside is air; None fills the frame.
-        label_count: labels in use, air included.
-        main_label: the organ that the clip was made for.
-        lookalike: a neighbour of the main organ with nearly its grey value; None for none.
-    """
-
-    tissue: Field
-    roughness: Field
-    organs: tuple[Organ, ...]
-    body: Blob | None
-    label_count: int
-    main_label: int
-    lookalike: int | None = None
+    tissue: Field  # C channels; their argmax is the label 1 .. C.
+    roughness: Field  # one channel that all outlines share
+    organs: tuple[Organ, ...]  # painted in this order
+    body: Blob | None  # everything outside is air; None fills the frame
+    label_count: int  # labels in use, air included
+    main_label: int  # the organ that the clip was made for
+    lookalike: int | None = None  # a neighbour of the main organ with nearly its grey value; None for none
 
     def tissue_labels(self, raster: Raster) -> NDArray[np.int16]:
         """Return (T, rows, columns) int16: what would be there without organs."""

@@ -22,41 +22,24 @@ OUTSIDE = np.float32(9.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blob:
-    """A bumpy ellipse that moves, turns and shrinks from slice to slice.
+    """A bumpy ellipse that moves, turns and shrinks from slice to slice."""
 
-    Args:
-        centre_xy: world position at z = 0.
-        drift_xy: world units a slice.
-        sway_xy: amplitude of a slow sideways wave.
-        sway_rate: radians a slice.
-        split_xy: further drift a slice beyond `split_z`; makes branches.
-        split_z: where it starts.
-        centre_z, radius_z: extent in slices.
-        power_z: 2 gives round ends, more a longer even part.
-        taper: 0.5 gives round ends, less gives blunt ends.
-        radii_xy: world units.
-        angle, twist: radians at z = 0, and a slice.
-        bumps: amplitudes of the 2nd, 3rd ... harmonic of the outline.
-        phases: their phases.
-        rough: how far the shared noise moves the outline.
-    """
-
-    centre_xy: tuple[float, float]
-    radii_xy: tuple[float, float]
-    centre_z: float
-    radius_z: float
-    power_z: float = 2.0
-    taper: float = 0.5
-    drift_xy: tuple[float, float] = (0.0, 0.0)
-    sway_xy: tuple[float, float] = (0.0, 0.0)
-    sway_rate: float = 0.0
-    split_xy: tuple[float, float] = (0.0, 0.0)
-    split_z: float = 0.0
-    angle: float = 0.0
-    twist: float = 0.0
-    bumps: tuple[float, ...] = ()
-    phases: tuple[float, ...] = ()
-    rough: float = 0.0
+    centre_xy: tuple[float, float]  # world position at z = 0
+    radii_xy: tuple[float, float]  # world units
+    centre_z: float  # extent in slices
+    radius_z: float  # extent in slices
+    power_z: float = 2.0  # 2 gives round ends, more a longer even part
+    taper: float = 0.5  # 0.5 gives round ends, less gives blunt ends
+    drift_xy: tuple[float, float] = (0.0, 0.0)  # world units a slice
+    sway_xy: tuple[float, float] = (0.0, 0.0)  # amplitude of a slow sideways wave
+    sway_rate: float = 0.0  # radians a slice
+    split_xy: tuple[float, float] = (0.0, 0.0)  # further drift a slice beyond `split_z`; makes branches
+    split_z: float = 0.0  # where it starts
+    angle: float = 0.0  # radians at z = 0, and a slice
+    twist: float = 0.0  # radians at z = 0, and a slice
+    bumps: tuple[float, ...] = ()  # amplitudes of the 2nd, 3rd ... harmonic of the outline.
+    phases: tuple[float, ...] = ()  # their phases
+    rough: float = 0.0  # how far the shared noise moves the outline
 
     def depth(self, raster: Raster, noise: Array) -> Array:
         """Return (T, rows, columns) float32; `noise` is (T, rows, columns) about unit variance."""
@@ -112,19 +95,12 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Organ:
-    """One or more blobs painted as one label; a hollow one has a wall around another label.
+    """One or more blobs painted as one label; a hollow one has a wall around another label."""
 
-    Args:
-        blobs: united.
-        label: painted inside.
-        core_label: painted inside the wall; None for solid organs.
-        core: relative size of the core.
-    """
-
-    blobs: tuple[Blob, ...]
-    label: int
-    core_label: int | None = None
-    core: float = 0.0
+    blobs: tuple[Blob, ...]  # united
+    label: int  # painted inside
+    core_label: int | None = None  # painted inside the wall; None for solid organs
+    core: float = 0.0  # relative size of the core
 
     def paint(self, labels: NDArray[np.int16], raster: Raster, noise: Array) -> None:
         """Write the organ into (T, rows, columns) labels."""

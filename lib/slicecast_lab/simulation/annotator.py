@@ -163,17 +163,12 @@ MAX_CLICKS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GivenPrompts:
-    """All prompts of one object, on canonical slices.
+    """All prompts of one object, on canonical slices."""
 
-    Args:
-        painted: masks (H, W) by slice.
-        points: (x, y, positive) in the order clicked, by slice; slices in the order clicked on first.
-        absent: slices that do not show it.
-    """
-
-    painted: Mapping[int, Mask] = field(default_factory=dict)
+    painted: Mapping[int, Mask] = field(default_factory=dict)  # masks (H, W) by slice
+    # (x, y, positive) in the order clicked, by slice; slices in the order clicked on first
     points: Mapping[int, tuple[tuple[int, int, bool], ...]] = field(default_factory=dict)
-    absent: frozenset[int] = frozenset()
+    absent: frozenset[int] = frozenset()  # slices that do not show it
 
     @property
     def slices(self) -> set[int]:
@@ -206,31 +201,21 @@ class GivenPrompts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProductAnswer:
-    """The product's answer.
+    """The product's answer."""
 
-    Args:
-        mask: bool [k, j, i], as stored.
-        next_slice: what it suggests.
-        features: what each slice that was not prompted is judged by, by canonical number.
-    """
-
-    mask: Mask
-    next_slice: NextSlice | None
-    features: Mapping[int, SliceFeatures]
+    mask: Mask  # bool [k, j, i], as stored
+    next_slice: NextSlice | None  # what it suggests
+    features: Mapping[int, SliceFeatures]  # what each slice that was not prompted is judged by, by canonical number
 
 
 @dataclass(frozen=True, slots=True)
 class RobotSession:
-    """A case that the robot annotates through the product.
-
-    Args:
-        strokes: one of STROKES.
-    """
+    """A case that the robot annotates through the product."""
 
     case: TruthCase
     service: SegmentService
     robot: Robot
-    strokes: str = "mask"
+    strokes: str = "mask"  # one of STROKES
 
     def ask(self, given: GivenPrompts, strategy: str = "") -> ProductAnswer:
         """Send all prompts as one whole request, as a client would."""

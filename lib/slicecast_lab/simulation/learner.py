@@ -31,15 +31,10 @@ read_once = lru_cache(maxsize=256)(read_case)
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """How a volume's label came about.
+    """How a volume's label came about."""
 
-    Args:
-        strategy: slice strategy of the robot's session; none: the robot paints every slice, without the model.
-        corrections: slices corrected after the first.
-    """
-
-    strategy: str = ""
-    corrections: int = 0
+    strategy: str = ""  # slice strategy of the robot's session; none: the robot paints every slice, without the model
+    corrections: int = 0  # slices corrected after the first
     robot: Robot = PERFECT
     strokes: str = "mask"
 

@@ -175,14 +175,10 @@ class PairTask:
 
 @dataclass(frozen=True, slots=True)
 class TaughtPairs:
-    """Slices of known truth.
-
-    Args:
-        digest: names them all.
-    """
+    """Slices of known truth."""
 
     pairs: tuple[Pair, ...] = field(default=(), repr=False)
-    digest: str = ""
+    digest: str = ""  # names them all
 
     @staticmethod
     def of(results: Iterable[tuple[str, Sequence[Any]]]) -> "TaughtPairs":
@@ -226,20 +222,15 @@ DEFAULTS = ("value", "strided", "worst", "disagree", "extent+value", "raw:value"
 
 @dataclass(frozen=True, slots=True)
 class SliceTask:
-    """One case and all strategies, which share the first answer.
-
-    Args:
-        strategies: names; ``extent+value``: the second where the first has nothing more to ask; `RAW` before a name.
-        corrections: slices corrected after the first.
-        taught: what was learned from labels of other volumes.
-    """
+    """One case and all strategies, which share the first answer."""
 
     files: CaseFiles
+    # names; ``extent+value``: the second where the first has nothing more to ask; `RAW` before a name
     strategies: tuple[str, ...]
-    corrections: int
+    corrections: int  # slices corrected after the first
     robot: Robot = PERFECT
     strokes: str = "mask"
-    taught: TaughtPairs = UNTAUGHT
+    taught: TaughtPairs = UNTAUGHT  # what was learned from labels of other volumes
 
     def __post_init__(self) -> None:
         for name in self.strategies:

@@ -24,15 +24,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many steps it took.
+    """How many steps it took."""
 
-    Args:
-        steps: the allowed number where the goal was never reached.
-        reached: whether it was.
-    """
-
-    steps: int
-    reached: bool
+    steps: int  # the allowed number where the goal was never reached
+    reached: bool  # whether it was
 
 
 def aubc(budgets: Sequence[float], values: Sequence[float]) -> float:

@@ -22,15 +22,11 @@ SHOWN_SLICES = (1, 2, 3, 4, 6, 9, 13, 21)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportTable:
-    """A table of texts.
-
-    Args:
-        notes: sentences below it: what it says, and what it does not.
-    """
+    """A table of texts."""
 
     title: str
     frame: pd.DataFrame
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # sentences below it: what it says, and what it does not
 
     def rich(self) -> Table:
         """Draw it for a terminal."""

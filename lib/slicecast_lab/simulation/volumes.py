@@ -32,22 +32,16 @@ Work = Callable[[Sequence[SimulationTask]], list[Any]]
 class VolumePlan:
     """What is simulated.
 
-    Args:
-        strategies: names of volume strategies, and ORACLE.
-        budgets: numbers of labelled volumes, ascending; at each the model is measured.
-        seeds: campaigns of each strategy.
-        subpool: volumes drawn at random that are scored each time.
-        labelling: how labels come about.
-
     Raises:
         ConfigError: an unknown strategy, or a value out of range.
     """
 
-    strategies: tuple[str, ...] = DEFAULTS
+    strategies: tuple[str, ...] = DEFAULTS  # names of volume strategies, and ORACLE
+    # numbers of labelled volumes, ascending; at each the model is measured
     budgets: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 12, 20)
-    seeds: int = 10
-    subpool: int = 24
-    labelling: Labelling = field(default_factory=Labelling)
+    seeds: int = 10  # campaigns of each strategy
+    subpool: int = 24  # volumes drawn at random that are scored each time
+    labelling: Labelling = field(default_factory=Labelling)  # how labels come about
 
     def __post_init__(self) -> None:
         for name in self.strategies:
@@ -71,23 +65,14 @@ class VolumePlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """The volumes, and what the model makes of each of them.
+    """The volumes, and what the model makes of each of them."""
 
-    Args:
-        cases: that may be labelled.
-        points: (N, D) what they look like.
-        table: (N, Q) Dice of each query from each label.
-        nearness: (N, Q) distance of each query from each pool volume.
-        actions: that labelling each took: looks, clicks, boxes, masks.
-        label_dice: (N,) how good the labels are.
-    """
-
-    cases: Sequence[CaseFiles]
-    points: NDArray[np.float64]
-    table: NDArray[np.float64]
-    nearness: NDArray[np.float64]
-    actions: Sequence[Sequence[int]]
-    label_dice: Sequence[float]
+    cases: Sequence[CaseFiles]  # that may be labelled
+    points: NDArray[np.float64]  # (N, D) what they look like
+    table: NDArray[np.float64]  # (N, Q) Dice of each query from each label
+    nearness: NDArray[np.float64]  # (N, Q) distance of each query from each pool volume
+    actions: Sequence[Sequence[int]]  # that labelling each took: looks, clicks, boxes, masks
+    label_dice: Sequence[float]  # (N,) how good the labels are
 
     def quality(self, labelled: Sequence[int]) -> NDArray[np.float64]:
         """Return the Dice of each query from the labelled volume nearest to it, (Q,); 0 without labels."""

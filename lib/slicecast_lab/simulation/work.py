@@ -79,15 +79,12 @@ class SimulationTask(Protocol):
 class Workers:
     """Who does the work.
 
-    Args:
-        jobs: processes side by side; -1: one a core.
-        ray: "" for this machine; ``auto`` for the running Ray cluster, or a new one here; or a cluster's address.
-
     Raises:
         ConfigError: no processes.
     """
 
-    jobs: int = 1
+    jobs: int = 1  # processes side by side; -1: one a core
+    # "" for this machine; ``auto`` for the running Ray cluster, or a new one here; or a cluster's address
     ray: str = ""
 
     def __post_init__(self) -> None:

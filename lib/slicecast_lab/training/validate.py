@@ -18,13 +18,9 @@ PROMPTS = {"mask": (MASK, 0), "box": (BOX, 0), "click": (CLICK, 0), "clicks4": (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validator:
-    """Measures a model on fixed clips.
+    """Measures a model on fixed clips."""
 
-    Args:
-        batches: the clips.
-    """
-
-    batches: tuple[Batch, ...]
+    batches: tuple[Batch, ...]  # the clips
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return IoU by prompt on slices that show the object, and how well the object score tells the others."""

@@ -21,20 +21,15 @@ VALIDATION_SEED = 1_000_003
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumetricSettings:
-    """Everything that a file such as `configs/training/ct_sam3d_nano.yaml` says.
+    """Everything that a file such as `configs/training/ct_sam3d_nano.yaml` says."""
 
-    Args:
-        architecture: of the network, in `configs/`.
-        validation: number of batches that measure progress.
-    """
-
-    architecture: str
+    architecture: str  # of the network, in `configs/`
     seed: int
     threads: int
     loop: LoopSettings
     patches: PatchSpec
     clicks: ClickMix
-    validation: int
+    validation: int  # number of batches that measure progress
 
 
 def read_settings(path: Path) -> VolumetricSettings:

@@ -17,15 +17,10 @@ NAME = 24
 
 @dataclass(frozen=True, slots=True)
 class MaskDraft:
-    """A kept mask.
+    """A kept mask."""
 
-    Args:
-        file: the mask.
-        record: who, when_s, model and the answer's params.
-    """
-
-    file: Path
-    record: dict[str, Any]
+    file: Path  # the mask
+    record: dict[str, Any]  # who, when_s, model and the answer's params
 
 
 class Drafts:

@@ -20,17 +20,11 @@ from slicecast.volume.reading import WRITTEN_ENDINGS
 
 @dataclass(frozen=True, slots=True)
 class ImportRules:
-    """How labels are to be taken in.
+    """How labels are to be taken in."""
 
-    Args:
-        who: whose labels they are.
-        tag: `final`, or `original` for a start from which annotators go on.
-        replace: also where an image has a label under that tag.
-    """
-
-    who: str
-    tag: str = FINAL
-    replace: bool = False
+    who: str  # whose labels they are
+    tag: str = FINAL  # `final`, or `original` for a start from which annotators go on
+    replace: bool = False  # also where an image has a label under that tag
 
 
 def dry_run(studies: Path, rules: ImportRules) -> Save:

@@ -17,29 +17,17 @@ from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A label that was let in, and is to be saved and recorded.
+    """A label that was let in, and is to be saved and recorded."""
 
-    Args:
-        image: as the client names it.
-        case: the image's own name.
-        who: whose label it is.
-        task: what it is for.
-        tag: under which it is saved.
-        after: number of the last event before it.
-        info: the label's record.
-        said: what its event says besides the file's version and hash.
-        anyones: they may label what somebody else holds.
-    """
-
-    image: str
-    case: str
-    who: str
-    task: ReadingTask
-    tag: str
-    after: int
-    info: Mapping[str, Any] = field(default_factory=dict)
-    said: Mapping[str, Any] = field(default_factory=dict)
-    anyones: bool = False
+    image: str  # as the client names it
+    case: str  # the image's own name
+    who: str  # whose label it is
+    task: ReadingTask  # what it is for
+    tag: str  # under which it is saved
+    after: int  # number of the last event before it
+    info: Mapping[str, Any] = field(default_factory=dict)  # the label's record
+    said: Mapping[str, Any] = field(default_factory=dict)  # what its event says besides the file's version and hash
+    anyones: bool = False  # they may label what somebody else holds
 
 
 class Intents:

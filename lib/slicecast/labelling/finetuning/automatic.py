@@ -53,21 +53,13 @@ Dices = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutomaticModel:
-    """A network that is used.
+    """A network that is used."""
 
-    Args:
-        number: from 1.
-        plan: of the network.
-        labels: case -> SHA-256 of the label that it learnt.
-        held_out: how networks that had not learnt a case did on it.
-        made_s: when, seconds since 1970.
-    """
-
-    number: int
-    plan: AutomaticPlan
-    labels: Mapping[str, str]
-    held_out: Dices
-    made_s: float = field(default_factory=time.time)
+    number: int  # from 1
+    plan: AutomaticPlan  # of the network
+    labels: Mapping[str, str]  # case -> SHA-256 of the label that it learnt
+    held_out: Dices  # how networks that had not learnt a case did on it
+    made_s: float = field(default_factory=time.time)  # when, seconds since 1970
 
     @property
     def name(self) -> str:

@@ -43,17 +43,11 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgedObject:
-    """A structure whose true mask is known.
+    """A structure whose true mask is known."""
 
-    Args:
-        image: file or folder of the scan.
-        study: the scan, opened.
-        truth: bool [k, j, i], as stored.
-    """
-
-    image: Path
-    study: Study
-    truth: Mask
+    image: Path  # file or folder of the scan
+    study: Study  # the scan, opened
+    truth: Mask  # bool [k, j, i], as stored
 
     @property
     def axis(self) -> SliceAxis:
@@ -101,27 +95,16 @@ class JudgedObject:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says.
+    """What the gate says."""
 
-    Args:
-        passed: the new weights may be used.
-        why: in words.
-        deployed: mean Dice of the deployed weights by kind of prompt.
-        new: of the new ones.
-        gain: mean difference over all kinds, with its 95 % interval `low` to `high` over cases.
-        low: see there.
-        high: see there.
-        structures: how many were compared.
-    """
-
-    passed: bool
-    why: str
-    deployed: Mapping[str, float]
-    new: Mapping[str, float]
-    gain: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    structures: int = 0
+    passed: bool  # the new weights may be used
+    why: str  # in words
+    deployed: Mapping[str, float]  # mean Dice of the deployed weights by kind of prompt
+    new: Mapping[str, float]  # of the new ones
+    gain: float = 0.0  # mean difference over all kinds, with its 95 % interval `low` to `high` over cases
+    low: float = 0.0  # see there
+    high: float = 0.0  # see there
+    structures: int = 0  # how many were compared
 
     def described(self) -> dict[str, Any]:
         """Return it as JSON values."""

@@ -48,23 +48,14 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearntCase:
-    """A label that a round learns.
+    """A label that a round learns."""
 
-    Args:
-        id: of the image.
-        image: its file.
-        label: its copy's name in the round's `labels`.
-        sha256: of the label.
-        values: name of each structure -> its number.
-        slices: canonical slices that a person vouches for; None: all.
-    """
-
-    id: str
-    image: str
-    label: str
-    sha256: str
-    values: Mapping[str, int]
-    slices: Sequence[int] | None = None
+    id: str  # of the image
+    image: str  # its file
+    label: str  # its copy's name in the round's `labels`
+    sha256: str  # of the label
+    values: Mapping[str, int]  # name of each structure -> its number
+    slices: Sequence[int] | None = None  # canonical slices that a person vouches for; None: all
 
     def objects(self, folder: Path) -> list[LabelledObject]:
         """Return its structures as training wants them.
@@ -94,23 +85,14 @@ class LearntCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundPlan:
-    """What a round does.
+    """What a round does."""
 
-    Args:
-        base: the model, whose own weights it begins with.
-        base_sha256: of those weights.
-        deployed: name of the version that new weights are compared with.
-        settings: the content of `configs/training/finetune.yaml`.
-        cases: the labels, by id.
-        made_s: when, seconds since 1970.
-    """
-
-    base: str
-    base_sha256: str
-    deployed: str
-    settings: Mapping[str, Any]
-    cases: Sequence[LearntCase]
-    made_s: float = field(default=0.0, compare=False)
+    base: str  # the model, whose own weights it begins with
+    base_sha256: str  # of those weights
+    deployed: str  # name of the version that new weights are compared with
+    settings: Mapping[str, Any]  # the content of `configs/training/finetune.yaml`
+    cases: Sequence[LearntCase]  # the labels, by id
+    made_s: float = field(default=0.0, compare=False)  # when, seconds since 1970
 
     @property
     def training(self) -> FinetuneSettings:

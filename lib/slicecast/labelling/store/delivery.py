@@ -26,15 +26,11 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A label to be delivered.
-
-    Args:
-        facts: JSON values passed to `put`.
-    """
+    """A label to be delivered."""
 
     folder: Path
     label: Path
-    facts: Mapping[str, Any]
+    facts: Mapping[str, Any]  # JSON values passed to `put`
 
 
 class DeliveryQueue:

@@ -41,62 +41,40 @@ Names = Mapping[int, str]
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """A label that was found.
+    """A label that was found."""
 
-    Args:
-        path: NIfTI, NRRD, MHA or DICOM SEG.
-        stem: its name without ending, or that of the image with which `dataset.json` pairs it.
-    """
-
-    path: Path
-    stem: str
+    path: Path  # NIfTI, NRRD, MHA or DICOM SEG
+    stem: str  # its name without ending, or that of the image with which `dataset.json` pairs it
 
 
 @dataclass(frozen=True, slots=True)
 class FoundLabels:
-    """The labels of a folder.
+    """The labels of a folder."""
 
-    Args:
-        files: sorted by path.
-        passed_over: number of files that are no labels.
-        names: of the values, where the folder's `dataset.json`, or the one beside it, says them.
-    """
-
-    files: tuple[LabelFile, ...]
-    passed_over: int
-    names: Names
+    files: tuple[LabelFile, ...]  # sorted by path
+    passed_over: int  # number of files that are no labels
+    names: Names  # of the values, where the folder's `dataset.json`, or the one beside it, says them
 
 
 @dataclass(frozen=True, slots=True)
 class ImportRow:
-    """What became of one label.
-
-    Args:
-        image: the image's id; "" where none was found.
-        outcome: what it holds, or why it was refused.
-    """
+    """What became of one label."""
 
     file: Path
-    image: str
-    outcome: str
+    image: str  # the image's id; "" where none was found
+    outcome: str  # what it holds, or why it was refused
     refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AcceptedLabel:
-    """A label that fits its image.
-
-    Args:
-        array: uint8 [k, j, i].
-        grid: the image's own.
-        source: name of the file that it came from.
-    """
+    """A label that fits its image."""
 
     image: str
-    array: NDArray[np.uint8]
-    grid: Geometry
+    array: NDArray[np.uint8]  # uint8 [k, j, i]
+    grid: Geometry  # the image's own
     names: Mapping[str, int]
-    source: str
+    source: str  # name of the file that it came from
 
     def info(self) -> dict[str, Any]:
         """Return the record that is saved with it."""
@@ -116,15 +94,10 @@ Save = Callable[[AcceptedLabel], None]
 
 @dataclass(frozen=True, slots=True)
 class ImportNames:
-    """Where the names of values come from.
+    """Where the names of values come from."""
 
-    Args:
-        chosen: said by the user; they come before all others.
-        otherwise: for folders and files that name nothing themselves.
-    """
-
-    chosen: Names = field(default_factory=dict)
-    otherwise: Names = field(default_factory=dict)
+    chosen: Names = field(default_factory=dict)  # said by the user; they come before all others
+    otherwise: Names = field(default_factory=dict)  # for folders and files that name nothing themselves
 
     def of(self, own: Names) -> dict[str, int]:
         """Return the values by name, of a label that has names of its own.

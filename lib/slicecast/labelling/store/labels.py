@@ -67,17 +67,11 @@ def with_true_label_info(info: Mapping[str, Any], label: Path) -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinalLabel:
-    """A submitted label.
+    """A submitted label."""
 
-    Args:
-        array: whole numbers [k, j, i], in canonical orientation.
-        present: the values of its voxels, without 0.
-        values: name to value, of those that are present; empty where no name is known.
-    """
-
-    array: NDArray[np.integer]
-    present: tuple[int, ...]
-    values: Mapping[str, int]
+    array: NDArray[np.integer]  # whole numbers [k, j, i], in canonical orientation
+    present: tuple[int, ...]  # the values of its voxels, without 0
+    values: Mapping[str, int]  # name to value, of those that are present; empty where no name is known
 
 
 def read_final_label(store: Datastore, image_id: str, study: Study, *, labels: Sequence[str]) -> FinalLabel:

@@ -44,17 +44,11 @@ STOCK_FILTER = {"Modality": "CT"}
 
 @dataclass(slots=True)
 class Remote:
-    """The series on a DICOM server; the last list is used while the server does not answer.
+    """The series on a DICOM server; the last list is used while the server does not answer."""
 
-    Args:
-        client: of the server.
-        search_filter: attributes of the series to be annotated.
-        clock: seconds.
-    """
-
-    client: DICOMwebClient
-    search_filter: dict[str, Any]
-    clock: Callable[[], float] = time.monotonic
+    client: DICOMwebClient  # of the server
+    search_filter: dict[str, Any]  # attributes of the series to be annotated
+    clock: Callable[[], float] = time.monotonic  # seconds
     _images: dict[str, Dataset] = field(default_factory=dict)
     _labelled: set[str] = field(default_factory=set)
     _subjects: dict[str, str] = field(default_factory=dict)

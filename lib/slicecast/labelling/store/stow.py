@@ -51,17 +51,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Stores segmentations.
+    """Stores segmentations."""
 
-    Args:
-        folder: of their files.
-        find: returns the series of a UID, or None.
-        save_label: saves one as the image's final label.
-    """
-
-    folder: Path
-    find: Callable[[str], Series | None]
-    save_label: SaveLabel
+    folder: Path  # of their files
+    find: Callable[[str], Series | None]  # returns the series of a UID, or None
+    save_label: SaveLabel  # saves one as the image's final label
 
     def take(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
         """Store each part that can be stored; a refused one does not affect the others."""

@@ -25,20 +25,14 @@ DEFAULT_EXTENSION = ".nrrd"
 
 @dataclass(frozen=True, slots=True)
 class InferAnswer:
-    """The answer to an infer request.
+    """The answer to an infer request."""
 
-    Args:
-        file: the mask; temporary, deleted by whoever sends it.
-        params: what clients read beside it, as JSON values; see `answer_params`.
-        slice_features: what each slice without a prompt was judged by, a row (`active/calibration`) by slice number,
-            counted as stored along the axis of the params. The confidence is calibrated with it; clients do not get it.
-        slice: the one slice k that a 2D task answered.
-    """
-
-    file: Path
-    params: dict[str, Any]
+    file: Path  # the mask; temporary, deleted by whoever sends it
+    params: dict[str, Any]  # what clients read beside it, as JSON values; see `answer_params`
+    # what each slice without a prompt was judged by, a row (`active/calibration`) by slice number, counted as stored
+    # along the axis of the params. The confidence is calibrated with it; clients do not get it.
     slice_features: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    slice: int | None = None
+    slice: int | None = None  # the one slice k that a 2D task answered
 
 
 def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -> InferAnswer:

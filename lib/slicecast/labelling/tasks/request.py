@@ -48,30 +48,21 @@ class Clicks:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One infer request, not yet checked against the volume.
+    """One infer request, not yet checked against the volume."""
 
-    Args:
-        objects: those with something to start from.
-        values: the number of each object in the answer's mask; may skip numbers (see `number_labels`).
-        roi: the numbers as sent; see `roi_box` for their order.
-        slice: k of the slice that a 2D client shows.
-        masks: painted slices by object.
-        absent: slices that do not show an object, by its name.
-        slice_strategy: which slice is suggested next; empty for the server's own.
-    """
-
-    objects: tuple[Clicks, ...]
-    values: Mapping[str, int]
-    roi: tuple[int, ...] | None = None
-    slice: int | None = None
+    objects: tuple[Clicks, ...]  # those with something to start from
+    values: Mapping[str, int]  # the number of each object in the answer's mask; may skip numbers (see `number_labels`)
+    roi: tuple[int, ...] | None = None  # the numbers as sent; see `roi_box` for their order
+    slice: int | None = None  # k of the slice that a 2D client shows
     axis: str = "auto"
     range: tuple[int, int] | None = None
     window: str = "auto"
     extension: str | None = None
     compress: bool = False
-    masks: Mapping[str, MaskPrompt] = field(default_factory=dict)
+    masks: Mapping[str, MaskPrompt] = field(default_factory=dict)  # painted slices by object
+    # slices that do not show an object, by its name
     absent: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    slice_strategy: str = ""
+    slice_strategy: str = ""  # which slice is suggested next; empty for the server's own
 
     def with_masks(self, masks: Mapping[str, MaskPrompt], *, labels: Sequence[str] = ()) -> "InferRequest":
         """Add painted objects, numbered as `number_labels` does."""

@@ -22,17 +22,11 @@ PROBE = 16
 
 @dataclass(frozen=True, slots=True)
 class ArrayAxes:
-    """How a client's array lies in the stored one.
+    """How a client's array lies in the stored one."""
 
-    Args:
-        shape_kji: of the stored array.
-        order: the stored axis of each axis of the client's array.
-        turned: which of the client's axes count from the other end.
-    """
-
-    shape_kji: Three
-    order: Three = (0, 1, 2)
-    turned: tuple[bool, bool, bool] = (False, False, False)
+    shape_kji: Three  # of the stored array
+    order: Three = (0, 1, 2)  # the stored axis of each axis of the client's array
+    turned: tuple[bool, bool, bool] = (False, False, False)  # which of the client's axes count from the other end
 
     @property
     def shape(self) -> Three:

@@ -31,17 +31,11 @@ CLOSE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """An image that a client has sent, as it lies here.
+    """An image that a client has sent, as it lies here."""
 
-    Args:
-        image_id: of the studies, or `UPLOAD` and a hash of the content.
-        path: file or DICOM folder.
-        axes: how the client's arrays lie in it.
-    """
-
-    image_id: str
-    path: Path
-    axes: ArrayAxes
+    image_id: str  # of the studies, or `UPLOAD` and a hash of the content
+    path: Path  # file or DICOM folder
+    axes: ArrayAxes  # how the client's arrays lie in it
 
     @property
     def uploaded(self) -> bool:

@@ -20,27 +20,17 @@ Work = TypeVar("Work")
 
 @dataclass(slots=True, eq=False)
 class ClientLease(Generic[Work]):
-    """One place.
+    """One place."""
 
-    Args:
-        token: names it; only its holder knows it.
-        user: who has logged in; None where nobody does.
-        owner: what to call the holder.
-        acted_s: when the holder last did something.
-        alive_s: when the client last gave a sign of life.
-        work: what the holder has here; None before there is an image.
-        guard: held while something is done with it, so that a client's requests follow each other.
-        busy: requests that are under way.
-    """
-
-    token: str
-    user: str | None
-    owner: str
-    acted_s: float
-    alive_s: float
-    work: Work | None = None
+    token: str  # names it; only its holder knows it
+    user: str | None  # who has logged in; None where nobody does
+    owner: str  # what to call the holder
+    acted_s: float  # when the holder last did something
+    alive_s: float  # when the client last gave a sign of life
+    work: Work | None = None  # what the holder has here; None before there is an image
+    # held while something is done with it, so that a client's requests follow each other
     guard: threading.Lock = field(default_factory=threading.Lock)
-    busy: int = 0
+    busy: int = 0  # requests that are under way
 
 
 class Leases(Generic[Work]):

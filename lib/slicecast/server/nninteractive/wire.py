@@ -39,17 +39,11 @@ _PLAIN_FILTERS = frozenset((0, 1, 2))
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What an array's header says of it.
+    """What an array's header says of it."""
 
-    Args:
-        dtype: of its numbers.
-        shape: of it.
-        start: where the chunks begin.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    start: int
+    dtype: np.dtype  # of its numbers
+    shape: tuple[int, ...]  # of it
+    start: int  # where the chunks begin
 
     @property
     def nbytes(self) -> int:

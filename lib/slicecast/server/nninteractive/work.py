@@ -51,17 +51,12 @@ Gone = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client is told of the mask.
+    """What a client is told of the mask."""
 
-    Args:
-        ran: the prompts were carried out.
-        bounds: half-open along the client's axes, of what has changed; None where nothing has.
-        crop: uint8, the mask there.
-    """
-
-    ran: bool
+    ran: bool  # the prompts were carried out
+    # half-open along the client's axes, of what has changed; None where nothing has
     bounds: list[list[int]] | None = None
-    crop: NDArray[np.uint8] | None = None
+    crop: NDArray[np.uint8] | None = None  # uint8, the mask there
 
     def meta(self) -> str:
         """Return the header that goes with it."""
@@ -78,20 +73,15 @@ NOTHING = Answer(False)
 
 @dataclass(slots=True, eq=False)
 class Sitting:
-    """A client's work on one image.
+    """A client's work on one image."""
 
-    Args:
-        session: the id of the session that keeps the prompts.
-        image: what was sent.
-        shown: the client's mask, packed to bits.
-        resumes: the session's prompts are of an interrupted lease, and the client has not said yet whether it goes on.
-        reset_waits: the client asked to reset them, as 3D Slicer does before it sends the mask that it goes on with.
-    """
-
-    session: str
-    image: SentImage
+    session: str  # the id of the session that keeps the prompts
+    image: SentImage  # what was sent
+    # the client's mask, packed to bits
     shown: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
+    # the session's prompts are of an interrupted lease, and the client has not said yet whether it goes on
     resumes: bool = False
+    # the client asked to reset them, as 3D Slicer does before it sends the mask that it goes on with
     reset_waits: bool = False
 
     @property

@@ -210,27 +210,16 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Everything that decides about a request.
+    """Everything that decides about a request."""
 
-    Args:
-        users: those of the users' file.
-        settings: of logins.
-        provider: of OpenID tokens, or None.
-        closed: logins are needed. Decided at start, so that losing the users' file opens nothing.
-        insecure: without logins, answer everybody all the same.
-        origins: other sites whose pages may send requests.
-        logins: those who are in.
-        throttle: those who tried too often.
-    """
-
-    users: Users
-    settings: AuthSettings
-    provider: Provider | None
-    closed: bool
-    insecure: bool = False
-    origins: Collection[str] = ()
-    logins: Logins = field(default_factory=Logins)
-    throttle: Throttle = field(default_factory=lambda: Throttle(5))
+    users: Users  # those of the users' file
+    settings: AuthSettings  # of logins
+    provider: Provider | None  # of OpenID tokens, or None
+    closed: bool  # logins are needed. Decided at start, so that losing the users' file opens nothing.
+    insecure: bool = False  # without logins, answer everybody all the same
+    origins: Collection[str] = ()  # other sites whose pages may send requests
+    logins: Logins = field(default_factory=Logins)  # those who are in
+    throttle: Throttle = field(default_factory=lambda: Throttle(5))  # those who tried too often
 
     @property
     def hosts(self) -> tuple[str, ...]:

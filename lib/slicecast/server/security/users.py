@@ -54,22 +54,15 @@ class Role(IntEnum):
 class Account:
     """A user.
 
-    Args:
-        name: letters, digits, `.`, `_`, `-`, `@`.
-        role: name of a Role.
-        digest: SHA-256 of the token, hexadecimal.
-        created: UTC, ISO 8601.
-        expires: the same, or None.
-
     Raises:
         ConfigError: a name or role is impossible.
     """
 
-    name: str
-    role: str
-    digest: str
-    created: str
-    expires: str | None = None
+    name: str  # letters, digits, `.`, `_`, `-`, `@`
+    role: str  # name of a Role
+    digest: str  # SHA-256 of the token, hexadecimal
+    created: str  # UTC, ISO 8601
+    expires: str | None = None  # the same, or None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -83,19 +76,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who sends a request, and as what.
+    """Who sends a request, and as what."""
 
-    Args:
-        name: of the user.
-        role: what they may do.
-        expires: time.time() from which on it counts no more.
-        account: they are in the users' file, and must stay in it.
-    """
-
-    name: str
-    role: Role
-    expires: float
-    account: bool = False
+    name: str  # of the user
+    role: Role  # what they may do
+    expires: float  # time.time() from which on it counts no more
+    account: bool = False  # they are in the users' file, and must stay in it
 
 
 class Users:

@@ -72,23 +72,14 @@ class Runs:
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What all routes for sessions share.
+    """What all routes for sessions share."""
 
-    Args:
-        sessions: the logs.
-        service: the device and its queue.
-        limits: what one user may hold.
-        metrics: where propagated slices are counted.
-        limiter: threads for work on the device.
-        runs: the propagations that are running.
-    """
-
-    sessions: Sessions
-    service: SegmentService
-    limits: SessionSettings
-    metrics: Metrics
-    limiter: anyio.CapacityLimiter
-    runs: Runs = field(default_factory=Runs)
+    sessions: Sessions  # the logs
+    service: SegmentService  # the device and its queue
+    limits: SessionSettings  # what one user may hold
+    metrics: Metrics  # where propagated slices are counted
+    limiter: anyio.CapacityLimiter  # threads for work on the device
+    runs: Runs = field(default_factory=Runs)  # the propagations that are running
 
     def refuse_too_many(self, owner: str) -> None:
         """Raise TooMany when a user holds as many sessions as one may."""
