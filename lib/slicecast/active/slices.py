@@ -23,11 +23,7 @@ Question = Literal["outline", "present"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceEvidence:
-    """What is known of one object on each of a volume's N slices.
-
-    Raises:
-        ConfigError: the arrays differ in length.
-    """
+    """What is known of one object on each of a volume's N slices; raises ConfigError if the arrays differ in length."""
 
     quality: Floats  # (N,) float in [0, 1], expected IoU; NaN where no track reached
     area_px: Floats  # (N,) predicted pixels, 0 where the object is not seen
@@ -87,20 +83,12 @@ ALIKE, JUMP_SHARE = 0.8, 0.4
 
 
 def suggest(strategy: str, evidence: SliceEvidence) -> SliceChoice:
-    """Choose the next slice; never one that is annotated.
-
-    Raises:
-        ConfigError: no strategy has that name.
-    """
+    """Choose the next slice; never one that is annotated; raises ConfigError if no strategy has that name."""
     return strategy_named(strategy)(evidence)
 
 
 def strategy_named(name: str) -> SliceStrategy:
-    """Return a strategy.
-
-    Raises:
-        ConfigError: none has that name.
-    """
+    """Return a strategy; raises ConfigError if none has that name."""
     if name not in STRATEGIES:
         raise ConfigError(f"There is no slice strategy '{name}'. Choose one of: {', '.join(STRATEGIES)}.")
     return STRATEGIES[name]

@@ -329,11 +329,7 @@ FILE = "active.yaml"
 
 @dataclass(frozen=True, slots=True)
 class ActiveSettings:
-    """What `configs/active.yaml` says.
-
-    Raises:
-        ConfigError: a value is unknown or out of range.
-    """
+    """What `configs/active.yaml` says; raises ConfigError if a value is unknown or out of range."""
 
     strategy: str = "strat_random"  # the campaign's own
     offered: tuple[str, ...] = ("random", "strat_random", "coverage", "auto")  # names in the clients' menus

@@ -225,11 +225,7 @@ class Campaign:
         return chosen[0] if chosen else None
 
     def take(self, case: str, who: str, *, address: str = "") -> Lease:
-        """Lease one case, or renew one's lease of it.
-
-        Raises:
-            Conflict: another person holds it.
-        """
+        """Lease one case, or renew one's lease of it; raises Conflict if another person holds it."""
 
         def decide(state: State, now_s: float) -> list[Draft]:
             known = _known(state, case)
@@ -340,11 +336,7 @@ class Campaign:
         self._decide(decide)
 
     def approve(self, case: str, who: str) -> None:
-        """Accept a case's label.
-
-        Raises:
-            Conflict: there is none, or it is the reviewer's own.
-        """
+        """Accept a case's label; raises Conflict if there is none, or it is the reviewer's own."""
         self._judge(Kind.APPROVED, case, who, {})
 
     def reject(self, case: str, who: str, *, why: str, asked: Mapping[str, Any] | None = None) -> None:
@@ -365,11 +357,7 @@ class Campaign:
         self._decide(lambda state, now_s: [Draft(kind, "", who, data)])
 
     def require(self, case: str) -> Case:
-        """Return a case.
-
-        Raises:
-            UnknownImage: there is none of that name.
-        """
+        """Return a case; raises UnknownImage if there is none of that name."""
         return _known(self.state(), case)
 
     def add_gold(self, case: str, who: str, *, truth_sha256: str) -> None:

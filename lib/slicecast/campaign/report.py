@@ -39,11 +39,7 @@ Put = Callable[[State, Axes], bool]
 
 
 def write_report(state: State, file: Path, *, title: str) -> Path:
-    """Write the report, by the file's ending `.html` or `.png`.
-
-    Raises:
-        ConfigError: the ending is another one.
-    """
+    """Write the report, by the file's ending `.html` or `.png`; raises ConfigError if the ending is another one."""
     if file.suffix not in (".html", ".png"):
         raise ConfigError(f"The report {file} must end in .html or .png.")
     file.parent.mkdir(parents=True, exist_ok=True)

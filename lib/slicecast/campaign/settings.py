@@ -24,11 +24,7 @@ GOLD = "gold"
 
 @dataclass(frozen=True, slots=True)
 class CampaignSettings:
-    """What `configs/campaign.yaml` says.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
+    """What `configs/campaign.yaml` says; raises ConfigError if a value is out of range."""
 
     database: str = ""  # any SQLAlchemy URL; empty for a SQLite file in the campaign's folder
     lease_s: float = 1800.0  # how long a lease lasts without a sign of life

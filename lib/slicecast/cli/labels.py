@@ -81,11 +81,7 @@ def import_folder(
 
 
 def read_map(text: str) -> dict[int, str]:
-    """Read `1=liver,2=spleen`.
-
-    Raises:
-        ConfigError: it is written otherwise, or gives a name or value twice.
-    """
+    """Read `1=liver,2=spleen`; raises ConfigError if it is written otherwise, or gives a name or value twice."""
     found: dict[int, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         number, equals, name = (word.strip() for word in part.partition("="))

@@ -225,22 +225,14 @@ class Catalogue:
         return [*self.dicom_series().values(), *self.volume_series()]
 
     def of_study(self, study_uid: str) -> list[Series]:
-        """Return the series of a study.
-
-        Raises:
-            UnknownImage: there is no such study.
-        """
+        """Return the series of a study; raises UnknownImage if there is no such study."""
         found = [series for series in self.all() if series.summary.StudyInstanceUID == study_uid]
         if not found:
             raise UnknownImage(f"There is no study {study_uid[:64]} in the studies. Ask for the list again.")
         return found
 
     def find(self, series_uid: str) -> Series:
-        """Return a series.
-
-        Raises:
-            UnknownImage: there is none of that UID.
-        """
+        """Return a series; raises UnknownImage if there is none of that UID."""
         known = self.dicom_series().get(series_uid)
         found = known or next((series for series in self.volume_series() if series.uid == series_uid), None)
         if found is None:
@@ -248,11 +240,7 @@ class Catalogue:
         return found
 
     def instance(self, series_uid: str, sop_uid: str) -> Instance:
-        """Return an instance.
-
-        Raises:
-            UnknownImage: there is no such series or instance.
-        """
+        """Return an instance; raises UnknownImage if there is no such series or instance."""
         series = self.find(series_uid)
         if sop_uid not in series.sop_uids:
             raise UnknownImage(f"The series {series.uid} has no instance {sop_uid[:64]}. Ask for its instances again.")

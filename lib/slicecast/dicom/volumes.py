@@ -235,11 +235,7 @@ class VolumeSeries:
         return [slice_uid(self.uid, number) for number in range(self.encoding.geometry.size_ijk[2])]
 
     def read(self, sop_uid: str, *, pixels: bool = True) -> Dataset:
-        """Make one instance.
-
-        Raises:
-            UnknownImage: there is none of that UID.
-        """
+        """Make one instance; raises UnknownImage if there is none of that UID."""
         number = self._number(sop_uid)
         data = slice_header(self.encoding, self.names, number)
         if pixels:

@@ -198,11 +198,7 @@ def encode_record(record: Record) -> str:
 
 
 def decode_record(text: str) -> Record:
-    """Return the record of a JSON text.
-
-    Raises:
-        ConfigError: it is not one that this version knows.
-    """
+    """Return the record of a JSON text; raises ConfigError if it is not one that this version knows."""
     try:
         return _RECORD.validate_json(text)
     except ValidationError as error:
@@ -253,11 +249,7 @@ class Session:
 
     @classmethod
     def replay(cls, records: Iterable[Record]) -> "Session":
-        """Return the session that a log leads to.
-
-        Raises:
-            Conflict: the log undoes or redoes what is not there.
-        """
+        """Return the session that a log leads to; raises Conflict if the log undoes or redoes what is not there."""
         return reduce(cls.then, records, cls())
 
     @property
@@ -277,11 +269,7 @@ class Session:
         return reduce(Content.after, (change for edit in self.applied for change in edit.changes), Content())
 
     def then(self, record: Record) -> "Session":
-        """Return the session after one more record.
-
-        Raises:
-            Conflict: there is nothing to undo or redo.
-        """
+        """Return the session after one more record; raises Conflict if there is nothing to undo or redo."""
         log = (*self.log, record)
         match record:
             case Edit():
@@ -301,11 +289,7 @@ class Session:
         return Edit(tuple(Add(f"p{n}", name, item) for n, (name, item) in enumerate(given, start=self.added + 1)))
 
     def removing(self, prompt_id: str) -> Edit:
-        """Return the edit that removes one prompt.
-
-        Raises:
-            NotFound: no prompt of that id counts now.
-        """
+        """Return the edit that removes one prompt; raises NotFound if no prompt of that id counts now."""
         if prompt_id not in self.content.prompts:
             raise NotFound(f"There is no prompt '{prompt_id}' in this session now. Ask for the session's state.")
         return Edit((Remove(prompt_id),))
@@ -323,11 +307,7 @@ class Session:
         return Edit((*removed, *self.adding(wanted.elements()).changes))
 
     def releasing(self, name: str, slices: Iterable[int]) -> Edit:
-        """Return the edit that unlocks slices of an object.
-
-        Raises:
-            NotFound: one of them is not accepted.
-        """
+        """Return the edit that unlocks slices of an object; raises NotFound if one of them is not accepted."""
         numbers = sorted(set(slices))
         for number in numbers:
             if (name, number) not in self.content.accepted:

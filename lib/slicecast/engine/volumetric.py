@@ -125,11 +125,7 @@ class VolumeTracker:
     answered: int = field(default=0, init=False)
 
     def segment(self, clicks: Sequence[GridClick]) -> ObjectField:
-        """Segment one object.
-
-        Raises:
-            Cancelled: the user stopped it.
-        """
+        """Segment one object; raises Cancelled if the user stopped it."""
         cubes = [self._answer(cube) for cube in self._clicked_cubes(clicks)]
         for cube in cubes:  # grows while it is walked through
             for start in self._beyond(cube, [c.start for c in cubes]):

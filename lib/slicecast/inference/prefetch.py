@@ -121,11 +121,7 @@ def is_idle(queue: DeviceQueue) -> bool:
 
 
 def wait_until_idle(queue: DeviceQueue, stop: threading.Event, *, every_s: float = POLL_S) -> None:
-    """Return as soon as no work runs or waits.
-
-    Raises:
-        Cancelled: `stop` was set.
-    """
+    """Return as soon as no work runs or waits; raises Cancelled if `stop` was set."""
     while not is_idle(queue):
         if stop.wait(every_s):
             raise Cancelled("Stopped, as asked.")

@@ -57,11 +57,7 @@ class PriorityQueue(Generic[T]):
         self._users[priority].setdefault(user, deque()).append(entry)
 
     def pop(self) -> T:
-        """Remove and return the entry that goes next.
-
-        Raises:
-            IndexError: the queue is empty.
-        """
+        """Remove and return the entry that goes next; raises IndexError if the queue is empty."""
         chosen = self._next_priority()
         users = self._users[chosen]
         user, entries = users.popitem(last=False)
@@ -95,11 +91,7 @@ class PriorityQueue(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """Limits on the work that is accepted.
-
-    Raises:
-        ConfigError: a value is not a positive whole number.
-    """
+    """Limits on the work that is accepted; raises ConfigError if a value is not a positive whole number."""
 
     jobs: int = 8  # requests that run at a time
     waiting: int = 32  # requests that may wait for a job slot; further ones are refused

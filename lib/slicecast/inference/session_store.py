@@ -89,11 +89,7 @@ class SessionStore:
             connection.execute(_SESSIONS.insert().values(_row_of(header)))
 
     def header(self, session_id: str) -> SessionHeader:
-        """Return what a session was opened with.
-
-        Raises:
-            UnknownSession: there is none of that id.
-        """
+        """Return what a session was opened with; raises UnknownSession if there is none of that id."""
         with self._engine.connect() as connection:
             row = connection.execute(_SESSIONS.select().where(_SESSIONS.c.id == session_id)).one_or_none()
         if row is None:
@@ -107,11 +103,7 @@ class SessionStore:
             return [_header_of(row) for row in connection.execute(query)]
 
     def records(self, session_id: str) -> tuple[Record, ...]:
-        """Return a session's records, oldest first.
-
-        Raises:
-            ConfigError: one was written by a later version.
-        """
+        """Return a session's records, oldest first; raises ConfigError if one was written by a later version."""
         query = sql.select(_RECORDS.c.record).where(_RECORDS.c.session == session_id).order_by(_RECORDS.c.number)
         with self._engine.connect() as connection:
             return tuple(map(decode_record, connection.execute(query).scalars()))
@@ -170,11 +162,7 @@ class SessionLog:
     records: tuple[Record, ...]  # oldest first
 
     def until(self, revision: int) -> "SessionLog":
-        """Return the log as it was at a revision.
-
-        Raises:
-            PromptError: it never was there.
-        """
+        """Return the log as it was at a revision; raises PromptError if it never was there."""
         if not 0 <= revision <= len(self.records):
             raise PromptError(f"The session has revisions 0 to {len(self.records)}, not {revision}.")
         return replace(self, records=self.records[:revision])
@@ -199,11 +187,7 @@ def write_log(path: Path, log: SessionLog) -> None:
 
 
 def read_log(path: Path) -> SessionLog:
-    """Read a log that :func:`write_log` wrote.
-
-    Raises:
-        InputError: it is not one.
-    """
+    """Read a log that :func:`write_log` wrote; raises InputError if it is not one."""
     try:
         header, *records = path.read_text(encoding="utf-8").splitlines()
         return SessionLog(_header_of_json(json.loads(header)), tuple(map(decode_record, records)))

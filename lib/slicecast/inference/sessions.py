@@ -200,27 +200,15 @@ class Sessions:
         return self._edit(session_id, lambda s, image: s.replacing(image.items(prompts)), expected_revision)
 
     def remove(self, session_id: str, prompt_id: str, *, expected_revision: int | None = None) -> SessionState:
-        """Remove one prompt.
-
-        Raises:
-            NotFound: no prompt of that id counts now.
-        """
+        """Remove one prompt; raises NotFound if no prompt of that id counts now."""
         return self._edit(session_id, lambda s, image: s.removing(prompt_id), expected_revision)
 
     def undo(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
-        """Take back the last edit that counts.
-
-        Raises:
-            Conflict: there is none.
-        """
+        """Take back the last edit that counts; raises Conflict if there is none."""
         return self._edit(session_id, lambda s, image: Undo(), expected_revision)
 
     def redo(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
-        """Bring back the edit that was taken back last.
-
-        Raises:
-            Conflict: there is none.
-        """
+        """Bring back the edit that was taken back last; raises Conflict if there is none."""
         return self._edit(session_id, lambda s, image: Redo(), expected_revision)
 
     def reset(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
@@ -254,11 +242,7 @@ class Sessions:
     def release(
         self, session_id: str, object: str, slices: Iterable[int], *, expected_revision: int | None = None
     ) -> SessionState:
-        """Unlock slices of an object.
-
-        Raises:
-            NotFound: one of them is not accepted.
-        """
+        """Unlock slices of an object; raises NotFound if one of them is not accepted."""
         return self._edit(session_id, lambda s, image: s.releasing(object, slices), expected_revision)
 
     def propagate(

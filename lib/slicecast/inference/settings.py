@@ -29,11 +29,7 @@ LEAST_MB, MOST_MB = 256, 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What a service keeps and does in the background.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
+    """What a service keeps and does in the background; raises ConfigError if a value is out of range."""
 
     embedding_mb: int | str = "auto"  # MiB of encoded slices; ``auto``: a quarter of the free memory
     answer_mb: int = 512  # MiB of the model's answers
@@ -129,11 +125,7 @@ class RequestLimits:
 
 @cache
 def request_limits() -> RequestLimits:
-    """Read the limits once.
-
-    Raises:
-        ConfigError: one is unknown or out of range.
-    """
+    """Read the limits once; raises ConfigError if one is unknown or out of range."""
     return build(RequestLimits, read_config(SERVER_FILE).get("limits") or {}, where=f"{SERVER_FILE}: limits")
 
 

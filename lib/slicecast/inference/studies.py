@@ -71,11 +71,7 @@ class Studies:
         self._guard = threading.Lock()
 
     def open(self, path: Path) -> Study:
-        """Return the volume of a file or DICOM folder.
-
-        Raises:
-            VolumeError: it cannot be used.
-        """
+        """Return the volume of a file or DICOM folder; raises VolumeError if it cannot be used."""
         stamp = stamp_of(path)
         with self._guard:
             held = self._held.get(stamp)

@@ -102,11 +102,7 @@ class VolumetricService:
 
     @property
     def predictor(self) -> VolumePredictor:
-        """Return the model, loaded at first use.
-
-        Raises:
-            ResourceError: weights or device are missing.
-        """
+        """Return the model, loaded at first use; raises ResourceError if weights or device are missing."""
         with self._guard:
             if self._predictor is None:
                 self._predictor = load_volume_predictor(choose_model(self.model_name), device=self._device)

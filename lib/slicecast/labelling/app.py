@@ -88,11 +88,7 @@ class AppConfig:
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
-        """Read `--conf` pairs, which are text.
-
-        Raises:
-            ConfigError: a key is unknown, or a value impossible.
-        """
+        """Read `--conf` pairs, which are text; raises ConfigError if a key is unknown, or a value impossible."""
         given = {key: str(value).strip() for key, value in (conf or {}).items()}
         own = [field.name for field in fields(cls)]
         refuse_unknown_keys(given, [*own, *STOCK_KEYS], where="--conf")

@@ -86,11 +86,7 @@ class PreAnnotator:
         return [name for name in image_ids if self.is_open(name) and self._try(name, source)]
 
     def source(self, known_id: str) -> Source:
-        """Read an image and its final label.
-
-        Raises:
-            SlicecastError: the label cannot be used.
-        """
+        """Read an image and its final label; raises SlicecastError if the label cannot be used."""
         study = self._service.studies.open(Path(self._store.get_image_uri(known_id)))
         label = read_final_label(self._store, known_id, study, labels=self._labels)
         return Source(known_id, find_body(study.volume), landmarks(study.volume, label.array, label.values))

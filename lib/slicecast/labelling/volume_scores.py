@@ -296,11 +296,7 @@ class VolumeScorer:
         return {name: {r.slice: r.box_xyxy for r in seen} for name, seen in found.items()}
 
     def score(self, study: Study, support: Support) -> VolumeScores:
-        """Return the model's uncertainty scores of a volume.
-
-        Raises:
-            Cancelled: `cancelled` said so.
-        """
+        """Return the model's uncertainty scores of a volume; raises Cancelled if `cancelled` said so."""
         start = time.perf_counter()
         axes = self._axes(study, support)
         rng = np.random.default_rng(_seed(self._seed, study.digest))

@@ -9,11 +9,7 @@ from slicecast.errors import DeviceUnavailable, OutOfMemory
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        DeviceUnavailable: it is not there.
-    """
+    """Return the device of that name; raises DeviceUnavailable if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

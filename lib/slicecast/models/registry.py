@@ -91,11 +91,7 @@ def get_spec(name: str, registry: dict[str, ModelSpec] | None = None) -> ModelSp
 
 
 def bundled_spec(registry: dict[str, ModelSpec] | None = None) -> ModelSpec:
-    """Return the model that ships with the package.
-
-    Raises:
-        ConfigError: the registry marks none, or several.
-    """
+    """Return the model that ships with the package; raises ConfigError if the registry marks none, or several."""
     registry = load_registry() if registry is None else registry
     bundled = [spec for spec in registry.values() if spec.bundled]
     if len(bundled) != 1:

@@ -61,11 +61,7 @@ class ModelVersions:
         self._content: tuple[tuple[ModelVersion, ...], dict[str, int]] = ((), {})
 
     def all(self) -> tuple[ModelVersion, ...]:
-        """Return all versions, oldest first.
-
-        Raises:
-            ResourceError: the index cannot be read.
-        """
+        """Return all versions, oldest first; raises ResourceError if the index cannot be read."""
         return self._read()[0]
 
     def deployed(self, base: ModelSpec) -> ModelVersion | None:

@@ -30,11 +30,7 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True)
 class NnInteractiveSettings:
-    """Limits of the routes below `/nninteractive`.
-
-    Raises:
-        ConfigError: a value is not a positive whole number.
-    """
+    """Limits of the routes below `/nninteractive`; raises ConfigError if a value is not a positive whole number."""
 
     leases: int = 16  # clients at a time
     idle_s: int = 3600  # seconds without a prompt after which a lease ends
@@ -48,11 +44,7 @@ class NnInteractiveSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """Limits of the way to the DICOM server.
-
-    Raises:
-        ConfigError: a value is not a positive whole number.
-    """
+    """Limits of the way to the DICOM server; raises ConfigError if a value is not a positive whole number."""
 
     connections: int = 32  # open at a time; more requests wait for one of them
     body_mb: int = 2048  # largest request that is passed on, in MiB
@@ -63,11 +55,7 @@ class ProxySettings:
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """Logins.
-
-    Raises:
-        ConfigError: a value is impossible.
-    """
+    """Logins; raises ConfigError if a value is impossible."""
 
     hours: int = 12  # a login lasts
     failures: int = 5  # wrong logins of one name from one address within five minutes, until they must wait
@@ -142,9 +130,5 @@ def _require_network(proxy: str) -> None:
 
 
 def auth_settings() -> AuthSettings:
-    """Read the settings of logins.
-
-    Raises:
-        ConfigError: one is unknown or impossible.
-    """
+    """Read the settings of logins; raises ConfigError if one is unknown or impossible."""
     return build(AuthSettings, read_config(FILE).get("auth") or {}, where=f"{FILE}: auth")

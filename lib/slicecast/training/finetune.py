@@ -68,11 +68,7 @@ class RoundSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneSettings:
-    """Everything that `configs/training/finetune.yaml` says.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
+    """Everything that `configs/training/finetune.yaml` says; raises ConfigError if a value is out of range."""
 
     parts: str = "auto"  # `auto` (the whole network where it is small, else `decoder`), `all`, `memory` or `decoder`
     seed: int = 1  # of everything random

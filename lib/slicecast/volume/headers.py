@@ -40,11 +40,7 @@ class VoxelBudget:
         self._changed = threading.Condition()
 
     def take(self, voxels: int) -> None:
-        """Wait until there is room for so many voxels, and take it.
-
-        Raises:
-            ReadingFull: there was none in time.
-        """
+        """Wait until there is room for so many voxels, and take it; raises ReadingFull if there was none in time."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._fits(voxels), self._wait_s):
                 raise ReadingFull(

@@ -94,11 +94,7 @@ class SliceStack:
         return self.array.shape[2 - y], self.array.shape[2 - x]
 
     def slice(self, n: int) -> np.ndarray:
-        """View slice `n`, (H, W), rows y, columns x.
-
-        Raises:
-            GeometryError: there is no slice `n`.
-        """
+        """View slice `n`, (H, W), rows y, columns x; raises GeometryError if there is no slice `n`."""
         if not 0 <= n < self.count:
             raise GeometryError(
                 f"There is no {self.axis.name.lower()} slice {n}; the volume has slices 0 to {self.count - 1}."

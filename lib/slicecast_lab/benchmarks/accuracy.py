@@ -83,11 +83,7 @@ class Goal:
     unit: Unit = "mm"
 
     def cases(self, *, limit: int) -> list[CaseFiles]:
-        """List the cases; those of one patient form a group.
-
-        Raises:
-            ConfigError: the set is not there.
-        """
+        """List the cases; those of one patient form a group; raises ConfigError if the set is not there."""
         folder = data_dir() / self.folder
         if self.folder == "totalsegmentator":
             image, label = folder / "example_ct.nii.gz", folder / "example_seg_fast_force_split.nii.gz"
@@ -179,11 +175,7 @@ def report_file(build: Path, goal: Goal, prompt: str) -> Path:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One set's results.
-
-    Raises:
-        ConfigError: a report is of another protocol, whose numbers mean something else.
-    """
+    """One set's results; raises ConfigError if a report is of another protocol, whose numbers mean something else."""
 
     title: str  # of the set
     targets: Mapping[str, float]  # Dice to reach, by measure

@@ -197,11 +197,7 @@ def measure_study(root: Path, *, models: str, device: str, limit: int, salient: 
 
 
 def refuse_options(**given: object) -> None:
-    """Refuse options that the published protocol does not have.
-
-    Raises:
-        ConfigError: one of them was given.
-    """
+    """Refuse options that the published protocol does not have; raises ConfigError if one of them was given."""
     for name, value in given.items():
         if value:
             raise ConfigError(

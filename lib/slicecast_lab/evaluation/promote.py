@@ -109,11 +109,7 @@ def compare(
 
 
 def require_acceptable(comparison: Comparison) -> None:
-    """Refuse a candidate that is worse.
-
-    Raises:
-        Conflict: its mean Dice is lower.
-    """
+    """Refuse a candidate that is worse; raises Conflict if its mean Dice is lower."""
     if not comparison.acceptable:
         gain = comparison.difference
         raise Conflict(

@@ -33,11 +33,7 @@ MAX_ROUNDS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the annotator is played and what is compared.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
+    """How the annotator is played and what is compared; raises ConfigError if a value is out of range."""
 
     prompt: PromptKind = "mask"  # what is given on the first slice
     clicks: int = 1  # how many clicks, for the prompt ``clicks``
@@ -86,11 +82,7 @@ def parse_prompt(words: str) -> tuple[PromptKind, int]:
 
 
 def parse_values(words: str) -> tuple[int, ...]:
-    """Read label values such as ``1,2``.
-
-    Raises:
-        ConfigError: they are not positive whole numbers.
-    """
+    """Read label values such as ``1,2``; raises ConfigError if they are not positive whole numbers."""
     parts = [part.strip() for part in words.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ConfigError(f"The label {words!r} is not a list of positive whole numbers such as 1 or 1,2.")

@@ -176,11 +176,7 @@ def evaluate(
 def evaluate_case(
     case: TruthCase, service: Segments, settings: Settings, *, monailabel: MonaiLabelProcess | None = None
 ) -> CaseResult:
-    """Evaluate one case.
-
-    Raises:
-        PromptError: it cannot be prompted in the way asked for.
-    """
+    """Evaluate one case; raises PromptError if it cannot be prompted in the way asked for."""
     number = pick_slice(case, settings.slice)
     answers = play(case, service, settings, number)
     last = answers[-1]

@@ -75,11 +75,7 @@ class Tracks(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedSettings:
-    """What the published protocol leaves open.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
+    """What the published protocol leaves open; raises ConfigError if a value is out of range."""
 
     prompt: Literal["mask", "clicks"] = "mask"  # ``mask`` or ``clicks``
     clicks: int = 1  # how many
@@ -147,11 +143,7 @@ def evaluate_seed(
 def evaluate_seed_case(
     case: TruthCase, tracker: Tracks, settings: SeedSettings, rng: np.random.Generator
 ) -> SeedResult:
-    """Evaluate one case.
-
-    Raises:
-        PromptError: no slice is salient, or the middle one shows too little to click on.
-    """
+    """Evaluate one case; raises PromptError if no slice is salient, or the middle one shows too little to click on."""
     first, stop = clip_range(case.truth, salient=settings.salient, rng=rng)
     truth = [case.truth[k].T for k in range(first, stop)]
     middle = len(truth) // 2

@@ -49,11 +49,7 @@ def simulate_slices(
 
 
 def simulate_volumes(split: Split, plan: VolumePlan, setup: Setup, work: Work) -> dict[str, Any]:
-    """Run E1.
-
-    Raises:
-        ConfigError: the pool is smaller than the largest budget.
-    """
+    """Run E1; raises ConfigError if the pool is smaller than the largest budget."""
     plan.check(len(split.pool))
     pool = learn(split.pool, split.test, plan.labelling, work)
     campaigns = run_campaigns(pool, plan, work)

@@ -73,11 +73,7 @@ class EmbedTask:
         return "embed", content_of(self.files)
 
     def run(self, service: SegmentService) -> list[float]:
-        """Return the embedding.
-
-        Raises:
-            ConfigError: the model has none.
-        """
+        """Return the embedding; raises ConfigError if the model has none."""
         vector = VolumeScorer(service.predictor).embed(service.studies.open(self.files.image))
         if vector is None:
             raise ConfigError("This model cannot say what a volume looks like. Use a SAM 2 model.")

@@ -190,11 +190,7 @@ DASHED = ("oracle", "random")
 
 
 def draw_report(report: Mapping[str, Any], file: Path) -> Path:
-    """Draw a report of any experiment; return `file`.
-
-    Raises:
-        ConfigError: the format cannot be drawn.
-    """
+    """Draw a report of any experiment; return `file`; raises ConfigError if the format cannot be drawn."""
     if file.suffix not in FORMATS:
         raise ConfigError(f"The picture {file} must end in one of {', '.join(FORMATS)}.")
     summary, experiment = report["summary"], report["experiment"]

@@ -30,11 +30,7 @@ Work = Callable[[Sequence[SimulationTask]], list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class VolumePlan:
-    """What is simulated.
-
-    Raises:
-        ConfigError: an unknown strategy, or a value out of range.
-    """
+    """What is simulated; raises ConfigError if an unknown strategy, or a value out of range."""
 
     strategies: tuple[str, ...] = DEFAULTS  # names of volume strategies, and ORACLE
     # numbers of labelled volumes, ascending; at each the model is measured

@@ -77,11 +77,7 @@ class SimulationTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who does the work.
-
-    Raises:
-        ConfigError: no processes.
-    """
+    """Who does the work; raises ConfigError if no processes."""
 
     jobs: int = 1  # processes side by side; -1: one a core
     # "" for this machine; ``auto`` for the running Ray cluster, or a new one here; or a cluster's address

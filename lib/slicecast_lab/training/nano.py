@@ -60,20 +60,12 @@ class NanoSettings:
 
 
 def read_settings(path: Path) -> NanoSettings:
-    """Read a training file.
-
-    Raises:
-        ConfigError: it is missing, or has an unknown or missing setting.
-    """
+    """Read a training file; raises ConfigError if it is missing, or has an unknown or missing setting."""
     return settings_from(read_yaml(path), where=str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a training file as it is.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+    """Read a training file as it is; raises ConfigError if it cannot be read."""
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:

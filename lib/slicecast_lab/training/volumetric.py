@@ -33,11 +33,7 @@ class VolumetricSettings:
 
 
 def read_settings(path: Path) -> VolumetricSettings:
-    """Read a training file.
-
-    Raises:
-        ConfigError: it is missing, or has an unknown or missing setting.
-    """
+    """Read a training file; raises ConfigError if it is missing, or has an unknown or missing setting."""
     content = read_yaml(path)
     sections: dict[str, Any] = {"loop": LoopSettings, "patches": PatchSpec, "clicks": ClickMix}
     refuse_unknown_keys(content, VolumetricSettings.__dataclass_fields__, where=str(path))

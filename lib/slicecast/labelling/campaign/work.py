@@ -154,11 +154,7 @@ class CaseDrafts:
         raise NotFound(f"There is no draft of '{case}' by {who} to submit. Segment it first, in OHIF or Slicer.")
 
     def drop(self, case: str, who: str, name: str) -> None:
-        """Leave a structure out of a person's draft.
-
-        Raises:
-            NotFound: there is none of that name.
-        """
+        """Leave a structure out of a person's draft; raises NotFound if there is none of that name."""
         with self.alone:
             found = self.to_submit(case, who)
             now = self.structures(found)

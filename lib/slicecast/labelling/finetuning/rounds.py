@@ -136,11 +136,7 @@ class TuningRound:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Be the one who works on it while the block lasts.
-
-        Raises:
-            Conflict: another process does.
-        """
+        """Be the one who works on it while the block lasts; raises Conflict if another process does."""
         lock = FileLock(self.folder / LOCK)
         try:
             lock.acquire(timeout=5)  # somebody may just be looking whether it runs

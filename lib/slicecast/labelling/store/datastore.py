@@ -315,11 +315,7 @@ def _spare(file: Path) -> Path | None:
 
 
 def safe_tag(tag: str) -> str:
-    """Return a label's tag as text.
-
-    Raises:
-        InputError: it is no plain name, or the folder of versions.
-    """
+    """Return a label's tag as text; raises InputError if it is no plain name, or the folder of versions."""
     plain = str(tag.value) if isinstance(tag, Enum) else tag
     if safe_name(plain, "label tag") == FOLDER:
         raise InputError(f"'{FOLDER}' holds earlier labels and cannot be a label tag. Choose another tag.")

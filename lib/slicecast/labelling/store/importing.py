@@ -144,22 +144,14 @@ class Images:
         raise NotFound("No image has that name.")
 
     def series(self, uid: str) -> Series:
-        """Return the series that a DICOM SEG refers to.
-
-        Raises:
-            NotFound: it is not among the images.
-        """
+        """Return the series that a DICOM SEG refers to; raises NotFound if it is not among the images."""
         series = self._catalogue.of_image(uid) if uid else None
         if series is None or series.image_id is None:
             raise NotFound(f"It refers to the series {uid or '(none)'}, which is not among the images.")
         return series
 
     def grid(self, image: str) -> Geometry:
-        """Return an image's own grid.
-
-        Raises:
-            VolumeError: the image cannot be read.
-        """
+        """Return an image's own grid; raises VolumeError if the image cannot be read."""
         path = self._path(image)
         try:
             with without_folders(path, "The image"):

@@ -150,11 +150,7 @@ def checked_file(
 
 
 def require_named(file: Path, info: Mapping[str, Any], *, labels: Sequence[str]) -> None:
-    """Check that a record names every value of a stored label.
-
-    Raises:
-        VolumeError: it does not.
-    """
+    """Check that a record names every value of a stored label; raises VolumeError if it does not."""
     values = whole_values(_read(file))
     _require_names(values, names_of(info, values, labels))
 
@@ -169,11 +165,7 @@ def names_of(info: Mapping[str, Any], values: Iterable[int], labels: Sequence[st
 
 
 def whole_values(label: Volume) -> list[int]:
-    """Return the values of a label, sorted.
-
-    Raises:
-        VolumeError: one is no whole number from 0 to 255.
-    """
+    """Return the values of a label, sorted; raises VolumeError if one is no whole number from 0 to 255."""
     values = np.unique(label.array)
     if any("NaN" in warning for warning in label.warnings):
         raise VolumeError("The label holds voxels that are no number (NaN or infinite). Export it again.")

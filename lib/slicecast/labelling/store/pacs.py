@@ -184,11 +184,7 @@ class PacsDatastore(StudiesDatastore):
         return not present or name in present or name in series or bool(self._datastore.objects[name].labels)
 
     def _fetch(self, uid: str) -> None:
-        """Fetch a series, atomically.
-
-        Raises:
-            ResourceError: the server does not give it.
-        """
+        """Fetch a series, atomically; raises ResourceError if the server does not give it."""
         target = self._downloads / uid
         if target.is_dir():
             return

@@ -88,11 +88,7 @@ class SegmentTask(InferTask):
         return str(answer.file), answer.params
 
     def answer(self, request: Mapping[str, Any]) -> InferAnswer:
-        """Answer one request; `image` is a path here.
-
-        Raises:
-            SlicecastError: the request cannot be carried out.
-        """
+        """Answer one request; `image` is a path here; raises SlicecastError if the request cannot be carried out."""
         parsed = self._parse(request)
         image = Path(request["image"])
         study = self._service.studies.open(image)

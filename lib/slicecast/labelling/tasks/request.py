@@ -221,11 +221,7 @@ def looks_like_points(value: Any) -> bool:
 
 
 def read_roi(value: Any) -> tuple[int, ...] | None:
-    """Read the four or six whole numbers of a region of interest.
-
-    Raises:
-        PromptError: it is something else.
-    """
+    """Read the four or six whole numbers of a region of interest; raises PromptError if it is something else."""
     if value is None or value in ([], ""):
         return None
     if not isinstance(value, list | tuple) or len(value) not in (4, 6) or not all(_is_number(n) for n in value):
@@ -236,11 +232,7 @@ def read_roi(value: Any) -> tuple[int, ...] | None:
 
 
 def read_slice(value: Any) -> int | None:
-    """Read the slice of a 2D client.
-
-    Raises:
-        PromptError: it is no whole number from 0.
-    """
+    """Read the slice of a 2D client; raises PromptError if it is no whole number from 0."""
     if value is None or value == "":
         return None
     if not _is_number(value) or value != value // 1 or value < 0:
@@ -266,11 +258,7 @@ def read_absent(value: Any, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def read_range(value: Any) -> tuple[int, int] | None:
-    """Read "first:end" or [first, end], half-open.
-
-    Raises:
-        ConfigError: it is something else, or empty.
-    """
+    """Read "first:end" or [first, end], half-open; raises ConfigError if it is something else, or empty."""
     if value is None or value in ([], ""):
         return None
     hint = "write first:end, such as 20:60 for slices 20 to 59."
@@ -298,11 +286,7 @@ def read_word(value: Any, key: str, *, default: str) -> str:
 
 
 def read_extension(value: Any) -> str | None:
-    """Read the format of the answer.
-
-    Raises:
-        ConfigError: masks are not written in it.
-    """
+    """Read the format of the answer; raises ConfigError if masks are not written in it."""
     if value is None or value == "":
         return None
     if value not in EXTENSIONS:

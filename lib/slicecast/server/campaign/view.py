@@ -69,11 +69,7 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
 
 
 def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
-    """Return the content of a case's page.
-
-    Raises:
-        UnknownImage: there is no such case.
-    """
+    """Return the content of a case's page; raises UnknownImage if there is no such case."""
     service = app.campaign_service
     service.sync()
     state = service.campaign.state()

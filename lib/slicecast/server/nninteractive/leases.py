@@ -60,11 +60,7 @@ class Leases(Generic[Work]):
         self._held: dict[str, ClientLease[Work]] = {}
 
     def claim(self, user: str | None, owner: str) -> ClientLease[Work]:
-        """Give a place.
-
-        Raises:
-            QueueFull: all are taken.
-        """
+        """Give a place; raises QueueFull if all are taken."""
         self.end_overdue()
         now = self._clock()
         lease: ClientLease[Work] = ClientLease(secrets.token_urlsafe(32), user, owner, now, now)

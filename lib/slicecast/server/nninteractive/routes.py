@@ -140,11 +140,7 @@ def the_desk(request: Request) -> Desk:
 
 
 def running_model(request: Request, app: LabellingApp) -> str:
-    """Return the model's name.
-
-    Raises:
-        UnknownModel: the address names another one.
-    """
+    """Return the model's name; raises UnknownModel if the address names another one."""
     asked, running = request.path_params.get("model"), app.service.model_name
     if asked not in (None, running):
         raise UnknownModel(f"This server runs '{running}', not '{asked[:100]}'. Use {ROOT} or {ROOT}/{running}.")

@@ -52,11 +52,7 @@ class Announced:
 
 
 def announced(data: bytes) -> Announced:
-    """Read an array's header.
-
-    Raises:
-        InputError: it is none.
-    """
+    """Read an array's header; raises InputError if it is none."""
     try:
         magic, version, _, axes, length = _FIXED.unpack_from(data)
         name = data[_FIXED.size : _FIXED.size + length].decode("ascii")

@@ -196,11 +196,7 @@ class Desk:
         return image
 
     def add(self, sitting: Sitting, make: Callable[[Grid], list[Item]]) -> None:
-        """Add a prompt.
-
-        Raises:
-            PromptError: it does not fit.
-        """
+        """Add a prompt; raises PromptError if it does not fit."""
         self._decide(sitting, goes_on=not sitting.reset_waits)
         self._edit(sitting, lambda earlier, grid: together(earlier, make(grid), grid))
 
@@ -330,11 +326,7 @@ class Desk:
 
 
 def sitting_of(lease: Held) -> Sitting:
-    """Return what a lease works on.
-
-    Raises:
-        Conflict: no image was sent yet.
-    """
+    """Return what a lease works on; raises Conflict if no image was sent yet."""
     if lease.work is None:
         raise Conflict("No image was sent with this lease yet. Send one to set_image first.")
     return lease.work

@@ -269,11 +269,7 @@ def related(contents: Sequence[tuple[bytes, str]], *, kind: str) -> Response:
 
 
 def unpacked(content: bytes, content_type: str) -> list[bytes]:
-    """Unpack a message of parts.
-
-    Raises:
-        InputError: it is none, or holds no part.
-    """
+    """Unpack a message of parts; raises InputError if it is none, or holds no part."""
     if not content_type.lower().startswith("multipart/"):
         raise InputError(f"The content is '{content_type[:60]}'; send multipart/related with parts of {DICOM}.")
     try:

@@ -162,11 +162,7 @@ async def _chunks(answer: httpx.Response) -> AsyncIterator[bytes]:
 
 
 async def _body(request: Request, *, limit: int) -> AsyncIterator[bytes]:
-    """Yield the request as it comes.
-
-    Raises:
-        TooLarge: it is larger than accepted.
-    """
+    """Yield the request as it comes; raises TooLarge if it is larger than accepted."""
     claimed, sent = request.headers.get("content-length", ""), 0
     async for chunk in request.stream():
         sent += len(chunk)

@@ -40,11 +40,7 @@ class Role(IntEnum):
 
     @classmethod
     def named(cls, name: str) -> "Role":
-        """Return the role of that name.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """Return the role of that name; raises ConfigError if there is none."""
         if name not in cls.__members__:
             raise ConfigError(f"There is no role '{name}'. Choose {', '.join(cls.__members__)}.")
         return cls[name]
@@ -52,11 +48,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user.
-
-    Raises:
-        ConfigError: a name or role is impossible.
-    """
+    """A user; raises ConfigError if a name or role is impossible."""
 
     name: str  # letters, digits, `.`, `_`, `-`, `@`
     role: str  # name of a Role
@@ -99,11 +91,7 @@ class Users:
         self._read: tuple[Any, dict[str, Account]] = (None, {})
 
     def all(self) -> dict[str, Account]:
-        """Return the users by name.
-
-        Raises:
-            ConfigError: the file cannot be read, or others may write it.
-        """
+        """Return the users by name; raises ConfigError if the file cannot be read, or others may write it."""
         with self._guard:
             stamp = self._stamp()
             if stamp != self._read[0]:
@@ -128,11 +116,7 @@ class Users:
         return token
 
     def remove(self, name: str) -> None:
-        """Remove a user.
-
-        Raises:
-            NotFound: there is none of that name.
-        """
+        """Remove a user; raises NotFound if there is none of that name."""
         users = self.all()
         if name not in users:
             raise NotFound(f"There is no user '{name}'. See `slicecast users list`.")
