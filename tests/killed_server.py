@@ -17,8 +17,7 @@ import httpx
 import psutil
 from labelserver import copy_app
 
-from slicecast.campaign.events import Event
-from slicecast.campaign.store import EventStore, sqlite_url
+from slicecast.campaign.events import Event, EventStore, sqlite_url
 from slicecast.demo.server_process import free_port
 
 KILLS = int(os.environ.get("KILLS", "3"))

@@ -9,12 +9,12 @@ import numpy as np
 
 from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import CropWindow, Frames, paste
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
+from slicecast_lab.simulation.fake import FakePredictor
 
 PLAIN = EngineOptions(zoom="off", least_iou=0.0, fill_holes_px=0, keep_components=False)
 """Nothing but propagation."""

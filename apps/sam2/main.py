@@ -24,10 +24,8 @@ from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
 from slicecast.inference.volumetric import volumetric_services
 from slicecast.labelling import app as behaviour
-from slicecast.labelling.finetuning.automatic import MODEL
-from slicecast.labelling.finetuning.automatic_task import AutomaticTask
-from slicecast.labelling.finetuning.opening import versions_beside
-from slicecast.labelling.finetuning.task import NAME, FinetuneTask
+from slicecast.labelling.finetuning.automatic import MODEL, AutomaticTask
+from slicecast.labelling.finetuning.tuner import NAME, FinetuneTask, versions_beside
 from slicecast.labelling.strategies import BackgroundScoring, ConfidenceScoring, ranked_strategies, strategies
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings

@@ -9,9 +9,8 @@ import typing
 if typing.TYPE_CHECKING:
     from slicecast.engine.options import EngineOptions
     from slicecast.errors import SlicecastError
-    from slicecast.inference.api import segment
     from slicecast.inference.results import SegmentResult
-    from slicecast.inference.segment import SegmentRequest, SegmentService
+    from slicecast.inference.segment import SegmentRequest, SegmentService, segment
     from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
     from slicecast.volume import Geometry, Volume, read_volume, write_mask
 
@@ -41,9 +40,8 @@ _HOMES = {
     "slicecast.engine.options": ("EngineOptions",),
     "slicecast.errors": ("SlicecastError",),
     "slicecast.prompts": ("Absent", "Box", "MaskPrompt", "ObjectPrompts", "Point", "PromptSet"),
-    "slicecast.inference.api": ("segment",),
     "slicecast.inference.results": ("SegmentResult",),
-    "slicecast.inference.segment": ("SegmentRequest", "SegmentService"),
+    "slicecast.inference.segment": ("SegmentRequest", "SegmentService", "segment"),
     "slicecast.volume": ("Geometry", "Volume", "read_volume", "write_mask"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

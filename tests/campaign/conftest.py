@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from slicecast.campaign.campaign import Campaign, Choice
+from slicecast.campaign.events import EventStore, sqlite_url
 from slicecast.campaign.settings import CampaignSettings
-from slicecast.campaign.store import EventStore, sqlite_url
 
 NOON_S = 1_700_000_000.0
 

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from slicecast.campaign.campaign import Campaign, Choice, hidden, steady_clock, words_for
-from slicecast.campaign.events import Kind
+from slicecast.campaign.events import EventStore, Kind
 from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import ReadingTask, Status
-from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, UnknownImage
 
 LEASE_S = CampaignSettings().lease_s

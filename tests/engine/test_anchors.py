@@ -5,8 +5,8 @@ from tracking import PLAIN, WHOLE, absent, boxed, clicked, clip_of, disk, painte
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.crop_window import CropWindow, to_model_prompt
-from slicecast.engine.fake import FakePredictor
 from slicecast.prompts import SlicePrompt
+from slicecast_lab.simulation.fake import FakePredictor
 
 TRUTH = walking_disk(10)
 CLIP = clip_of(TRUTH)

@@ -20,9 +20,9 @@ from tracking import (
 )
 
 from slicecast.engine.caches import DiskTier, EmbeddingCache, ResultCache, key_of, prompt_key
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import ModelPrompt, Observation
 from slicecast.engine.propagation import segment
+from slicecast_lab.simulation.fake import FakePredictor
 
 COUNT = 14
 TRUTH = walking_disk(COUNT, step_px=0.7)

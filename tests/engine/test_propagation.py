@@ -20,11 +20,11 @@ from tracking import (
 )
 
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.postprocess import slice_confidence
 from slicecast.engine.propagation import segment
 from slicecast.errors import Cancelled
+from slicecast_lab.simulation.fake import FakePredictor
 
 TRUTH = walking_disk(10)
 CLIP = clip_of(TRUTH)

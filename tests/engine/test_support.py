@@ -5,12 +5,12 @@ import pytest
 from builders import ball, scan
 
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.support import MOST_TIMES, box_of, boxed, drawn, match_support, read_support
 from slicecast.engine.tracks import Tracker
 from slicecast.inference.studies import open_study
 from slicecast.volume import SliceAxis
+from slicecast_lab.simulation.fake import FakePredictor
 
 EXTENT = np.array([[0.0, 0.0, 0.0], [23.0, 19.0, 15.0]])
 

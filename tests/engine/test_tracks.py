@@ -22,13 +22,13 @@ from tracking import (
 from slicecast.engine.anchors import find_anchors
 from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import CropWindow, resample
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Observation
 from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import FAR_TIME, LOOK_AHEAD, Anchor, Track, propagate
 from slicecast.errors import Cancelled
+from slicecast_lab.simulation.fake import FakePredictor
 
 CLIP = walking_disk(12)
 

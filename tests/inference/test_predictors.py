@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from builders import ball, scan
 
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
 from slicecast.errors import OutOfMemory
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
@@ -10,6 +9,7 @@ from slicecast.inference.queue import DeviceQueue, Priority
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
+from slicecast_lab.simulation.fake import FakePredictor
 
 CLICK, TRACK, BACK = Priority
 WORDS = ModelPrompt(np.array([[16, 16]], np.float32), np.array([1], np.int32))

@@ -5,13 +5,13 @@ import pytest
 from builders import ball, scan
 
 from slicecast.engine.crop_window import whole_crop
-from slicecast.engine.fake import FakePredictor
 from slicecast.errors import ResourceError
 from slicecast.inference.prefetch import PrefetchRequest
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import SliceAxis, write_volume
+from slicecast_lab.simulation.fake import FakePredictor
 
 SLICES = 16
 

@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 from builders import KINDS, ORIENTATIONS, Phantom, ball, dice, grid, phantom, scan, stored_as
 
+import slicecast
 from slicecast.active.calibration import Pair, SliceFeatures, calibrate
 from slicecast.active.slices import STRATEGIES
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.errors import Cancelled, ConfigError, PromptError, UnknownModel, VolumeError
-from slicecast.inference.segment import MAX_OBJECTS, SegmentRequest, SegmentService
+from slicecast.inference.segment import MAX_OBJECTS, SegmentRequest, SegmentService, segment
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.model import UNNAMED, collect_prompts
 from slicecast.volume import Reorientation, Volume, write_volume
+from slicecast_lab.simulation.fake import FakePredictor
 
 CENTRE = (12, 10, 8)
 """Of the ball that `builders.ball` draws."""
@@ -336,3 +338,47 @@ def test_a_volume_of_one_slice_is_answered(store, service):
 def test_each_axis_can_be_walked(axis, ball_file, service):
     result = service.segment(SegmentRequest(ball_file, clicked(), axis=axis))
     assert result.axis == axis and dice(result.mask == 1, ball()) > 0.7
+
+
+TRUTH = ball()
+
+
+def test_lists_belong_to_one_object_without_a_name():
+    prompts = collect_prompts(points=[(1, 2, 3)], negative=[(4, 5, 6)], boxes=[((0, 0, 1), (5, 5, 1))], absent=[7])
+    (only,) = prompts.objects
+    assert only.name == UNNAMED
+    assert only.points == (Point((1, 2, 3)), Point((4, 5, 6), positive=False))
+    assert only.boxes == (Box((0, 0, 1), (5, 5, 1)),) and only.absent == (Absent(7),)
+
+
+def test_mappings_name_objects_in_order():
+    masks = {"kidney": [TRUTH], "liver": [MaskPrompt(TRUTH, slices=(8,))]}
+    prompts = collect_prompts(points={"spleen": [(1, 2, 3)], "liver": []}, masks=masks)
+    assert prompts.names == ("spleen", "liver", "kidney")
+    assert prompts.objects[1].masks[0].slices == (8,) and prompts.objects[2].masks[0].slices is None
+
+
+def test_nothing_to_start_from_is_refused():
+    with pytest.raises(PromptError, match="no prompt"):
+        collect_prompts()
+    with pytest.raises(PromptError, match="nothing to start from"):
+        collect_prompts(negative=[(1, 2, 3)])
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_one_call_segments_an_image(ball_file, service, as_text):
+    result = segment(str(ball_file) if as_text else ball_file, points={"ball": [(12, 10, 8)]}, service=service)
+    assert result.labels == {"ball": 1} and dice(result.mask == 1, TRUTH) > 0.8
+
+
+def test_every_setting_is_passed_on(ball_file, service):
+    options = slicecast.EngineOptions(gone_slices=0)
+    result = segment(
+        ball_file, points=[(12, 10, 8)], axis="coronal", range=(9, 12), window="0:150", options=options, service=service
+    )
+    assert result.axis == "coronal" and result.window.high == 150
+    assert np.flatnonzero(result.mask.any(axis=(0, 2))).tolist() == [9, 10, 11]
+
+
+def test_it_is_what_the_package_offers():
+    assert slicecast.segment is segment

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from builders import ORIENTATIONS, ball, dice, phantom, scan, stored_as
 
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.errors import (
     ConfigError,
@@ -26,6 +25,7 @@ from slicecast.inference.sessions import Sessions, replay
 from slicecast.inference.settings import RequestLimits
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
+from slicecast_lab.simulation.fake import FakePredictor
 
 CENTRE, HIGHER = Point((12, 10, 8)), Point((12, 10, 11))
 TRUTH = ball()

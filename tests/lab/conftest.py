@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from builders import phantom
 
-from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.volume import write_mask, write_volume
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, find_cases, read_case
+from slicecast_lab.simulation.fake import FakePredictor
 
 KINDS = ("anisotropic", "flipped", "sphere")
 

@@ -9,10 +9,10 @@ import pytest
 from builders import ball, phantom, scan
 
 from slicecast.active.volumes import ActiveSettings
-from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.background_scorer import BackgroundScorer, round_of
 from slicecast.volume import write_volume
+from slicecast_lab.simulation.fake import FakePredictor
 
 WAIT_S = 120.0
 NAMES = tuple(f"case{n}" for n in range(6))

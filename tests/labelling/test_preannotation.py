@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from builders import ball, grid, phantom, stored_as
 
-from slicecast.engine.fake import FakePredictor
 from slicecast.errors import Conflict, GeometryError, SlicecastError
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.landmarks import find_body, landmarks, transfer
 from slicecast.labelling.preannotation import PreAnnotator
 from slicecast.volume import Volume, read_volume, write_mask, write_volume
+from slicecast_lab.simulation.fake import FakePredictor
 
 LABELS = ("other", "ball")
 WAIT_S = 120

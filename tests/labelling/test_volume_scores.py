@@ -5,7 +5,6 @@ import pytest
 from builders import ball, scan, stored_as
 
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.tracks import Tracker
 from slicecast.errors import Cancelled
@@ -25,6 +24,7 @@ from slicecast.labelling.volume_scores import (
 )
 from slicecast.volume import SliceAxis
 from slicecast.volume.metrics import dice
+from slicecast_lab.simulation.fake import FakePredictor
 
 NAMES = {"disagree", "cycle", "object_entropy", "confidence"}
 

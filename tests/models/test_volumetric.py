@@ -10,8 +10,7 @@ from slicecast.config import config_dir
 from slicecast.errors import ConfigError, WeightsCorrupt, WeightsMissing
 from slicecast.models import weights
 from slicecast.models.registry import ModelSpec, load_registry
-from slicecast.models.volumetric import load_volume_predictor, normaliser
-from slicecast.models.volumetric_build import build_volumetric, load_by_name
+from slicecast.models.volumetric import build_volumetric, load_by_name, load_volume_predictor, normaliser
 
 
 @pytest.fixture(autouse=True)

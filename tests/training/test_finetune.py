@@ -5,8 +5,7 @@ from learning import ball_object, few
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2_build import load_sam2
 from slicecast.training.finetune import finetune, finetune_settings, freeze_others
-from slicecast.training.losses import LossWeights
-from slicecast.training.objective import ClipObjective, PromptMix
+from slicecast.training.objective import ClipObjective, LossWeights, PromptMix
 from slicecast.training.volumes import ClipSettings, LabelledBatches
 
 SETTINGS = finetune_settings(few())

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import slicecast
+from slicecast.campaign.events import EventStore, sqlite_url
 from slicecast.campaign.settings import DATABASE
 from slicecast.campaign.settings import FOLDER as CAMPAIGN
-from slicecast.campaign.store import EventStore, sqlite_url
 from slicecast.config import build, users_file
 from slicecast.errors import ConfigError, Conflict, InputError, NotFound
 

@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slicecast.campaign.events import Damage, Draft, Event, Kind
+from slicecast.campaign.events import Damage, Draft, Event, EventStore, Kind
 from slicecast.campaign.settings import DATABASE, FOLDER, CampaignSettings, campaign_settings
 from slicecast.campaign.state import DONE, Case, Lease, ReadingTask, State, Status, fold
-from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, UnknownImage
 
 

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from slicecast.campaign.store import sqlite_url
+from slicecast.campaign.events import sqlite_url
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError, InputError, NotFound
 from slicecast.volume.reading import WRITTEN_ENDINGS

@@ -128,7 +128,7 @@ def roll_back(
       slicecast models rollback --studies scans 2
     """
     base, versions = choose_model(model or None), _versions(studies)
-    from slicecast.labelling.finetuning.opening import campaign_of  # MONAI Label takes seconds, see main.py
+    from slicecast.labelling.finetuning.tuner import campaign_of  # MONAI Label takes seconds, see main.py
 
     before = versions.serving(base)
     versions.roll_back(base, version)
@@ -141,7 +141,7 @@ def roll_back(
 def _versions(studies: Path) -> ModelVersions:
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
-    from slicecast.labelling.finetuning.opening import versions_beside
+    from slicecast.labelling.finetuning.tuner import versions_beside
 
     versions = versions_beside(studies)
     if not versions.all():

@@ -15,7 +15,7 @@ from slicecast.active.slices import STRATEGIES
 from slicecast.cli._outputs import check_output
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
-from slicecast.prompts.parsing import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
+from slicecast.prompts.model import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import read_volume, write_mask
 from slicecast.volume.reading import WRITTEN_ENDINGS, require_file
 

@@ -53,7 +53,7 @@ def finetune(studies: Studies, model: Model = "", labels: Labels = "", device: D
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
     choose_model(model or None)
-    from slicecast.labelling.finetuning.opening import folder_tuner  # MONAI Label takes seconds, see main.py
+    from slicecast.labelling.finetuning.tuner import folder_tuner  # MONAI Label takes seconds, see main.py
 
     names = [name.strip() for name in labels.split(",") if name.strip()]
     with folder_tuner(studies, model=model or None, labels=names, device=device) as tuner:
@@ -79,7 +79,7 @@ def automatic(studies: Studies, labels: Labels = "", device: Device = "auto") ->
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
     from slicecast.labelling.finetuning.automatic import AutomaticModels, learn_automatic
-    from slicecast.labelling.finetuning.opening import folder_tuner, versions_beside
+    from slicecast.labelling.finetuning.tuner import folder_tuner, versions_beside
 
     names = [name.strip() for name in labels.split(",") if name.strip()]
     with folder_tuner(studies, model=None, labels=names, device=device) as tuner:
@@ -114,9 +114,8 @@ def go_on(
 
 
 def _carry_out(round: TuningRound, device: str) -> None:
-    from slicecast.labelling.finetuning.opening import campaign_of
     from slicecast.labelling.finetuning.training import carry_out
-    from slicecast.labelling.finetuning.tuner import described_verdict
+    from slicecast.labelling.finetuning.tuner import campaign_of, described_verdict
     from slicecast.models.versions import ModelVersions
 
     versions = ModelVersions(round.folder.parent.parent)

@@ -15,8 +15,7 @@ from pathlib import Path
 from pydicom import dcmread, misc
 from pydicom.dataset import Dataset
 
-from slicecast.dicom.series import NO_IMAGES, Instance, Series, is_uid
-from slicecast.dicom.volumes import VolumeFiles, VolumeSeries
+from slicecast.dicom.series import NO_IMAGES, Instance, Series, VolumeFiles, VolumeSeries, is_uid
 from slicecast.errors import UnknownImage
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 

@@ -11,8 +11,7 @@ from pydicom.valuerep import format_number_as_ds
 from skimage.measure import find_contours
 
 from slicecast.dicom.seg import source_images
-from slicecast.dicom.series import Series, stable_uid
-from slicecast.dicom.volumes import implementation_uid
+from slicecast.dicom.series import Series, implementation_uid, stable_uid
 from slicecast.volume import Geometry
 
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"

@@ -1,4 +1,4 @@
-"""Segment an image from prompts: what the command line, the app and the server call."""
+"""Segment an image from prompts: what Python programs, the command line, the app and the server call."""
 
 import threading
 from collections import OrderedDict
@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.active.slices import strategy_named
 from slicecast.config import home_dir
+from slicecast.engine import propagation
 from slicecast.engine.caches import EmbeddingCache, ResultCache
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import DevicePredictor
-from slicecast.engine.propagation import Prompts, segment
+from slicecast.engine.propagation import Prompts
 from slicecast.engine.tracks import Progress, Tracker
 from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, PromptError
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
@@ -34,7 +37,8 @@ from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import ModelVersions
 from slicecast.models.weights import choose_model
-from slicecast.prompts import PromptSet, slice_ranges, to_slice_prompts
+from slicecast.prompts import MaskPrompt, PromptSet, slice_ranges, to_slice_prompts
+from slicecast.prompts.model import IJK, Named, collect_prompts
 from slicecast.volume import Reorientation, SliceAxis, choose_axis
 
 MAX_OBJECTS = 255
@@ -284,7 +288,7 @@ class SegmentService:
             result_callback(work.on_slice, study, axis, prompts, clock),
             work.keep_partial,
         )
-        found = segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
+        found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if not request.slices_only and not found.partial:
             places = remaining_places(tracker.frames, found.objects)
             self.prefetcher.request(PrefetchRequest(predictor, tracker.frames, places))
@@ -363,3 +367,46 @@ def _canonical_range(
 
 def _overlap(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
     return max(first[0], second[0]), min(first[1], second[1])
+
+
+def segment(
+    image: str | Path,
+    *,
+    points: Named[IJK] | None = None,
+    negative: Named[IJK] | None = None,
+    boxes: Named[tuple[IJK, IJK]] | None = None,
+    masks: Named[np.ndarray | MaskPrompt] | None = None,
+    absent: Named[int] | None = None,
+    axis: str = "auto",
+    range: tuple[int, int] | None = None,
+    window: str = "auto",
+    options: EngineOptions | None = None,
+    slice_strategy: str = "",
+    service: SegmentService | None = None,
+) -> SegmentResult:
+    """Segment one or several objects of an image.
+
+    Each kind of prompt is a list, or a mapping from object names to lists. Indices are those of the stored
+    image, from 0.
+
+    Args:
+        image: file or DICOM folder.
+        points: voxels (i, j, k) on the object.
+        negative: voxels (i, j, k) beside it.
+        boxes: pairs of opposite corners (i, j, k), both included.
+        masks: painted slices, bool [k, j, i] on the image's grid.
+        absent: slices that do not show the object.
+        axis: ``auto``, ``axial``, ``coronal`` or ``sagittal``.
+        range: half-open, slices along the axis to stay within.
+        window: window's name, ``low:high`` or ``auto``.
+        slice_strategy: which slice is suggested next: ``mid``, ``strided``, ``worst``, ``disagree``, ``value`` or
+            ``extent``. Default: that of ``configs/engine.yaml``.
+        service: keeps model, images and encoded slices between calls. Default: a new one, with the default
+            model; pass your own when you ask more than once.
+
+    Raises:
+        SlicecastError: see :meth:`SegmentService.segment`.
+    """
+    prompts = collect_prompts(points=points, negative=negative, boxes=boxes, masks=masks, absent=absent)
+    request = SegmentRequest(Path(image), prompts, axis, range, window, options=options, slice_strategy=slice_strategy)
+    return (service or SegmentService()).segment(request)

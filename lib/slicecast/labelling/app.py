@@ -33,10 +33,8 @@ from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
-from slicecast.labelling.finetuning.automatic import AutomaticModels
-from slicecast.labelling.finetuning.automatic_task import AutomaticTask
-from slicecast.labelling.finetuning.opening import versions_beside
-from slicecast.labelling.finetuning.tuner import FineTuner
+from slicecast.labelling.finetuning.automatic import AutomaticModels, AutomaticTask
+from slicecast.labelling.finetuning.tuner import FineTuner, versions_beside
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.state import only_server
 from slicecast.labelling.store.pacs import open_pacs

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from sam2.modeling.memory_attention import MemoryAttention
 from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
 
 from slicecast.errors import ConfigError, WeightsCorrupt
 from slicecast.models.registry import ModelSpec
@@ -27,7 +29,7 @@ STOCK_DECODER_EXTRAS = {
 
 VIDEO_PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
 
-SPATIAL_ATTENTION = "slicecast.models.spatial.SpatialMemoryAttention"
+SPATIAL_ATTENTION = "slicecast.models.sam2_build.SpatialMemoryAttention"
 
 
 def build_sam2(
@@ -144,3 +146,34 @@ def _set_image_size(model: DictConfig, image_size: int) -> None:
     model.image_size = image_size
     for attention in ("self_attention", "cross_attention"):
         model.memory_attention.layer[attention].feat_sizes = [tokens, tokens]
+
+
+class SpatialMemoryAttention(MemoryAttention):
+    """Attends to the memory maps alone; has the weights of its base class.
+
+    In a network of a few million parameters the pointers' logits outgrew those of the maps, and took all attention.
+    """
+
+    def forward(
+        self,
+        curr: Tensor | list[Tensor],
+        memory: Tensor,
+        curr_pos: Tensor | list[Tensor] | None = None,
+        memory_pos: Tensor | None = None,
+        num_obj_ptr_tokens: int = 0,
+    ) -> Tensor:
+        """Return the conditioned map (t * t, B, C) float32.
+
+        Args:
+            curr: (t * t, B, C), the slice's map.
+            memory: (K, B, 64) spatial tokens, then the pointers' tokens.
+            curr_pos: position encoding of `curr`.
+            memory_pos: position encoding of `memory`.
+            num_obj_ptr_tokens: how many of K belong to pointers.
+        """
+        kept = memory.shape[0] - num_obj_ptr_tokens
+        query = curr[0] if isinstance(curr, list) else curr
+        # Memory is stored in bfloat16; it was the concatenation with float32 pointers that promoted it.
+        spatial = memory[:kept].to(query.dtype)
+        position = None if memory_pos is None else memory_pos[:kept]
+        return super().forward(curr, spatial, curr_pos, position, 0)

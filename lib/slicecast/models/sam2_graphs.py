@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from slicecast.engine.ports import Bank
 from slicecast.models import sam2_forward as steps
+from slicecast.models.sam2_build import SpatialMemoryAttention
 from slicecast.models.sam2_forward import Features, Step
-from slicecast.models.spatial import SpatialMemoryAttention
 
 ANCHORS = 2
 """Places for anchors: a track's own, and the one ahead."""

@@ -27,11 +27,17 @@ from slicecast.server.dependencies import LabellingApp, labelling_app
 from slicecast.server.errors import COMMON, HANDLERS, as_json
 from slicecast.server.html import render
 from slicecast.server.metrics import CountRequests, Metrics
-from slicecast.server.monai.batch import batch_router
-from slicecast.server.monai.datastore import dataset_router, labels_router
 from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
-from slicecast.server.monai.stock import datastore_routers, logs_router, scoring_router, task_routers
-from slicecast.server.monai.train import train_router
+from slicecast.server.monai.routes import (
+    batch_router,
+    dataset_router,
+    datastore_routers,
+    labels_router,
+    logs_router,
+    scoring_router,
+    task_routers,
+    train_router,
+)
 from slicecast.server.nninteractive.routes import mount_nninteractive
 from slicecast.server.nninteractive.work import Desk
 from slicecast.server.ohif.dicomweb import dicomweb_router

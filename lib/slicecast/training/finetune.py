@@ -19,8 +19,7 @@ from slicecast.models.sam2_build import load_sam2
 from slicecast.models.sam2_forward import prepare_for_training
 from slicecast.training.automatic import AutomaticSettings
 from slicecast.training.loop import LoopSettings, Watch, train
-from slicecast.training.losses import LossWeights
-from slicecast.training.objective import ClipObjective, PromptMix
+from slicecast.training.objective import ClipObjective, LossWeights, PromptMix
 from slicecast.training.volumes import Augmentation, ClipSettings, LabelledBatches, LabelledObject
 
 FILE = "training/finetune.yaml"

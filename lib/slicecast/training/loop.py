@@ -20,7 +20,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EMAHandler, ProgressBar, TensorboardLogger
 from torch import Tensor, nn
 
-from slicecast.errors import ConfigError, StateError, WeightsMissing
+from slicecast.errors import ConfigError, StateError
 
 log = logging.getLogger(__name__)
 
@@ -162,19 +162,6 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint of the latest step in a run's folder."""
     files = folder.glob("checkpoint_*.pt")
     return max(files, key=lambda file: int(file.stem.rpartition("_")[2]), default=None)
-
-
-def load_average(model: nn.Module, folder: Path) -> nn.Module:
-    """Give a model the running mean of the weights at a run's last checkpoint.
-
-    Raises:
-        WeightsMissing: the run has no checkpoint yet.
-    """
-    file = latest_checkpoint(folder)
-    if file is None:
-        raise WeightsMissing(f"No checkpoint in {folder}. Train there first, or name another folder.")
-    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["ema"])
-    return model
 
 
 def _resume(folder: Path, parts: Mapping[str, Any]) -> None:

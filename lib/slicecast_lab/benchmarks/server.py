@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 
 from slicecast.campaign.campaign import Campaign, Choice
-from slicecast.campaign.store import EventStore, sqlite_url
+from slicecast.campaign.events import EventStore, sqlite_url
 from slicecast.config import project_dir
 from slicecast.demo.server_process import RunningServer, serving
 from slicecast.models.registry import bundled_spec

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from slicecast.labelling.finetuning.gate import KINDS
+from slicecast.labelling.finetuning.training import KINDS
 from slicecast.models.weights import choose_model
 from slicecast.training.finetune import finetune_settings
 from slicecast_lab.cli.evaluate import with_progress

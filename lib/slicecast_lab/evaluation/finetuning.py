@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.inference.studies import open_study
-from slicecast.labelling.finetuning.gate import KINDS, JudgedObject
+from slicecast.labelling.finetuning.training import KINDS, JudgedObject
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import write_weights

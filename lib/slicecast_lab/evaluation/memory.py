@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from slicecast.inference.segment import SegmentService
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import Sam2Predictor, load_predictor
-from slicecast.training.losses import iou
-from slicecast.training.objective import Batch
+from slicecast.training.objective import Batch, iou
 from slicecast.training.propagation import MASK, Group, Plan, Prediction, full_size, propagate
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case

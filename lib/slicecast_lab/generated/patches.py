@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from slicecast.training.volumetric import VolumeBatch
 from slicecast_lab.generated.fields import Raster
 from slicecast_lab.generated.render import degrade, random_look, render
 from slicecast_lab.generated.scenes import Scene, random_scene
@@ -32,6 +32,16 @@ class PatchSpec:
     side: int = 64  # voxels along each side
     off_centre: int = 8  # the first click lies at most this far from the patch's centre, along each axis
     thick: float = 0.3  # share of patches with thick slices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VolumeBatch:
+    """Patches with one object each."""
+
+    number: int  # of the batch within the run
+    images: Tensor  # (B, S, S, S) float32, normalised as the network wants them
+    masks: Tensor  # (B, S, S, S) bool
+    points: Tensor  # (B, 3) int64, the first click of each, on its object
 
 
 class GeneratedPatches(Dataset):

@@ -18,13 +18,13 @@ import torch
 from joblib import Parallel, delayed
 
 import slicecast
-from slicecast.engine.fake import FakePredictor
 from slicecast.engine.ports import DevicePredictor
 from slicecast.errors import ConfigError
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model, file_sha256, weights_path
+from slicecast_lab.simulation.fake import FakePredictor
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,8 @@ from slicecast.errors import ConfigError, WeightsMissing
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.sam2_forward import prepare_for_training
 from slicecast.models.versions import write_weights
-from slicecast.training.loop import LoopSettings, load_average, train
-from slicecast.training.losses import LossWeights
-from slicecast.training.objective import ClipObjective, PromptMix
+from slicecast.training.loop import LoopSettings, latest_checkpoint, train
+from slicecast.training.objective import ClipObjective, LossWeights, PromptMix
 from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches, stream
 from slicecast_lab.training.validate import Validator, make_validator
 
@@ -136,6 +135,19 @@ def averaged_model(settings: NanoSettings, folder: Path) -> nn.Module:
     """
     model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size, pointers=settings.pointers)
     return load_average(model, folder)
+
+
+def load_average(model: nn.Module, folder: Path) -> nn.Module:
+    """Give a model the running mean of the weights at a run's last checkpoint.
+
+    Raises:
+        WeightsMissing: the run has no checkpoint yet.
+    """
+    file = latest_checkpoint(folder)
+    if file is None:
+        raise WeightsMissing(f"No checkpoint in {folder}. Train there first, or name another folder.")
+    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["ema"])
+    return model
 
 
 def fresh_model(settings: NanoSettings) -> nn.Module:

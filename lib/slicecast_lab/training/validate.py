@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slicecast.training.losses import iou
-from slicecast.training.objective import Batch, predict
+from slicecast.training.objective import Batch, iou, predict
 from slicecast.training.propagation import BOX, CLICK, MASK, Prediction, full_size
 from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from builders import ball, scan, tube
 
-from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.volume import write_mask, write_volume
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases, read_case
 from slicecast_lab.simulation.annotator import PERFECT, RobotSession
+from slicecast_lab.simulation.fake import FakePredictor
 
 POOL, TEST = 5, 2
 

@@ -11,10 +11,9 @@ import pytest
 from builders import ball, grid
 
 from slicecast.campaign.campaign import Campaign
-from slicecast.campaign.events import Kind
+from slicecast.campaign.events import EventStore, Kind
 from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import Status
-from slicecast.campaign.store import EventStore
 from slicecast.errors import Conflict, InputError, NotFound
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.service import MAX_PROMPTS, CampaignService, Leased, open_campaign_service, prompts_of

@@ -7,16 +7,16 @@ import SimpleITK as sitk
 from labelserver import read_mask, serving
 from learning import run
 
-from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.finetuning.automatic import AutomaticModels, common_structures, refusal
-from slicecast.labelling.finetuning.opening import folder_tuner, versions_beside
 from slicecast.labelling.finetuning.rounds import LearntCase
+from slicecast.labelling.finetuning.tuner import folder_tuner, versions_beside
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.training.finetune import finetune_settings
 from slicecast.volume import read_volume, write_volume
 from slicecast.volume.metrics import dice
+from slicecast_lab.simulation.fake import FakePredictor
 
 
 def open_store(studies):

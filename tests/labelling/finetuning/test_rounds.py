@@ -13,9 +13,9 @@ from learning import run
 from slicecast.campaign.events import Kind
 from slicecast.errors import InputError, TooMany
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.finetuning.opening import campaign_of, folder_tuner, versions_beside
 from slicecast.labelling.finetuning.rounds import Rounds
 from slicecast.labelling.finetuning.training import HELD_OUT, carry_out
+from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
 from slicecast.models.registry import bundled_spec
 
 BASE = bundled_spec()

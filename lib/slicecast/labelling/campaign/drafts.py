@@ -1,13 +1,32 @@
-"""Drafts: what each person has so far of each case, to be submitted from the page, for OHIF has no Submit button."""
+"""Drafts: what each person has so far of each case, to be submitted from the page, for OHIF has no Submit button.
+
+Structures accumulate in a person's draft, whichever client and task made them.
+"""
 
 import hashlib
 import json
-from dataclasses import dataclass
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+from monailabel.interfaces.datastore import Datastore
+
+from slicecast.campaign.campaign import Campaign, is_blind
+from slicecast.campaign.state import ReadingTask, Status
+from slicecast.errors import GeometryError, NotFound
+from slicecast.labelling.campaign.structures import Structures
+from slicecast.labelling.store.labels import FINAL
+from slicecast.labelling.store.versions import FOLDER as VERSIONS
 from slicecast.labelling.store.versions import place_file, write_atomically
+from slicecast.labelling.tasks.answer import InferAnswer
+from slicecast.labelling.tasks.request import DEFAULT_NAME
+from slicecast.volume import write_volume
 
 ENDINGS = (".nii.gz", ".nrrd", ".nii", ".mha")
 
@@ -94,3 +113,162 @@ def _write(stem: Path, mask: Path, record: dict[str, Any]) -> None:
     write_atomically(_beside(stem, ".json"), json.dumps({**record, "file": target.name}, default=str).encode())
     if before is not None:
         before.file.unlink(missing_ok=True)
+
+
+logger = logging.getLogger(__name__)
+
+SLICE_FEATURES = "signs"
+"""Key of the slice features in drafts and events; its old word, so that what was recorded can still be read."""
+
+NAMELESS = (
+    "The request does not say which structure this is, so it is not kept to be submitted. Send its name as 'label'."
+)
+
+ANSWER_KEYS = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough")
+"""What the page shows of an answer."""
+
+
+class CaseDrafts:
+    """Drafts, and how they go on from each other and from labels.
+
+    Args:
+        campaign: says who reads a case, and how it stands.
+        datastore: the images and labels.
+        drafts: as files.
+        labels: names of structures, whose places are their numbers in drafts.
+    """
+
+    def __init__(
+        self, campaign: Campaign, datastore: Callable[[], Datastore], drafts: Drafts, *, labels: Sequence[str] = ()
+    ) -> None:
+        self._campaign = campaign
+        self._datastore = datastore
+        self.drafts = drafts
+        self._labels = tuple(labels)
+        self.alone = threading.RLock()
+        """Held while a draft is read and written, or submitted."""
+
+    def add(self, image: str, case: str, who: str, answer: InferAnswer, made: Mapping[str, Any]) -> None:
+        """Add a model's answer to a person's draft; one that does not say which structure it is, is not kept.
+
+        Args:
+            image: as the client names it.
+            case: the image's own name.
+            who: the person.
+            answer: gets a warning where it is not kept.
+            made: by which task (`task`) and weights (`model_hash`).
+        """
+        found = Structures.read(answer.file, answer.params, self._labels)
+        if DEFAULT_NAME in found.values and DEFAULT_NAME not in self._labels:
+            answer.params.setdefault("warnings", []).append(NAMELESS)
+            return
+        empty = Structures(found.mask.with_array(np.zeros_like(found.mask.array)), {})
+        shown = {key: answer.params.get(key) for key in ANSWER_KEYS}
+        record = {**shown, "image": image, "when_s": self._campaign.now_s(), **made}
+        with self.alone:
+            before = self.current(case, who)
+            if answer.slice is None:
+                first = {**record, SLICE_FEATURES: answer.slice_features}
+                self._keep(self.drafts.keep_first, case, who, empty.plus(found, self._labels), first)
+            elif before is not None:  # one slice says nothing about the others
+                record = {**before.record, **{key: record[key] for key in ("image", "when_s")}}
+            try:
+                kept = empty if before is None else self.structures(before)
+                now = kept.plus(found, self._labels, only_slice=answer.slice)
+            except GeometryError as error:  # the image was replaced
+                logger.warning("The draft of '%s' by %s begins again: %s", case, who, error)
+                now = empty.plus(found, self._labels)
+            self._keep(self.drafts.keep, case, who, now, record)
+
+    def _keep(self, keep: Callable[..., None], case: str, who: str, now: Structures, record: Mapping[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = write_volume(Path(folder) / "draft.nii.gz", now.mask)
+            keep(case, who, file, {**record, "label_info": now.label_info()})
+
+    def current(self, case: str, who: str) -> MaskDraft | None:
+        """Return what a person sees of a case and goes on from, if anything.
+
+        The newer of their draft and the final label; without a draft of their own the newest of anybody. A second
+        reader, and whoever reads a hidden gold case, goes on from their own draft only.
+        """
+        known = self._campaign.state().case(case)
+        own = self.drafts.find(case, who)
+        if is_blind(known, who) or known.gold:
+            return own
+        draft, label = own or self.drafts.latest(case), self.label(case)
+        if draft is None or label is None or draft.record["when_s"] > label.record["when_s"]:
+            return draft or label
+        return replace(label, record={**{key: draft.record.get(key) for key in ANSWER_KEYS}, **label.record})
+
+    def shown(self, case: str, who: str) -> dict[str, MaskDraft]:
+        """Return what a person may look at of a case, by what to call it.
+
+        The label, the draft, second readings and replaced labels; to those of whom `current` hides others' work, only
+        their own draft.
+        """
+        known, own = self._campaign.state().case(case), self.drafts.find(case, who)
+        if is_blind(known, who) or known.gold:
+            return {"your draft": own} if own else {}
+        label, draft = self.label(case), own or self.drafts.latest(case)
+        first = known.reading(ReadingTask.ANNOTATE)
+        found = {f"label by {first.who if first else 'nobody known'}": label} if label else {}
+        found |= {f"draft by {draft.record['who']}": draft} if draft else {}
+        for reading in known.readings:
+            if reading.task is ReadingTask.SECOND and (file := self._datastore().get_label_uri(case, reading.tag)):
+                record = self._datastore().get_label_info(case, reading.tag) or {}
+                found[f"second reading by {reading.who}"] = MaskDraft(Path(file), record)
+        return found | (_replaced(label.file, known.name) if label else {})
+
+    def label(self, case: str) -> MaskDraft | None:
+        """Return a case's final label as if it were a draft, or None; its record says `final`."""
+        known, file = self._campaign.state().case(case), self.final_label(case)
+        if file is None:
+            return None
+        info = self._datastore().get_label_info(known.name, FINAL) or {}
+        reading = known.reading(ReadingTask.ANNOTATE)
+        record = {**info, "image": known.name, "when_s": reading.when_s if reading else float(info.get("ts", 0))}
+        return MaskDraft(file, {**record, "final": True})
+
+    def structures(self, found: MaskDraft) -> Structures:
+        """Return the named structures of a draft or label."""
+        return Structures.read(found.file, found.record, self._labels)
+
+    def to_submit(self, case: str, who: str) -> MaskDraft:
+        """Return what Submit would save: a person's draft, or a label that was rejected, if they leave it as it is.
+
+        Raises:
+            NotFound: there is nothing.
+        """
+        found = self.current(case, who)
+        rejected = self._campaign.state().case(case).status is Status.REJECTED
+        if found is not None and (rejected if found.record.get("final") else found.record.get("who") == who):
+            return found
+        raise NotFound(f"There is no draft of '{case}' by {who} to submit. Segment it first, in OHIF or Slicer.")
+
+    def drop(self, case: str, who: str, name: str) -> None:
+        """Leave a structure out of a person's draft; raises NotFound if there is none of that name."""
+        with self.alone:
+            found = self.to_submit(case, who)
+            now = self.structures(found)
+            if name not in now.values:
+                raise NotFound(f"'{case}' holds no structure '{name}'. Load the page again.")
+            record = {key: value for key, value in found.record.items() if key != "final"}
+            self._keep(self.drafts.keep, case, who, now.without(name), {**record, "when_s": self._campaign.now_s()})
+
+    def final_label(self, case: str) -> Path | None:
+        """Return the file of a case's final label, or None."""
+        file = self._datastore().get_label_uri(case, FINAL)
+        return Path(file) if file else None
+
+
+def _replaced(label: Path, case: str) -> dict[str, MaskDraft]:
+    """Return the labels that a final one replaced, newest first."""
+    records = sorted((label.parent.parent / VERSIONS / FINAL / case).glob("*.json"), reverse=True)
+    files = {path: path.with_suffix("") for path in records}
+    return {
+        f"label replaced at {file.name.partition('.')[0]}": MaskDraft(
+            file, json.loads(path.read_text(encoding="utf-8"))
+        )
+        for path, file in files.items()
+        if file.is_file()
+    }

@@ -27,10 +27,9 @@ from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.summary import calibration
 from slicecast.errors import Conflict, InputError, SlicecastError
 from slicecast.inference.caller import current_caller
-from slicecast.labelling.campaign.compare import compare_labels, slice_truths
-from slicecast.labelling.campaign.drafts import Drafts, MaskDraft
+from slicecast.labelling.campaign.drafts import SLICE_FEATURES, CaseDrafts, Drafts, MaskDraft
 from slicecast.labelling.campaign.intents import Intents, Submission
-from slicecast.labelling.campaign.work import SLICE_FEATURES, CaseDrafts
+from slicecast.labelling.campaign.structures import compare_labels, slice_truths
 from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.labels import require_named, with_true_label_info
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names

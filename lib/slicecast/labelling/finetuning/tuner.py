@@ -1,4 +1,7 @@
-"""Fine-tuning beside a server: rounds in a process of their own at the lowest priority, begun, watched and stopped."""
+"""Fine-tuning as the server, MONAI Label's Train button and the command line begin, watch and stop it.
+
+Beside a server a round has a process of its own at the lowest priority.
+"""
 
 import logging
 import signal
@@ -6,26 +9,33 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
 
+from slicecast.campaign.campaign import Campaign, open_campaign
 from slicecast.campaign.events import Kind
+from slicecast.campaign.settings import FOLDER as CAMPAIGN
 from slicecast.campaign.state import DONE, Status
 from slicecast.config import read_config
 from slicecast.errors import SlicecastError, TooMany
 from slicecast.inference.studies import open_study
-from slicecast.labelling.campaign.service import CampaignService
+from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.finetuning.rounds import RoundPlan, Rounds, TuningRound, changed_slices, plan_round
 from slicecast.labelling.store.labels import FINAL
+from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.models.registry import ModelSpec
-from slicecast.models.versions import ModelVersions
+from slicecast.models.versions import FOLDER, ModelVersions
+from slicecast.models.weights import choose_model
 from slicecast.training.finetune import FILE, RoundSettings, finetune_settings
 from slicecast.volume import choose_axis, read_volume
+from slicecast.volume.reading import WRITTEN_ENDINGS
 
 logger = logging.getLogger(__name__)
 
@@ -253,3 +263,55 @@ def described_verdict(verdict: Mapping[str, Any]) -> list[str]:
     rows = [f"{kind:12} {old:.3f} -> {verdict['new'][kind]:.3f}" for kind, old in verdict.get("deployed", {}).items()]
     interval = f"gain {verdict['gain']:+.3f} (95 % {verdict['low']:+.3f} to {verdict['high']:+.3f})"
     return [*rows, *([f"{interval} on {verdict['structures']} structures"] if rows else []), str(verdict["why"])]
+
+
+def versions_beside(place: Path) -> ModelVersions:
+    """Return the versions of the campaign that lies in `place`."""
+    return ModelVersions(place / CAMPAIGN / FOLDER)
+
+
+def campaign_of(versions: ModelVersions) -> Campaign:
+    """Return the campaign to which versions belong."""
+    return open_campaign(versions.folder.parent.parent)
+
+
+@contextmanager
+def folder_tuner(studies: Path, *, model: str | None, labels: Sequence[str], device: str) -> Iterator[FineTuner]:
+    """Open the fine-tuning of a folder of studies; a server may run meanwhile."""
+    store = StudiesDatastore(str(studies), labels=labels, extensions=[f"*{end}" for end in WRITTEN_ENDINGS])
+    service = open_campaign_service(studies, datastore=lambda: store)
+    try:
+        yield FineTuner(
+            service,
+            datastore=lambda: store,
+            versions=versions_beside(studies),
+            base=lambda: choose_model(model),
+            labels=labels,
+            device=device,
+        )
+    finally:
+        service.campaign.store.close()
+
+
+NAME = "sam2"
+"""As the model is called among the infer tasks."""
+
+
+class FinetuneTask(TrainTask):
+    """Fine-tuning as MONAI Label sees it.
+
+    Args:
+        tuner: begins rounds and knows them.
+    """
+
+    def __init__(self, tuner: FineTuner) -> None:
+        super().__init__("Fine-tune the model on the submitted labels; used only if it is shown not to be worse")
+        self._tuner = tuner
+
+    def stats(self) -> dict[str, Any]:
+        """Return how far the last round is: an epoch is a step."""
+        return self._tuner.stats()
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Begin a round in a process of its own and return its state."""
+        return self._tuner.described(self._tuner.start())

@@ -2,7 +2,7 @@
 
 A DICOM series is an image whose id is its SeriesInstanceUID, which is how OHIF names images. A volume's id
 is its file's name; it is also found under the UID of the series as which it is served, and then its slices are in the
-order in which a viewer shows them (see `slicecast.dicom.volumes`).
+order in which a viewer shows them (see `slicecast.dicom.series`).
 """
 
 import filecmp

@@ -26,9 +26,8 @@ from slicecast.inference.settings import require_few_points
 from slicecast.labelling.app import AppBehaviour
 from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.errors import Described, problems
-from slicecast.server.security.limits import json_object
+from slicecast.server.security.limits import json_object, received, require_plain_text
 from slicecast.server.threads import while_wanted
-from slicecast.server.uploads import received, require_plain_text
 
 SPARE_THREADS = 8
 """More threads than places to work and wait, so that a request that finds the queue full is answered at once."""

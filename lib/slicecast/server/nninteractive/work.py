@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from slicecast.engine.session import Add, Grid, Item
 from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError
 from slicecast.inference.sessions import Propagated, SessionState
-from slicecast.server.nninteractive.axes import Three
-from slicecast.server.nninteractive.images import SentImage, find_image, store_upload
+from slicecast.server.nninteractive.images import SentImage, Three, find_image, store_upload
 from slicecast.server.nninteractive.leases import ClientLease, Leases
 from slicecast.server.nninteractive.prompts import segmentation, starts, together
 from slicecast.server.nninteractive.wire import pack

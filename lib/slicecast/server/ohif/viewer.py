@@ -16,7 +16,7 @@ from monailabel.endpoints import ohif as stock
 
 from slicecast.errors import NotFound
 from slicecast.server.dependencies import AnyUser, LabellingApp
-from slicecast.server.uploads import require_plain_text
+from slicecast.server.security.limits import require_plain_text
 from slicecast.volume.grid import onto_grid
 
 SCRIPT = Path(__file__).parent / "pages" / "slicecast.js"

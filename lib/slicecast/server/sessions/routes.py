@@ -19,6 +19,7 @@ from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import MaskPrompt
 from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.errors import Forbidden, problems
+from slicecast.server.security.limits import received
 from slicecast.server.security.users import Role
 from slicecast.server.sessions.models import (
     DraftChange,
@@ -37,7 +38,6 @@ from slicecast.server.sessions.models import (
 )
 from slicecast.server.sessions.propagation import NDJSON, SessionContext, propagation, stream_lines
 from slicecast.server.threads import while_wanted
-from slicecast.server.uploads import received
 from slicecast.volume import read_volume, write_mask
 
 router = APIRouter(prefix="/slicecast/sessions", tags=["Sessions"])

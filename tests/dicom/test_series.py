@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders import ORIENTATIONS, phantom, stored_as
 
-from slicecast.dicom.volumes import encoding_of, series_volume, stored_values
+from slicecast.dicom.series import encoding_of, series_volume, stored_values
 from slicecast.volume import Geometry, Volume, canonicalise, read_volume
 
 EXACT_MM = 1e-4

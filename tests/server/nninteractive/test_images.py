@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders import ORIENTATIONS
 
-from slicecast.server.nninteractive.axes import ArrayAxes, all_axes, match
+from slicecast.server.nninteractive.images import ArrayAxes, all_axes, match
 
 
 @pytest.fixture

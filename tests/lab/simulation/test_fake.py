@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracking import clip_of, disk
 
-from slicecast.engine.fake import STRIDE, FakePredictor
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
+from slicecast_lab.simulation.fake import STRIDE, FakePredictor
 
 SIZE = 64
 TRUTH = disk(radius=14)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from builders import ball, scan
 
-from slicecast.engine.fake import FakePredictor
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
-from slicecast.labelling.finetuning.gate import KINDS, JudgedObject, judge
+from slicecast.labelling.finetuning.training import KINDS, JudgedObject, judge
 from slicecast.training.finetune import RoundSettings
 from slicecast.volume import write_volume
+from slicecast_lab.simulation.fake import FakePredictor
 
 GROUPS = {"a/x": "a", "a/y": "a", "b/x": "b", "c/x": "c"}
 SETTINGS = RoundSettings(margin=0.02)

@@ -5,7 +5,7 @@ import pytest
 from builders import ball, grid, stored_as
 
 from slicecast.errors import GeometryError
-from slicecast.labelling.campaign.compare import compare_labels, slice_truths
+from slicecast.labelling.campaign.structures import compare_labels, slice_truths
 from slicecast.volume import Volume, write_volume
 
 
