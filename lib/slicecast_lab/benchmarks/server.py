@@ -1,17 +1,18 @@
-"""What a crowd costs: `/info/` while propagation runs, eight annotators against one, memory in the long run, and
-how long "Next sample" takes with many cases.
+"""How long one annotator waits for the slice clicked on, and what a crowd costs: `/info/` while propagation runs, eight
+annotators against one, memory in the long run, and how long "Next sample" takes with many cases.
 
     python -m slicecast_lab.benchmarks.server                   # prints everything
     python -m slicecast_lab.benchmarks.server --only next --cases 10000 --asks 200
     python -m slicecast_lab.benchmarks.server --only info --json build/bench/server.json
 
-Every part starts `slicecast serve` afresh. `info`, `throughput` and `memory` use the bundled model and generated
+Every part starts `slicecast serve` afresh. `clicks` uses the scans of `benchmarks.speed`. `info`, `throughput` and `memory` use the bundled model and generated
 volumes of 160 slices (60 for the throughput). Of `next` every image is the same small volume under another name, and a
 tenth of them is labelled; the target is a p95 under 200 ms with 10,000 cases.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -35,6 +36,7 @@ from slicecast.config import project_dir
 from slicecast.demo.server_process import RunningServer, serving
 from slicecast.models.registry import bundled_spec
 from slicecast.volume import Geometry, Volume, write_volume
+from slicecast_lab.benchmarks.speed_scans import IJK, SpeedScan, write_scan
 from slicecast_lab.evaluation.page import markdown
 from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import write_json
@@ -48,6 +50,11 @@ WARM_UP = 0.2
 """Share of the time after which the server's memory should not grow any more."""
 STRATEGIES = ("random", "confidence", "strat_random", "auto")
 """Asked for the next sample; the orders of the last two are made in the background meanwhile."""
+
+CLICK_SCANS = ("ct", "mr", "large")
+CORRECTIONS = 3
+THOUGHT_S = 0.3
+"""An annotator looks at a result before the next click; the server may encode ahead meanwhile."""
 
 Figures = dict[str, Any]
 
@@ -203,6 +210,42 @@ def annotate(url: str, number: int) -> tuple[bytes, int]:
     return mask, slices
 
 
+def click_figures() -> Figures:
+    """Measure from sending a click until its slice's mask is there: first clicks and corrections of many sessions."""
+    times: dict[str, list[float]] = {"first": [], "correction": []}
+    with tempfile.TemporaryDirectory() as name:
+        studies = Path(name) / "studies"
+        studies.mkdir()
+        scans = [write_scan(key, studies) for key in CLICK_SCANS]
+        with serving(studies, app=own_app(Path(name)), log=Path(name) / "log") as running:
+            for scan in scans:
+                for clicks in _click_orders(scan):
+                    session = SessionClient(running.url, scan.key, name="anna")
+                    for kind, ijk in zip(("first", *["correction"] * CORRECTIONS), clicks, strict=False):
+                        times[kind].append(answer_ms(session, ijk))
+                        time.sleep(THOUGHT_S)
+                    session.close()
+    return {kind: {**percentiles(found), "clicks": len(found)} for kind, found in times.items()}
+
+
+def _click_orders(scan: SpeedScan) -> Iterator[list[IJK]]:
+    """Yield each object's clicks, beginning with each of them in turn."""
+    for target in scan.objects[:3]:
+        places = list(dict.fromkeys(target.clicks))
+        for start in range(len(places)):
+            yield places[start:] + places[:start]
+
+
+def answer_ms(session: SessionClient, ijk: IJK) -> float:
+    """Click, and return the milliseconds until that slice's mask is there; the propagation then runs to its end."""
+    start, found = time.perf_counter(), math.nan
+    session.click(list(ijk))
+    for line in session.lines():
+        if line["type"] == "slice" and line["slice"] == ijk[2] and math.isnan(found):
+            found = 1000 * (time.perf_counter() - start)
+    return found
+
+
 def crowd(people: int) -> tuple[list[bytes], float, int]:
     """Do the work of eight annotators with so many at a time; return masks, seconds and slices."""
     with fresh_server(slices=60) as running, ThreadPoolExecutor(people) as pool:
@@ -335,6 +378,10 @@ def next_figures(cases: int, asks: int, strategies: Sequence[str] = STRATEGIES) 
 def table(figures: Figures) -> str:
     """Return what was measured beside its targets."""
     rows: list[tuple[str, str, str]] = []
+    for kind, least in (("first", "100 ms"), ("correction", "60 ms")):
+        if times := figures.get("clicks", {}).get(kind):
+            value = f"{times['p95_ms']} ms (median {times['p50_ms']}, {times['clicks']} clicks)"
+            rows.append((f"{kind} click to its slice's mask, p95", value, least))
     if info := figures.get("info"):
         rows.append(("`/info/` p95 while a propagation runs", f"{info['busy_p95_ms']:.0f} ms", "under 100 ms"))
         rows.append(("`/info/` p95 on an idle server", f"{info['idle_p95_ms']:.0f} ms", ""))
@@ -359,6 +406,7 @@ def main() -> None:
     parser.add_argument("--asks", type=int, default=200, help="next: of each strategy")
     parser.add_argument("--seconds", type=float, default=900, help="memory: how long people work")
     parts: dict[str, Callable[[argparse.Namespace], Figures]] = {
+        "clicks": lambda _: click_figures(),
         "info": lambda _: info_figures(),
         "throughput": lambda _: throughput_figures(),
         "memory": lambda given: memory_figures(given.seconds),
