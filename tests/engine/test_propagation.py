@@ -188,6 +188,22 @@ def test_an_object_that_outgrows_its_window_gets_a_wider_one():
     assert 7 in outside
 
 
+def test_a_correction_leaves_the_window_that_the_first_prompt_decided():
+    cone = np.stack([disk((160, 160), centre_xy=(80, 80), radius=10 * 1.18**n) for n in range(8)])
+
+    def crop_of(*prompts, clip=cone):
+        return segment(tracker_of(clip_of(clip), options=EngineOptions(zoom="on")), {"a": prompts}).objects["a"].crop
+
+    wide = crop_of(painted(0, cone[0]))
+    assert crop_of(painted(0, cone[0]), clicked(5, (80, 80))) == wide
+    # Up to the third slice there is room in the first window; what a click finds beyond does not move it.
+    short = cone.copy()
+    short[3:5] = False
+    narrow = crop_of(painted(0, cone[0]), clip=short)
+    assert narrow.width < wide.width
+    assert crop_of(painted(0, cone[0]), clicked(7, (80, 80)), clip=short) == narrow
+
+
 def test_holes_are_filled_up_to_the_area_asked_for():
     truth = np.stack([disk(radius=14)] * 4)
     clip = clip_of(truth, noise=0.0)

@@ -104,6 +104,26 @@ def test_compiled_graphs_equal_pytorch(compiled, bundled):
 
 
 @needs_openvino
+def test_compiled_prompts_equal_pytorch(compiled, bundled):
+    tracks = jobs_of_unlike_tracks(bundled)
+    said = [
+        ModelPrompt(np.array([[50 + n, 60]], dtype=np.float32), np.array([n % 2], dtype=np.int32)) for n in range(5)
+    ]
+    alone = [PromptJob(job.embedding, words) for job, words in zip(tracks, said, strict=True)]
+    before = bundled.track(tracks, num_slices=COUNT)
+    corrections = [
+        PromptJob(job.embedding, words, bank=job.bank, previous=seen.logits)
+        for job, words, seen in zip(tracks, said, before, strict=True)
+    ]
+    masks = [PromptJob(tracks[0].embedding, replace(said[0], mask=np.tri(128, dtype=bool)))]
+    jobs = [*alone, *corrections, *masks]
+    assert_alike(compiled.prompt(jobs, num_slices=COUNT), bundled.prompt(jobs, num_slices=COUNT))
+    kinds = {("click", 4), ("click", 2), ("click", 1), ("correction", 1), ("mask", 1)}
+    assert compiled._prompts.keys() == kinds
+    assert not any(isinstance(graph, nn.Module) for graph in compiled._prompts.values())
+
+
+@needs_openvino
 def test_what_was_compiled_is_found_on_the_disk(compiled, home, caplog):
     caplog.set_level(logging.INFO)
     compile_graphs("double", Doubled(), [(torch.rand(2, 3),)], key="a")

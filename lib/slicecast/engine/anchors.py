@@ -23,7 +23,6 @@ from slicecast.engine.crop_window import (
     centred_crop,
     crop_of_boxes,
     drawn_box,
-    points_box,
     to_model_prompt,
     touches_border,
     whole_crop,
@@ -189,7 +188,7 @@ def _with_clicks(words: ModelPrompt, count: int) -> ModelPrompt:
 
 
 def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> CropWindow:
-    """Choose one window for all slices of an object."""
+    """Choose one window for all slices of an object: around what is drawn, else around what is clicked on first."""
     whole = whole_crop(tracker.frames)
     if not zoom:
         return whole
@@ -200,8 +199,6 @@ def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool)
         if found is None:
             return whole
         boxes = [found]
-    clicked = sorted((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
-    boxes += [points_box(p.points_xy[p.labels == 1]) for p in clicked]
     return crop_of_boxes(tracker.frames, boxes, margin=tracker.options.zoom_margin)
 
 

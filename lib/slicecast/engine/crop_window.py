@@ -131,14 +131,23 @@ def said_first(prompts: Sequence[SlicePrompt]) -> Sequence[SlicePrompt]:
 
 
 def crop_of_boxes(frames: Frames, boxes: Sequence[NDArray[np.floating]], *, margin: float) -> CropWindow:
-    """Return the window around the first box (4,), wider only for those of the others that have no room in it.
-
-    So a further click leaves the window where it is, and with it all that was found in it.
-    """
+    """Return the window around the first box (4,), wider only for those of the others that have no room in it."""
     crop = crop_around(frames, np.array(boxes[:1]), margin=margin)
     for count, box in enumerate(boxes, start=1):
         if not _has_room(crop, box):
             crop = crop_around(frames, np.array(boxes[:count]), margin=margin)
+    return crop
+
+
+def with_room(frames: Frames, crop: CropWindow, prompts: Sequence[SlicePrompt]) -> CropWindow:
+    """Return an object's window, grown step by step until all clicks on the object have room.
+
+    So a corrective click mostly leaves the window where it is, or leads to the one that is encoded ahead.
+    """
+    whole = whole_crop(frames)
+    clicked = [p.points_xy[p.labels == 1] for p in prompts]
+    while crop != whole and not all(_has_room(crop, points_box(xy)) for xy in clicked if len(xy)):
+        crop = grown(crop, frames)
     return crop
 
 

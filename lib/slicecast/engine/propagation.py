@@ -14,10 +14,20 @@ from numpy.typing import NDArray
 
 from slicecast.engine.anchors import anchors_alone, choose_crop, find_anchors
 from slicecast.engine.appearance import Appearance
-from slicecast.engine.crop_window import CropWindow, grown, said_first, touches_border, whole_crop
+from slicecast.engine.caches import prompt_key
+from slicecast.engine.crop_window import (
+    CropWindow,
+    grown,
+    said_first,
+    to_model_prompt,
+    touches_border,
+    whole_crop,
+    with_room,
+)
 from slicecast.engine.fusion import SliceAnswer, fuse_tracks
 from slicecast.engine.postprocess import ObjectResult, label_slices
 from slicecast.engine.tracks import Anchor, Track, Tracker, learn_prior, meet, propagate
+from slicecast.errors import Cancelled
 from slicecast.prompts import SlicePrompt
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]
@@ -60,7 +70,8 @@ def segment(
     with tracker.until_cancelled():
         crops |= {name: choose_crop(tracker, given, zoom=zoom) for name, given in prompts.items()}
     if slices_only:
-        results = {n: _result_alone(tracker, n, given, crops[n]) for n, given in prompts.items()}
+        wide = {n: with_room(tracker.frames, crops[n], given) for n, given in prompts.items()}
+        results = {n: _result_alone(tracker, n, given, wide[n]) for n, given in prompts.items()}
     else:
         ranges = {n: (limits or {}).get(n, (0, tracker.frames.count)) for n in prompts}
         results = _propagate(_Request(tracker, prompts, ranges), crops)
@@ -87,7 +98,10 @@ def _propagate(request: _Request, crops: Mapping[str, CropWindow]) -> dict[str, 
     """Propagate all objects together; those that reached their window's border once more in a wider one."""
     tracker = request.tracker
     results: dict[str, ObjectResult] = {}
-    todo, rounds_left = _grown_at_first(request, crops)
+    todo = _decided(request, crops)
+    rounds_left = {
+        n: 0 if _is_corrected(given) else tracker.options.zoom_rounds for n, given in request.prompts.items()
+    }
     while todo:
         found, cramped = _propagate_objects(request, todo, may_grow={name for name in todo if rounds_left[name] > 0})
         for name, result in found.items():
@@ -99,23 +113,39 @@ def _propagate(request: _Request, crops: Mapping[str, CropWindow]) -> dict[str, 
     return {name: results[name] for name in request.prompts}
 
 
-def _grown_at_first(request: _Request, crops: Mapping[str, CropWindow]) -> tuple[dict[str, CropWindow], dict[str, int]]:
-    """Return each object's window as it was after what was said first, and how often it may still grow.
+def _is_corrected(given: Sequence[SlicePrompt]) -> bool:
+    return len(said_first(given)) < len(given)
 
-    A correction then neither moves the window nor propagates in two of them; what this asks was mostly asked before.
+
+def _decided(request: _Request, crops: Mapping[str, CropWindow]) -> dict[str, CropWindow]:
+    """Return each object's window, decided by what was said first; a correction's mask never moves it.
+
+    Where there are corrections, a propagation from what was said first says whether the object reaches its border; most
+    of that, or all, was asked before. What was said later widens a window only where it has no room.
     """
-    tracker = request.tracker
-    grown_crops, rounds_left = dict(crops), dict.fromkeys(crops, tracker.options.zoom_rounds)
-    first = {name: said_first(given) for name, given in request.prompts.items()}
-    todo = {n: crop for n, crop in crops.items() if len(first[n]) < len(request.prompts[n])}
-    asked = replace(request, prompts=first)
-    with tracker.silent():
-        while todo := {name: crop for name, crop in todo.items() if rounds_left[name] > 0 and not tracker.partial}:
-            _, cramped = _propagate_objects(asked, todo, may_grow=set(todo))
-            todo = {name: grown(crop, tracker.frames) for name, crop in todo.items() if name in cramped}
-            grown_crops |= todo
-            rounds_left |= {name: rounds_left[name] - 1 for name in todo}
-    return grown_crops, rounds_left
+    tracker, decided = request.tracker, dict(crops)
+    with tracker.until_cancelled(), tracker.silent():
+        for name, given in request.prompts.items():
+            for _ in range(tracker.options.zoom_rounds if _is_corrected(given) else 0):
+                if not _reaches_border(request, name, decided[name]):
+                    break
+                decided[name] = grown(decided[name], tracker.frames)
+    return {name: with_room(tracker.frames, crop, request.prompts[name]) for name, crop in decided.items()}
+
+
+def _reaches_border(request: _Request, name: str, crop: CropWindow) -> bool:
+    """Tell whether an object, propagated from what was said first, reaches its window's border."""
+    tracker, first = request.tracker, said_first(request.prompts[name])
+
+    def propagate_first() -> bool:
+        _, cramped = _propagate_objects(replace(request, prompts={name: first}), {name: crop}, may_grow={name})
+        if tracker.partial:
+            raise Cancelled("Stopped, as asked.")
+        return name in cramped
+
+    said = [(p.slice, prompt_key(to_model_prompt(p, crop, size=tracker.predictor.image_size))) for p in first]
+    key = tracker.result_key("reaches border", crop, said, request.ranges[name], tracker.options)
+    return tracker.result_cache.fact(key, propagate_first)
 
 
 def _propagate_objects(

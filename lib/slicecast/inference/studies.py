@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class Study:
     reorientation: Reorientation  # between the stored and the canonical grid
     digest: str  # of its voxels and spacing
     constant: bool = False  # all voxels have the same value
+    _windows: dict[str, Window] = field(default_factory=dict, init=False)
 
     def frames(self, axis: SliceAxis, window: Window) -> Frames:
         """Return the slices along an axis, windowed on reading."""
@@ -52,8 +53,10 @@ class Study:
         )
 
     def window(self, name: str) -> Window:
-        """Choose the window by name; ``auto`` looks at the voxels."""
-        return choose_window(self.volume, name)
+        """Choose the window by name; ``auto`` looks at the voxels, once."""
+        if name not in self._windows:
+            self._windows[name] = choose_window(self.volume, name)
+        return self._windows[name]
 
 
 class Studies:

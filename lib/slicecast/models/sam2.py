@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -31,7 +31,7 @@ from slicecast.models.sam2_batch import (
 )
 from slicecast.models.sam2_build import load_sam2
 from slicecast.models.sam2_forward import Features, Memory, Step
-from slicecast.models.sam2_graphs import ANCHORS, EncodeGraph, TrackGraph, weigh
+from slicecast.models.sam2_graphs import ANCHORS, ClickGraph, EncodeGraph, MaskGraph, TrackGraph, answer_of, weigh
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,9 @@ process is busy, because the threads wait for each other."""
 
 BATCHES = (4, 2, 1)
 """Slices encoded, or tracks that step, at once; each of them has a compiled graph. More together gain little."""
+
+CLICK, CORRECTION, MASK, OTHER = "click", "correction", "mask", "other"
+"""Kinds of prompts; those of the last have no compiled graph."""
 
 Item = TypeVar("Item")
 Job = TypeVar("Job", PromptJob, TrackJob)
@@ -95,6 +98,7 @@ class Sam2Predictor:
         )
         self._threads = 1 if self.on_cpu and self.image_size <= SMALL_INPUT_PX else None
         self._encode: dict[int, Graph] = dict.fromkeys(BATCHES, EncodeGraph(model).eval())
+        self._prompts: dict[tuple[str, int], Graph] = {}
         self._step: dict[int, Graph] = {} if self._flat is None else dict.fromkeys(BATCHES, self._flat)
         if compiled:
             self._compile()
@@ -121,8 +125,30 @@ class Sam2Predictor:
         self._encode = self._graphs("the encoder", EncodeGraph(self._model).eval(), {n: (frames[:n],) for n in sizes})
         if self._flat is not None:
             maps = self._encode[max(sizes)](frames)
-            examples = {n: self._flat.example([m[:n] for m in maps]) for n in sizes}
-            self._step = self._graphs("the tracked step", self._flat, examples)
+            self._compile_steps(self._flat, {n: [m[:n] for m in maps] for n in sizes})
+
+    def _compile_steps(self, flat: TrackGraph, maps: Mapping[int, Sequence[torch.Tensor]]) -> None:
+        """Compile the tracked step, and what answers the usual prompts: one click, alone or as a correction, a mask."""
+        examples = {n: flat.example(given) for n, given in maps.items()}
+        self._step = self._graphs("the tracked step", flat, examples)
+        if not self._dense_prompts:  # those that are drawn are an input of the graphs below
+            return
+        size, bank = self.image_size, examples[1][3:6]
+        said = {
+            n: (
+                torch.full((n, 1, 2), size / 2),
+                torch.ones(n, 1, dtype=torch.int32),
+                torch.zeros(n, 1, size // 4, size // 4),
+            )
+            for n in maps
+        }
+        click, mask = ClickGraph(flat).eval(), MaskGraph(self._model).eval()
+        kinds = {
+            CLICK: self._graphs("a click", click, {n: (*maps[n], *said[n]) for n in maps}),
+            CORRECTION: self._graphs("a correction", click, {1: (*maps[1], *said[1], *bank)}),
+            MASK: self._graphs("a mask", mask, {1: (*maps[1], torch.ones(1, 1, size, size).tril())}),
+        }
+        self._prompts = {(kind, n): graph for kind, graphs in kinds.items() for n, graph in graphs.items()}
 
     def _graphs(self, name: str, module: nn.Module, examples: dict[int, tuple[torch.Tensor, ...]]) -> dict[int, Graph]:
         made = compile_graphs(name, module, list(examples.values()), key=self.fingerprint, threads=self._threads)
@@ -140,27 +166,33 @@ class Sam2Predictor:
     def prompt(self, jobs: Sequence[PromptJob], *, num_slices: int) -> list[Observation]:
         """Segment prompted slices; jobs that look alike run as one batch."""
 
-        def run(features: Features, batch: list[PromptJob]) -> Step:
+        def run(features: Features, batch: Sequence[PromptJob]) -> tuple[Step, Memory]:
+            graph = self._prompts.get((_kind_of(batch[0]), len(batch)))
+            if graph is not None:
+                return answer_of(graph(*features.maps, *self._inputs(batch)))
             if batch[0].prompt.mask is not None:
-                return steps.prompt_with_mask(self._model, features, self._masks(batch))
-            return self._prompt_with_points(features, batch, num_slices)
+                step = steps.prompt_with_mask(self._model, features, self._masks(batch))
+            else:
+                step = self._prompt_with_points(features, batch, num_slices)
+            return step, steps.remember(self._model, features, step, prompted=True)
 
-        return self._in_batches(jobs, prompt_signature, run, prompted=True)
+        return self._in_batches(jobs, prompt_signature, run, sizes=BATCHES if self._prompts else None)
 
     def track(self, jobs: Sequence[TrackJob], *, num_slices: int) -> list[Observation]:
         """Segment the next slice of each track, several as one batch: on a GPU those with equally much memory."""
         if self._flat and all(len(job.bank.anchors) <= ANCHORS for job in jobs):
             return self._track_flat(self._flat, jobs)
 
-        def run(features: Features, batch: list[TrackJob]) -> Step:
+        def run(features: Features, batch: Sequence[TrackJob]) -> tuple[Step, Memory]:
             banks = [job.bank for job in batch]
             previous = last_logits(banks) if self._previous_mask else None
             bank = stack_banks(banks)
             when = {"time": banks[0].time, "num_slices": num_slices}
             step = steps.track(self._model, features, bank, previous_mask=previous, **when)
-            return step if all(job.prior is None for job in batch) else weigh(step, self._priors(batch))
+            step = step if all(job.prior is None for job in batch) else weigh(step, self._priors(batch))
+            return step, steps.remember(self._model, features, step, prompted=False)
 
-        return self._in_batches(jobs, lambda job: bank_signature(job.bank), run, prompted=False)
+        return self._in_batches(jobs, lambda job: bank_signature(job.bank), run)
 
     def _track_flat(self, flat: TrackGraph, jobs: Sequence[TrackJob]) -> list[Observation]:
         answers: list[Observation] = []
@@ -168,33 +200,42 @@ class Sam2Predictor:
             for batch in _parts(jobs, self._step):
                 maps = stack_features([job.embedding for job in batch]).maps
                 memory = flat.memory_of([job.bank for job in batch])
-                logits, iou, score, pointer, left = self._step[len(batch)](*maps, *memory, self._priors(batch))
-                step = Step(logits, iou[:, None], logits, iou, pointer, score)
-                answers += observations(step, Memory(left, pointer))
+                outputs = self._step[len(batch)](*maps, *memory, self._priors(batch))
+                answers += observations(*answer_of(outputs))
         return answers
 
     def _in_batches(
         self,
         jobs: Sequence[Job],
         signature: Callable[[Job], tuple],
-        run: Callable[[Features, list[Job]], Step],
+        run: Callable[[Features, Sequence[Job]], tuple[Step, Memory]],
         *,
-        prompted: bool,
+        sizes: Collection[int] | None = None,
     ) -> list[Observation]:
+        """Run jobs of one signature together, in batches of these sizes; any size without."""
         groups: dict[tuple, list[int]] = defaultdict(list)
         for n, job in enumerate(jobs):
             groups[signature(job)].append(n)
         answers: dict[int, Observation] = {}
         with self._inference():
-            for numbers in groups.values():
-                batch = [jobs[n] for n in numbers]
-                features = stack_features([job.embedding for job in batch])
-                step = run(features, batch)
-                memory = steps.remember(self._model, features, step, prompted=prompted)
-                answers |= zip(numbers, observations(step, memory), strict=True)
+            for group in groups.values():
+                for numbers in _parts(group, sizes or (len(group),)):
+                    batch = [jobs[n] for n in numbers]
+                    features = stack_features([job.embedding for job in batch])
+                    answers |= zip(numbers, observations(*run(features, batch)), strict=True)
         return [answers[n] for n in range(len(jobs))]
 
-    def _prompt_with_points(self, features: Features, batch: list[PromptJob], num_slices: int) -> Step:
+    def _inputs(self, batch: Sequence[PromptJob]) -> tuple[torch.Tensor | None, ...]:
+        """Return what a compiled prompt takes beside the slices' maps."""
+        if batch[0].prompt.mask is not None:
+            return (self._masks(batch),)
+        points, labels = stack_points([job.prompt for job in batch], self.device)
+        dense = self._dense(points, labels, previous_answers(batch, self.device))
+        banks = [job.bank for job in batch if job.bank is not None]
+        memory = self._flat.memory_of(banks) if self._flat and banks else ()
+        return points, labels, dense, *memory
+
+    def _prompt_with_points(self, features: Features, batch: Sequence[PromptJob], num_slices: int) -> Step:
         points, labels = stack_points([job.prompt for job in batch], self.device)
         banks = [job.bank for job in batch if job.bank is not None]
         dense = self._dense(points, labels, previous_answers(batch, self.device))
@@ -215,7 +256,7 @@ class Sam2Predictor:
         stacked = np.stack([silent if job.prior is None else job.prior for job in batch])
         return torch.from_numpy(stacked).to(self.device)
 
-    def _masks(self, batch: list[PromptJob]) -> torch.Tensor:
+    def _masks(self, batch: Sequence[PromptJob]) -> torch.Tensor:
         stacked = np.stack([job.prompt.mask for job in batch if job.prompt.mask is not None])
         return torch.from_numpy(stacked)[:, None].to(self.device, torch.float32)
 
@@ -249,6 +290,15 @@ class Sam2Predictor:
         """Give back what the device holds and nobody uses."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _kind_of(job: PromptJob) -> str:
+    said = job.prompt
+    if said.mask is not None:
+        return MASK
+    if len(said.labels) != 1 or said.box_xyxy is not None or (job.bank and len(job.bank.anchors) > ANCHORS):
+        return OTHER
+    return CLICK if job.bank is None else CORRECTION
 
 
 def _parts(items: Sequence[Item], sizes: Collection[int]) -> Iterator[Sequence[Item]]:

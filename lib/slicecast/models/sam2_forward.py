@@ -197,13 +197,27 @@ def prompt_with_points(
         num_slices: slices of the volume; SAM 2 scales pointer distances by it when it is below 16.
     """
     fused = _fuse(model, features, bank, time, num_slices)
+    return answer_points(model, features, fused, points, labels, dense, first=bank is None)
+
+
+def answer_points(
+    model: SAM2Base,
+    features: Features,
+    fused: Tensor,
+    points: Tensor,
+    labels: Tensor,
+    dense: Tensor | None,
+    *,
+    first: bool,
+) -> Step:
+    """Segment a slice from clicks and boxes, its coarsest map fused with memory; ``first`` where there is none."""
     prompts = {"point_coords": points, "point_labels": labels}
     outputs = model._forward_sam_heads(
         backbone_features=fused,
         point_inputs=prompts,
         mask_inputs=dense,
         high_res_features=list(features.maps[:-1]),
-        multimask_output=model._use_multimask(bank is None, prompts),
+        multimask_output=model._use_multimask(first, prompts),
     )
     return _step(outputs)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slicecast.engine.ports import Bank
 from slicecast.models import sam2_forward as steps
 from slicecast.models.sam2_build import SpatialMemoryAttention
-from slicecast.models.sam2_forward import Features, Step
+from slicecast.models.sam2_forward import Features, Memory, Step
 
 ANCHORS = 2
 """Places for anchors: a track's own, and the one ahead."""
@@ -75,7 +75,7 @@ class TrackGraph(nn.Module):
     def forward(
         self, fine: Tensor, middle: Tensor, coarse: Tensor, memory: Tensor, age: Tensor, absent: Tensor, prior: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return logits (B, 1, m, m), predicted IoU (B,), object score (B, 1), pointer (B, C), memory (B, D, t, t).
+        """Return the parts of :func:`outputs_of`.
 
         Args:
             fine, middle, coarse: the slices' maps.
@@ -84,7 +84,7 @@ class TrackGraph(nn.Module):
             absent: (B, K) float32, 1 where there is no memory.
             prior: (B, S, S) float32 logits, added as :func:`weigh` says.
         """
-        fused = self._fuse(coarse, memory, age, absent)
+        fused = self.fuse(coarse, memory, age, absent)
         outputs = self.model._forward_sam_heads(
             backbone_features=fused,
             high_res_features=[fine, middle],
@@ -92,9 +92,10 @@ class TrackGraph(nn.Module):
         )
         step = weigh(steps._step(outputs), prior)
         left = steps.remember(self.model, Features((fine, middle, coarse)), step, prompted=False)
-        return step.logits, step.predicted_iou, step.object_score, left.pointer, left.features
+        return outputs_of(step, left)
 
-    def _fuse(self, coarse: Tensor, memory: Tensor, age: Tensor, absent: Tensor) -> Tensor:
+    def fuse(self, coarse: Tensor, memory: Tensor, age: Tensor, absent: Tensor) -> Tensor:
+        """Return a slice's coarsest map after attention to its track's memories; arguments as for `forward`."""
         value = memory.flatten(3).transpose(2, 3)
         key = (value + self.there + self.when[age]).flatten(1, 2)
         bias = ABSENT_LOGIT * absent[:, :, None].expand(-1, -1, self.here.shape[1]).flatten(1)[:, None]
@@ -125,6 +126,53 @@ class TrackGraph(nn.Module):
         memory[:, 0].normal_()
         absent[:, 0] = 0
         return *maps, memory, age, absent, torch.zeros(len(maps[0]), *[self.model.image_size] * 2)
+
+
+class ClickGraph(nn.Module):
+    """A slice clicked on once, alone or upon what a track found there, and what it leaves in memory."""
+
+    def __init__(self, track: TrackGraph) -> None:
+        super().__init__()
+        self.track = track
+
+    def forward(
+        self, fine: Tensor, middle: Tensor, coarse: Tensor, points: Tensor, labels: Tensor, dense: Tensor, *bank: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the parts of :func:`outputs_of`.
+
+        Args:
+            points, labels, dense: as :func:`slicecast.models.sam2_forward.prompt_with_points` says.
+            bank: the track's `memory`, `age` and `absent`; none for a slice that stands alone.
+        """
+        model, features = self.track.model, Features((fine, middle, coarse))
+        fused = self.track.fuse(coarse, *bank) if bank else steps._fuse(model, features, None, 0, 1)
+        step = steps.answer_points(model, features, fused, points, labels, dense, first=not bank)
+        return outputs_of(step, steps.remember(model, features, step, prompted=True))
+
+
+class MaskGraph(nn.Module):
+    """A slice whose mask is given, and what it leaves in memory."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the parts of :func:`outputs_of`; ``mask`` is (B, 1, S, S) float 0 or 1."""
+        features = Features((fine, middle, coarse))
+        step = steps.prompt_with_mask(self.model, features, mask)
+        return outputs_of(step, steps.remember(self.model, features, step, prompted=True))
+
+
+def outputs_of(step: Step, left: Memory) -> tuple[Tensor, ...]:
+    """Return logits (B, 1, m, m), predicted IoU (B,), object score (B, 1), pointer (B, C), memory (B, D, t, t)."""
+    return step.logits, step.predicted_iou, step.object_score, left.pointer, left.features
+
+
+def answer_of(outputs: tuple[Tensor, ...]) -> tuple[Step, Memory]:
+    """Return what :func:`outputs_of` took apart; the chosen mask is the only candidate."""
+    logits, iou, score, pointer, left = outputs
+    return Step(logits, iou[:, None], logits, iou, pointer, score), Memory(left, pointer)
 
 
 def weigh(step: Step, prior: Tensor) -> Step:

@@ -5,9 +5,10 @@ annotators against one, memory in the long run, and how long "Next sample" takes
     python -m slicecast_lab.benchmarks.server --only next --cases 10000 --asks 200
     python -m slicecast_lab.benchmarks.server --only info --json build/bench/server.json
 
-Every part starts `slicecast serve` afresh. `clicks` uses the scans of `benchmarks.speed`. `info`, `throughput` and `memory` use the bundled model and generated
-volumes of 160 slices (60 for the throughput). Of `next` every image is the same small volume under another name, and a
-tenth of them is labelled; the target is a p95 under 200 ms with 10,000 cases.
+Every part starts `slicecast serve` afresh. `clicks` uses the scans of `benchmarks.speed`; `info`, `throughput` and
+`memory` generated volumes of 160 slices (60 for the throughput); all with the bundled model. Of `next` every image is
+the same small volume under another name, and a tenth of them is labelled; the target is a p95 under 200 ms with 10,000
+cases.
 """
 
 import argparse
