@@ -111,7 +111,13 @@ class SlicePredictor(Protocol):
 
 
 class DevicePredictor(SlicePredictor, Protocol):
-    """A predictor as a service keeps it, shared by many requests: what it asks of a model beside segmenting."""
+    """A predictor as a service keeps it, shared by many requests: what it asks of a model beside segmenting.
+
+    Attributes:
+        workers: calls that may run at a time, in threads.
+    """
+
+    workers: int
 
     @property
     def on_cpu(self) -> bool:

@@ -5,15 +5,18 @@ All live tracks of a request step together as one batch: both directions, all ob
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.appearance import Appearance, AppearancePrior
-from slicecast.engine.caches import EmbeddingCache, Known, ResultCache, key_of
+from slicecast.engine.caches import EmbeddingCache, Known, Lru, ResultCache, key_of
 from slicecast.engine.crop_window import CropWindow, Frames, resample
 from slicecast.engine.fusion import SliceAnswer, mix
 from slicecast.engine.options import EngineOptions
@@ -28,6 +31,9 @@ SMALL_INPUT_PX = 256
 
 REQUEST_CACHE_BYTES = 1 << 28
 """Of the answers that one request keeps for itself where it is given no cache."""
+
+RENDER_BYTES = 1 << 26
+"""Of slices as the model sees them: each is looked at up to four times in a request, and again after a correction."""
 
 Progress = Callable[[int, str], None]
 """Called with the number of slices answered since the start, and what is being done."""
@@ -59,12 +65,17 @@ class Tracker:
     result_cache: ResultCache = field(default_factory=lambda: ResultCache(REQUEST_CACHE_BYTES))
     on_result: Callable[[SliceResult], None] = lambda told: None  # told of each answer
     keep_partial: bool = False  # a cancelled request answers with what was done, instead of raising
+    renders: Lru[NDArray[np.float32]] = field(
+        default_factory=lambda: Lru(RENDER_BYTES)
+    )  # slices as the model sees them
+    pool: Executor | None = None  # encodes ahead while the tracks step; None: they wait for each other
     partial: bool = field(default=False, init=False)
     done: int = field(default=0, init=False)
     recomputed: int = field(default=0, init=False)
     reused: int = field(default=0, init=False)
     encoded: int = field(default=0, init=False)
     encode_s: float = field(default=0.0, init=False)
+    _ahead: Future | None = field(default=None, init=False)
 
     @property
     def uses_prior(self) -> bool:
@@ -78,18 +89,33 @@ class Tracker:
             Cancelled: the user wants to stop. Every step passes here first.
         """
         self.check()
-        size = self.predictor.image_size
+        start = time.perf_counter()
+        found = self.cache.get_many(*self._encoding(places))
+        self.encode_s += time.perf_counter() - start
+        return found
 
-        def encode(missing: list[int]) -> list[Embedding]:
+    def embed_ahead(self, places: Sequence[tuple[int, CropWindow]]) -> None:
+        """Begin to encode in the pool."""
+        if self.pool is not None and not all(self.key(*place) in self.cache for place in places):
+            keys, encode = self._encoding(places)
+            self._ahead = self.pool.submit(copy_context().run, partial(self.cache.get_many, keys, encode))
+
+    def join_ahead(self) -> None:
+        """Wait for what the pool encodes."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
             start = time.perf_counter()
-            rendered = [self.frames.render(*places[n], size=size) for n in missing]
-            encoded = self.predictor.encode(np.stack(rendered))
-            self.encoded += len(missing)
+            ahead.result()
             self.encode_s += time.perf_counter() - start
-            return encoded
 
-        keys = [self.key(number, crop) for number, crop in places]
-        return self.cache.get_many(keys, encode)
+    def _encoding(
+        self, places: Sequence[tuple[int, CropWindow]]
+    ) -> tuple[list[tuple], Callable[[list[int]], list[Embedding]]]:
+        def encode(missing: list[int]) -> list[Embedding]:
+            self.encoded += len(missing)
+            return self.predictor.encode(np.stack([self.render(*places[n]) for n in missing]))
+
+        return [self.key(number, crop) for number, crop in places], encode
 
     @property
     def look_ahead(self) -> int:
@@ -100,8 +126,14 @@ class Tracker:
         return LOOK_AHEAD if self.predictor.image_size <= SMALL_INPUT_PX else 1
 
     def render(self, number: int, crop: CropWindow) -> NDArray[np.float32]:
-        """Return a slice as the model sees it, (S, S) float32 in [0, 1]."""
-        return self.frames.render(number, crop, size=self.predictor.image_size)
+        """Return a slice as the model sees it, (S, S) float32 in [0, 1]; not to be written to."""
+        size = self.predictor.image_size
+        key = self.frames.key, number, crop, size
+        found = self.renders.find((key,)).get(key)
+        if found is None:
+            image = self.frames.render(number, crop, size=size)
+            found = self.renders.keep(key, image, nbytes=image.nbytes)
+        return found
 
     def key(self, number: int, crop: CropWindow) -> tuple:
         """Return the cache key of a slice: everything that its encoding depends on."""
@@ -341,9 +373,20 @@ def _report(tracker: Tracker, track: Track, number: int, *, reused: bool) -> Non
 
 
 def _encode_ahead(tracker: Tracker, live: Sequence[Track]) -> None:
-    """Encode the next slices of all tracks in one batch, as soon as one track lacks its next slice."""
-    needed = [(n, track.crop) for track in live for n in track.next_slices(1)]
-    if all(tracker.key(*place) in tracker.cache for place in needed):
+    """Encode the next slices of all tracks in one batch, as soon as one track lacks its next slice.
+
+    The batch after it is begun in the tracker's pool, if it has one.
+    """
+
+    def places(start: int, stop: int) -> list[tuple[int, CropWindow]]:
+        return list(dict.fromkeys((n, track.crop) for track in live for n in track.next_slices(stop)[start:]))
+
+    def known() -> bool:
+        return all(tracker.key(*place) in tracker.cache for place in places(0, 1))
+
+    if known():
         return
-    ahead = [(n, track.crop) for track in live for n in track.next_slices(tracker.look_ahead)]
-    tracker.embed(list(dict.fromkeys(ahead)))
+    tracker.join_ahead()
+    if not known():
+        tracker.embed(places(0, tracker.look_ahead))
+    tracker.embed_ahead(places(tracker.look_ahead, 2 * tracker.look_ahead))

@@ -3,21 +3,23 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.active.slices import strategy_named
 from slicecast.config import home_dir
 from slicecast.engine import propagation
-from slicecast.engine.caches import EmbeddingCache, ResultCache
+from slicecast.engine.caches import EmbeddingCache, Lru, ResultCache
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import DevicePredictor
 from slicecast.engine.propagation import Prompts
-from slicecast.engine.tracks import Progress, Tracker
+from slicecast.engine.tracks import RENDER_BYTES, Progress, Tracker
 from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, PromptError
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
@@ -33,6 +35,7 @@ from slicecast.inference.results import (
 )
 from slicecast.inference.settings import MB, EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
+from slicecast.models.devices import threads
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import ModelVersions
@@ -134,6 +137,8 @@ class SegmentService:
         self.prefetcher = Prefetcher(self.queue, self.cache, enabled=self.settings.idle_encode)
         self.calibration = UNCALIBRATED  # learnt from submitted labels; replaced as a whole by the campaign service
         self._fallback = fallback
+        self._renders: Lru[NDArray[np.float32]] = Lru(RENDER_BYTES)
+        self._pool: ThreadPoolExecutor | None = None
         self._last_resorts: dict[str, QueuedPredictor] = {}
 
     @cached_property
@@ -178,10 +183,17 @@ class SegmentService:
             settings = self.settings
             loaded = load_predictor(spec, device=self._device, compiled=settings.compile, openvino=settings.openvino)
             self._loaded[spec.name] = QueuedPredictor(loaded, self.queue)
+            self._share(loaded.workers)
             while len(self._loaded) > MAX_LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(spec.name)
         return self._loaded[spec.name]
+
+    def _share(self, workers: int) -> None:
+        """Let so many model calls compute at a time; one more waits for the interpreter, where others hold it."""
+        if workers > 1 and self._pool is None:
+            self.queue.steps.widen(workers + 1)
+            self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slicecast-encode")
 
     def spec_named(self, name: str) -> ModelSpec:
         """Return the model with the weights of a version; "" for those that are deployed now.
@@ -287,8 +299,11 @@ class SegmentService:
             self.result_cache,
             result_callback(work.on_slice, study, axis, prompts, clock),
             work.keep_partial,
+            self._renders,
+            self._pool,
         )
-        found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
+        with threads(1 if predictor.workers > 1 else None):  # renders of several requests would wait for each other
+            found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if not request.slices_only and not found.partial:
             places = remaining_places(tracker.frames, found.objects)
             self.prefetcher.request(PrefetchRequest(predictor, tracker.frames, places))

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -96,7 +97,9 @@ class Sam2Predictor:
         self.fingerprint = (
             f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(appearance_prior)}"
         )
-        self._threads = 1 if self.on_cpu and self.image_size <= SMALL_INPUT_PX else None
+        small = self.on_cpu and self.image_size <= SMALL_INPUT_PX
+        self._threads = 1 if small else None
+        self.workers = len(os.sched_getaffinity(0)) if small and hasattr(os, "sched_getaffinity") else 1
         self._encode: dict[int, Graph] = dict.fromkeys(BATCHES, EncodeGraph(model).eval())
         self._prompts: dict[tuple[str, int], Graph] = {}
         self._step: dict[int, Graph] = {} if self._flat is None else dict.fromkeys(BATCHES, self._flat)
