@@ -232,6 +232,24 @@ def test_the_way_of_a_request_is_as_the_documentation_says():
     assert wrong == []
 
 
+FORM = re.compile(r"^\| `(?P<type>\w+)` \| `(?P<file>[\w/]+\.py)` `(?P<maker>\w+)` \|", re.MULTILINE)
+MOST_FORMS = 4
+
+
+@pytest.mark.parametrize("what", ["a prompt", "an answer"])
+def test_the_forms_between_http_and_network_are_as_the_documentation_says(what):
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition(f"| form of {what} |")[2].partition("\n\n")[0]
+    rows = FORM.findall(table)
+    makers = {
+        (file.as_posix(), function.name, word)
+        for file, function in functions()
+        for word in re.findall(r"\w+", ast.unparse(function.returns) if function.returns else "")
+    }
+    assert [row for row in rows if (row[1], row[2], row[0]) not in makers] == []
+    assert len(rows) == table.count("\n|") - 1 == MOST_FORMS
+
+
 def test_no_relative_imports():
     assert [str(file) for file, node in nodes() if isinstance(node, ast.ImportFrom) and node.level] == []
 
