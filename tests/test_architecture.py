@@ -34,7 +34,7 @@ TREES = PRODUCT | {Path("lab") / file: tree for file, tree in LABORATORY.items()
 Layers = tuple[set[str], ...]
 
 LAYERS: Layers = (
-    {"errors", "config"},
+    {"errors", "config", "files"},
     {"volume"},
     {"prompts", "dicom"},
     {"engine", "active"},

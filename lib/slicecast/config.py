@@ -14,10 +14,10 @@ An unknown key is an error: a misspelt setting must never be silently ignored.
 import os
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import platformdirs
 import yaml
@@ -111,7 +111,9 @@ def refuse_unknown_keys(content: Mapping[str, Any], known: Collection[str], *, w
 
 
 def build(cls: type[T], content: Mapping[str, Any], *, where: str) -> T:
-    """Build the dataclass `cls` from a mapping; unknown and missing settings are errors.
+    """Build the dataclass `cls` from a mapping, and dataclasses and tuples in it from mappings and lists.
+
+    A part that is a dataclass may be left out if it has defaults for all that it holds.
 
     Raises:
         ConfigError: a key is unknown or a required one is missing.
@@ -120,8 +122,19 @@ def build(cls: type[T], content: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(f"{where} holds {content!r}; it must be a mapping of settings.")
     own = [field for field in fields(cls) if field.init]  # type: ignore[arg-type]
     refuse_unknown_keys(content, [field.name for field in own], where=where)
+    kinds, given = get_type_hints(cls), dict(content)
     for field in own:
         required = field.default is MISSING and field.default_factory is MISSING
-        if required and field.name not in content:
-            raise ConfigError(f"The setting '{field.name}' is missing in {where}; add it.")
-    return cls(**content)
+        if required and field.name not in given:
+            if not is_dataclass(kinds[field.name]):
+                raise ConfigError(f"The setting '{field.name}' is missing in {where}; add it.")
+            given[field.name] = {}
+    return cls(**{name: _built(kinds[name], value, where=f"{where}: {name}") for name, value in given.items()})
+
+
+def _built(kind: Any, value: Any, *, where: str) -> Any:
+    if isinstance(kind, type) and is_dataclass(kind) and not isinstance(value, kind):
+        return build(kind, value, where=where)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_built(get_args(kind)[0], part, where=where) for part in value)
+    return value

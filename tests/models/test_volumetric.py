@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from slicecast.config import config_dir
 from slicecast.errors import ConfigError, WeightsCorrupt, WeightsMissing
+from slicecast.files import file_sha256
 from slicecast.models import weights
 from slicecast.models.registry import ModelSpec, load_registry
 from slicecast.models.volumetric import build_volumetric, load_by_name, load_volume_predictor, normaliser
@@ -74,7 +75,7 @@ def test_a_file_without_a_published_hash_is_used_only_after_it_was_confirmed(spe
         weights.verify(spec)
     asked = []
     weights.verify(spec, lambda sha256, size: not asked.append((sha256, size)))
-    assert asked == [(weights.file_sha256(tmp_path / "mine.pth"), 10)]
+    assert asked == [(file_sha256(tmp_path / "mine.pth"), 10)]
     assert weights.is_present(spec)
     assert weights.verify(spec) == tmp_path / "mine.pth"  # nobody is asked again
     (tmp_path / "mine.pth").write_bytes(b"other byte")

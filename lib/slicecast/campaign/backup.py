@@ -5,7 +5,6 @@ databases are copied by SQLite's own backup, and what changed is copied again un
 that the copy shows one moment.
 """
 
-import hashlib
 import json
 import shutil
 import sqlite3
@@ -22,6 +21,7 @@ from slicecast.campaign.settings import DATABASE
 from slicecast.campaign.settings import FOLDER as CAMPAIGN
 from slicecast.config import build, users_file
 from slicecast.errors import ConfigError, Conflict, InputError, NotFound
+from slicecast.files import file_sha256
 
 FORMAT = 1
 MANIFEST, USERS = "manifest.json", "users.json"
@@ -220,6 +220,5 @@ def _hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file but the manifest."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as stream:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+        found[path.relative_to(folder).as_posix()] = file_sha256(path)
     return {path: digest for path, digest in found.items() if path != MANIFEST}

@@ -6,19 +6,18 @@ cannot be written is left out and named. The folder appears whole, so that an ex
 
 import csv
 import json
-import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 
 from slicecast.campaign.state import State
 from slicecast.campaign.summary import rows
 from slicecast.errors import ConfigError, InputError, NotFound
+from slicecast.files import appearing
 from slicecast.volume import read_volume, write_mask, write_volume
 from slicecast.volume.reading import dataset_description
 
@@ -105,7 +104,7 @@ def export_csv(state: State, file: Path) -> int:
     """Write one row per case; return how many."""
     table = rows(state)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _appearing(file) as stream:
+    with appearing(file) as part, part.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(table[0]) if table else ["case"])
         writer.writeheader()
         writer.writerows({key: _harmless(value) for key, value in row.items()} for row in table)
@@ -198,16 +197,3 @@ def _describe(
 def _harmless(value: Any) -> Any:
     """Keep a spreadsheet from running typed text as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[TextIO]:
-    temporary = target.with_name(f".writing-{target.name}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

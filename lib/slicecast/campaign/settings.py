@@ -1,14 +1,13 @@
 """A campaign's settings, from `configs/campaign.yaml`, and the files in its folder."""
 
-import hashlib
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from slicecast.campaign.events import sqlite_url
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError, InputError, NotFound
+from slicecast.files import file_sha256, place_file
 from slicecast.volume.reading import WRITTEN_ENDINGS
 
 FILE = "campaign.yaml"
@@ -71,11 +70,8 @@ def keep_truth(folder: Path, case: str, truth: Path) -> str:
         raise InputError(f"{truth} ends in none of {', '.join(WRITTEN_ENDINGS)}. Convert it.")
     target = folder / GOLD / f"{case}{ending}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".writing-{target.name}")
-    shutil.copyfile(truth, temporary)
-    temporary.replace(target)
-    with target.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    place_file(truth, target)
+    return file_sha256(target)
 
 
 def find_truth(folder: Path, case: str) -> Path | None:

@@ -98,15 +98,10 @@ def segment(
 
 def describe(result: SegmentResult) -> dict[str, Any]:
     """Return what was found as JSON values: objects with voxels and ml, confidence, next slice, seconds, warnings."""
-    from slicecast.inference.results import slice_counts, voxel_counts
+    from slicecast.inference.results import objects_of, slice_counts
 
-    voxels = voxel_counts(result.mask, least=len(result.labels) + 1)
-    ml = result.geometry.voxel_volume_ml
     return {
-        "objects": {
-            name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
-            for name, value in result.labels.items()
-        },
+        "objects": objects_of(result.mask, result.labels, result.geometry),
         "axis": result.axis,
         "window": None if result.window is None else [result.window.name, result.window.low, result.window.high],
         "confidence": {str(c.slice): round(c.value, 4) for c in result.confidence},

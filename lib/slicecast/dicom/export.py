@@ -1,19 +1,17 @@
 """The labels of a studies folder, written as NIfTI, NRRD, DICOM SEG or RTSTRUCT."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import Dataset
-
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.rtstruct import write_rtstruct
 from slicecast.dicom.seg import label_names, mask_of_label, seg_of_label
 from slicecast.errors import InputError, NotFound, SlicecastError
+from slicecast.files import appearing
 from slicecast.volume import read_volume, write_mask
 
 INDEX = "datastore_v2.json"
@@ -111,10 +109,5 @@ def _write(label: StoredLabel, path: Path, catalogue: Catalogue, *, kind: str, n
         grid = read_volume(series.scan_path()).geometry
         mask = mask_of_label(label.file, grid)
         data = write_rtstruct(mask, grid, series, label_names(label.info, mask), now=now)
-    _save(data, path)
-
-
-def _save(data: Dataset, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    data.save_as(temporary, write_like_original=False)
-    temporary.replace(path)
+    with appearing(path, synced=False) as part:
+        data.save_as(part, write_like_original=False)

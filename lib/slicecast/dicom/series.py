@@ -9,7 +9,6 @@ slice stays a slice, and every voxel where it is in the patient.
 import hashlib
 import json
 import logging
-import os
 import re
 import threading
 import uuid
@@ -24,7 +23,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import format_number_as_ds
 
+from slicecast.config import build
 from slicecast.errors import UnknownImage, VolumeError
+from slicecast.files import write_atomically
 from slicecast.volume import Geometry, Volume, choose_window, read_volume, write_volume
 from slicecast.volume.grid import Reorientation, onto_grid
 from slicecast.volume.reading import dataset_description, without_folders
@@ -286,7 +287,9 @@ class VolumeFiles:
             if len(self._cached) != before:
                 self._save()
         return [
-            VolumeSeries(path, image_id, fact["digest"], _encoding(fact["encoding"]), self.work / "turned")
+            VolumeSeries(
+                path, image_id, fact["digest"], build(Encoding, fact["encoding"], where=FACTS), self.work / "turned"
+            )
             for image_id, (path, fact) in facts.items()
             if "encoding" in fact
         ]
@@ -301,9 +304,7 @@ class VolumeFiles:
 
     def _save(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
-        temporary = self.work / f".{FACTS}.{os.getpid()}"
-        temporary.write_text(json.dumps({"version": _VERSION, "files": self._cached}), encoding="utf-8")
-        temporary.replace(self.work / FACTS)
+        write_atomically(self.work / FACTS, json.dumps({"version": _VERSION, "files": self._cached}).encode())
 
 
 def _facts_of(path: Path, modality: str | None) -> dict[str, Any]:
@@ -315,10 +316,6 @@ def _facts_of(path: Path, modality: str | None) -> dict[str, Any]:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     return {"digest": digest, "encoding": asdict(encoding)}
-
-
-def _encoding(fact: dict[str, Any]) -> Encoding:
-    return Encoding(**{**fact, "geometry": Geometry(**fact["geometry"])})
 
 
 def _described_modality(folder: Path) -> str | None:

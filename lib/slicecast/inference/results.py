@@ -143,6 +143,19 @@ def voxel_counts(mask: NDArray[np.uint8], *, least: int) -> NDArray[np.int64]:
     return counts
 
 
+def objects_of(mask: NDArray[np.uint8], values: Mapping[str, int], geometry: Geometry) -> dict[str, dict[str, Any]]:
+    """Return value, voxels and ml of each structure of a mask [k, j, i], by name, as JSON values."""
+    voxels = voxel_counts(mask, least=max(values.values(), default=0) + 1)
+    return {
+        name: {
+            "value": value,
+            "voxels": int(voxels[value]),
+            "ml": round(float(voxels[value] * geometry.voxel_volume_ml), 3),
+        }
+        for name, value in values.items()
+    }
+
+
 class Clock:
     """Seconds of each part of a request."""
 

@@ -72,12 +72,11 @@ def engine_settings() -> EngineSettings:
     if not (config_dir() / FILE).is_file():
         return EngineSettings()
     content = read_config(FILE)
-    given = content.pop("propagation", None) or {}
+    given = content.get("propagation") or {}
     for name in ("zoom", "evidence"):
         if isinstance(given, dict) and isinstance(given.get(name), bool):  # YAML reads on and off as truth values
             given[name] = "on" if given[name] else "off"
-    options = build(EngineOptions, given, where=f"{FILE}: propagation")
-    return build(EngineSettings, {**content, "propagation": options}, where=FILE)
+    return build(EngineSettings, {**content, "propagation": given}, where=FILE)
 
 
 def _require_whole(name: str, value: Any, *, least: int) -> None:

@@ -8,6 +8,7 @@ so a crash leaves a file too many at worst. Many processes may use the folder.
 import dataclasses
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -21,8 +22,8 @@ from torch import nn
 
 from slicecast.config import build
 from slicecast.errors import Conflict, NotFound, ResourceError
+from slicecast.files import file_sha256, publish, write_atomically
 from slicecast.models.registry import ModelSpec
-from slicecast.models.weights import file_sha256, temporary_beside
 
 FOLDER, INDEX = "models", "versions.json"
 
@@ -111,12 +112,13 @@ class ModelVersions:
             versions, deployed = self._read()
             number = max((v.number for v in versions), default=0) + 1
             before = self.deployed(base)
-            with temporary_beside(self.folder / f"{base.name}.safetensors") as part:
+            with tempfile.TemporaryDirectory(dir=self.folder) as work:
+                part = Path(work) / "weights.safetensors"
                 write_weights(model, part)
                 sha256 = file_sha256(part)
                 file = f"{base.name}-{number:04}-{sha256[:8]}.safetensors"
                 size = part.stat().st_size
-                _publish(part, self.folder / file)
+                publish(part, self.folder / file)
             version = ModelVersion(
                 number=number,
                 base=base.name,
@@ -173,22 +175,13 @@ class ModelVersions:
     def _write(self, versions: tuple[ModelVersion, ...], deployed: Mapping[str, int]) -> None:
         content = {"deployed": dict(deployed), "versions": [asdict(version) for version in versions]}
         path = self.folder / INDEX
-        with temporary_beside(path) as part:
-            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            _publish(part, path)
+        write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def write_weights(model: nn.Module, path: Path, *, dtype: torch.dtype = torch.float16) -> None:
     """Write a network's weights as safetensors."""
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def _publish(part: Path, target: Path) -> None:
-    """Move a file into place once it is on the disk."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(target)
 
 
 def _parse(path: Path) -> tuple[tuple[ModelVersion, ...], dict[str, int]]:

@@ -199,8 +199,7 @@ def build_volumetric(architecture: str | Path) -> nn.Module:
         raise ConfigError(f"The {where} needs 'network', one of {', '.join(NETWORKS)}.")
     refuse_unknown_keys(content, ["network", "size"], where=where)
     sizes, network = NETWORKS[content["network"]]
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in (content.get("size") or {}).items()}
-    return network(build(sizes, given, where=f"{where}: size")).eval()
+    return network(build(sizes, content.get("size") or {}, where=f"{where}: size")).eval()
 
 
 def load_by_name(model: nn.Module, tensors: Mapping[str, Tensor], *, name: str) -> nn.Module:

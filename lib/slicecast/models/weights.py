@@ -8,13 +8,9 @@ that very file is.
 """
 
 import argparse
-import hashlib
 import json
-import os
 import pickle
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +19,7 @@ import httpx
 
 from slicecast import config
 from slicecast.errors import ConfigError, WeightsCorrupt, WeightsMissing
+from slicecast.files import appearing, file_sha256, write_atomically
 from slicecast.models.registry import ModelSpec, bundled_spec, get_spec, load_registry
 
 if TYPE_CHECKING:
@@ -129,9 +126,8 @@ def pin(spec: ModelSpec, *, sha256: str, size: int) -> None:
     """Trust a file from now on."""
     path = _pins_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(path) as part:
-        part.write_text(json.dumps({**_pins(), spec.name: {"sha256": sha256, "bytes": size}}, indent=2) + "\n")
-        part.replace(path)
+    pins = {**_pins(), spec.name: {"sha256": sha256, "bytes": size}}
+    write_atomically(path, (json.dumps(pins, indent=2) + "\n").encode())
 
 
 def _pins() -> dict[str, dict[str, Any]]:
@@ -144,12 +140,6 @@ def _pins() -> dict[str, dict[str, Any]]:
 
 def _pins_path() -> Path:
     return config.home_dir() / "models" / PINS_FILE
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pull(
@@ -181,10 +171,9 @@ def pull(
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_beside(path) as part:
+        with appearing(path) as part:
             _download(spec.url, part, progress)
             _check(spec, "The download", part, confirm)
-            part.replace(path)
     except (httpx.HTTPError, OSError) as error:
         raise WeightsMissing(
             f"Could not download {spec.name!r}: {_reason(error)}. On a machine with network fetch {spec.url}, "
@@ -250,19 +239,6 @@ def _download(url: str, path: Path, progress: Progress) -> None:
         for chunk in response.iter_bytes(CHUNK_BYTES):
             file.write(chunk)
             progress(file.tell(), int(length) if length else None)
-
-
-@contextmanager
-def temporary_beside(path: Path) -> Iterator[Path]:
-    """Give the path of an empty file in the same folder; it is removed afterwards unless it was moved away."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    part.chmod(0o644)  # others may share the folder; mkstemp lets only the owner read
-    try:
-        yield part
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _check(spec: ModelSpec, what: str, path: Path, confirm: Confirm) -> None:

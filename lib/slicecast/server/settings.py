@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import ip_network
-from typing import Any
 
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError
@@ -107,18 +106,7 @@ def server_settings() -> ServerSettings:
     Raises:
         ConfigError: the file is missing, or a setting is unknown or out of range.
     """
-    parts: dict[str, Any] = {
-        "queue": QueueSettings,
-        "sessions": SessionSettings,
-        "nninteractive": NnInteractiveSettings,
-        "proxy": ProxySettings,
-        "limits": RequestLimits,
-        "auth": AuthSettings,
-    }
-    content = read_config(FILE, known=parts)
-    return ServerSettings(
-        **{name: build(parts[name], given, where=f"{FILE}: {name}") for name, given in content.items()}
-    )
+    return build(ServerSettings, read_config(FILE), where=FILE)
 
 
 def _require_network(proxy: str) -> None:

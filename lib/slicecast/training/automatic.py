@@ -5,9 +5,8 @@ Dice and cross-entropy, overlapping windows; the network and the transforms are 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,15 +54,6 @@ class AutomaticPlan:
     patch_kji: tuple[int, int, int]  # voxels of a window
     strides_kji: tuple[tuple[int, int, int], ...]  # of each halving
     channels: int  # of the finest level
-
-    @classmethod
-    def parse(cls, content: Mapping[str, Any]) -> "AutomaticPlan":
-        """Build one from what `asdict` made, read from JSON."""
-        return cls(**{key: _frozen(value) for key, value in content.items()})
-
-    def described(self) -> dict[str, Any]:
-        """Return what `parse` reads."""
-        return asdict(self)
 
     def network(self) -> nn.Module:
         """Build the network: logits (B, 1 + names, k, j, i) from grey values (B, 1, k, j, i)."""
@@ -252,7 +242,3 @@ def predict_automatic(plan: AutomaticPlan, network: nn.Module, volume: Volume) -
         found[here > best] = number
         np.maximum(best, here, out=best)
     return found
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slicecast.config import build, read_config, refuse_unknown_keys
+from slicecast.config import build, read_config
 from slicecast.errors import ConfigError
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_build import load_sam2
@@ -20,7 +20,7 @@ from slicecast.models.sam2_forward import prepare_for_training
 from slicecast.training.automatic import AutomaticSettings
 from slicecast.training.loop import LoopSettings, Watch, train
 from slicecast.training.objective import ClipObjective, LossWeights, PromptMix
-from slicecast.training.volumes import Augmentation, ClipSettings, LabelledBatches, LabelledObject
+from slicecast.training.volumes import ClipSettings, LabelledBatches, LabelledObject
 
 FILE = "training/finetune.yaml"
 
@@ -90,26 +90,7 @@ def finetune_settings(content: Mapping[str, Any] | None = None) -> FinetuneSetti
     Raises:
         ConfigError: one is unknown, missing or out of range.
     """
-    content = read_config(FILE) if content is None else content
-    refuse_unknown_keys(content, FinetuneSettings.__dataclass_fields__, where=FILE)
-    clips = _tuples(content.get("clips", {}))
-    augment = build(Augmentation, clips.pop("augment", {}), where=f"{FILE}: augment")
-    automatic = dict(content.get("automatic", {}))
-    if "loop" in automatic:
-        automatic["loop"] = build(LoopSettings, automatic["loop"], where=f"{FILE}: automatic: loop")
-    built = {
-        "automatic": build(AutomaticSettings, automatic, where=f"{FILE}: automatic"),
-        "round": build(RoundSettings, content.get("round", {}), where=f"{FILE}: round"),
-        "loop": build(LoopSettings, content.get("loop", {}), where=f"{FILE}: loop"),
-        "clips": build(ClipSettings, {**clips, "augment": augment}, where=f"{FILE}: clips"),
-        "prompts": build(PromptMix, content.get("prompts", {}), where=f"{FILE}: prompts"),
-        "loss": build(LossWeights, content.get("loss", {}), where=f"{FILE}: loss"),
-    }
-    return build(FinetuneSettings, {**content, **built}, where=FILE)
-
-
-def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+    return build(FinetuneSettings, read_config(FILE) if content is None else content, where=FILE)
 
 
 def finetune(

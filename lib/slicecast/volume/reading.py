@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import SimpleITK as sitk
 
 from slicecast.errors import GeometryError, ReadingFull, VolumeError
+from slicecast.files import appearing
 from slicecast.volume.dicom import check_series, read_dicom_file, read_series
 from slicecast.volume.grid import Geometry, Volume
 from slicecast.volume.headers import (
@@ -104,15 +104,12 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
         raise VolumeError(f"The folder {target.parent} does not exist. Create it first.")
     quiet_itk()
     image = volume.geometry.to_image(volume.array)
-    temporary = target.with_name(f".writing-{uuid4().hex}{ending}")
     try:
-        sitk.WriteImage(image, str(temporary), useCompression=compress and ending != ".nii")
-        temporary.replace(target)
+        with appearing(target, synced=False) as part:
+            sitk.WriteImage(image, str(part), useCompression=compress and ending != ".nii")
     except RuntimeError as error:
         full = shutil.disk_usage(target.parent).free < volume.array.nbytes  # ITK does not say why it failed
         raise OSError(errno.ENOSPC if full else errno.EIO, f"Cannot write {target}: {reason(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -32,11 +32,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from slicecast.config import CONFIGS_VARIABLE, config_dir, project_dir
 from slicecast.engine.options import EngineOptions
+from slicecast.files import file_sha256
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.sam2_build import build_sam2
-from slicecast.models.weights import choose_model, file_sha256
+from slicecast.models.weights import choose_model
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import read_volume, write_mask
 from slicecast_lab.benchmarks.speed_page import Figures, speed_tables

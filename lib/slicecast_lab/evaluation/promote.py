@@ -15,10 +15,11 @@ import numpy as np
 
 from slicecast.config import config_dir, project_dir
 from slicecast.errors import Conflict, WeightsMissing
+from slicecast.files import file_sha256
 from slicecast.inference.segment import SegmentService
 from slicecast.models.registry import REGISTRY_FILE, ModelSpec, bundled_spec
 from slicecast.models.sam2 import load_predictor
-from slicecast.models.weights import file_sha256, weights_path
+from slicecast.models.weights import weights_path
 from slicecast.volume import read_volume
 from slicecast_lab.evaluation.cases import CaseFiles, read_case
 from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play

@@ -15,8 +15,9 @@ import torch
 
 import slicecast
 from slicecast.config import CHECKOUT
+from slicecast.files import file_sha256
 from slicecast.models.registry import ModelSpec
-from slicecast.models.weights import file_sha256, weights_path
+from slicecast.models.weights import weights_path
 
 CPU_INFO, STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 PEAK = "VmHWM:"

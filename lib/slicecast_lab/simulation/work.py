@@ -20,10 +20,11 @@ from joblib import Parallel, delayed
 import slicecast
 from slicecast.engine.ports import DevicePredictor
 from slicecast.errors import ConfigError
+from slicecast.files import file_sha256
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.models.sam2 import load_predictor
-from slicecast.models.weights import choose_model, file_sha256, weights_path
+from slicecast.models.weights import choose_model, weights_path
 from slicecast_lab.simulation.fake import FakePredictor
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from ignite.distributed.launcher import Parallel
 from safetensors.torch import load_file
 from torch import nn
 
-from slicecast.config import build, config_dir, refuse_unknown_keys
+from slicecast.config import build, config_dir
 from slicecast.errors import ConfigError, WeightsMissing
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.sam2_forward import prepare_for_training
@@ -73,18 +73,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def settings_from(content: Mapping[str, Any], *, where: str) -> NanoSettings:
     """Build the settings from a mapping in the form of the YAML."""
-    sections = {"loop": LoopSettings, "prompts": PromptMix, "loss": LossWeights, "validation": ValidationSettings}
-    refuse_unknown_keys(content, NanoSettings.__dataclass_fields__, where=where)
-    built: dict[str, Any] = {}
-    for name, cls in sections.items():
-        built[name] = build(cls, _tuples(content.get(name, {})), where=f"{where}: {name}")
-    clips = {"size_px": content.get("image_size"), **_tuples(content.get("clips", {}))}
-    built["clips"] = build(BatchSpec, clips, where=f"{where}: clips")
-    return build(NanoSettings, {**content, **built}, where=where)
-
-
-def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+    clips = {"size_px": content.get("image_size"), **content.get("clips", {})}
+    return build(NanoSettings, {**content, "clips": clips}, where=where)
 
 
 def train_nano(settings: NanoSettings, folder: Path, *, show_progress: bool = False) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slicecast.config import build, config_dir, refuse_unknown_keys
+from slicecast.config import build, config_dir
 from slicecast.models.layers3d import ClickStep
 from slicecast.models.volumetric import build_volumetric
 from slicecast.training.loop import LoopSettings, train
@@ -116,11 +116,7 @@ class VolumetricSettings:
 
 def read_settings(path: Path) -> VolumetricSettings:
     """Read a training file; raises ConfigError if it is missing, or has an unknown or missing setting."""
-    content = read_yaml(path)
-    sections: dict[str, Any] = {"loop": LoopSettings, "patches": PatchSpec, "clicks": ClickMix}
-    refuse_unknown_keys(content, VolumetricSettings.__dataclass_fields__, where=str(path))
-    built = {name: build(cls, content.get(name, {}), where=f"{path}: {name}") for name, cls in sections.items()}
-    return build(VolumetricSettings, {**content, **built}, where=str(path))
+    return build(VolumetricSettings, read_yaml(path), where=str(path))
 
 
 def train_volumetric(settings: VolumetricSettings, folder: Path, *, show_progress: bool = False) -> nn.Module:

@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 
 from slicecast.cli.main import app
 from slicecast.config import config_dir
+from slicecast.files import file_sha256
 from slicecast.models import weights
 from slicecast.models.registry import bundled_spec
-from slicecast.models.weights import file_sha256, weights_path
+from slicecast.models.weights import weights_path
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from slicecast.config import config_dir
 from slicecast.errors import Conflict, WeightsMissing
+from slicecast.files import file_sha256
 from slicecast.models import weights
 from slicecast.models.registry import bundled_spec
-from slicecast.models.weights import file_sha256, verify, weights_path
+from slicecast.models.weights import verify, weights_path
 from slicecast_lab.evaluation.promote import (
     FLOOR_CASES,
     PROMPTS,

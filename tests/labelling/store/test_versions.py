@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slicecast.labelling.store.versions import keep_version, place_file, write_atomically
+from slicecast.files import place_file, write_atomically
+from slicecast.labelling.store.versions import keep_version
 
 NOON = datetime(2024, 8, 5, 12, 0, 0, tzinfo=UTC)
 

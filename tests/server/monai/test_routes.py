@@ -135,7 +135,7 @@ def full_disk(monkeypatch):
         Path(target).write_bytes(b"")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("slicecast.labelling.store.versions.os.fsync", sync)
+    monkeypatch.setattr("slicecast.files.os.fsync", sync)
     monkeypatch.setattr("monailabel.datastore.local.shutil.copy", copy_file)
     return monkeypatch
 

@@ -26,6 +26,7 @@ from slicecast.campaign.settings import FOLDER, find_truth, keep_truth
 from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.summary import calibration
 from slicecast.errors import Conflict, InputError, SlicecastError
+from slicecast.files import file_sha256
 from slicecast.inference.caller import current_caller
 from slicecast.labelling.campaign.drafts import SLICE_FEATURES, CaseDrafts, Drafts, MaskDraft
 from slicecast.labelling.campaign.intents import Intents, Submission
@@ -413,7 +414,7 @@ class CampaignService:
     def _fingerprint(self, case: str, tag: str) -> dict[str, Any]:
         file = Path(self._datastore().get_label_uri(case, tag))
         kept = list((file.parent.parent / VERSIONS / tag / case).glob("*.json"))
-        return {"sha256": _sha256(file), "version": len(kept) + 1}
+        return {"sha256": file_sha256(file), "version": len(kept) + 1}
 
 
 def open_campaign_service(
@@ -461,11 +462,6 @@ def _plain(who: str) -> str:
 def _refuse_own_tag(tag: str) -> None:
     if str(tag).casefold().startswith(OWN_TAGS):
         raise InputError(f"The tag '{tag}' is one that the server gives to second readings. Submit under '{FINAL}'.")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slicecast.dicom.seg import label_names
 from slicecast.errors import GeometryError
-from slicecast.inference.results import voxel_counts
+from slicecast.inference.results import objects_of, voxel_counts
 from slicecast.labelling.store.labels import names_of
 from slicecast.labelling.tasks.request import number_labels
 from slicecast.volume import Reorientation, SliceAxis, SliceStack, Volume, canonicalise, read_volume
@@ -78,11 +78,7 @@ class Structures:
 
     def objects(self) -> dict[str, dict[str, Any]]:
         """Return value, voxels and ml by name."""
-        voxels, ml = voxel_counts(self.mask.array, least=1), self.mask.geometry.voxel_volume_ml
-        return {
-            name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
-            for name, value in self.values.items()
-        }
+        return objects_of(self.mask.array, self.values, self.mask.geometry)
 
 
 def renumbered(array: NDArray[np.uint8], values: Mapping[int, int]) -> NDArray[np.uint8]:

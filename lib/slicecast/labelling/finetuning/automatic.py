@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from torch import nn
 
 from slicecast.config import build
 from slicecast.errors import InputError, NotFound
+from slicecast.files import appearing, write_atomically
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.finetuning.rounds import LearntCase, RoundPlan
-from slicecast.labelling.store.versions import write_atomically
 from slicecast.labelling.tasks.answer import InferAnswer, described_objects, mask_file
 from slicecast.labelling.tasks.infer import as_http
 from slicecast.labelling.tasks.request import number_labels, read_extension, read_flag
@@ -90,8 +90,7 @@ class AutomaticModels:
         if not files:
             return None
         content = json.loads(files[-1].read_text(encoding="utf-8"))
-        plan = AutomaticPlan.parse(content.pop("plan"))
-        return build(AutomaticModel, {**content, "plan": plan}, where=str(files[-1]))
+        return build(AutomaticModel, content, where=str(files[-1]))
 
     def add(
         self, model: nn.Module, plan: AutomaticPlan, *, labels: Mapping[str, str], held_out: Dices
@@ -100,12 +99,9 @@ class AutomaticModels:
         before = self.latest()
         made = AutomaticModel(number=before.number + 1 if before else 1, plan=plan, labels=labels, held_out=held_out)
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / ".part"
-        write_weights(model, part)
-        part.replace(self.folder / f"{made.number:04}.safetensors")
-        content = {key: getattr(made, key) for key in ("number", "labels", "held_out", "made_s")}
-        told = json.dumps({**content, "plan": plan.described()}, indent=1)
-        write_atomically(self.folder / f"{made.number:04}.json", told.encode())
+        with appearing(self.folder / f"{made.number:04}.safetensors") as part:
+            write_weights(model, part)
+        write_atomically(self.folder / f"{made.number:04}.json", json.dumps(asdict(made), indent=1).encode())
         return made
 
     def segment(

@@ -8,7 +8,6 @@ models/rounds/0002/
   round.lock         held while a process works on it
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -25,9 +24,9 @@ from monailabel.interfaces.datastore import Datastore
 
 from slicecast.config import build
 from slicecast.errors import Conflict, InputError, SlicecastError
+from slicecast.files import file_sha256, place_file, write_atomically
 from slicecast.inference.studies import Study, open_study
 from slicecast.labelling.store.labels import FINAL, read_final_label
-from slicecast.labelling.store.versions import place_file, write_atomically
 from slicecast.models.registry import ModelSpec
 from slicecast.models.versions import ModelVersions
 from slicecast.training.finetune import FinetuneSettings, finetune_settings
@@ -91,7 +90,7 @@ class RoundPlan:
     base_sha256: str  # of those weights
     deployed: str  # name of the version that new weights are compared with
     settings: Mapping[str, Any]  # the content of `configs/training/finetune.yaml`
-    cases: Sequence[LearntCase]  # the labels, by id
+    cases: tuple[LearntCase, ...]  # the labels, by id
     made_s: float = field(default=0.0, compare=False)  # when, seconds since 1970
 
     @property
@@ -120,8 +119,7 @@ class TuningRound:
     def plan(self) -> RoundPlan:
         """Read what it does."""
         content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        cases = tuple(build(LearntCase, case, where=str(self.folder)) for case in content.pop("cases"))
-        return build(RoundPlan, {**content, "cases": cases}, where=str(self.folder))
+        return build(RoundPlan, content, where=str(self.folder))
 
     def result(self) -> dict[str, Any] | None:
         """Return how it ended; None as long as it has not."""
@@ -259,8 +257,7 @@ def _learnt(store: Datastore, name: str, labels: Sequence[str], slices: Collecti
     label = read_final_label(store, name, study, labels=labels)
     if not label.present:
         raise InputError("it is empty")
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = file_sha256(file)
     ending = file.name[len(name) :] if file.name.startswith(name) else "".join(file.suffixes[-2:])
     return LearntCase(
         id=name,

@@ -30,12 +30,12 @@ from scipy.stats import bootstrap
 
 from slicecast.engine.support import box_of
 from slicecast.errors import Cancelled, Conflict, SlicecastError
+from slicecast.files import appearing, write_atomically
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.inference.studies import Study
 from slicecast.labelling.finetuning.rounds import ALL, WEIGHTS, LearntCase, RoundPlan, TuningRound
-from slicecast.labelling.store.versions import write_atomically
 from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
@@ -294,8 +294,8 @@ def _train_part(round: TuningRound, base: ModelSpec, part: str, device: str) -> 
                 folder=folder,
                 watch=_end_with(os.getppid()),
             )
-            write_weights(model, folder / f".{WEIGHTS}")
-            (folder / f".{WEIGHTS}").replace(file)
+            with appearing(file) as part_file:
+                write_weights(model, part_file)
     return with_weights(base, file)
 
 

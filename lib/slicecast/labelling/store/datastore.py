@@ -28,8 +28,9 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
 from slicecast.errors import Conflict, InputError, NotFound, UnknownImage
+from slicecast.files import place_file, write_atomically
 from slicecast.labelling.store.labels import with_true_label_info
-from slicecast.labelling.store.versions import FOLDER, keep_version, place_file, write_atomically
+from slicecast.labelling.store.versions import FOLDER, keep_version
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from slicecast.labelling.store.versions import place_file, sync_folder, write_atomically
+from slicecast.files import place_file, sync_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from pydicom.uid import SegmentationStorage
 from slicecast.dicom.seg import read_seg, referenced_series
 from slicecast.dicom.series import Series, is_uid
 from slicecast.errors import Conflict, SlicecastError
-from slicecast.labelling.store.versions import appearing
+from slicecast.files import appearing
 from slicecast.volume import read_volume, write_mask
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 
@@ -81,9 +81,8 @@ class Store:
             return None if file.read_bytes() == content else DUPLICATE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with appearing(file) as stream:  # takes the room on the disk first, and appears with the label
-                stream.write(content)
-                stream.flush()
+            with appearing(file) as part:  # takes the room on the disk first, and appears with the label
+                part.write_bytes(content)
                 self._label(data, series)
         except (SlicecastError, OSError) as error:
             logger.warning("A segmentation of %s was refused: %s", series.image_id, error)

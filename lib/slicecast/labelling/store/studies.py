@@ -27,13 +27,13 @@ from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import referenced_series, seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, ResourceError, UnknownImage, VolumeError
+from slicecast.files import write_atomically
 from slicecast.labelling.store.datastore import SafeDatastore, locked, safe_tag
 from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
 from slicecast.labelling.store.labels import checked_file
 from slicecast.labelling.store.stow import Outcome, SaveLabel, Store
 from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.labelling.store.uploads import is_upload
-from slicecast.labelling.store.versions import write_atomically
 from slicecast.volume import Geometry, read_volume, write_volume
 from slicecast.volume.dicom import DAMAGED
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from slicecast.inference.results import SegmentResult, slice_counts, voxel_counts
+from slicecast.inference.results import SegmentResult, objects_of, slice_counts
 from slicecast.labelling.tasks.request import EXTENSIONS, InferRequest
 from slicecast.volume import Geometry, write_mask
 
@@ -74,17 +74,12 @@ def answer_params(
 
 def described_objects(mask: np.ndarray, values: Mapping[str, int], geometry: Geometry) -> dict[str, Any]:
     """Return `label_names`, `label_info` and `objects` of a mask, as `answer_params` says."""
-    voxels = voxel_counts(mask, least=max(values.values()) + 1)
-    ml = geometry.voxel_volume_ml
-    by_value = sorted(values.items(), key=lambda item: item[1])
-    present = {name: value for name, value in by_value if voxels[value]}
+    objects = objects_of(mask, dict(sorted(values.items(), key=lambda item: item[1])), geometry)
+    present = {name: found["value"] for name, found in objects.items() if found["voxels"]}
     return {
         "label_names": present,
         "label_info": [{"name": name, "idx": value} for name, value in present.items()],
-        "objects": {
-            name: {"value": value, "voxels": int(voxels[value]), "ml": round(float(voxels[value] * ml), 3)}
-            for name, value in by_value
-        },
+        "objects": objects,
     }
 
 

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import re
 import secrets
 import threading
@@ -18,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from slicecast.errors import ConfigError, Conflict, NotFound
+from slicecast.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -157,13 +156,8 @@ class Users:
 
     def _write(self, users: Mapping[str, Account]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"users": [asdict(account) for account in users.values()]}, stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self._path)
+        content = json.dumps({"users": [asdict(account) for account in users.values()]}, indent=2)
+        write_atomically(self._path, content.encode(), mode=0o600)
 
 
 def digest(token: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from slicecast.active.slices import Question
 from slicecast.engine.session import Add, Grid, Item, PackedMask, Painted
 from slicecast.errors import PromptError, TooLarge
-from slicecast.inference.results import SegmentResult, SliceUpdate, voxel_counts
+from slicecast.inference.results import SliceUpdate, objects_of
 from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import Absent, Box, Point
 from slicecast.volume.slices import decode_rle, encode_rle
@@ -355,19 +355,12 @@ def summary_event(done: Propagated) -> SummaryEvent:
         next_slice=None if hint is None else NextView(**{**asdict(hint), "score": _finite(hint.score)}),
         good_enough=result.good_enough,
         calibrated=result.calibrated,
-        objects=_objects(result),
+        objects={
+            n: ObjectView(**found) for n, found in objects_of(result.mask, result.labels, result.geometry).items()
+        },
         seconds={name: round(value, 4) for name, value in result.seconds.items()},
         warnings=list(result.warnings),
     )
-
-
-def _objects(result: SegmentResult) -> dict[str, ObjectView]:
-    voxels = voxel_counts(result.mask, least=max(result.labels.values(), default=0) + 1)
-    ml = result.geometry.voxel_volume_ml
-    return {
-        name: ObjectView(value=value, voxels=int(voxels[value]), ml=round(float(voxels[value]) * ml, 3))
-        for name, value in result.labels.items()
-    }
 
 
 def _finite(value: float) -> float | None:
