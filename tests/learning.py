@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from slicecast.cli.main import app
 from slicecast.engine.crop_window import Frames
-from slicecast.training.volumes import LabelledObject
+from slicecast.training.finetune import LabelledObject
 from slicecast.volume import write_mask, write_volume
 
 FEW = {

@@ -23,8 +23,7 @@ from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import write_weights
 from slicecast.models.weights import with_weights
 from slicecast.training.automatic import LabelledVolume, plan_for, predict_automatic, train_automatic
-from slicecast.training.finetune import FinetuneSettings, finetune
-from slicecast.training.volumes import LabelledObject
+from slicecast.training.finetune import FinetuneSettings, LabelledObject, finetune
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, Split, read_case
 from slicecast_lab.evaluation.page import markdown

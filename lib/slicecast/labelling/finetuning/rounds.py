@@ -29,9 +29,8 @@ from slicecast.inference.studies import Study, open_study
 from slicecast.labelling.store.labels import FINAL, read_final_label
 from slicecast.models.registry import ModelSpec
 from slicecast.models.versions import ModelVersions
-from slicecast.training.finetune import FinetuneSettings, finetune_settings
+from slicecast.training.finetune import FinetuneSettings, LabelledObject, finetune_settings
 from slicecast.training.loop import HISTORY
-from slicecast.training.volumes import LabelledObject
 from slicecast.volume import SliceStack, choose_axis, read_volume
 
 logger = logging.getLogger(__name__)

@@ -45,8 +45,7 @@ from slicecast.models.weights import with_weights
 from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import next_click
-from slicecast.training.finetune import RoundSettings, finetune
-from slicecast.training.volumes import LabelledObject, store_object, stored_object
+from slicecast.training.finetune import LabelledObject, RoundSettings, finetune, store_object, stored_object
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 from slicecast.volume.metrics import dice
 
