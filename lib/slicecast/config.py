@@ -26,14 +26,12 @@ from slicecast.errors import ConfigError
 
 T = TypeVar("T")
 
-CONFIGS_VARIABLE = "SLICECAST_CONFIGS"
-"""Environment variable naming another folder of configuration files."""
+CONFIGS_VARIABLE = "SLICECAST_CONFIGS"  # Environment variable naming another folder of configuration files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Root of the source tree, when the package runs from one (an editable install)."""
 
-INSTALLED = Path(sys.prefix) / "share" / "slicecast"
-"""Where a wheel puts `configs` and `apps`."""
+INSTALLED = Path(sys.prefix) / "share" / "slicecast"  # Where a wheel puts `configs` and `apps`
 
 
 def project_dir(name: str) -> Path:

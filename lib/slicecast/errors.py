@@ -32,8 +32,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-RETRY_AFTER = {"Retry-After": "5"}
-"""Seconds that a client should wait before it asks a busy server again."""
+RETRY_AFTER = {"Retry-After": "5"}  # Seconds that a client should wait before it asks a busy server again
 
 
 class SlicecastError(Exception):

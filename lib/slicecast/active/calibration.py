@@ -23,16 +23,12 @@ from slicecast.active.slices import Floats
 MIN_RIDGE, MIN_ISOTONIC, MIN_VOLUMES = 50, 200, 3
 """Slices and volumes from which on something is fitted, and from which on its values are put on a curve."""
 
-MAX_PAIRS = 5000
-"""The newest that are used: a refit then takes about a second."""
-
-GATE = 0.3
-"""Least rank correlation, on volumes that were left out, with which a fit is used."""
+MAX_PAIRS = 5000  # The newest that are used: a refit then takes about a second
+GATE = 0.3  # Least rank correlation, on volumes that were left out, with which a fit is used
 
 BINS = 10
 
-EDGE = 0.02
-"""IoU is kept so far from 0 and 1 where its logit is fitted."""
+EDGE = 0.02  # IoU is kept so far from 0 and 1 where its logit is fitted
 
 Method = Literal["raw", "ridge", "isotonic"]
 

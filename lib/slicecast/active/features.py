@@ -16,14 +16,9 @@ from sklearn.decomposition import PCA
 from slicecast.errors import ConfigError, InputError
 from slicecast.volume.metrics import dice
 
-Points = NDArray[np.float64]
-"""(N, d) positions."""
-
-DIMENSIONS = 32
-"""Of the space that distances are measured in."""
-
-SCALE_SAMPLE = 400
-"""Points whose distances tell what a usual distance is."""
+Points = NDArray[np.float64]  # (N, d) positions
+DIMENSIONS = 32  # Of the space that distances are measured in
+SCALE_SAMPLE = 400  # Points whose distances tell what a usual distance is
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,25 +120,18 @@ def entropy(probability: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))
 
 
-DUPLICATE = 0.06
-"""Two volumes nearer than this share of the usual distance show the same."""
+DUPLICATE = 0.06  # Two volumes nearer than this share of the usual distance show the same
 
 OUTLIER_DEVIATIONS = 6.0
 """A volume is far from all others when it is so many robust deviations further than the middle one."""
 
-OUTLIER_SHARE = 0.05
-"""No more of them are set aside: a rare kind of scan is no fault."""
-
-LEAST_FOR_OUTLIERS = 10
-"""Among fewer volumes, none can be called unusual."""
+OUTLIER_SHARE = 0.05  # No more of them are set aside: a rare kind of scan is no fault
+LEAST_FOR_OUTLIERS = 10  # Among fewer volumes, none can be called unusual
 
 NEIGHBOURS = 5
 
-NOISE_CORRELATION = 0.15
-"""Neighbouring voxels of a scan are alike; where their correlation is less, it is noise."""
-
-LEAST_VALUES = 3
-"""A scan has more grey values."""
+NOISE_CORRELATION = 0.15  # Neighbouring voxels of a scan are alike; where their correlation is less, it is noise
+LEAST_VALUES = 3  # A scan has more grey values
 
 
 def flaw_of(array: NDArray[np.generic]) -> str:

@@ -69,14 +69,9 @@ SliceStrategy = Callable[[SliceEvidence], SliceChoice]
 
 DEFAULT = "strided"
 
-RHO = 0.85
-"""What a correction is worth one slice further on, as a share."""
-
-ENOUGH = 0.1
-"""Nothing more is suggested where every calibrated u is below this."""
-
-LOOK_COST = 0.2
-"""Nor where the best gain, in slices put right, is below what a look costs."""
+RHO = 0.85  # What a correction is worth one slice further on, as a share
+ENOUGH = 0.1  # Nothing more is suggested where every calibrated u is below this
+LOOK_COST = 0.2  # Nor where the best gain, in slices put right, is below what a look costs
 
 ALIKE, JUMP_SHARE = 0.8, 0.4
 """Passes below this Dice, and neighbours' areas beyond this change, are named as what is striking."""

@@ -28,14 +28,9 @@ from slicecast.errors import ConfigError
 
 __all__ = ["SCORES", "STRATEGIES", "ActiveSettings", "VolumeChoice", "VolumeFeatures", "needs_scores", "rank"]
 
-SCORES = ("disagree", "cycle", "object_entropy")
-"""The scores whose mean rank `auto` goes by."""
-
-UNIFORM_SHARE = 0.2
-"""Share of places that `auto` gives to chance: they keep an unbiased sample."""
-
-STRUCTURE_SHARE = 0.66
-"""Share of the other places that go to the structures in turn (ClaSP PE, arXiv 2601.13677)."""
+SCORES = ("disagree", "cycle", "object_entropy")  # The scores whose mean rank `auto` goes by
+UNIFORM_SHARE = 0.2  # Share of places that `auto` gives to chance: they keep an unbiased sample
+STRUCTURE_SHARE = 0.66  # Share of the other places that go to the structures in turn (ClaSP PE, arXiv 2601.13677)
 
 FIRST_BETA, LAST_BETA = 1.0, 100.0
 """How greedy `auto` is at the campaign's beginning and end (power sampling with Gumbel noise)."""
@@ -47,11 +42,8 @@ MOST_STRATA = 8
 COLD_START = 5
 """Labels below which coverage picks typical volumes; from then on the ones farthest from all that are labelled."""
 
-NEIGHBOURS = 10
-"""A typical volume is near to so many others."""
-
-GREEDY = 256
-"""Volumes ordered one by one; the order is made anew before the ones behind them are reached."""
+NEIGHBOURS = 10  # A typical volume is near to so many others
+GREEDY = 256  # Volumes ordered one by one; the order is made anew before the ones behind them are reached
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +58,7 @@ class _Question:
 
 Order = list[VolumeChoice]
 Strategy = Callable[[_Question], Order]
-Placed = tuple[int, float | None, str]
-"""A point's number, its score, and the reason for its place."""
+Placed = tuple[int, float | None, str]  # A point's number, its score, and the reason for its place
 
 
 def rank(

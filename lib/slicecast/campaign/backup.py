@@ -26,11 +26,8 @@ from slicecast.files import file_sha256
 FORMAT = 1
 MANIFEST, USERS = "manifest.json", "users.json"
 INDEX = "datastore_v2.json"
-KEPT = ("labels", "segmentations", CAMPAIGN, ".slicecast", INDEX)
-"""What lies in a folder of studies beside the images."""
-
-LEFT_OUT = ("cache", "logs")
-"""Folders of the server's state that can be made again."""
+KEPT = ("labels", "segmentations", CAMPAIGN, ".slicecast", INDEX)  # What lies in a folder of studies beside the images
+LEFT_OUT = ("cache", "logs")  # Folders of the server's state that can be made again
 
 DATABASES = (".db", ".sqlite")
 TRIES = 20

@@ -118,11 +118,8 @@ def _wants_second(case: Case, rules: CampaignSettings) -> bool:
     return read_once and case.status in DONE and read_twice(case.name, rules)
 
 
-SERVER = "server"
-"""The author of events that no person caused."""
-
-MAX_TEXT = 500
-"""Characters of a typed reason."""
+SERVER = "server"  # The author of events that no person caused
+MAX_TEXT = 500  # Characters of a typed reason
 
 Decision = Callable[[State, float], Sequence[Draft]]
 

@@ -22,8 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from slicecast.errors import ConfigError, ResourceError
 
-GENESIS = "0" * 64
-"""The digest before the first event."""
+GENESIS = "0" * 64  # The digest before the first event
 
 
 class Kind(StrEnum):
@@ -122,11 +121,8 @@ def find_damage(events: Iterable[Event]) -> Damage | None:
     return None
 
 
-BUSY_TIMEOUT_S = 60.0
-"""How long a writer waits for the others; a decision takes milliseconds."""
-
-ADVISORY_LOCK = 0x51CECA57
-"""Of PostgreSQL: held by the one writer until its transaction ends."""
+BUSY_TIMEOUT_S = 60.0  # How long a writer waits for the others; a decision takes milliseconds
+ADVISORY_LOCK = 0x51CECA57  # Of PostgreSQL: held by the one writer until its transaction ends
 
 METADATA = sa.MetaData()
 

@@ -25,8 +25,7 @@ Layout = Literal["msd", "nnunet"]
 
 IMAGES, LABELS, ENDING = "imagesTr", "labelsTr", ".nii.gz"
 
-_WORDS = {"MR": "MRI"}
-"""What data sets call a modality that DICOM calls otherwise."""
+_WORDS = {"MR": "MRI"}  # What data sets call a modality that DICOM calls otherwise
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,8 @@ PAGES = Environment(loader=PackageLoader("slicecast.campaign", "pages"), autoesc
 
 SIZE_INCH = (5.2, 3.2)
 INK, SOFT, ACCENT = "#1f2933", "#cbd2d9", "#0b6e99"
-SMOOTH = 5
-"""Cases in the moving mean of the learning curve."""
-
-Put = Callable[[State, Axes], bool]
-"""Draws into axes; False, with nothing drawn, where there is too little."""
+SMOOTH = 5  # Cases in the moving mean of the learning curve
+Put = Callable[[State, Axes], bool]  # Draws into axes; False, with nothing drawn, where there is too little
 
 
 def write_report(state: State, file: Path, *, title: str) -> Path:

@@ -12,13 +12,11 @@ from slicecast.volume.reading import WRITTEN_ENDINGS
 
 FILE = "campaign.yaml"
 
-FOLDER = "campaign"
-"""In the studies' folder: events, drafts, truths of gold cases."""
+FOLDER = "campaign"  # In the studies' folder: events, drafts, truths of gold cases
 
 DATABASE = "campaign.db"
 
-GOLD = "gold"
-"""Folder in the campaign's: true labels of gold cases, named after their cases."""
+GOLD = "gold"  # Folder in the campaign's: true labels of gold cases, named after their cases
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from typing import Any
 
 from slicecast.campaign.events import GENESIS, OF_NO_CASE, Event, Kind
 
-IDLE_GAP_S = 60.0
-"""A pause longer than this is not work."""
+IDLE_GAP_S = 60.0  # A pause longer than this is not work
 
 
 class Status(StrEnum):
@@ -34,8 +33,7 @@ class ReadingTask(StrEnum):
     GOLD = "gold"
 
 
-DONE = (Status.SUBMITTED, Status.APPROVED)
-"""A final label exists and need not be done again."""
+DONE = (Status.SUBMITTED, Status.APPROVED)  # A final label exists and need not be done again
 
 
 @dataclass(frozen=True, slots=True)

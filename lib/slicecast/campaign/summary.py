@@ -9,8 +9,7 @@ from typing import Any
 from slicecast.active.calibration import GATE, Calibration, Pair, Reliability, SliceFeatures, calibrate
 from slicecast.campaign.state import Case, ReadingTask, State, Status
 
-MIN_POINTS = 3
-"""Fewer submitted cases do not make a curve."""
+MIN_POINTS = 3  # Fewer submitted cases do not make a curve
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ import httpx
 
 import slicecast
 
-Finding = tuple[str, bool, str, str]
-"""Name of a check, whether it went well, what was found, the remedy."""
+Finding = tuple[str, bool, str, str]  # Name of a check, whether it went well, what was found, the remedy
 
 WAIT_S = 10.0
 

@@ -38,8 +38,7 @@ slicecast serve --studies sample-data/studies"""
 PACKAGES = ("slicecast", "slicecast_lab")
 """Where commands are looked for, in their folder `cli`; the laboratory may be absent."""
 
-LAB = "lab"
-"""The group of the laboratory's commands, which also go by their names alone where these are free."""
+LAB = "lab"  # The group of the laboratory's commands, which also go by their names alone where these are free
 
 LAB_HELP = "Measure the product and train its bundled model; also without `lab`."
 

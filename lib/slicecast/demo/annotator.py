@@ -17,8 +17,7 @@ from slicecast.prompts.simulate import Click, next_click
 from slicecast.volume import Geometry, Volume, read_volume, write_mask
 from slicecast.volume.metrics import dice
 
-GOOD_DICE = 0.9
-"""The annotator is content with this."""
+GOOD_DICE = 0.9  # The annotator is content with this
 
 
 @dataclass(frozen=True, slots=True, eq=False)

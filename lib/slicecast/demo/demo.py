@@ -30,8 +30,7 @@ from slicecast.volume import Reorientation, SliceStack, choose_axis, choose_wind
 logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-MEAN_DICE_AT_LEAST = 0.3
-"""Below this the masks are noise: something is broken, whatever the model."""
+MEAN_DICE_AT_LEAST = 0.3  # Below this the masks are noise: something is broken, whatever the model
 
 COLUMNS = 4
 TRUTH, RESULT = "#2ecc71", "#ff3b6b"

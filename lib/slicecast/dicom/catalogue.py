@@ -21,8 +21,7 @@ from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S = 2.0
-"""The folder is scanned at most this often, unless a caller asks for a scan."""
+REFRESH_S = 2.0  # The folder is scanned at most this often, unless a caller asks for a scan
 SERIES_TAGS = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyDescription", "StudyID", "AccessionNumber"),

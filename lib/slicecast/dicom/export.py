@@ -14,8 +14,7 @@ from slicecast.errors import InputError, NotFound, SlicecastError
 from slicecast.files import appearing
 from slicecast.volume import read_volume, write_mask
 
-INDEX = "datastore_v2.json"
-"""MONAI Label's list of a folder's images and labels."""
+INDEX = "datastore_v2.json"  # MONAI Label's list of a folder's images and labels
 FORMATS = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm", "rtstruct": ".dcm"}
 """Formats that can be written, and their file endings."""
 

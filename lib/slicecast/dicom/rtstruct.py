@@ -14,8 +14,7 @@ from slicecast.dicom.seg import source_images
 from slicecast.dicom.series import Series, implementation_uid, stable_uid
 from slicecast.volume import Geometry
 
-STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"
-"""SOP class by which RTSTRUCT names a study."""
+STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # SOP class by which RTSTRUCT names a study
 _COPIED = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription"),

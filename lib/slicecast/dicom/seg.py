@@ -29,8 +29,7 @@ from slicecast.volume.grid import onto_grid
 FILE = "terminology.yaml"
 SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}
 
-Code = tuple[str, str, str]
-"""Value, scheme, meaning."""
+Code = tuple[str, str, str]  # Value, scheme, meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +96,8 @@ def _code(value: Any, where: str) -> Code:
 ALGORITHM = "Slicecast"
 ARTIFICIAL_INTELLIGENCE = CodedConcept("123110", "DCM", "Artificial Intelligence")
 MANUFACTURER = "Slicecast"
-MAX_LABEL = 64
-"""Letters in a segment's label."""
-PLACE_TOLERANCE_MM = 0.1
-"""A frame of a SEG that lies farther than this from every slice belongs to another grid."""
+MAX_LABEL = 64  # Letters in a segment's label
+PLACE_TOLERANCE_MM = 0.1  # A frame of a SEG that lies farther than this from every slice belongs to another grid
 
 _TYPE_2 = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),

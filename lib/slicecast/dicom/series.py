@@ -33,13 +33,10 @@ from slicecast.volume.windowing import looks_like_ct
 
 logger = logging.getLogger(__name__)
 
-FACTS = "volumes.json"
-"""Cache of each file's grid and encoding, so that listing needs no voxels after a restart."""
-_KEPT_SERIES = 2
-"""Number of volumes whose pixels stay in memory."""
+FACTS = "volumes.json"  # Cache of each file's grid and encoding, so that listing needs no voxels after a restart
+_KEPT_SERIES = 2  # Number of volumes whose pixels stay in memory
 _VERSION = 3
-_STEPS = 65535
-"""From the lowest to the highest 16-bit value."""
+_STEPS = 65535  # From the lowest to the highest 16-bit value
 
 
 def implementation_uid() -> UID:

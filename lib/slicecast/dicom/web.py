@@ -18,10 +18,8 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, NotFound
 
-CONTROL = ("limit", "offset", "fuzzymatching", "includefield")
-"""Parameters that are no attributes."""
-MAX_RESULTS = 5000
-"""Results in one response; `offset` gets the rest."""
+CONTROL = ("limit", "offset", "fuzzymatching", "includefield")  # Parameters that are no attributes
+MAX_RESULTS = 5000  # Results in one response; `offset` gets the rest
 
 _STUDY = (
     *("SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -144,8 +142,7 @@ def _number(control: Mapping[str, str], key: str, default: int) -> int:
     return int(text)
 
 
-LARGE_BYTES = 1024
-"""Larger values are left out of the JSON and have a URL of their own."""
+LARGE_BYTES = 1024  # Larger values are left out of the JSON and have a URL of their own
 
 MEDIA_TYPES = {
     "1.2.840.10008.1.2.5": "image/dicom-rle",

@@ -32,16 +32,14 @@ from slicecast.engine.ports import Bank, ModelPrompt, Observation, PromptJob
 from slicecast.engine.tracks import Anchor, SliceResult, Track, Tracker, next_answers, propagate
 from slicecast.prompts import SlicePrompt, first_clicked
 
-CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)
-"""Windows tried after clicks alone, as shares of the whole slice."""
+CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)  # Windows tried after clicks alone, as shares of the whole slice
 
 MIN_CLICKED_SIDE_PX = 28
 """No window tried after a click is smaller: the bundled model was trained on windows of 28 native pixels or more. With
 less around it, it often takes a part of the object for all of it (hippocampus pool, 32 cases, one click: Dice 0.37 with
 windows down to 24 pixels, 0.47 without)."""
 
-FILL_RANGE = (0.01, 0.6)
-"""Share of a window that an object may fill for the window to suit it."""
+FILL_RANGE = (0.01, 0.6)  # Share of a window that an object may fill for the window to suit it
 
 
 @dataclass(frozen=True, slots=True, eq=False)

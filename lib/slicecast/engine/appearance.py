@@ -14,8 +14,7 @@ from scipy import ndimage
 
 from slicecast.engine.crop_window import resample
 
-PERCENTILES = (5.0, 95.0)
-"""The range of an object's grey values; a mask's outermost pixels are often its neighbours'."""
+PERCENTILES = (5.0, 95.0)  # The range of an object's grey values; a mask's outermost pixels are often its neighbours'
 
 SLACK_SHARE, SLACK_GREY = 0.1, 0.03
 """The range is widened on both sides by this share of it, or at least by this much of the window."""
@@ -63,20 +62,11 @@ def _share_inside(pixels: NDArray[np.float32], low: float, high: float) -> float
     return float(((pixels >= low) & (pixels <= high)).mean())
 
 
-BINS = 32
-"""Of the window's grey values."""
-
-SMOOTH_BINS = 1.0
-"""Standard deviation by which histograms are smoothed."""
-
-UNSEEN_SHARE = 0.1
-"""Share of a uniform distribution in either, so that a value never seen says little."""
-
-LIMIT = 3.0
-"""Prior is clipped to this: logits of one doubtful witness."""
-
-LEAST_PIXELS = 8
-"""Smaller masks teach nothing."""
+BINS = 32  # Of the window's grey values
+SMOOTH_BINS = 1.0  # Standard deviation by which histograms are smoothed
+UNSEEN_SHARE = 0.1  # Share of a uniform distribution in either, so that a value never seen says little
+LIMIT = 3.0  # Prior is clipped to this: logits of one doubtful witness
+LEAST_PIXELS = 8  # Smaller masks teach nothing
 
 TRUST_FROM, TRUST_FULL = 0.5, 0.8
 """Predicted IoU of the anchor at which its prior begins to count, and from which on it counts in full."""

@@ -20,8 +20,7 @@ from slicecast.engine.ports import Embedding, ModelPrompt, Observation
 
 Value = TypeVar("Value")
 
-SMALL_BYTES = 256
-"""What a small value costs with its key, about."""
+SMALL_BYTES = 256  # What a small value costs with its key, about
 
 
 @dataclass(frozen=True, slots=True)

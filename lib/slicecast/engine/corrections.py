@@ -15,20 +15,14 @@ from skimage.segmentation import random_walker
 from slicecast.engine.crop_window import resample
 from slicecast.engine.ports import ModelPrompt
 
-MAX_SIDE_PX = 256
-"""A larger input is thinned to this: the walker solves one equation for each disputed pixel."""
+MAX_SIDE_PX = 256  # A larger input is thinned to this: the walker solves one equation for each disputed pixel
 
 CLICK_RADIUS_SHARE = 1 / 32
 """Radius of the disk that a click settles, over the side of the input: one cell of the bundled network's mask."""
 
-MARGIN_PX = 2
-"""What lies so near to a dispute is disputed too, so that the outline may settle on the edge beside it."""
-
-ROOM_PX = 3
-"""Agreed pixels around the dispute that the walker sees."""
-
-OBJECT, OTHER = 1, 2
-"""The walker's labels; 0 is disputed."""
+MARGIN_PX = 2  # What lies so near to a dispute is disputed too, so that the outline may settle on the edge beside it
+ROOM_PX = 3  # Agreed pixels around the dispute that the walker sees
+OBJECT, OTHER = 1, 2  # The walker's labels; 0 is disputed
 
 
 def decide(

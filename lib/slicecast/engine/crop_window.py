@@ -23,17 +23,10 @@ from numpy.typing import NDArray
 from slicecast.engine.ports import ModelPrompt
 from slicecast.prompts import SlicePrompt, first_clicked
 
-OUTSIDE_LOGIT = -20.0
-"""Logit of pixels that a crop does not cover."""
-
-MIN_SIDE_PX = 24
-"""No window is smaller: there is nothing to see in fewer pixels."""
-
-BORDER_CELLS = 1
-"""Mask cells along the window's border that must stay empty."""
-
-GROWTH = 1.5
-"""How much a window grows when the object reaches its border."""
+OUTSIDE_LOGIT = -20.0  # Logit of pixels that a crop does not cover
+MIN_SIDE_PX = 24  # No window is smaller: there is nothing to see in fewer pixels
+BORDER_CELLS = 1  # Mask cells along the window's border that must stay empty
+GROWTH = 1.5  # How much a window grows when the object reaches its border
 
 ROOM_SHARE = 0.125
 """A window stays as it is for what is said later, if that keeps this share of the side from each border."""

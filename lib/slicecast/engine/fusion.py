@@ -34,8 +34,7 @@ class SliceAnswer:
         return SliceAnswer(observation.logits, observation.predicted_iou, observation.object_score, prompted=prompted)
 
 
-FUSED_LIMIT = 20.0
-"""Logits are clamped to this before they are compared: SAM 2 writes -1024 for "not here"."""
+FUSED_LIMIT = 20.0  # Logits are clamped to this before they are compared: SAM 2 writes -1024 for "not here"
 
 FAR_PENALTY = 6.0
 """What the farther track's logits lose beside the other's anchor; halfway between the anchors they lose nothing."""
@@ -44,8 +43,7 @@ PRIOR_LOGIT = 5.0
 """Logit for each pixel of distance from the interpolated outline, on the slice beside a painted one, where it is fully
 trusted; half of it two slices away, a third three slices away."""
 
-PRIOR_LIMIT_PX = 8.0
-"""Farther than this from the interpolated outline, inside or outside, the prior grows no more."""
+PRIOR_LIMIT_PX = 8.0  # Farther than this from the interpolated outline, inside or outside, the prior grows no more
 
 
 def fuse_tracks(

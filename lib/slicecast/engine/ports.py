@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Embedding = Any
-"""An encoded slice; opaque, but with an ``nbytes`` attribute so that a cache can keep its budget."""
+Embedding = Any  # An encoded slice; opaque, but with an ``nbytes`` attribute so that a cache can keep its budget
 
 SliceMemory = Any
 """What a slice leaves for later slices of its track; opaque, but with an ``nbytes`` attribute like an embedding."""

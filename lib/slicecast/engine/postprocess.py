@@ -14,8 +14,7 @@ from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, exact_logits, inte
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 
-CLICK_LOGIT = 1e4
-"""Logit of a pixel clicked on, which no model outvotes, and only a painted slice does."""
+CLICK_LOGIT = 1e4  # Logit of a pixel clicked on, which no model outvotes, and only a painted slice does
 
 CONNECTED_26 = np.ones((3, 3, 3), dtype=bool)
 """Voxels that touch by a corner belong together: thin structures step diagonally between slices."""

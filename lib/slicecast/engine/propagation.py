@@ -30,8 +30,7 @@ from slicecast.engine.tracks import Anchor, Track, Tracker, learn_prior, meet, p
 from slicecast.errors import Cancelled
 from slicecast.prompts import SlicePrompt
 
-Prompts = Mapping[str, Sequence[SlicePrompt]]
-"""Each object's prompts by name, one SlicePrompt a slice, ascending."""
+Prompts = Mapping[str, Sequence[SlicePrompt]]  # Each object's prompts by name, one SlicePrompt a slice, ascending
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -38,8 +38,7 @@ from pydantic import (
 from slicecast.errors import ConfigError, Conflict, NotFound, PromptError
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 
-LEVEL = 6
-"""Of zlib: fixed, because packed masks are compared by their bytes."""
+LEVEL = 6  # Of zlib: fixed, because packed masks are compared by their bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,7 @@ from slicecast.prompts import SlicePrompt
 Extent = NDArray[np.float64]
 """(2, 3): lowest and highest corner of the body as (x, y, slice number), in pixels of a volume's slices."""
 
-MOST_TIMES = 3.0
-"""A mask so many times as large or as small as the support's is not the same object."""
+MOST_TIMES = 3.0  # A mask so many times as large or as small as the support's is not the same object
 
 
 @dataclass(frozen=True, slots=True, eq=False)

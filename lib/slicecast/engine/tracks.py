@@ -23,14 +23,9 @@ from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import Bank, Embedding, Observation, SliceMemory, SlicePredictor, TrackJob
 from slicecast.errors import Cancelled
 
-LOOK_AHEAD = 4
-"""Slices of each track encoded together by a small model; what lies beyond an early stop is wasted work."""
-
-SMALL_INPUT_PX = 256
-"""Up to this input size slices are encoded faster together than one by one."""
-
-REQUEST_CACHE_BYTES = 1 << 28
-"""Of the answers that one request keeps for itself where it is given no cache."""
+LOOK_AHEAD = 4  # Slices of each track encoded together by a small model; what lies beyond an early stop is wasted work
+SMALL_INPUT_PX = 256  # Up to this input size slices are encoded faster together than one by one
+REQUEST_CACHE_BYTES = 1 << 28  # Of the answers that one request keeps for itself where it is given no cache
 
 RENDER_BYTES = 1 << 26
 """Of slices as the model sees them: each is looked at up to four times in a request, and again after a correction."""

@@ -26,17 +26,10 @@ from slicecast.volume.isotropic import Isotropic
 
 Voxel = tuple[int, int, int]
 
-MOST_CUBES = 27
-"""Cubes of one object: three along each axis."""
-
-FACE_VOXELS = 2
-"""An object that comes this near to a face goes on beyond it."""
-
-LEAST_HEAT = 0.3
-"""Heat, of a peak of 1, below which a neighbouring cube is taken not to show the object."""
-
-FAR_LOGIT = -20.0
-"""Of what no cube shows."""
+MOST_CUBES = 27  # Cubes of one object: three along each axis
+FACE_VOXELS = 2  # An object that comes this near to a face goes on beyond it
+LEAST_HEAT = 0.3  # Heat, of a peak of 1, below which a neighbouring cube is taken not to show the object
+FAR_LOGIT = -20.0  # Of what no cube shows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

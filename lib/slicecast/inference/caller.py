@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-MAX_LENGTH = 200
-"""Of a name that a client gives itself."""
+MAX_LENGTH = 200  # Of a name that a client gives itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,8 @@ from slicecast.volume import Geometry, Reorientation, SliceAxis, SliceStack, Vol
 COLOURS = ("#ff3b6b", "#36c5f0", "#ffd166", "#2ecc71", "#b388ff", "#ff9f43")
 """Of the objects 1, 2, 3, ..."""
 
-COLUMNS, ROWS = 4, 3
-"""Of a contact sheet."""
-
-COUNT, INCH = 8, 1.7
-"""Slices of a montage, and how wide each is drawn."""
+COLUMNS, ROWS = 4, 3  # Of a contact sheet
+COUNT, INCH = 8, 1.7  # Slices of a montage, and how wide each is drawn
 
 
 def new_figure(width: float, height: float, *, background: str = "white") -> Figure:

@@ -22,14 +22,12 @@ from slicecast.inference.queue import DeviceQueue
 
 logger = logging.getLogger(__name__)
 
-Place = tuple[int, CropWindow]
-"""A slice, and the crop window that is encoded of it."""
+Place = tuple[int, CropWindow]  # A slice, and the crop window that is encoded of it
 
 MAX_REQUESTS = 4
 """Volumes that wait to be encoded; a newer one pushes out the oldest, because each keeps its volume in memory."""
 
-POLL_S = 0.2
-"""How often it checks whether the server is idle again."""
+POLL_S = 0.2  # How often it checks whether the server is idle again
 
 
 @dataclass(frozen=True, slots=True, eq=False)

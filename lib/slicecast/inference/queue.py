@@ -18,11 +18,8 @@ from slicecast.errors import Cancelled, ConfigError, QueueFull
 
 T = TypeVar("T")
 
-POLL_S = 0.05
-"""How often waiting work checks whether it was cancelled."""
-
-PATIENCE = 8
-"""How often a priority is passed over before it goes first."""
+POLL_S = 0.05  # How often waiting work checks whether it was cancelled
+PATIENCE = 8  # How often a priority is passed over before it goes first
 
 
 class Priority(IntEnum):

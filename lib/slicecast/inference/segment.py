@@ -44,14 +44,9 @@ from slicecast.prompts import MaskPrompt, PromptSet, slice_ranges, to_slice_prom
 from slicecast.prompts.model import IJK, Named, collect_prompts
 from slicecast.volume import Reorientation, SliceAxis, choose_axis
 
-MAX_OBJECTS = 255
-"""Labels are uint8."""
-
-MAX_LOADED = 2
-"""Versions of the model in memory: the deployed one, and an earlier one that open sessions finish on."""
-
-EMBEDDINGS = "embeddings"
-"""Folder of embeddings among the caches."""
+MAX_OBJECTS = 255  # Labels are uint8
+MAX_LOADED = 2  # Versions of the model in memory: the deployed one, and an earlier one that open sessions finish on
+EMBEDDINGS = "embeddings"  # Folder of embeddings among the caches
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,7 @@ from slicecast.errors import Conflict, InputError, PromptError, UnknownSession
 
 FILE = "sessions.sqlite"
 
-BUSY_TIMEOUT_S = 30
-"""How long a writer waits for another process's transaction."""
+BUSY_TIMEOUT_S = 30  # How long a writer waits for another process's transaction
 
 _METADATA = sql.MetaData()
 

@@ -46,8 +46,7 @@ from slicecast.inference.volumetric import Segmenter
 from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, to_slice_prompts
 from slicecast.volume import SliceAxis, choose_axis
 
-Items = list[tuple[str, Item]]
-"""Prompts of objects, as a log keeps them: (object, item)."""
+Items = list[tuple[str, Item]]  # Prompts of objects, as a log keeps them: (object, item)
 
 Pairs = Sequence[tuple[str, Item | MaskPrompt]]
 Given = PromptSet | Pairs | Callable[[Grid], Pairs]

@@ -20,11 +20,8 @@ SERVER_FILE = "server.yaml"
 
 MB = 1 << 20
 
-FREE_SHARE = 0.25
-"""Of the free memory that encoded slices may take where the budget is `auto`."""
-
-LEAST_MB, MOST_MB = 256, 8192
-"""Bounds of that."""
+FREE_SHARE = 0.25  # Of the free memory that encoded slices may take where the budget is `auto`
+LEAST_MB, MOST_MB = 256, 8192  # Bounds of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,11 +23,8 @@ from slicecast.volume import (
 )
 from slicecast.volume.reading import without_folders
 
-MAX_VOLUMES = 4
-"""Volumes kept in memory between requests."""
-
-MAX_BYTES = 1 << 30
-"""Their voxels together; one volume is always kept."""
+MAX_VOLUMES = 4  # Volumes kept in memory between requests
+MAX_BYTES = 1 << 30  # Their voxels together; one volume is always kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)

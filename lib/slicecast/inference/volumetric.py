@@ -121,8 +121,7 @@ def _say(plane: NDArray, prompt: SlicePrompt, value: int) -> None:
             plane[y, x] = 0
 
 
-MOST_PAINTED = 5
-"""Painted slices of an object that become clicks, evenly spread."""
+MOST_PAINTED = 5  # Painted slices of an object that become clicks, evenly spread
 
 
 class Segmenter(Protocol):

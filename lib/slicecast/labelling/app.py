@@ -55,14 +55,10 @@ from slicecast.prompts import MaskPrompt
 
 logger = logging.getLogger(__name__)
 
-CACHE = "cache"
-"""Folder of the app for uploads and downloads, and for a campaign whose studies cannot be written to."""
-RANDOM = "random"
-"""The strategy of a request that names none."""
-DEFAULT_LABELS = ("object",)
-"""Used when no label is configured: without any, OHIF offers no points."""
-STOCK_KEYS = ("server_mode",)
-"""Settings that MONAI Label itself adds."""
+CACHE = "cache"  # Folder of the app for uploads and downloads, and for a campaign whose studies cannot be written to
+RANDOM = "random"  # The strategy of a request that names none
+DEFAULT_LABELS = ("object",)  # Used when no label is configured: without any, OHIF offers no points
+STOCK_KEYS = ("server_mode",)  # Settings that MONAI Label itself adds
 
 
 STUDY_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")

@@ -36,8 +36,7 @@ more: with thousands of volumes ranking itself takes seconds."""
 SUPPORTS = 3
 """Labelled cases held as support at a time; volumes are scored in the order of their supports, so three suffice."""
 
-GROWTH = 1.5
-"""A round begins when the number of labels has grown by this factor."""
+GROWTH = 1.5  # A round begins when the number of labels has grown by this factor
 
 
 Todo = TypeVar("Todo")

@@ -22,10 +22,8 @@ from slicecast.labelling.store.labels import ORIGINAL
 
 logger = logging.getLogger(__name__)
 
-KEPT = 16
-"""Batches of which the state is kept."""
-SOURCES = 8
-"""Labelled images that are tried for each image."""
+KEPT = 16  # Batches of which the state is kept
+SOURCES = 8  # Labelled images that are tried for each image
 
 DONE, SKIPPED, UNLIKE = "done", "skipped: it has a label or a pre-annotation", "no labelled image resembles it"
 

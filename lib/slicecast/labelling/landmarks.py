@@ -15,18 +15,15 @@ from slicecast.prompts.model import IJK
 from slicecast.volume import Geometry, Volume, choose_window, normalise
 from slicecast.volume.windowing import looks_like_ct
 
-BODY_VOXELS = 64
-"""Voxels per axis to which a scan is thinned out before its body is found."""
-SMOOTH_MM = 2.0
-"""Standard deviation of the smoothing before brightness is compared."""
+BODY_VOXELS = 64  # Voxels per axis to which a scan is thinned out before its body is found
+SMOOTH_MM = 2.0  # Standard deviation of the smoothing before brightness is compared
 LEAST_REACH_MM, REACH_RADII = 20.0, 2.0
 """A landmark is searched for within this distance of its expected place, or so many of its radii, whichever is more."""
 MOST_SPREADS = 2.0
 """A voxel is no candidate if its brightness is off by more than so many standard deviations of the structure's own."""
 LEAST_SPREAD = 0.05
 """Lower bound of a structure's standard deviation of brightness (0 to 1): a uniform structure would match nothing."""
-ALIKE = 1.5
-"""Two bodies whose sizes differ by this factor along any axis do not show the same part of the body."""
+ALIKE = 1.5  # Two bodies whose sizes differ by this factor along any axis do not show the same part of the body
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,7 @@ logger = logging.getLogger(__name__)
 
 AHEAD = 8
 """Images that get a pre-annotation after each submitted label: few, so that newer labels are used for the rest."""
-MODEL = "sam2"
-"""Named as the model in the record of a pre-annotation."""
+MODEL = "sam2"  # Named as the model in the record of a pre-annotation
 
 
 @dataclass(frozen=True, slots=True)

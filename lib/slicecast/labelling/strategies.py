@@ -33,8 +33,7 @@ from slicecast.labelling.store.labels import read_final_label
 
 Clock = Callable[[], float]
 
-LONG_AGO_S = 24 * 3600.0
-"""An image shown longer ago than this counts as never shown."""
+LONG_AGO_S = 24 * 3600.0  # An image shown longer ago than this counts as never shown
 
 
 class First(Strategy):
@@ -157,10 +156,8 @@ class Candidates:
 
 logger = logging.getLogger(__name__)
 
-SCORE = "confidence"
-"""Key of the score in an image's info: 0 (unsure) to 1."""
-LAST_RESULT = "last_result"
-"""Key of the model and confidence of an image's last result."""
+SCORE = "confidence"  # Key of the score in an image's info: 0 (unsure) to 1
+LAST_RESULT = "last_result"  # Key of the model and confidence of an image's last result
 
 
 def record_result(datastore: Datastore, image_id: str, *, model: str, confidence: float | None, when_s: float) -> None:
@@ -234,8 +231,7 @@ ABOUT = {
     "auto": "Typical images first, then the model's doubts with one random pick in five",
 }
 
-SCORES = "scores"
-"""Folder of the scorer's cache, in the campaign's folder."""
+SCORES = "scores"  # Folder of the scorer's cache, in the campaign's folder
 
 
 class StudyCases:

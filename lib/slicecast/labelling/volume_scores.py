@@ -41,11 +41,8 @@ from slicecast.labelling.landmarks import find_body
 from slicecast.prompts import SlicePrompt
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
-Boxes = Mapping[int, NDArray[np.float32]]
-"""An object's boxes (4,) xyxy by slice number."""
-
-JITTER = 0.05
-"""By how much of its side each edge of a box is moved at most."""
+Boxes = Mapping[int, NDArray[np.float32]]  # An object's boxes (4,) xyxy by slice number
+JITTER = 0.05  # By how much of its side each edge of a box is moved at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,23 +178,15 @@ def region(masks: Sequence[NDArray[np.bool_]]) -> tuple[slice, ...]:
     return tuple(slice(int(n[0]), int(n[-1]) + 1) if len(n) else slice(None) for n in shown)
 
 
-EMBEDDED_SLICES = 8
-"""Evenly spaced slices whose mean is a volume's embedding."""
-
-PAGES = (0.25, 0.5, 0.75)
-"""Where along an object its support slices lie, as shares of its extent."""
-
-MAX_STRUCTURES = 4
-"""Structures that are scored: the smallest ones, because the model loses those first."""
-
-CACHE_BYTES = 1 << 27
-"""Of encoded slices. Small, because a volume is read once and not again."""
+EMBEDDED_SLICES = 8  # Evenly spaced slices whose mean is a volume's embedding
+PAGES = (0.25, 0.5, 0.75)  # Where along an object its support slices lie, as shares of its extent
+MAX_STRUCTURES = 4  # Structures that are scored: the smallest ones, because the model loses those first
+CACHE_BYTES = 1 << 27  # Of encoded slices. Small, because a volume is read once and not again.
 
 QUICK = EngineOptions(zoom_rounds=0)
 """Crop windows do not grow: a second propagation doubles the time, and the passes are only compared with each other."""
 
-VERSION = 1
-"""Part of the cache keys; raise it when the meaning of the scores changes."""
+VERSION = 1  # Part of the cache keys; raise it when the meaning of the scores changes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,16 +23,12 @@ from slicecast.models.layers3d import (
     to_volume,
 )
 
-REDUCTIONS = (8, 4, 2, 1)
-"""Each stage's keys are this much coarser than its queries, along each side."""
-
-CLICK_SIGMA, CLICK_REACH = 2.0, 8
-"""Deviation and reach in voxels of the Gaussian that marks a click."""
+REDUCTIONS = (8, 4, 2, 1)  # Each stage's keys are this much coarser than its queries, along each side
+CLICK_SIGMA, CLICK_REACH = 2.0, 8  # Deviation and reach in voxels of the Gaussian that marks a click
 
 STAGES = 4
 
-LIKE_WIDTH = 0.1
-"""Difference in grey value, of a range of 1, at which a voxel hardly looks like the clicked ones."""
+LIKE_WIDTH = 0.1  # Difference in grey value, of a range of 1, at which a voxel hardly looks like the clicked ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,17 +22,10 @@ from slicecast.config import home_dir
 
 logger = logging.getLogger(__name__)
 
-Graph = Callable[..., tuple[Tensor, ...]]
-"""Tensors in, tensors out; a module itself is one."""
-
-FOLDER = "graphs"
-"""Of compiled graphs among the caches."""
-
-KEPT_FILES = 32
-"""Compiled graphs on the disk; a version of the bundled model has four, of 9 MB at most."""
-
-TOLERANCE = 1e-3
-"""How far a graph's outputs may be from PyTorch's, else it is not used; 1e-5 is usual."""
+Graph = Callable[..., tuple[Tensor, ...]]  # Tensors in, tensors out; a module itself is one
+FOLDER = "graphs"  # Of compiled graphs among the caches
+KEPT_FILES = 32  # Compiled graphs on the disk; a version of the bundled model has four, of 9 MB at most
+TOLERANCE = 1e-3  # How far a graph's outputs may be from PyTorch's, else it is not used; 1e-5 is usual
 
 
 def available() -> bool:

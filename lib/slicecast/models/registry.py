@@ -13,11 +13,8 @@ from slicecast.errors import ConfigError, UnknownModel
 
 REGISTRY_FILE = "models.yaml"
 
-STRIDE_PX = 16
-"""Input pixels per memory token of a SAM 2: an input's size must be a multiple."""
-
-INTENSITIES = re.compile(r"window|percentiles|positive|-?[0-9.]+:-?[0-9.]+")
-"""What `intensity` may be."""
+STRIDE_PX = 16  # Input pixels per memory token of a SAM 2: an input's size must be a multiple
+INTENSITIES = re.compile(r"window|percentiles|positive|-?[0-9.]+:-?[0-9.]+")  # What `intensity` may be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

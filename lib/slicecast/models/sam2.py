@@ -36,8 +36,7 @@ from slicecast.models.sam2_graphs import ANCHORS, ClickGraph, EncodeGraph, MaskG
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = 1
-"""Raise it whenever this file, ``sam2_forward`` or ``sam2_graphs`` changes what a model answers."""
+CODE_VERSION = 1  # Raise it whenever this file, ``sam2_forward`` or ``sam2_graphs`` changes what a model answers
 
 SMALL_INPUT_PX = 256
 """Up to this input size a network runs on one CPU thread: its operations are too short to share. Measured with

@@ -17,8 +17,7 @@ from slicecast.errors import ConfigError, WeightsCorrupt
 from slicecast.models.registry import ModelSpec
 from slicecast.models.weights import load_state_dict
 
-STRIDE_PX = 16
-"""Input pixels per memory token, in every published SAM 2."""
+STRIDE_PX = 16  # Input pixels per memory token, in every published SAM 2
 
 STOCK_DECODER_EXTRAS = {
     "dynamic_multimask_via_stability": True,

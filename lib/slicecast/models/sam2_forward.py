@@ -24,17 +24,14 @@ from torch import Tensor
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
-MASK_PROMPT_LIMIT = 12.0
-"""Carried logits are clamped to this, so that an overconfident slice can still be corrected."""
-PREVIOUS_LIMIT = 32.0
-"""The clamp SAM 2's own predictor applies to logits it feeds back together with new clicks."""
+MASK_PROMPT_LIMIT = 12.0  # Carried logits are clamped to this, so that an overconfident slice can still be corrected
+PREVIOUS_LIMIT = 32.0  # The clamp SAM 2's own predictor applies to logits it feeds back together with new clicks
 
 CLICK_RADIUS_MASK_PX = 2.5
 CLICK_LOGIT, NO_CLICK_LOGIT = 10.0, -1.0
 BOX_INSIDE_LOGIT, BOX_OUTSIDE_LOGIT = 3.0, -6.0
 
-PAD, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
-"""SAM's point labels. A box is two points."""
+PAD, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3  # SAM's point labels. A box is two points.
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,8 @@ from slicecast.models import sam2_forward as steps
 from slicecast.models.sam2_build import SpatialMemoryAttention
 from slicecast.models.sam2_forward import Features, Memory, Step
 
-ANCHORS = 2
-"""Places for anchors: a track's own, and the one ahead."""
-
-ABSENT_LOGIT = -1e9
-"""Added to the attention to a place without a memory: its share is exactly 0."""
+ANCHORS = 2  # Places for anchors: a track's own, and the one ahead
+ABSENT_LOGIT = -1e9  # Added to the attention to a place without a memory: its share is exactly 0
 
 
 class EncodeGraph(nn.Module):

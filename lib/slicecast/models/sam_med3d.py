@@ -25,8 +25,7 @@ from slicecast.models.layers3d import (
     to_volume,
 )
 
-MASK_TOKENS = 4
-"""One for the single answer, three for the ambiguous ones, which nothing here asks for."""
+MASK_TOKENS = 4  # One for the single answer, three for the ambiguous ones, which nothing here asks for
 
 DECODER_HEADS = 8
 

@@ -23,14 +23,9 @@ from slicecast.models.weights import load_state_dict, pinned
 from slicecast.volume import Geometry, Window
 from slicecast.volume.isotropic import ras_grid, world_grid
 
-CODE_VERSION = 1
-"""Raise it whenever this file, a network or the engine's `volumetric` changes what a model answers."""
-
-SMALL_PARAMETERS = 10_000_000
-"""Up to this many a network runs on one CPU thread: its operations are too short to share."""
-
-CT_OUTSIDE = -1024.0
-"""What CT-SAM3D takes for outside the scan."""
+CODE_VERSION = 1  # Raise it whenever this file, a network or the engine's `volumetric` changes what a model answers
+SMALL_PARAMETERS = 10_000_000  # Up to this many a network runs on one CPU thread: its operations are too short to share
+CT_OUTSIDE = -1024.0  # What CT-SAM3D takes for outside the scan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,8 +175,7 @@ NETWORKS: Mapping[str, tuple[type, Callable[[Any], nn.Module]]] = {
 }
 """What `network` may be: the class of its sizes, and the network's."""
 
-NAMED_AT_MOST = 8
-"""Tensors that an error lists; the rest is counted."""
+NAMED_AT_MOST = 8  # Tensors that an error lists; the rest is counted
 
 
 def build_volumetric(architecture: str | Path) -> nn.Module:

@@ -36,15 +36,13 @@ UNREADABLE = (
 )
 """What the readers raise, by trial, on files of other kinds."""
 
-PINS_FILE = "pins.json"
-"""SHA-256 and size of confirmed files by model, in the folder of pulled weights."""
+PINS_FILE = "pins.json"  # SHA-256 and size of confirmed files by model, in the folder of pulled weights
 
 Confirm = Callable[[str, int], bool]
 """Called with the SHA-256 and the size of a file that nobody published them of; whether to trust it."""
 
 CHUNK_BYTES = 1 << 20
-TIMEOUT_S = 30.0
-"""Longest silence of a server before a download is given up."""
+TIMEOUT_S = 30.0  # Longest silence of a server before a download is given up
 
 
 def choose_model(asked: str | None = None) -> ModelSpec:

@@ -221,8 +221,7 @@ BOX_FORM = "NAME=i0,j0,i1,j1,k"
 MASK_FORM = "NAME=FILE"
 ABSENT_FORM = "NAME=SLICE"
 
-UNNAMED = "object"
-"""Name of the only object when none is given."""
+UNNAMED = "object"  # Name of the only object when none is given
 
 Kind = TypeVar("Kind")
 Named = Mapping[str, Iterable[Kind]] | Iterable[Kind]

@@ -56,8 +56,7 @@ own = APIRouter()
 
 DOCS_FILES = "/docs/files"
 
-SESSIONS_FOLDER = "sessions"
-"""In the app's folder: the logs of sessions; see `slicecast.inference.sessions`."""
+SESSIONS_FOLDER = "sessions"  # In the app's folder: the logs of sessions; see `slicecast.inference.sessions`
 
 
 @own.get("/healthz", tags=["Others"])

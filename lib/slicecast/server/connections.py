@@ -6,10 +6,8 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-IDLE_S = 60.0
-"""How long a connection waits for a request's headers, or for the next bytes of its body."""
-VANISHED_S = 60
-"""After so long without a byte the system asks whether the other side is still there."""
+IDLE_S = 60.0  # How long a connection waits for a request's headers, or for the next bytes of its body
+VANISHED_S = 60  # After so long without a byte the system asks whether the other side is still there
 
 
 class PatientProtocol(H11Protocol):

@@ -9,8 +9,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from slicecast.labelling.app import AppBehaviour
 
-USER = "slicecast.user"
-"""Where a request's scope holds who is logged in."""
+USER = "slicecast.user"  # Where a request's scope holds who is logged in
 
 
 def labelling_app() -> AppBehaviour:

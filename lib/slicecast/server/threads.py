@@ -22,11 +22,8 @@ from slicecast.server.security.limits import json_object
 
 T = TypeVar("T")
 
-Check = Callable[[dict[str, Any]], None]
-"""Looks at a route's arguments before it runs; raises a SlicecastError."""
-
-JSON_FIELDS = ("params", "info")
-"""Form fields that hold a JSON object as text."""
+Check = Callable[[dict[str, Any]], None]  # Looks at a route's arguments before it runs; raises a SlicecastError
+JSON_FIELDS = ("params", "info")  # Form fields that hold a JSON object as text
 
 
 def off_loop(

@@ -24,11 +24,8 @@ from slicecast.training.loop import LoopSettings, Watch, train
 from slicecast.volume import Geometry, Volume, choose_window, normalise
 from slicecast.volume.isotropic import resample
 
-LEAST_AXIS = 8
-"""Voxels of a patch along an axis, below which it is halved no more."""
-
-LEAST_LEVELS, MOST_LEVELS = 2, 4
-"""Times that a patch is halved."""
+LEAST_AXIS = 8  # Voxels of a patch along an axis, below which it is halved no more
+LEAST_LEVELS, MOST_LEVELS = 2, 4  # Times that a patch is halved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,8 +190,7 @@ def _greys(rng: np.random.Generator, images: NDArray[np.float32], how: Augmentat
     return np.clip(out, 0, 1).astype(np.float32)
 
 
-MARGIN_SLICES = 16
-"""Slices kept on both sides of an object; no track runs further past its end."""
+MARGIN_SLICES = 16  # Slices kept on both sides of an object; no track runs further past its end
 
 
 def store_object(folder: Path, thing: LabelledObject) -> None:
@@ -231,8 +230,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """What may be trained: name -> beginnings of the parameters' names. `decoder` takes all norms along."""
 
-SMALL_PARAMETERS = 20_000_000
-"""Networks up to this size are trained whole."""
+SMALL_PARAMETERS = 20_000_000  # Networks up to this size are trained whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,7 @@ from slicecast.errors import ConfigError, StateError
 log = logging.getLogger(__name__)
 
 HISTORY = "history.jsonl"
-LOG_EVERY = 25
-"""Steps between log lines; each line is the mean since the last."""
+LOG_EVERY = 25  # Steps between log lines; each line is the mean since the last
 
 
 Watch = Callable[[int, int, Mapping[str, float]], None]

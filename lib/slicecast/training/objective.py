@@ -89,8 +89,7 @@ def mask_loss(logits: Tensor, truth: Tensor, *, balance: float) -> Tensor:
     return balance * balanced + (1 - balance) * PIXEL_GAIN * entropy.mean(-1) + dice
 
 
-PIXEL_GAIN = 4.0
-"""Brings the plain mean, mostly easy background, to the scale of the balanced one."""
+PIXEL_GAIN = 4.0  # Brings the plain mean, mostly easy background, to the scale of the balanced one
 
 
 def iou(predicted: Tensor, truth: Tensor) -> Tensor:

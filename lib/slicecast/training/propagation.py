@@ -28,15 +28,11 @@ from slicecast.models.sam2_forward import (
     Step,
 )
 
-NUM_SLICES = 16
-"""Slices that a clip claims to come from; SAM 2 scales pointer distances by it only below 16."""
-
-TAUGHT_LOGIT = 10.0
-"""Logit of a pixel that the truth is sure of, as SAM 2 writes it for a mask prompt."""
+NUM_SLICES = 16  # Slices that a clip claims to come from; SAM 2 scales pointer distances by it only below 16
+TAUGHT_LOGIT = 10.0  # Logit of a pixel that the truth is sure of, as SAM 2 writes it for a mask prompt
 
 MASK, BOX, CLICK = "mask", "box", "click"
-KINDS = (MASK, BOX, CLICK)
-"""Prompts that a track can start with."""
+KINDS = (MASK, BOX, CLICK)  # Prompts that a track can start with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +67,7 @@ class Plan:
     drawn: bool = True  # clicks and boxes are drawn into the dense prompt beside their tokens
 
 
-STRAIGHT = Plan()
-"""As at inference, from one prompt."""
+STRAIGHT = Plan()  # As at inference, from one prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,8 +106,7 @@ class DecoderTap:
         return masks, ious, tokens, score
 
 
-Network = Any
-"""A `sam2.modeling.sam2_base.SAM2Base`; only `models` may import that name."""
+Network = Any  # A `sam2.modeling.sam2_base.SAM2Base`; only `models` may import that name
 
 
 @contextmanager
@@ -280,11 +274,8 @@ def _joined(parts: Sequence[Step]) -> Step:
     return Step(**{name: torch.cat([getattr(s, name) for s in chosen]) for name in names})
 
 
-ERROR_PX = 64
-"""Errors are searched on a raster of at most this side; clicks need no more."""
-
-CENTRE_SHARE = 0.5
-"""Share of first clicks at the object's deepest point; the others fall anywhere, mostly deep inside."""
+ERROR_PX = 64  # Errors are searched on a raster of at most this side; clicks need no more
+CENTRE_SHARE = 0.5  # Share of first clicks at the object's deepest point; the others fall anywhere, mostly deep inside
 
 MOVED_SHIFT, MOVED_SCALE = 0.08, 0.1
 """Standard deviation of a carried answer's shift, in halves of the frame, and of the logarithm of its scale."""

@@ -35,22 +35,17 @@ DAMAGED = (
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 
-MAX_UNPACKED_BYTES = 1 << 30
-"""A deflated file that unpacks to more is not read."""
-_DEFERRED_BYTES = 4096
-"""Longer values are skipped; only their length matters."""
+MAX_UNPACKED_BYTES = 1 << 30  # A deflated file that unpacks to more is not read
+_DEFERRED_BYTES = 4096  # Longer values are skipped; only their length matters
 _UNDEFINED = 0xFFFFFFFF
 _PIXELS = 0x7FE00010
 _PREAMBLE_BYTES = 132
 _MAX_DEPTH = 12
 _META_GROUP = 0x0002
 _CHUNK_BYTES = 1 << 20
-GAP_TOLERANCE = 0.02
-"""Slice distances that differ from their median by more than this share are uneven."""
-SAME_POSITION_MM = 1e-3
-"""Slices closer than this lie at the same position."""
-TILT_TOLERANCE_DEG = 0.5
-"""A stack whose slices are offset by more than this from their normal has a tilted gantry."""
+GAP_TOLERANCE = 0.02  # Slice distances that differ from their median by more than this share are uneven
+SAME_POSITION_MM = 1e-3  # Slices closer than this lie at the same position
+TILT_TOLERANCE_DEG = 0.5  # A stack whose slices are offset by more than this from their normal has a tilted gantry
 DISTINGUISHING = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "InversionTime", "DiffusionBValue",
                "TriggerTime", "AcquisitionNumber", "ImageType", "AcquisitionTime", "ContentTime")  # fmt: skip
 """Attributes by which the volumes of one series can differ; the error names the first that separates them."""

@@ -21,14 +21,10 @@ from slicecast.errors import GeometryError, VolumeError
 
 ORTHONORMAL_TOLERANCE = 1e-3
 """Largest accepted entry of |DᵀD - 1| of a direction matrix D; headers round to about 6 digits."""
-SPACING_TOLERANCE_MM = 1e-3
-"""Two grids whose spacings differ by less than this are the same grid."""
-ORIGIN_TOLERANCE_MM = 1e-2
-"""Two grids whose first voxels lie closer than this are the same grid; NIfTI stores float32."""
-DIRECTION_TOLERANCE = 1e-3
-"""Two grids whose direction cosines differ by less than this are the same grid."""
-TIE_TOLERANCE = 1e-5
-"""Orientations whose traces differ by less than this are equally close to the identity."""
+SPACING_TOLERANCE_MM = 1e-3  # Two grids whose spacings differ by less than this are the same grid
+ORIGIN_TOLERANCE_MM = 1e-2  # Two grids whose first voxels lie closer than this are the same grid; NIfTI stores float32
+DIRECTION_TOLERANCE = 1e-3  # Two grids whose direction cosines differ by less than this are the same grid
+TIE_TOLERANCE = 1e-5  # Orientations whose traces differ by less than this are equally close to the identity
 
 Permutation = tuple[int, int, int]
 Flips = tuple[bool, bool, bool]

@@ -20,8 +20,7 @@ import SimpleITK as sitk
 
 from slicecast.errors import ReadingFull, VolumeError, VolumeTooLarge
 
-WAIT_S = 10.0
-"""How long a volume waits for others to be read, before it is refused."""
+WAIT_S = 10.0  # How long a volume waits for others to be read, before it is refused
 
 
 class VoxelBudget:
@@ -72,8 +71,7 @@ class VoxelBudget:
 
 _claims: ContextVar[tuple[VoxelBudget, list[int]] | None] = ContextVar("slicecast_voxel_claims", default=None)
 
-READING = VoxelBudget()
-"""The budget of this process."""
+READING = VoxelBudget()  # The budget of this process
 
 
 def claim(voxels: int) -> None:
@@ -90,8 +88,7 @@ def claim(voxels: int) -> None:
 
 logger = logging.getLogger(__name__)
 
-MAX_VOXELS = 1 << 30
-"""A volume with more is not read unless the caller allows it; 1024 x 1024 x 1024."""
+MAX_VOXELS = 1 << 30  # A volume with more is not read unless the caller allows it; 1024 x 1024 x 1024
 
 _MAX_LINES = 4096
 _MAX_LINE_BYTES = 1 << 16

@@ -14,8 +14,7 @@ from monai.metrics.surface_dice import compute_surface_dice
 from numpy.typing import NDArray
 from scipy import ndimage
 
-NSD_TOLERANCE_MM = 2.0
-"""As in the challenges; in voxels where a data set stores no true spacing."""
+NSD_TOLERANCE_MM = 2.0  # As in the challenges; in voxels where a data set stores no true spacing
 
 Mask = NDArray[np.bool_]
 

@@ -23,24 +23,20 @@ from slicecast.volume.grid import Geometry
 from slicecast.volume.headers import MAX_VOXELS, require_3d, require_scalar, require_size
 
 _HEADER_BYTES, _NIFTI2_HEADER_BYTES = 348, 540
-_MAX_OFFSET = 1 << 26
-"""Bytes of header extensions that are put up with."""
+_MAX_OFFSET = 1 << 26  # Bytes of header extensions that are put up with
 _CHUNK_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
-_REFUSE_LEVEL = 40
-"""nibabel mends what it finds less wrong than this, such as a pixdim of 0."""
+_REFUSE_LEVEL = 40  # nibabel mends what it finds less wrong than this, such as a pixdim of 0
 _SILENT = logging.Logger("nibabel", logging.CRITICAL)
 """nibabel logs what it then raises, and every header that SPM would not like."""
-_SCANNER = 1
-"""Code of a transform to the scanner's coordinates."""
+_SCANNER = 1  # Code of a transform to the scanner's coordinates
 _UNIT_MASK, _MM = 7, {1: 1000.0, 3: 0.001}
 """Bits of `xyzt_units` that name the unit of length, and the units that are not mm."""
 _VECTOR_INTENTS = (1004, 1005, 1006, 1007)
 """Matrices, displacements and vectors; the fifth dimension counts their numbers."""
 _STRAIGHT = 1e-4
 """Largest entry of |RᵀR - 1| of an sform that is used, as in ITK; also how near a qform must be to be the same."""
-_TO_LPS = np.array([[-1.0], [-1.0], [1.0]])
-"""NIfTI's world is RAS: two of its axes point the other way."""
+_TO_LPS = np.array([[-1.0], [-1.0], [1.0]])  # NIfTI's world is RAS: two of its axes point the other way
 
 
 def read_nifti(path: Path, *, max_voxels: int = MAX_VOXELS) -> tuple[np.ndarray, Geometry]:

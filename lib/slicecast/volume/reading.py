@@ -211,8 +211,7 @@ def _without_nan(array: np.ndarray, source: Path) -> tuple[np.ndarray, tuple[str
     return array, (f"{count} voxels were NaN or infinite and were set to the smallest value, {lowest:g}.",)
 
 
-_GZIP_LENGTH = struct.Struct("<I")
-"""The last bytes of a gzip file: the length of what it holds, modulo 2^32."""
+_GZIP_LENGTH = struct.Struct("<I")  # The last bytes of a gzip file: the length of what it holds, modulo 2^32
 
 
 def check_scan(path: Path, *, max_voxels: int = MAX_VOXELS) -> None:
@@ -261,8 +260,7 @@ _ITEM_BYTES = {
 }
 
 
-DESCRIPTION = "dataset.json"
-"""Describes the files beside it, as in the Medical Segmentation Decathlon or for nnU-Net."""
+DESCRIPTION = "dataset.json"  # Describes the files beside it, as in the Medical Segmentation Decathlon or for nnU-Net
 
 
 def dataset_description(folder: Path) -> dict[str, Any]:

@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from slicecast.errors import ConfigError, GeometryError, PromptError
 from slicecast.volume.grid import Geometry
 
-TIE_TOLERANCE = 0.01
-"""Spacings that differ by less than this share are equal when the slice axis is chosen."""
-_FIRST, _LAST = 48, 111
-"""Characters of the text: six bits each, the highest one saying that the number goes on."""
+TIE_TOLERANCE = 0.01  # Spacings that differ by less than this share are equal when the slice axis is chosen
+_FIRST, _LAST = 48, 111  # Characters of the text: six bits each, the highest one saying that the number goes on
 
 
 class SliceAxis(IntEnum):

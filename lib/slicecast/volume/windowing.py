@@ -23,16 +23,11 @@ from slicecast.volume.grid import Volume
 
 logger = logging.getLogger(__name__)
 
-HU_AIR_AT_MOST = -500.0
-"""A volume without modality of which one voxel in 200 is at most this may be CT."""
-HU_BODY_AT_MOST = 5000.0
-"""In a CT nearly all voxels lie below this; metal may not."""
-HU_PADDING_AT_LEAST = -10_000.0
-"""No scanner pads below this; a smaller minimum is not Hounsfield units."""
-BACKGROUND_SHARE = 0.1
-"""A single value is background when at least this share of the voxels has it."""
-SAMPLE_SIZE = 1_000_000
-"""Percentiles are taken on a regular subsample of about this many voxels."""
+HU_AIR_AT_MOST = -500.0  # A volume without modality of which one voxel in 200 is at most this may be CT
+HU_BODY_AT_MOST = 5000.0  # In a CT nearly all voxels lie below this; metal may not
+HU_PADDING_AT_LEAST = -10_000.0  # No scanner pads below this; a smaller minimum is not Hounsfield units
+BACKGROUND_SHARE = 0.1  # A single value is background when at least this share of the voxels has it
+SAMPLE_SIZE = 1_000_000  # Percentiles are taken on a regular subsample of about this many voxels
 
 _KEYS = ("ct", "ct_default", "percentiles")
 

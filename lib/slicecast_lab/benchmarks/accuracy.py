@@ -37,18 +37,12 @@ from slicecast_lab.evaluation.run import MISTAKES, evaluate
 ROOT = project_dir("docs").parent
 PROMPTS = ("mask", "box", "clicks:5")
 CLICKS = PROMPTS[-1]
-CORRECTED = "clicks:1"
-"""What corrections begin with, in a report of its own."""
-
-CORRECTIONS, CORRECTED_CASES = 10, 20
-"""How many corrections, on how many cases of a set at most."""
+CORRECTED = "clicks:1"  # What corrections begin with, in a report of its own
+CORRECTIONS, CORRECTED_CASES = 10, 20  # How many corrections, on how many cases of a set at most
 
 SHOWN_CORRECTIONS = (0, 1, 3, 6, 10)
-EVERY = (12, 5)
-"""Also painted: every so many slices of the object."""
-
-MEASURES = ("one mask", "one box", "one click", "click + 3 corrections", "every 5th slice")
-"""What the targets are for."""
+EVERY = (12, 5)  # Also painted: every so many slices of the object
+MEASURES = ("one mask", "one box", "one click", "click + 3 corrections", "every 5th slice")  # What the targets are for
 
 MONAI_LABEL: Baseline = "monailabel"
 BASELINE_NAMES: dict[Baseline, str] = {
@@ -60,11 +54,8 @@ BASELINE_NAMES: dict[Baseline, str] = {
 }
 CHOSEN_BY = {"suggested": "the product", "worst": "truth: most wrong voxels"}
 
-FEWEST_CASES = 3
-"""With fewer a bootstrap interval says nothing at all."""
-
-SMALLEST_SHARE = 0.05
-"""Of the wrong voxels; smaller ones are not listed."""
+FEWEST_CASES = 3  # With fewer a bootstrap interval says nothing at all
+SMALLEST_SHARE = 0.05  # Of the wrong voxels; smaller ones are not listed
 
 QUICK_CASES = 20
 ORGANS = {"spleen": 1, "kidney_right": 2, "kidney_left": 3, "liver": 5, "heart": 51, "aorta": 52}

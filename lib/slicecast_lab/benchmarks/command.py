@@ -64,8 +64,7 @@ SAMPLES: dict[str, tuple[str, str, tuple[int, ...]]] = {
 """Title: image (the first that matches), label or nothing, label values; relative to SLICECAST_DATA."""
 
 Mask = NDArray[np.bool_]
-Run = dict[str, Any]
-"""What the command reported, with the most memory that its process had, in GiB."""
+Run = dict[str, Any]  # What the command reported, with the most memory that its process had, in GiB
 
 
 def segment(image: Path, prompt: Sequence[str], out: Path) -> Run:

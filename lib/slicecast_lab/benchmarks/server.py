@@ -43,12 +43,10 @@ from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import write_json
 
 ROUTE = "/slicecast/sessions"
-ANSWER_LIMIT_S = 120.0
-"""Longer than any loaded machine needs."""
+ANSWER_LIMIT_S = 120.0  # Longer than any loaded machine needs
 
 VOLUMES, ANNOTATORS = 4, 8
-WARM_UP = 0.2
-"""Share of the time after which the server's memory should not grow any more."""
+WARM_UP = 0.2  # Share of the time after which the server's memory should not grow any more
 STRATEGIES = ("random", "confidence", "strat_random", "auto")
 """Asked for the next sample; the orders of the last two are made in the background meanwhile."""
 

@@ -35,8 +35,7 @@ from slicecast_lab.simulation.work import Setup, SimulationTask, Workers, carry_
 
 ROOT = project_dir("docs").parent
 NOISY = Robot("noisy")
-ANY = CaseFiles("", Path(), Path(), (), "")
-"""Stands for a case where only settings matter."""
+ANY = CaseFiles("", Path(), Path(), (), "")  # Stands for a case where only settings matter
 
 SLICES = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "random", "oracle_worst")
 FEWER = ("value", "strided", "worst", "raw:value", "oracle_worst")

@@ -53,22 +53,17 @@ NANO_THREADS, TINY_THREADS = 1, 2
 TINY, TINY_YAML = "random_tiny", "configs/sam2.1/sam2.1_hiera_t.yaml"
 REPEATS = {"ct": 3, "mr": 3, "large": 2, "clip": 1}
 QUICK_SLICES = {"ct": 10, "mr": 10, "large": 8, "clip": 3}
-MIDDLE, CORRECTION, BEFORE_LATE, LATE, BEGINNING, FIRST_SLICE = 0, 1, 5, 6, 3, 6
-"""Places in Target.clicks."""
+MIDDLE, CORRECTION, BEFORE_LATE, LATE, BEGINNING, FIRST_SLICE = 0, 1, 5, 6, 3, 6  # Places in Target.clicks
 
 NO_STOP = {"gone_slices": 0, "like_share": 0.0, "least_iou": 0.0}
 WHOLE = {**NO_STOP, "zoom": "off", "evidence": "off"}
 """Options with which the product does the work that SAM 2 does: every slice, whole, and nothing else."""
 
-WINDOW = "0:255"
-"""The grey values that the others see."""
-
-OPERATIONS = 8
-"""Listed in a profile."""
+WINDOW = "0:255"  # The grey values that the others see
+OPERATIONS = 8  # Listed in a profile
 
 T = TypeVar("T")
-Clicks = Mapping[str, Sequence[IJK]]
-"""Voxels on each object."""
+Clicks = Mapping[str, Sequence[IJK]]  # Voxels on each object
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +175,7 @@ def _ask(method: str, values: tuple[Any, ...]) -> Any:
     return getattr(_here["contestant"], method)(*values)
 
 
-_here: dict[str, Any] = {}
-"""Of a process of `Contestant`: what it runs."""
+_here: dict[str, Any] = {}  # Of a process of `Contestant`: what it runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,8 @@ from slicecast.volume import Geometry, Volume, canonicalise, choose_window, norm
 from slicecast_lab.generated import sample_ct, sample_mr
 
 IJK = tuple[int, int, int]
-Labelled = tuple[Volume, list[NDArray[np.bool_]]]
-"""A canonical scan, and masks [k, j, i] of objects in it."""
-
-LARGEST_SHARE = 0.3
-"""Of the slices that an object may span."""
+Labelled = tuple[Volume, list[NDArray[np.bool_]]]  # A canonical scan, and masks [k, j, i] of objects in it
+LARGEST_SHARE = 0.3  # Of the slices that an object may span
 
 LEAST_SLICES, LEAST_VOXELS = 8, 500
 PLACES = (0.5, 0.75, 0.25, 0.1, 0.9, 0.6, 0.0)
@@ -29,8 +26,7 @@ PLACES = (0.5, 0.75, 0.25, 0.1, 0.9, 0.6, 0.0)
 
 CLIP_SLICES = 24
 ORGAN_IJK, ORGAN_SLICES, LARGE = (190, 240, 150), 60, (512, 512, 300)
-CT_STRUCTURES = (1, 2, 3, 5, 51, 52)
-"""Spleen, kidneys, liver, heart and aorta in TotalSegmentator's numbers."""
+CT_STRUCTURES = (1, 2, 3, 5, 51, 52)  # Spleen, kidneys, liver, heart and aorta in TotalSegmentator's numbers
 
 TUMOUR_PARTS = ((1, 2, 3, 4), (1, 3, 4), (3, 4), (4,))
 """The whole tumour, its core, and what of it is bright, in BraTS's numbers."""

@@ -20,8 +20,7 @@ from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches
 
 app = typer.Typer(add_completion=False)
 
-SEED = 1_000_004
-"""Of the generated clips; no training run uses it."""
+SEED = 1_000_004  # Of the generated clips; no training run uses it
 
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights for the bundled model's entry.")]

@@ -27,8 +27,7 @@ from slicecast_lab.simulation.work import Setup, SimulationTask, Workers, carry_
 
 app = typer.Typer(add_completion=False)
 
-JOINT = ("random", "strat_random", "coverage")
-"""Volume strategies of the joint experiment, where none are named."""
+JOINT = ("random", "strat_random", "coverage")  # Volume strategies of the joint experiment, where none are named
 
 Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder with images/, labels/ and perhaps split.json.")]
 Experiment = Annotated[str, typer.Option(help="volumes (which one next), slices (which one next), or joint.")]
@@ -54,8 +53,7 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves: .svg, .png or .pdf.")]
 
 
-PAGE_WIDTH = 200
-"""Of tables that go into a file."""
+PAGE_WIDTH = 200  # Of tables that go into a file
 
 
 @app.command("simulate")
@@ -118,8 +116,7 @@ def simulate(
     _hand_over(report, json_file, plot)
 
 
-_ANY = CaseFiles("", Path(), Path(), (), "")
-"""Stands for a case where only settings matter."""
+_ANY = CaseFiles("", Path(), Path(), (), "")  # Stands for a case where only settings matter
 
 
 def _slice_cases(

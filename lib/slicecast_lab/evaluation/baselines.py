@@ -32,18 +32,14 @@ from slicecast_lab.evaluation.cases import TruthCase
 from slicecast_lab.evaluation.prompts import Baseline
 
 REGION_DEVIATIONS = 2.0
-GREY_LEVELS = 255
-"""The level set's speed is in grey levels; its settings are for such a range."""
+GREY_LEVELS = 255  # The level set's speed is in grey levels; its settings are for such a range
 
 LEVELSET_ITERATIONS = 1000
 LEVELSET_RMS_ERROR = 0.02
 LEVELSET_CURVATURE = 0.5
 
-WALKER_BETA = 130
-"""scikit-image's default."""
-
-PROB_TOLERANCE = 0.1
-"""How far scikit-image lets a probability stray before it warns; only the likelier label is used."""
+WALKER_BETA = 130  # scikit-image's default
+PROB_TOLERANCE = 0.1  # How far scikit-image lets a probability stray before it warns; only the likelier label is used
 
 WALKER_MAX_SIDE = 80
 """A larger window is thinned to this many voxels a side: the walker solves one equation for each voxel."""
@@ -176,8 +172,7 @@ def walk_randomly(seen: BaselineInput) -> Mask:
     return found
 
 
-OBJECT, BACKGROUND = 1, 2
-"""Seeds of the walker; 0 is to be found."""
+OBJECT, BACKGROUND = 1, 2  # Seeds of the walker; 0 is to be found
 
 
 def _seeds(shape: tuple[int, ...], painted: Mask, number: int) -> NDArray[np.int32]:

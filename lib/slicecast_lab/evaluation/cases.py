@@ -23,14 +23,9 @@ from slicecast.volume.reading import READ_ENDINGS
 FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Ours; the Decathlon's, whose test scans come without labels."""
 
-BRATS_IMAGE = "_flair"
-"""Of the four contrasts the one that shows the whole tumour best."""
-
-BRATS_LABELS = ("_seg", "_segm")
-"""The second is how one case of BraTS 2020 is misnamed."""
-
-TEST_SHARE = 4
-"""Without a split of its own, about one case in so many of a set is for testing, chosen by its name."""
+BRATS_IMAGE = "_flair"  # Of the four contrasts the one that shows the whole tumour best
+BRATS_LABELS = ("_seg", "_segm")  # The second is how one case of BraTS 2020 is misnamed
+TEST_SHARE = 4  # Without a split of its own, about one case in so many of a set is for testing, chosen by its name
 
 POOL, TEST = "pool", "test"
 

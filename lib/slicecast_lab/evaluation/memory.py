@@ -23,8 +23,7 @@ from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
 
-Network = Any
-"""A `sam2.modeling.sam2_base.SAM2Base`; only `slicecast.models` may import that name."""
+Network = Any  # A `sam2.modeling.sam2_base.SAM2Base`; only `slicecast.models` may import that name
 
 TARGETS = ("prompted slice", "later slices", "pointers")
 """What attention may go to: the map of the slice that was prompted, of those tracked since, object pointers."""

@@ -46,8 +46,7 @@ STOP_LIMIT_S = 10.0
 LOG_END = 600
 
 WEIGHTS, ARCHITECTURE = "weights.pt", "architecture.yaml"
-NOWHERE = "http://localhost.invalid/"
-"""Put before the names of files that are in place; nothing is fetched from it."""
+NOWHERE = "http://localhost.invalid/"  # Put before the names of files that are in place; nothing is fetched from it
 
 
 @dataclass(frozen=True, slots=True, eq=False)

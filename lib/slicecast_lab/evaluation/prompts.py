@@ -110,8 +110,7 @@ def pick_slice(case: TruthCase, rule: SliceRule) -> int:
 
 NAME = "object"
 
-CorrectionRule = Literal["suggested", "worst"]
-"""Who says which slice is corrected next: the product, or the truth."""
+CorrectionRule = Literal["suggested", "worst"]  # Who says which slice is corrected next: the product, or the truth
 
 CORRECTION_RULES: tuple[CorrectionRule, ...] = ("suggested", "worst")
 

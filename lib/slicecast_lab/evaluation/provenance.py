@@ -22,8 +22,7 @@ from slicecast.models.weights import weights_path
 CPU_INFO, STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 PEAK = "VmHWM:"
 
-RESULTS = "docs/results"
-"""A page that is written again does not change what it measures."""
+RESULTS = "docs/results"  # A page that is written again does not change what it measures
 
 
 def provenance(spec: ModelSpec, command: str, *, device: str, now: datetime.datetime | None = None) -> dict[str, Any]:

@@ -15,17 +15,14 @@ from slicecast_lab.evaluation.run import MISTAKES, CaseResult, Evaluation
 
 PROTOCOL = "fixed"
 
-GOAL_DICE = 0.85
-"""Clicks are counted until the volume's Dice reaches this."""
+GOAL_DICE = 0.85  # Clicks are counted until the volume's Dice reaches this
 
 DIGITS = 4
 
-AUC_CLICKS = 5
-"""The challenge's area is that under Dice over the first five clicks: at most 4."""
+AUC_CLICKS = 5  # The challenge's area is that under Dice over the first five clicks: at most 4
 
 RESAMPLES = 10_000
-SEED = 20240805
-"""Of the bootstrap."""
+SEED = 20240805  # Of the bootstrap
 
 
 @dataclass(frozen=True, slots=True)

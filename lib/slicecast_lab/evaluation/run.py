@@ -28,8 +28,7 @@ from slicecast_lab.evaluation.prompts import (
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 
 COLUMNS = 6
-MARGIN = 0.35
-"""Shown around truth and result, over the larger side of both."""
+MARGIN = 0.35  # Shown around truth and result, over the larger side of both
 
 
 @dataclass(frozen=True, slots=True, eq=False)

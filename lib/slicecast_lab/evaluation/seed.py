@@ -40,11 +40,8 @@ PROTOCOL = "seed-exact"
 
 SALIENT_VOXELS = 256
 MIN_CLICKED_VOXELS = 100
-EXTRA_SLICES = (5, 10)
-"""Added at each end with a threshold of 0: from the first to below the second."""
-
-MIN_DEPTH_PX = 1.42
-"""Errors that are nowhere deeper than this are left alone."""
+EXTRA_SLICES = (5, 10)  # Added at each end with a threshold of 0: from the first to below the second
+MIN_DEPTH_PX = 1.42  # Errors that are nowhere deeper than this are left alone
 
 NSD_TOLERANCE_VOXELS = 1.0
 

@@ -13,13 +13,11 @@ from slicecast_lab.evaluation.page import markdown
 from slicecast_lab.evaluation.report import bootstrap_mean, measure_table, rounded, show_mean
 from slicecast_lab.evaluation.seed import PROTOCOL, SeedEvaluation, SeedResult, SeedSettings
 
-STUDY_PROMPTS = (("clicks", 1), ("clicks", 5), ("mask", 1))
-"""The rows of the study's table."""
+STUDY_PROMPTS = (("clicks", 1), ("clicks", 5), ("mask", 1))  # The rows of the study's table
 
 STEPS = ("load", "prompt", "forward", "reverse")
 
-Report = Mapping[str, Any]
-"""One evaluation, as `seed_as_json` writes it."""
+Report = Mapping[str, Any]  # One evaluation, as `seed_as_json` writes it
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from slicecast.volume import Geometry
 
 XYZ = tuple[float, float, float]
 
-SPECK_VOXELS = 20
-"""Parts of a structure smaller than this are left out of the truth."""
+SPECK_VOXELS = 20  # Parts of a structure smaller than this are left out of the truth
 
 
 class Canvas:

@@ -16,17 +16,10 @@ from slicecast_lab.generated.fields import Raster
 from slicecast_lab.generated.render import degrade, random_look, render
 from slicecast_lab.generated.scenes import Scene, random_scene
 
-SCOUT_PX = 48
-"""Side of the small picture in which the object is found."""
-
-AREA_RANGE = (0.025, 0.45)
-"""Share of the frame that a prompted object covers on its prompted slice."""
-
-TRACKS = 2
-"""Tracks of a clip; each has its own object and direction."""
-
-ATTEMPTS = 20
-"""Scenes tried before a clip is given up; about one in two suits."""
+SCOUT_PX = 48  # Side of the small picture in which the object is found
+AREA_RANGE = (0.025, 0.45)  # Share of the frame that a prompted object covers on its prompted slice
+TRACKS = 2  # Tracks of a clip; each has its own object and direction
+ATTEMPTS = 20  # Scenes tried before a clip is given up; about one in two suits
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,13 +13,11 @@ from slicecast_lab.generated.fields import Raster
 from slicecast_lab.generated.render import degrade, random_look, render
 from slicecast_lab.generated.scenes import Scene, random_scene
 
-SCOUT = 32
-"""Voxels along each side of the coarse cube in which an object is found."""
+SCOUT = 32  # Voxels along each side of the coarse cube in which an object is found
 
 SCENE_SLICES = 40
 
-VOXELS = (60, 0.35)
-"""Least voxels and largest share of the patch that an object has."""
+VOXELS = (60, 0.35)  # Least voxels and largest share of the patch that an object has
 
 ATTEMPTS = 50
 

@@ -14,8 +14,7 @@ from slicecast_lab.generated.scenes import AIR, Scene
 
 Array = NDArray[np.float32]
 
-MIN_CONTRAST = 0.07
-"""Most prompted objects differ from the tissue by at least this much of the full range."""
+MIN_CONTRAST = 0.07  # Most prompted objects differ from the tissue by at least this much of the full range
 
 FAINT_SHARE, FAINTEST, APART_SHARE = 0.7, 0.25, 0.2
 """Share of looks with low contrast, the lowest of them, and the share of their labels that keep their grey value.

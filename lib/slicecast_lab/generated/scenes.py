@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 from slicecast_lab.generated.fields import Field, Raster, random_field
 from slicecast_lab.generated.shapes import Blob, Organ, random_blob, random_tube
 
-AIR = 0
-"""Label outside the body."""
-
-LOOKALIKE_SHARE = 0.35
-"""Share of scenes whose main organ has a neighbour of nearly the same grey value."""
-
-MARGIN_SLICES = 3.0
-"""Fields cover this many slices beyond the clip."""
+AIR = 0  # Label outside the body
+LOOKALIKE_SHARE = 0.35  # Share of scenes whose main organ has a neighbour of nearly the same grey value
+MARGIN_SLICES = 3.0  # Fields cover this many slices beyond the clip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,8 +16,7 @@ PACE = (-1.8, -0.4)
 """Range of the decimal logarithm of a blob's drift, in its radii a slice. Hippocampi move by 0.16 to 0.37 radii a
 slice (10th to 90th percentile, in the pool); a network that meets slower ones only learns to stay where it is."""
 
-OUTSIDE = np.float32(9.0)
-"""Depth where a shape does not reach."""
+OUTSIDE = np.float32(9.0)  # Depth where a shape does not reach
 
 
 @dataclass(frozen=True, slots=True, eq=False)

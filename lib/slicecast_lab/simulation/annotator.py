@@ -28,11 +28,8 @@ Kind = Literal["perfect", "noisy"]
 WANDER_PX, SMOOTH_PX = 1.2, 3.0
 """How far a noisy outline is off, about (less where the object is small), and over what length it stays so."""
 
-SLIP_PX = 1.0
-"""Deviation of a noisy click from where it was meant."""
-
-WRONG_CLICKS = 0.07
-"""Share of noisy clicks with the wrong sign."""
+SLIP_PX = 1.0  # Deviation of a noisy click from where it was meant
+WRONG_CLICKS = 0.07  # Share of noisy clicks with the wrong sign
 
 Mask = NDArray[np.bool_]
 
@@ -151,14 +148,9 @@ EFFORTS: Mapping[str, EffortModel] = {
 
 NAME = "object"
 
-STROKES = ("mask", "clicks")
-"""How the robot corrects a slice: it paints it whole, or clicks."""
-
-GOOD_SLICE = 0.9
-"""Dice of a slice at which the robot stops clicking."""
-
-MAX_CLICKS = 5
-"""On one slice."""
+STROKES = ("mask", "clicks")  # How the robot corrects a slice: it paints it whole, or clicks
+GOOD_SLICE = 0.9  # Dice of a slice at which the robot stops clicking
+MAX_CLICKS = 5  # On one slice
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,22 +13,14 @@ from scipy import ndimage
 
 from slicecast.engine.ports import Bank, ModelPrompt, Observation, PromptJob, TrackJob
 
-STRIDE = 4
-"""Input pixels per mask cell, as in SAM 2."""
-
-SIMILAR = 0.2
-"""Largest difference of grey, in [0, 1], within one object."""
+STRIDE = 4  # Input pixels per mask cell, as in SAM 2
+SIMILAR = 0.2  # Largest difference of grey, in [0, 1], within one object
 
 SURE_LOGIT = 10.0
 
-STEP_CELLS = 2
-"""How far an outline may move from one slice to the next."""
-
-CLICK_CELLS = 2.0
-"""Radius of what a click alone settles."""
-
-REMAINS = 0.2
-"""Share of the previous area that has to be found again for the object to be there."""
+STEP_CELLS = 2  # How far an outline may move from one slice to the next
+CLICK_CELLS = 2.0  # Radius of what a click alone settles
+REMAINS = 0.2  # Share of the previous area that has to be found again for the object to be there
 
 Mask = NDArray[np.bool_]
 Grey = NDArray[np.float32]

@@ -25,8 +25,7 @@ from slicecast_lab.simulation.slices import play_label
 
 DIGITS = 5
 
-read_once = lru_cache(maxsize=256)(read_case)
-"""Cases are read once a process; they are small, or few."""
+read_once = lru_cache(maxsize=256)(read_case)  # Cases are read once a process; they are small, or few
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,7 @@ class Labelling:
         return label, [len(shown), 0, 0, len(shown)]
 
 
-TRUTH = Labelling()
-"""What the perfect robot paints."""
+TRUTH = Labelling()  # What the perfect robot paints
 
 
 @dataclass(frozen=True, slots=True)

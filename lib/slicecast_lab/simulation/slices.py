@@ -33,8 +33,7 @@ from slicecast_lab.simulation.annotator import (
 OWN = ("random", "oracle_worst")
 """Strategies of the simulation itself: chance within what is seen, and the slice with the most wrong voxels."""
 
-INSTEAD = "strided"
-"""Goes on where another strategy finds it good enough."""
+INSTEAD = "strided"  # Goes on where another strategy finds it good enough
 
 DIGITS = 5
 
@@ -214,8 +213,7 @@ def describe(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-RAW = "raw:"
-"""Before a strategy's name: without what other labels taught about the model's confidence."""
+RAW = "raw:"  # Before a strategy's name: without what other labels taught about the model's confidence
 
 DEFAULTS = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "raw:worst", "random", "oracle_worst")
 

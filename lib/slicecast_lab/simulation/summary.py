@@ -14,8 +14,7 @@ from slicecast_lab.simulation.annotator import EFFORTS, Actions, EffortModel
 from slicecast_lab.simulation.volumes import ORACLE, Pool, SimulatedCampaign, VolumePlan
 
 RESAMPLES = 4000
-SEED = 20260121
-"""Of the bootstrap."""
+SEED = 20260121  # Of the bootstrap
 
 DEVIATION = 1e-12
 
@@ -91,8 +90,7 @@ def captured_gap(table: Floats, random: Floats, oracle: Floats) -> float | None:
     return float((table - random).mean() / (oracle - random).mean())
 
 
-EFFORT_PLACES = 101
-"""Of the effort axis of one case, at which curves are read."""
+EFFORT_PLACES = 101  # Of the effort axis of one case, at which curves are read
 
 Course = Mapping[str, Any]
 
@@ -199,16 +197,12 @@ def _spread(values: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
     return rounded(bootstrap_mean(values, groups))
 
 
-MARGIN = 0.005
-"""AUBC by which a strategy may be worse and still count as not inferior; fixed before the first run."""
+MARGIN = 0.005  # AUBC by which a strategy may be worse and still count as not inferior; fixed before the first run
 
 REFERENCE, CHANCE = "strat_random", "random"
 
-JOINT_PLACES = 25
-"""Of the effort axis of campaigns."""
-
-Tables = Mapping[str, NDArray[np.float64]]
-"""By strategy, (seeds, cases)."""
+JOINT_PLACES = 25  # Of the effort axis of campaigns
+Tables = Mapping[str, NDArray[np.float64]]  # By strategy, (seeds, cases)
 
 
 def summarise_volumes(

@@ -185,8 +185,7 @@ def _value(mean: Mapping[str, Any]) -> str:
 Means = Sequence[Mapping[str, Any]]
 
 MARKERS = "osD^vP*Xph"
-DASHED = ("oracle", "random")
-"""Lines of what is no proposal: the best there is, and chance."""
+DASHED = ("oracle", "random")  # Lines of what is no proposal: the best there is, and chance
 
 
 def draw_report(report: Mapping[str, Any], file: Path) -> Path:

@@ -19,13 +19,11 @@ from slicecast_lab.simulation.annotator import generator
 from slicecast_lab.simulation.learner import EmbedTask, Labelling, ScoreTask, SupportTask, nearest
 from slicecast_lab.simulation.work import SimulationTask
 
-ORACLE = "oracle"
-"""Knows the truth: takes the volume whose label helps the test volumes most, one after the other."""
+ORACLE = "oracle"  # Knows the truth: takes the volume whose label helps the test volumes most, one after the other
 
 DEFAULTS = ("random", "strat_random", "coverage", "auto", ORACLE)
 
-Work = Callable[[Sequence[SimulationTask]], list[Any]]
-"""Carries out tasks; see `work.carry_out`."""
+Work = Callable[[Sequence[SimulationTask]], list[Any]]  # Carries out tasks; see `work.carry_out`
 
 
 @dataclass(frozen=True, slots=True)

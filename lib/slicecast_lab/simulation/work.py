@@ -29,23 +29,18 @@ from slicecast_lab.simulation.fake import FakePredictor
 
 logger = logging.getLogger(__name__)
 
-FAKE = "fake"
-"""Name of the predictor without weights, for tests of everything around the network."""
-
-SOURCES = Path(slicecast.__file__).parent, Path(__file__).parents[1]
-"""The product and the laboratory."""
+FAKE = "fake"  # Name of the predictor without weights, for tests of everything around the network
+SOURCES = Path(slicecast.__file__).parent, Path(__file__).parents[1]  # The product and the laboratory
 
 UNRELATED = {"server", "cli", "demo", "dicom", "campaign", "training", "benchmarks", "generated"}
 """Parts of both that no simulated result depends on."""
 
-SHOWN_BY = {"page", "tables", "picture", "report"}
-"""Modules that only show results."""
+SHOWN_BY = {"page", "tables", "picture", "report"}  # Modules that only show results
 
 QUIET = EngineSettings(embedding_mb=1024, disk_mb=0, idle_encode=False)
 """A task keeps nothing for others, and nothing runs beside it."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with the tasks done, their number, and the name of the last."""
+Progress = Callable[[int, int, str], None]  # Called with the tasks done, their number, and the name of the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +84,7 @@ class Workers:
             raise ConfigError(f"{self.jobs} processes were asked for; give 1 or more, or -1 for one a core.")
 
 
-Job = tuple[int, SimulationTask, Setup]
-"""A task with its number."""
+Job = tuple[int, SimulationTask, Setup]  # A task with its number
 
 
 def carry_out(

@@ -26,8 +26,7 @@ from slicecast_lab.training.validate import Validator, make_validator
 
 LOG_FORMAT = "%(asctime)s %(name)s %(message)s"
 
-VALIDATION_SEED = 1_000_003
-"""Added to the run's seed, so that validation clips are never trained on."""
+VALIDATION_SEED = 1_000_003  # Added to the run's seed, so that validation clips are never trained on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

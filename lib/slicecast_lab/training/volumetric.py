@@ -97,8 +97,7 @@ def next_clicks(found: Tensor, truth: Tensor, random: torch.Generator) -> tuple[
     return chosen, truth[torch.arange(len(truth)), z, y, x]
 
 
-VALIDATION_SEED = 1_000_003
-"""Added to the run's seed, so that validation patches are never trained on."""
+VALIDATION_SEED = 1_000_003  # Added to the run's seed, so that validation patches are never trained on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,7 @@ from slicecast.volume import write_volume
 
 ENDINGS = (".nii.gz", ".nrrd", ".nii", ".mha")
 
-NAME = 24
-"""Letters of a hash in a file's name."""
+NAME = 24  # Letters of a hash in a file's name
 
 
 @dataclass(frozen=True, slots=True)

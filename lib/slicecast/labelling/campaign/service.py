@@ -45,11 +45,8 @@ FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 OWN_TAGS = tuple(f"{task}-" for task in (ReadingTask.SECOND, ReadingTask.GOLD))
 """How the tags begin that only this service writes, each for one person."""
 
-SENT_BACK = "sent back"
-"""Model of a pre-annotation that is a label which a reviewer sent back."""
-
-NOBODY = "nobody"
-"""Name of a caller inside the server."""
+SENT_BACK = "sent back"  # Model of a pre-annotation that is a label which a reviewer sent back
+NOBODY = "nobody"  # Name of a caller inside the server
 
 
 class CampaignService:
@@ -467,8 +464,7 @@ def _refuse_own_tag(tag: str) -> None:
 PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")
 """Keys of a request that are prompts, besides lists of points under a label's name."""
 
-MAX_PROMPTS = 400
-"""Points kept in an event; of more, only their number."""
+MAX_PROMPTS = 400  # Points kept in an event; of more, only their number
 
 
 def prompts_of(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,17 +44,10 @@ from slicecast.volume.metrics import dice
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "automatic"
-"""In the folder of the campaign's weights."""
-
-MODEL = "automatic"
-"""How a pre-annotation names its model; a number follows."""
-
-RUNS = "runs"
-"""Folder of unfinished trainings, beside the networks."""
-
-Dices = dict[str, dict[str, float]]
-"""Case -> structure -> Dice over the volume."""
+FOLDER = "automatic"  # In the folder of the campaign's weights
+MODEL = "automatic"  # How a pre-annotation names its model; a number follows
+RUNS = "runs"  # Folder of unfinished trainings, beside the networks
+Dices = dict[str, dict[str, float]]  # Case -> structure -> Dice over the volume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

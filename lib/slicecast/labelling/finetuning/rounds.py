@@ -37,11 +37,8 @@ logger = logging.getLogger(__name__)
 
 ROUNDS, MANIFEST, RESULT, LOCK = "rounds", "round.json", "result.json", "round.lock"
 
-WEIGHTS = "weights.safetensors"
-"""What a training ends with, in its folder."""
-
-ALL = "all"
-"""Folder of the training on all labels."""
+WEIGHTS = "weights.safetensors"  # What a training ends with, in its folder
+ALL = "all"  # Folder of the training on all labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

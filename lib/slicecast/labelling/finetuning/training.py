@@ -51,18 +51,14 @@ from slicecast.volume.metrics import dice
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("click", "box", "mask", "corrections")
-"""Prompts that are compared."""
-
-PAINTED = 3
-"""Slices painted after the click, for `corrections`."""
+KINDS = ("click", "box", "mask", "corrections")  # Prompts that are compared
+PAINTED = 3  # Slices painted after the click, for `corrections`
 
 NAME = "object"
 
 Mask = NDArray[np.bool_]
 
-Scores = Mapping[str, Mapping[str, float]]
-"""Structure of a case -> kind of prompt -> Dice over the volume."""
+Scores = Mapping[str, Mapping[str, float]]  # Structure of a case -> kind of prompt -> Dice over the volume
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,8 +172,7 @@ def _interval(gains: Sequence[float]) -> tuple[float, float]:
 
 SCORES, OBJECTS = "scores.json", "objects"
 
-HELD_OUT = "held_out"
-"""Key of a version's verdict: its folds' scores, structure by structure."""
+HELD_OUT = "held_out"  # Key of a version's verdict: its folds' scores, structure by structure
 
 
 def carry_out(

@@ -39,11 +39,8 @@ from slicecast.volume.reading import WRITTEN_ENDINGS
 
 logger = logging.getLogger(__name__)
 
-LOG = "log.txt"
-"""What the process of a round says, in the round's folder."""
-
-LINES = 20
-"""Of that, what a client is told."""
+LOG = "log.txt"  # What the process of a round says, in the round's folder
+LINES = 20  # Of that, what a client is told
 
 PROMPTS = "prompts"
 
@@ -293,8 +290,7 @@ def folder_tuner(studies: Path, *, model: str | None, labels: Sequence[str], dev
         service.campaign.store.close()
 
 
-NAME = "sam2"
-"""As the model is called among the infer tasks."""
+NAME = "sam2"  # As the model is called among the infer tasks
 
 
 class FinetuneTask(TrainTask):

@@ -37,8 +37,7 @@ logger = logging.getLogger(__name__)
 WRITE_WITHIN_S = 1.0
 """Image info is written to the index after this delay, many changes at once; labels are written immediately."""
 
-NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
-"""An id or tag: one file name, no path."""
+NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")  # An id or tag: one file name, no path
 
 
 def safe_name(name: str, what: str) -> str:

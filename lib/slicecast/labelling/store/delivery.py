@@ -20,8 +20,7 @@ from slicecast.files import place_file, sync_folder, write_atomically
 logger = logging.getLogger(__name__)
 
 JOB = "job.json"
-FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
-"""Between attempts; doubled each time."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0  # Between attempts; doubled each time
 
 
 @dataclass(frozen=True, slots=True)

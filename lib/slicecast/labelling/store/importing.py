@@ -29,14 +29,12 @@ from slicecast.volume.reading import DESCRIPTION, WRITTEN_ENDINGS, dataset_descr
 
 LABELS_FOLDER = "labelsTr"
 
-CHANNEL = "_0000"
-"""How nnU-Net marks the first channel of an image; its label's name goes without."""
+CHANNEL = "_0000"  # How nnU-Net marks the first channel of an image; its label's name goes without
 
 _MARK = re.compile(r"[._-](seg|segmentation|label|labels|mask|gt)$", re.IGNORECASE)
 """What programs add to an image's name for its label."""
 
-Names = Mapping[int, str]
-"""The name of each value."""
+Names = Mapping[int, str]  # The name of each value
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,7 @@ class AcceptedLabel:
         return ", ".join(sizes) or "empty"
 
 
-Save = Callable[[AcceptedLabel], None]
-"""Takes a label in; raises a SlicecastError where it must not."""
+Save = Callable[[AcceptedLabel], None]  # Takes a label in; raises a SlicecastError where it must not
 
 
 @dataclass(frozen=True, slots=True)

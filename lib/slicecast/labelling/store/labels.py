@@ -27,8 +27,7 @@ LabelInfo = list[dict[str, Any]]
 FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 """Tags of a submitted label, and of a pre-annotation."""
 
-SENT = "label_info_sent"
-"""Key of `label_info` as a client sent it, where it was repaired."""
+SENT = "label_info_sent"  # Key of `label_info` as a client sent it, where it was repaired
 
 
 def true_label_info(sent: Any, values: Iterable[int]) -> LabelInfo:
@@ -98,8 +97,7 @@ def _is_entry(entry: Any) -> bool:
 
 MAX_VALUE = 255
 
-SHOWN = 6
-"""Values that a sentence lists."""
+SHOWN = 6  # Values that a sentence lists
 
 
 def check_label(file: Path, grid: Geometry, names: Mapping[str, int]) -> NDArray[np.uint8]:

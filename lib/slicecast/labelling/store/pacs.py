@@ -34,12 +34,9 @@ from slicecast.labelling.store.studies import SERIES_EXTENSION, StudiesDatastore
 
 logger = logging.getLogger(__name__)
 
-LIST_S = 30.0
-"""Minimum seconds between two listings of the server's series."""
-PAGE = 1000
-"""Series per QIDO-RS request."""
-STOCK_FILTER = {"Modality": "CT"}
-"""MONAI Label's default, which hides every MR series; treated as no filter."""
+LIST_S = 30.0  # Minimum seconds between two listings of the server's series
+PAGE = 1000  # Series per QIDO-RS request
+STOCK_FILTER = {"Modality": "CT"}  # MONAI Label's default, which hides every MR series; treated as no filter
 
 
 @dataclass(slots=True)

@@ -24,11 +24,8 @@ from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 logger = logging.getLogger(__name__)
 
 NOT_SUPPORTED, CANNOT_UNDERSTAND, MISMATCH, DUPLICATE = 0x0122, 0xC000, 0xA900, 0x0111
-NO_ROOM, FAILED = 0xA700, 0x0110
-"""Failure reasons of DICOM PS3.4."""
-
-SaveLabel = Callable[[str, Path, dict[str, object]], None]
-"""Saves a final label: image id, file, record."""
+NO_ROOM, FAILED = 0xA700, 0x0110  # Failure reasons of DICOM PS3.4
+SaveLabel = Callable[[str, Path, dict[str, object]], None]  # Saves a final label: image id, file, record
 
 
 @dataclass(slots=True)

@@ -39,14 +39,10 @@ from slicecast.volume.dicom import DAMAGED
 
 logger = logging.getLogger(__name__)
 
-WORK = ".slicecast"
-"""Folder in the studies for derived files; it may be deleted while the server is stopped."""
-SEGMENTATIONS = "segmentations"
-"""Folder in the studies for labels as DICOM SEG."""
-REPLACED = ".replaced"
-"""Folder in that one for those that are no longer listed."""
-SERIES_EXTENSION = ""
-"""Extension, in MONAI Label's index, of an image that is a DICOM series."""
+WORK = ".slicecast"  # Folder in the studies for derived files; it may be deleted while the server is stopped
+SEGMENTATIONS = "segmentations"  # Folder in the studies for labels as DICOM SEG
+REPLACED = ".replaced"  # Folder in that one for those that are no longer listed
+SERIES_EXTENSION = ""  # Extension, in MONAI Label's index, of an image that is a DICOM series
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+){2,}")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from slicecast.errors import VolumeError
 from slicecast.volume.reading import WRITTEN_ENDINGS, check_scan, without_folders
 
-OWN_FOLDERS = ("labels", "campaign", "segmentations")
-"""What the server itself keeps in the studies."""
+OWN_FOLDERS = ("labels", "campaign", "segmentations")  # What the server itself keeps in the studies
 
 _Stamp = tuple[int, int]
 

@@ -28,10 +28,8 @@ from slicecast.inference.caller import current_caller
 from slicecast.inference.settings import request_limits
 
 CHUNK_BYTES = 1 << 20
-HEADER_BYTES = 32 << 20
-"""Limit for all headers and padding of a tar together."""
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
-"""The only part of its name that an unpacked file keeps."""
+HEADER_BYTES = 32 << 20  # Limit for all headers and padding of a tar together
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")  # The only part of its name that an unpacked file keeps
 
 PACKED: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -144,8 +142,7 @@ def _ending(name: str) -> str:
     return next((ending for ending in ENDINGS if name.lower().endswith(ending)), ".dcm")
 
 
-OWNER = "owner"
-"""File in an upload session's folder that names who sent it."""
+OWNER = "owner"  # File in an upload session's folder that names who sent it
 
 UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.[A-Za-z0-9_.]{1,40})?")
 """How MONAI Label names a received file in the temporary folder; eight random characters cannot be guessed."""

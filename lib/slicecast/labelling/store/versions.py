@@ -9,8 +9,7 @@ from typing import Any
 
 from slicecast.files import place_file, sync_folder, write_atomically
 
-FOLDER = "versions"
-"""Folder of the versions, among the tags' folders; hence no tag may have this name."""
+FOLDER = "versions"  # Folder of the versions, among the tags' folders; hence no tag may have this name
 
 
 def keep_version(current: Path, folder: Path, *, extension: str, info: Mapping[str, Any], now: datetime) -> Path | None:

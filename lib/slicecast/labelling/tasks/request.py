@@ -16,12 +16,9 @@ from slicecast.prompts.model import IJK
 Style = Literal["several", "single"]
 """several: one list of points per label (deepedit); single: foreground and background (deepgrow)."""
 
-DEFAULT_NAME = "object"
-"""Name of the object when the client does not say one (OHIF never does for a deepgrow model)."""
-BACKGROUND = "background"
-"""Key of negative points; in OHIF a pseudo-label shared by all labels."""
-MAX_LABELS = 254
-"""The answer is uint8, because OHIF reads nothing else, and 255 is BACKGROUND_VALUE."""
+DEFAULT_NAME = "object"  # Name of the object when the client does not say one (OHIF never does for a deepgrow model)
+BACKGROUND = "background"  # Key of negative points; in OHIF a pseudo-label shared by all labels
+MAX_LABELS = 254  # The answer is uint8, because OHIF reads nothing else, and 255 is BACKGROUND_VALUE
 BACKGROUND_VALUE = 255
 """The number declared for the background; no mask contains it. Without one OHIF would number the background by its
 place among the labels, and show another label's voxels as background."""
@@ -196,8 +193,7 @@ def _with_k(points: Iterable[IJK], k: int | None) -> tuple[IJK, ...]:
     return tuple(ijk for ijk in points if ijk[2] == k)
 
 
-EXTENSIONS = (".nii.gz", ".nrrd", ".nii", ".mha")
-"""Formats in which a mask can be sent back."""
+EXTENSIONS = (".nii.gz", ".nrrd", ".nii", ".mha")  # Formats in which a mask can be sent back
 
 
 def read_points(value: Any, key: str) -> tuple[IJK, ...]:

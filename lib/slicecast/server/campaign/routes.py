@@ -24,8 +24,7 @@ from slicecast.server.errors import COMMON, Forbidden, problems
 from slicecast.server.html import CAMPAIGN_PAGES, render
 from slicecast.volume import read_volume
 
-OURS = "slicecast"
-"""Value of the header X-Requested-With."""
+OURS = "slicecast"  # Value of the header X-Requested-With
 
 CONFLICT = problems({409: "Another user holds the case, or its state does not allow this"})
 

@@ -20,14 +20,9 @@ from slicecast.labelling.campaign.service import CampaignService
 from slicecast.labelling.store.unusable import nested_volumes
 from slicecast.volume import Reorientation, SliceAxis
 
-ROWS = 25
-"""Cases on one page."""
-
-QUEUE = 8
-"""Cases of the queue that are shown."""
-
-LOW_CONFIDENCE = 0.7
-"""A bar below this is drawn in the warning colour; nothing else depends on it."""
+ROWS = 25  # Cases on one page
+QUEUE = 8  # Cases of the queue that are shown
+LOW_CONFIDENCE = 0.7  # A bar below this is drawn in the warning colour; nothing else depends on it
 
 
 def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[str, Any]:

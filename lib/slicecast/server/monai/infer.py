@@ -32,8 +32,7 @@ from slicecast.server.threads import while_wanted
 SPARE_THREADS = 8
 """More threads than places to work and wait, so that a request that finds the queue full is answered at once."""
 
-NAMES = ("client_id", "label_tag")
-"""Keys of a request that are kept as names."""
+NAMES = ("client_id", "label_tag")  # Keys of a request that are kept as names
 
 FIXED_KEYS = ("image", "model", "session", "label_file", "description")
 """Keys of a request that come from the address or the server."""

@@ -29,10 +29,8 @@ Three = tuple[int, int, int]
 
 TOLERANCE = 1e-4
 """Of the range of a volume's values, by which two readings of one scan may differ: one scales in float32, one in 64."""
-SPACING_SHARE = 0.01
-"""By which two readings of one spacing may differ."""
-PROBE = 16
-"""Voxels along each axis that are compared before all are."""
+SPACING_SHARE = 0.01  # By which two readings of one spacing may differ
+PROBE = 16  # Voxels along each axis that are compared before all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +96,7 @@ def _close(first: NDArray, second: NDArray, tolerance: float) -> bool:
     return bool((np.abs(first.astype(np.float64) - second) <= tolerance).all())
 
 
-UPLOAD = "upload-"
-"""How the image id of an upload begins."""
+UPLOAD = "upload-"  # How the image id of an upload begins
 
 
 @dataclass(frozen=True, slots=True)

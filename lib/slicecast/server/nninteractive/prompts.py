@@ -22,15 +22,10 @@ from slicecast.engine.session import Add, Grid, Item, PackedMask, Painted
 from slicecast.errors import PromptError
 from slicecast.prompts import Box, Point
 
-Bounds = list[tuple[int, int]]
-"""Half-open, along k, j, i."""
-
-POINTS = 5
-"""At most so many points stand for a region."""
-DEEP = 0.5
-"""They lie at least at this share of the region's greatest depth."""
-LET_GO = 2
-"""A prompt on a slice of an initial segmentation frees so many slices on either side too."""
+Bounds = list[tuple[int, int]]  # Half-open, along k, j, i
+POINTS = 5  # At most so many points stand for a region
+DEEP = 0.5  # They lie at least at this share of the region's greatest depth
+LET_GO = 2  # A prompt on a slice of an initial segmentation frees so many slices on either side too
 
 
 def point(ijk: tuple[int, int, int], *, positive: bool) -> list[Item]:

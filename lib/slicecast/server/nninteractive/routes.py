@@ -34,8 +34,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 ROOT = "/nninteractive"
 META = "X-Meta"
-VERSION = "2"
-"""Of the session's Python interface that a client imitates."""
+VERSION = "2"  # Of the session's Python interface that a client imitates
 
 WHY = {
     403: "The lease is another user's",

@@ -25,14 +25,12 @@ TYPES = frozenset(
 MAX_AXES = 4
 _FIXED, _COUNT, _LENGTHS = struct.Struct("<4s4B"), struct.Struct("<I"), struct.Struct("<QQ")
 
-CHUNK_BYTES = 1 << 30
-"""Of one chunk unpacked; blosc2 counts in int32."""
+CHUNK_BYTES = 1 << 30  # Of one chunk unpacked; blosc2 counts in int32
 
 _FRAME_BYTES, _FLAGS, _FILTERS, _MORE_FLAGS = 32, 2, slice(16, 22), 31
 """A blosc2 chunk's header, and what of it is looked at."""
 _EXTENDED, _COPIED, _LAZY = 0b101, 0b10, 0b1000
-_CODECS = (1, 4)
-"""LZ4 and ZSTD, in the highest three bits of a chunk's flags."""
+_CODECS = (1, 4)  # LZ4 and ZSTD, in the highest three bits of a chunk's flags
 _PLAIN_FILTERS = frozenset((0, 1, 2))
 """None, shuffle, bit shuffle. Other numbers are plug-ins that blosc2 would look for and load."""
 

@@ -31,18 +31,12 @@ from slicecast.volume.metrics import dice
 
 logger = logging.getLogger(__name__)
 
-OBJECT = "object"
-"""What the protocol's one object is called: it has no names."""
-PREFIX = "nninteractive-"
-"""How the ids of these sessions begin."""
-KEPT = 8
-"""Interrupted sessions of one user that wait for their image; older ones are closed."""
-ANSWER_S = 50.0
-"""Clients wait for 60 s."""
-WATCH_S = 15.0
-"""Between two looks at the leases."""
-SAME = 0.9
-"""Dice of a client's mask and an interrupted session's, from which on they are the same object."""
+OBJECT = "object"  # What the protocol's one object is called: it has no names
+PREFIX = "nninteractive-"  # How the ids of these sessions begin
+KEPT = 8  # Interrupted sessions of one user that wait for their image; older ones are closed
+ANSWER_S = 50.0  # Clients wait for 60 s
+WATCH_S = 15.0  # Between two looks at the leases
+SAME = 0.9  # Dice of a client's mask and an interrupted session's, from which on they are the same object
 
 Mask = NDArray[np.bool_]
 Gone = Callable[[], bool]

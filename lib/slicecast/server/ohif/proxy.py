@@ -44,8 +44,7 @@ RETURNED = (
 )
 """Headers that come back."""
 
-SAFE = "/:@!$&'()*+,;=~"
-"""Characters of a path that stay as they are."""
+SAFE = "/:@!$&'()*+,;=~"  # Characters of a path that stay as they are
 
 GOOGLE = ".googleapis.com"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"

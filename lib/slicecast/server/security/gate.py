@@ -97,8 +97,7 @@ def is_own_host(host: str, named: Collection[str]) -> bool:
     return name == "localhost" or name.endswith(".localhost") or name in named or is_address(name)
 
 
-USER_COOKIE = "slicecast_user"
-"""Set by the page `/campaign/`; OHIF, from the same server, sends it with every request."""
+USER_COOKIE = "slicecast_user"  # Set by the page `/campaign/`; OHIF, from the same server, sends it with every request
 USER_HEADER = "x-slicecast-user"
 
 OPEN_IT = (

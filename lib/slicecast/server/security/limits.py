@@ -25,11 +25,8 @@ from slicecast.errors import InputError, TooLarge
 from slicecast.server.errors import BodyTooLarge, problem
 from slicecast.server.settings import server_settings
 
-BROKEN = re.compile("[\ud800-\udfff]")
-"""A lone surrogate; no encoding can write it."""
-
-PASSED_ON = ("/proxy/", "/dicom-web", "/dicomweb")
-"""Routes that take DICOM, or pass bodies on."""
+BROKEN = re.compile("[\ud800-\udfff]")  # A lone surrogate; no encoding can write it
+PASSED_ON = ("/proxy/", "/dicom-web", "/dicomweb")  # Routes that take DICOM, or pass bodies on
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -216,8 +213,7 @@ def _too_large(limit: int) -> str:
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 """One file, complete in itself; headers that lead to other files (.nhdr, .mhd) are not taken."""
-MAX_NAME_BYTES = 255
-"""Of a file's name, on every file system there is; ids and tags become such names."""
+MAX_NAME_BYTES = 255  # Of a file's name, on every file system there is; ids and tags become such names
 
 
 @contextmanager

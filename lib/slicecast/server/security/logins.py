@@ -41,8 +41,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 LEEWAY_S = 10
 KEYS_PAUSE_S = 30.0
 TIMEOUT_S = 10.0
-NAMES = ("preferred_username", "email", "sub")
-"""The first of these that a token has is the user's name."""
+NAMES = ("preferred_username", "email", "sub")  # The first of these that a token has is the user's name
 
 
 class Provider:
@@ -140,11 +139,9 @@ def _fetch(url: str) -> Any:
 
 
 COOKIE = "slicecast_login"
-WINDOW_S = 300.0
-"""Wrong logins are forgotten after this."""
+WINDOW_S = 300.0  # Wrong logins are forgotten after this
 MAX_LOGINS = 10_000
-MAX_WATCHED = 10_000
-"""Names, each with an address, whose wrong logins are counted at a time."""
+MAX_WATCHED = 10_000  # Names, each with an address, whose wrong logins are counted at a time
 
 
 class Logins:

@@ -19,8 +19,7 @@ from slicecast.server.settings import AuthSettings, ServerSettings
 
 logger = logging.getLogger(__name__)
 
-UPLOADS = ("/datastore/", "/session/", "/infer/", "/dicom-web", "/dicomweb")
-"""Where files come in."""
+UPLOADS = ("/datastore/", "/session/", "/infer/", "/dicom-web", "/dicomweb")  # Where files come in
 
 OURS = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "

@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-NOBODY = "0" * 64
-"""Compared with when there is no such user, so that the answer takes as long."""
+NOBODY = "0" * 64  # Compared with when there is no such user, so that the answer takes as long
 
 
 class Role(IntEnum):

@@ -21,10 +21,8 @@ from slicecast.volume.slices import decode_rle, encode_rle
 SliceStrategyName = Literal["mid", "strided", "worst", "disagree", "value", "extent"]
 """The names of `active/slices`; empty is the server's own."""
 
-MAX_PROMPTS = 10_000
-"""Of one request; `session_prompts` counts them, because more are answered with 413."""
-MAX_MASKS = 256
-"""Painted slices of one request."""
+MAX_PROMPTS = 10_000  # Of one request; `session_prompts` counts them, because more are answered with 413
+MAX_MASKS = 256  # Painted slices of one request
 
 Index = Annotated[int, Field(ge=0, lt=1 << 31)]
 Voxel = Annotated[tuple[Index, Index, Index], Field(description="Voxel index (i, j, k), i fastest, from 0")]

@@ -25,11 +25,8 @@ logger = logging.getLogger(__name__)
 
 NDJSON = "application/x-ndjson"
 
-PROGRESS_S = 0.25
-"""Shortest time between two lines of progress."""
-
-Put = Callable[[BaseModel], None]
-"""Sends one line; may be called from any thread."""
+PROGRESS_S = 0.25  # Shortest time between two lines of progress
+Put = Callable[[BaseModel], None]  # Sends one line; may be called from any thread
 
 
 class Runs:
