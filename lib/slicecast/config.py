@@ -120,14 +120,15 @@ def build(cls: type[T], content: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(f"{where} holds {content!r}; it must be a mapping of settings.")
     own = [field for field in fields(cls) if field.init]  # type: ignore[arg-type]
     refuse_unknown_keys(content, [field.name for field in own], where=where)
-    kinds, given = get_type_hints(cls), dict(content)
+    kinds = get_type_hints(cls)
+    built = {name: _built(kinds[name], value, where=f"{where}: {name}") for name, value in content.items()}
     for field in own:
         required = field.default is MISSING and field.default_factory is MISSING
-        if required and field.name not in given:
+        if required and field.name not in built:
             if not is_dataclass(kinds[field.name]):
                 raise ConfigError(f"The setting '{field.name}' is missing in {where}; add it.")
-            given[field.name] = {}
-    return cls(**{name: _built(kinds[name], value, where=f"{where}: {name}") for name, value in given.items()})
+            built[field.name] = _built(kinds[field.name], {}, where=f"{where}: {field.name}")
+    return cls(**built)
 
 
 def _built(kind: Any, value: Any, *, where: str) -> Any:

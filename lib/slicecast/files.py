@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 @contextmanager
-def appearing(target: Path, *, synced: bool = True, mode: int | None = None) -> Iterator[Path]:
+def appearing(target: Path, *, synced: bool = True, mode: int | None = None, ending: str = "") -> Iterator[Path]:
     """Give the path of an empty file beside the target; it takes the target's place if the block ends well.
 
     Args:
         synced: it is on the disk first, so that even a power cut leaves the old file or the whole new one.
+        ending: of its name, for writers that go by it; without one no search for files of a kind finds it.
         mode: of the file. Default: that of the file in whose place it comes, else readable for everybody.
     """
-    ending = "".join(target.suffixes)[-12:]
     handle, name = tempfile.mkstemp(prefix=".writing-", suffix=ending, dir=target.parent)
     os.close(handle)
     part = Path(name)

@@ -105,7 +105,7 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
     quiet_itk()
     image = volume.geometry.to_image(volume.array)
     try:
-        with appearing(target, synced=False) as part:
+        with appearing(target, synced=False, ending=ending) as part:
             sitk.WriteImage(image, str(part), useCompression=compress and ending != ".nii")
     except RuntimeError as error:
         full = shutil.disk_usage(target.parent).free < volume.array.nbytes  # ITK does not say why it failed

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 import SimpleITK as sitk
 from labelserver import read_mask, serving
 from learning import run
@@ -14,7 +13,7 @@ from slicecast.labelling.finetuning.tuner import folder_tuner, versions_beside
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.training.finetune import finetune_settings
-from slicecast.volume import read_volume, write_volume
+from slicecast.volume import read_volume
 from slicecast.volume.metrics import dice
 from slicecast_lab.simulation.fake import FakePredictor
 
@@ -28,21 +27,10 @@ def case(name, *structures):
     return LearntCase(id=name, image="", label="", sha256=name, values=values)
 
 
-@pytest.fixture
-def trained(studies, configs):
-    """The studies after three labels were learnt, and a fourth scan without one."""
-    truth = read_volume(studies / "ball_1.nii.gz")
-    write_volume(studies / "new.nii.gz", truth)
-    done = run("train", "automatic", "--studies", studies, "--labels", "ball", "--device", "cpu")
-    assert done.exit_code == 0, done.output
-    assert "Network 1 makes pre-annotations" in done.output
-    return studies
-
-
-def test_a_learnt_network_answers_without_prompts(trained):
-    store, models = open_store(trained), AutomaticModels(versions_beside(trained).folder)
+def test_a_learnt_network_answers_without_prompts(learnt):
+    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt).folder)
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
-    study = annotator._service.studies.open(trained / "new.nii.gz")
+    study = annotator._service.studies.open(learnt / "new.nii.gz")
     annotator.automatic("new", study)
     answer = preannotation(store, "new", geometry=study.reorientation.source, labels=["ball"])
     truth = read_volume(store.get_label_uri("ball_1", "final"))
@@ -51,8 +39,8 @@ def test_a_learnt_network_answers_without_prompts(trained):
     assert store.get_label_info("new", "original")["model"] == "automatic@1"
 
 
-def test_clients_list_it_and_get_a_draft(trained, tmp_path):
-    with serving(tmp_path / "app", trained, {"labels": "ball", "preannotate": "false"}) as client:
+def test_clients_list_it_and_get_a_draft(learnt, tmp_path):
+    with serving(tmp_path / "app", learnt, {"labels": "ball", "preannotate": "false"}) as client:
         told = client.get("/info/").json()["models"]["automatic"]
         assert told["type"] == "segmentation" and told["labels"] == ["ball"]
         reply = client.post("/infer/automatic?image=new&output=json")
@@ -61,7 +49,7 @@ def test_clients_list_it_and_get_a_draft(trained, tmp_path):
         mask = client.post(
             "/infer/automatic?image=new&output=image", data={"params": '{"result_extension": ".nrrd"}'}
         ).content
-        truth = open_store(trained).get_label_uri("ball_1", "final")
+        truth = open_store(learnt).get_label_uri("ball_1", "final")
         assert dice(sitk.GetArrayFromImage(read_mask(mask, tmp_path)) == 1, read_volume(truth).array == 1) > 0.7
 
 
@@ -72,8 +60,8 @@ def test_before_there_is_one_the_request_is_refused_with_the_remedy(studies, tmp
         assert reply.status_code == 404 and "slicecast train automatic" in reply.json()["detail"]
 
 
-def test_what_a_person_made_is_never_replaced(trained):
-    store, models = open_store(trained), AutomaticModels(versions_beside(trained).folder)
+def test_what_a_person_made_is_never_replaced(learnt):
+    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt).folder)
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
     mask = store.get_label_uri("ball_1", "final")
     store.save_label("new", mask, "original", {"model": "a person's", "params": {}})
@@ -91,8 +79,8 @@ def test_a_network_that_finds_too_little_is_not_used(studies, configs):
     assert AutomaticModels(versions_beside(studies).folder).latest() is None
 
 
-def test_a_network_that_is_worse_than_the_one_before_is_not_used(trained):
-    before = AutomaticModels(versions_beside(trained).folder).latest()
+def test_a_network_that_is_worse_than_the_one_before_is_not_used(learnt):
+    before = AutomaticModels(versions_beside(learnt).folder).latest()
     worse = {name: {"ball": value["ball"] - 0.05} for name, value in before.held_out.items()}
     strict = finetune_settings()
     assert "the one before" in refusal(worse, before, replace(strict, round=replace(strict.round, margin=0.01)))

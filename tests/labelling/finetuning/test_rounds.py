@@ -49,18 +49,18 @@ def test_a_label_that_changes_begins_another_round(studies, tmp_path):
     assert begin(studies).name == "0002"
 
 
-def test_new_weights_are_published_recorded_and_taken_back(studies):
-    versions = versions_beside(studies)
-    service = SegmentService(device="cpu", versions=versions)
-    before = service.predictor.fingerprint
-    done = run("train", "finetune", "--studies", studies, "--device", "cpu")
-    assert done.exit_code == 0 and "Version 1 is used" in done.output, done.output
+def test_new_weights_are_published_recorded_and_taken_back(tuned):
+    versions = versions_beside(tuned)
+    service, before = (
+        SegmentService(device="cpu", versions=versions),
+        SegmentService(device="cpu").predictor.fingerprint,
+    )
     version = versions.deployed(BASE)
     assert version.labels.keys() == {"ball_0", "ball_1", "ball_2"}
     assert version.verdict[HELD_OUT].keys() == {"ball_0/ball", "ball_1/ball", "ball_2/ball"}
     assert service.model_name == "sam2_nano@1" and service.predictor.fingerprint != before
 
-    done = run("models", "rollback", "--studies", studies)
+    done = run("models", "rollback", "--studies", tuned)
     assert done.exit_code == 0 and "sam2_nano is used" in done.output
     assert service.predictor.fingerprint == before
     assert service.predictor_named("sam2_nano@1").fingerprint != before  # an open session finishes on its weights
@@ -85,14 +85,13 @@ def test_a_worse_model_is_refused(studies, configs):
     assert not (round.folder / "all").exists()  # nothing is trained on all labels for a recipe that failed
 
 
-def test_what_the_deployed_weights_have_learnt_does_not_count_for_them(studies, configs):
+def test_what_the_deployed_weights_have_learnt_does_not_count_for_them(tuned, configs):
     """Their own folds' scores stand for them: on labels that they have learnt they would look too good."""
-    run("train", "finetune", "--studies", studies, "--device", "cpu")
-    first = versions_beside(studies).deployed(BASE)
+    first = versions_beside(tuned).deployed(BASE)
     configs(loop={"steps": 5})
-    done = run("train", "finetune", "--studies", studies, "--device", "cpu")
+    done = run("train", "finetune", "--studies", tuned, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    latest = Rounds(versions_beside(studies)).latest()
+    latest = Rounds(versions_beside(tuned)).latest()
     assert json.loads((latest.folder / "deployed" / "scores.json").read_text()) == {}
     own = [scores["click"] for scores in first.verdict[HELD_OUT].values()]
     assert latest.result()["verdict"]["deployed"]["click"] == pytest.approx(sum(own) / len(own), abs=1e-4)
