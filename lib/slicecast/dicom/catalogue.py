@@ -15,7 +15,7 @@ from pathlib import Path
 from pydicom import dcmread, misc
 from pydicom.dataset import Dataset
 
-from slicecast.dicom.series import NO_IMAGES, Instance, Series, VolumeFiles, VolumeSeries, is_uid
+from slicecast.dicom.series import NO_IMAGES, Instance, Series, VolumeFiles, VolumeSeries, copied, is_uid
 from slicecast.errors import UnknownImage
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked
 
@@ -100,10 +100,7 @@ class DicomTree:
 
     def _group(self, members: list[tuple[Path, Dataset]]) -> FileSeries:
         members.sort(key=lambda m: (int(m[1].get("InstanceNumber") or 0), str(m[1].SOPInstanceUID)))
-        summary = Dataset()
-        for keyword in SERIES_TAGS:
-            if keyword in members[0][1]:
-                summary[keyword] = members[0][1][keyword]
+        summary = copied(members[0][1], SERIES_TAGS)
         files = {str(header.SOPInstanceUID): path for path, header in reversed(members)}
         return FileSeries(summary, dict(reversed(files.items())), all(_is_scan(h) for _, h in members), self._links)
 

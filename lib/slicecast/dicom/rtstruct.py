@@ -11,7 +11,7 @@ from pydicom.valuerep import format_number_as_ds
 from skimage.measure import find_contours
 
 from slicecast.dicom.seg import source_images
-from slicecast.dicom.series import Series, implementation_uid, stable_uid
+from slicecast.dicom.series import Series, copied, implementation_uid, stable_uid
 from slicecast.volume import Geometry
 
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # SOP class by which RTSTRUCT names a study
@@ -82,10 +82,7 @@ def _contour(outline: np.ndarray, k: int, geometry: Geometry, image: Dataset) ->
 
 
 def _header(image: Dataset, series: Series, now: datetime) -> Dataset:
-    data = Dataset()
-    for keyword in _COPIED:
-        if keyword in image:
-            data[keyword] = image[keyword]
+    data = copied(image, _COPIED)
     day, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     data.SOPClassUID = RTStructureSetStorage
     data.SeriesInstanceUID = stable_uid("rtstruct", series.uid, day, time)

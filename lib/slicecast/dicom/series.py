@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -370,6 +370,15 @@ class Instance:
 
     series: Series
     sop_uid: str
+
+
+def copied(source: Dataset, keywords: Iterable[str]) -> Dataset:
+    """Return the attributes of a data set that are among the keywords."""
+    data = Dataset()
+    for keyword in keywords:
+        if keyword in source:
+            data[keyword] = source[keyword]
+    return data
 
 
 def is_uid(text: str) -> bool:

@@ -15,7 +15,7 @@ from pydicom.encaps import generate_pixel_data_frame
 from pydicom.pixel_data_handlers.util import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from slicecast.dicom.series import Series
+from slicecast.dicom.series import Series, copied
 from slicecast.errors import InputError, NotFound
 
 CONTROL = ("limit", "offset", "fuzzymatching", "includefield")  # Parameters that are no attributes
@@ -43,7 +43,7 @@ def series_of(series: Iterable[Series], root: str) -> list[Dataset]:
     """Describe series."""
     found = []
     for one in series:
-        data = _copy(one.summary, (*_STUDY, *_SERIES, "BodyPartExamined"))
+        data = copied(one.summary, (*_STUDY, *_SERIES, "BodyPartExamined"))
         data.NumberOfSeriesRelatedInstances = len(one.sop_uids)
         data.RetrieveURL = f"{root}/studies/{data.StudyInstanceUID}/series/{one.uid}"
         found.append(data)
@@ -54,8 +54,8 @@ def instances_of(series: Iterable[Series], root: str) -> Iterator[Dataset]:
     """Describe the instances of series; reads their headers."""
     for one in series:
         for uid in one.sop_uids:
-            data = _copy(one.summary, (*_STUDY, *_SERIES))
-            data.update(_copy(one.read(uid, pixels=False), _INSTANCE))
+            data = copied(one.summary, (*_STUDY, *_SERIES))
+            data.update(copied(one.read(uid, pixels=False), _INSTANCE))
             data.SOPInstanceUID = uid
             data.RetrieveURL = f"{root}/studies/{data.StudyInstanceUID}/series/{one.uid}/instances/{uid}"
             yield data
@@ -80,20 +80,12 @@ def select(found: Iterable[Dataset], parameters: Sequence[tuple[str, str]]) -> l
 
 
 def _study(uid: str, members: Sequence[Series], root: str) -> Dataset:
-    data = _copy(members[0].summary, _STUDY)
+    data = copied(members[0].summary, _STUDY)
     data.ModalitiesInStudy = sorted({str(one.summary.get("Modality", "")) for one in members} - {""})
     data.NumberOfStudyRelatedSeries = len(members)
     data.NumberOfStudyRelatedInstances = sum(len(one.sop_uids) for one in members)
     data.InstanceAvailability = "ONLINE"
     data.RetrieveURL = f"{root}/studies/{uid}"
-    return data
-
-
-def _copy(source: Dataset, keywords: Iterable[str]) -> Dataset:
-    data = Dataset()
-    for keyword in keywords:
-        if keyword in source:
-            data[keyword] = source[keyword]
     return data
 
 
