@@ -20,6 +20,7 @@ PAGE = ROOT / "lib" / "slicecast" / "server" / "annotate"
 CASES = ("ct_abdomen_a", "ct_abdomen_b")
 CASE = CASES[0]
 WIDTH, HEIGHT = 1280, 720
+PATIENCE_MS = 120_000
 
 PLACE_OF = """async (ijk) => {
   const { scan } = await import("/annotate/page/main.js");
@@ -155,7 +156,7 @@ def saved(clinic: Clinic, name: str) -> np.ndarray:
 def test_from_first_use_to_a_submitted_case(anna, clinic):
     liver, spleen = truth("liver"), truth("spleen")
     anna.page.goto(f"{anna.url}/")
-    anna.page.click("text=the next case, in this browser")
+    anna.page.click("text=Open the next case")
     anna.page.wait_for_selector("body[data-ready]")
     anna.open()
     assert anna.page.is_disabled("#submit")
@@ -238,6 +239,27 @@ def test_a_reload_and_a_killed_server_lose_nothing(anna, clinic):
     anna.settle()
     anna.page.wait_for_selector("#prompts li:nth-child(2)", state="detached")
     assert (anna.prompts(), anna.ml("liver")) == before
+
+
+def test_by_touch_alone(browser, clinic):
+    """A tablet: no right button, no keys, no wheel."""
+    context = browser.new_context(has_touch=True)
+    context.set_default_timeout(PATIENCE_MS)
+    anna = Annotator(context.new_page(), clinic)
+    anna.page.set_viewport_size({"width": 820, "height": 1180})
+    i, j, k = inside(truth("liver"))
+    anna.open()
+    anna.page.tap("#structures >> text=liver")
+    for tool, voxel in (("Click", (i, j, k)), ("Outside", (i + 12, j, k))):
+        anna.page.tap(f"#tools >> text={tool}")
+        with anna.change("/prompts"):
+            anna.page.touchscreen.tap(*anna.place(voxel))
+        anna.settle()
+    assert [text.split()[1] for text in anna.prompts()] == ["inside,", "outside,"]
+    anna.page.tap("#forth")
+    assert anna.page.inner_text("#place").startswith(f"axial slice {k + 1} ")
+    anna.picture("tablet")
+    context.close()
 
 
 def shown_colours(anna: Annotator) -> set[int]:
@@ -343,8 +365,8 @@ def area(anna: Annotator, number: int) -> int:
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_the_page_is_accessible(anna, theme):
-    """By axe: in work, with the list of keys open, and in review."""
+def test_the_pages_are_accessible(anna, theme):
+    """By axe: the annotation page in work, with the list of keys open, and in review; and those that lead to it."""
     axe = PAGE / "node_modules" / "axe-core" / "axe.min.js"
     if not axe.is_file():
         pytest.skip("axe-core is not installed; `make install` does it")
@@ -360,6 +382,11 @@ def test_the_page_is_accessible(anna, theme):
     anna.page.goto(f"{anna.url}/annotate/?image={CASE}&review")
     anna.page.wait_for_selector("body[data-ready]")
     assert serious(anna, axe) == []
+    for name, path in {"start": "/", "login": "/login", "campaign": "/campaign/", "case": f"/campaign/case/{CASE}"}.items():
+        anna.page.goto(anna.url + path)
+        assert anna.page.get_attribute("html", "data-theme") == theme
+        assert serious(anna, axe) == [], name
+        anna.picture(f"{name}-{theme}")
 
 
 def serious(anna: Annotator, axe: Path) -> list:

@@ -291,7 +291,9 @@ def test_other_doors(client, studies, method, path, status):
 def test_the_landing_page_needs_no_network(client):
     page = client.get("/").text
     assert "sam2_slice" in page and "kidney" in page and "of 2 images" in page
-    assert "https://" not in page and "src=" not in page
+    files = [part.partition('"')[0] for part in re.split('(?:src|href)="', page)[1:]]
+    assert "https://" not in page and {"/assets/slicecast.css", "/assets/theme.js"} <= set(files)
+    assert all(client.get(file).status_code == 200 for file in files if file.startswith("/assets/"))
     assert client.get("/favicon.ico").status_code == 200
 
 

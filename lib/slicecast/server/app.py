@@ -25,7 +25,7 @@ from slicecast.server.annotate.routes import mount_annotate
 from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.dependencies import LabellingApp, labelling_app
 from slicecast.server.errors import COMMON, HANDLERS, as_json
-from slicecast.server.html import render
+from slicecast.server.html import PAGES, render
 from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
 from slicecast.server.monai.routes import (
@@ -76,7 +76,7 @@ def metrics(request: Request) -> Response:
 def landing(request: Request, app: LabellingApp) -> str:
     """Say what is served and where to go."""
     user, url = current_caller().user, str(request.base_url).rstrip("/")
-    return render("landing.html", info=app.info(), url=url, user=user)
+    return render("landing.html", info=app.info(), model=app.service.model_name, url=url, user=user)
 
 
 @own.get("/favicon.ico", include_in_schema=False)
@@ -137,6 +137,7 @@ def create_app() -> FastAPI:
     app.state.metrics = Metrics.of(lambda: app.state.service)
     secure(app, server_settings())
     app.add_middleware(CountRequests, metrics=app.state.metrics)
+    app.mount("/assets", StaticFiles(directory=PAGES / "assets"), name="assets")
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
     app.include_router(scoring_router, responses=COMMON)

@@ -5,10 +5,11 @@ from typing import Any
 
 import jinja2
 
+PAGES = Path(__file__).parent / "pages"
 CAMPAIGN_PAGES = Path(__file__).parent / "campaign" / "pages"
 
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([Path(__file__).parent / "pages", CAMPAIGN_PAGES]),
+    loader=jinja2.FileSystemLoader([PAGES, CAMPAIGN_PAGES]),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
 )

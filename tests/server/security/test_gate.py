@@ -111,6 +111,7 @@ def test_a_browser_logs_in_on_the_page_and_comes_back(closed, tokens):
     first = closed.get("/ohif/?x=1", headers={"Accept": "text/html"})
     assert (first.status_code, first.headers["location"]) == (303, "/login?next=%2Fohif%2F%3Fx%3D1")
     page = closed.get(first.headers["location"])
+    assert closed.get("/assets/slicecast.css").status_code == 200  # so that it looks like the others
     assert 'value="/ohif/?x=1"' in page.text and "frame-ancestors" in page.headers["content-security-policy"]
     form = {"username": "reviewer-1", "password": "wrong", "next": "/ohif/?x=1"}
     wrong = closed.post("/login", data=form)
@@ -132,7 +133,7 @@ def test_a_login_leads_nowhere_else(closed, tokens, wanted):
     form = {"username": "admin-1", "password": tokens["admin"], "next": wanted}
     assert closed.post("/login", data=form).headers["location"] == "/"
     closed.cookies.clear()
-    assert "<script" not in closed.get("/login", params={"next": '"><script>alert(1)</script>'}).text
+    assert "<script>" not in closed.get("/login", params={"next": '"><script>alert(1)</script>'}).text
 
 
 def test_wrong_logins_are_slowed_down_whoever_tries(closed, tokens):
@@ -309,7 +310,8 @@ def test_needed(method, path, role):
 
 
 def test_nothing_public_shows_studies():
-    assert {path.strip("/").split("/")[0] for path in PUBLIC} == {"healthz", "login", "logout", "favicon.ico", "auth"}
+    public = {path.strip("/").split("/")[0] for path in PUBLIC}
+    assert public == {"healthz", "login", "logout", "favicon.ico", "auth", "assets"}
 
 
 def connection(*headers, state=None):
@@ -349,7 +351,7 @@ def test_a_right_user_elsewhere_is_not_locked_out_by_wrong_logins(closed, tokens
 
 def test_the_start_page_links_to_the_logout(closed, tokens):
     closed.post("/login", data={"username": "admin-1", "password": tokens["admin"]})
-    assert "You are admin-1" in (page := closed.get("/").text) and 'href="logout"' in page
+    assert "You are admin-1" in (page := closed.get("/").text) and 'href="/logout"' in page
     assert 'href="/logout"' in closed.get("/campaign/").text
     elsewhere = closed.get("/logout", headers={"sec-fetch-site": "cross-site"})
     assert elsewhere.headers["location"] == "/" and closed.get("/info/").status_code == 200

@@ -113,7 +113,10 @@ UNNAMED_PROXY = (
 READ = frozenset(("GET", "HEAD", "OPTIONS"))
 ANY: frozenset[str] = frozenset()
 
-PUBLIC = frozenset(("/healthz", "/login", "/logout", "/favicon.ico", "/auth", "/auth/", "/auth/token"))
+LOOK = tuple(f"/assets/{name}" for name in ("slicecast.css", "start.css", "theme.js"))
+"""Of the login's page."""
+
+PUBLIC = frozenset(("/healthz", "/login", "/logout", "/favicon.ico", "/auth", "/auth/", "/auth/token", *LOOK))
 """What must work for those who are not logged in yet; none of it says anything about the studies."""
 
 

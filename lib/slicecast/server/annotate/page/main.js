@@ -8,7 +8,7 @@ import { decode, encode } from "./rle.js";
 import { Scan } from "./scan.js";
 import { SliceBar } from "./slices.js";
 
-const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
+const KEYS = [["click", "inside the structure"], ["Shift + click, right click, X", "outside it"], ["drag", "a box around it"],
   ["wheel, ↑ ↓", "next and previous slice"], ["C B E V", "click, brush, eraser, look"], ["A", "the structure is not on this slice"],
   ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["N", "show the suggested slice"], ["[ ]", "previous and next structure"],
   ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"],
@@ -280,7 +280,7 @@ $("scan").addEventListener("pointerdown", (event) => {
   if (state.review || state.tool === "look" || event.button === 1 || event.ctrlKey) return;
   const [x, y] = placeOf(event), start = scan.voxelAt(x, y);
   if (!start) return;
-  press = { x, y, start, right: event.button === 2 || event.shiftKey };
+  press = { x, y, start, right: event.button === 2 || event.shiftKey || state.tool === "outside" };
   if (["brush", "eraser"].includes(state.tool)) beginStroke(start);
 });
 
@@ -362,10 +362,10 @@ const actions = {
   go: () => state.suggestion && scan.goToSlice(state.suggestion.slice),
   stop: () => { state.again = false; server.cancel(state.session.id); },
   submit, next: () => (state.review ? state.review.leave() : attempt(nextCase)),
+  back: () => step(-1), forth: () => step(1),
   outline: () => toggle($("outline"), (on) => scan.outline(on)),
   single: () => toggle($("single"), (on) => scan.arrange(on ? "slice" : "all")),
   help: () => asked("Keys", `<table>${KEYS.map(([key, what]) => `<tr><td><kbd>${key}</kbd></td><td>${what}</td></tr>`).join("")}</table>`),
-  theme: () => { const page = document.documentElement; page.dataset.theme = localStorage.slicecast_theme = page.dataset.theme === "dark" ? "light" : "dark"; },
 };
 for (const [id, work] of Object.entries(actions)) $(id).addEventListener("click", work);
 for (const button of $("tools").children) button.addEventListener("click", () => use(button.dataset.tool));
@@ -377,7 +377,7 @@ $("guide").addEventListener("change", (event) => { localStorage.slicecast_guide 
 $("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
 
 const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, n: actions.go, o: actions.outline, f: actions.single, s: save,
-  c: () => use("click"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
+  c: () => use("click"), x: () => use("outside"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
   ArrowUp: () => step(1), ArrowDown: () => step(-1), Escape: actions.stop };
 const pressedInReview = { n: () => state.review.nextDifference(), o: actions.outline, f: actions.single, ArrowUp: () => step(1), ArrowDown: () => step(-1) };
 const pressedWithCtrl = { z: actions.undo, y: actions.redo, Z: actions.redo, Enter: () => $("submit").disabled || submit() };
@@ -393,7 +393,6 @@ document.addEventListener("keydown", (event) => {
   work();
 }, true);
 
-document.documentElement.dataset.theme = localStorage.slicecast_theme ?? "dark";
 attempt(begin);
 
 export { scan }; // for tests, and for a look from the browser's console

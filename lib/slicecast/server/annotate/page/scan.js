@@ -12,6 +12,7 @@ export class Scan {
     this.viewer = new Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.35, 0.75, 1, 0.7],
+      crosshairWidth: 0.4,
       crosshairGap: 6,
       isOrientCube: false,
       isNearestInterpolation: false,

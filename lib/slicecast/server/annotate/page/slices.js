@@ -6,8 +6,14 @@ export class SliceBar {
   constructor(canvas, onChoose) {
     this.canvas = canvas;
     this.shown = { count: 1, confidence: {}, locked: [], prompted: [] };
-    canvas.addEventListener("click", (event) => onChoose(Math.min(this.shown.count - 1, Math.floor((event.offsetX / canvas.clientWidth) * this.shown.count))));
+    const choose = ({ offsetX, pointerId }) => {
+      canvas.setPointerCapture(pointerId);
+      onChoose(Math.max(0, Math.min(this.shown.count - 1, Math.floor((offsetX / canvas.clientWidth) * this.shown.count))));
+    };
+    canvas.addEventListener("pointerdown", choose);
+    canvas.addEventListener("pointermove", (event) => event.buttons && choose(event));
     new ResizeObserver(() => this.draw()).observe(canvas);
+    new MutationObserver(() => this.draw()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   }
 
   /** Show slices: their `count`, `confidence` by number, and the `locked`, `prompted` and `suggested` ones. */
