@@ -382,7 +382,8 @@ def test_the_pages_are_accessible(anna, theme):
     anna.page.goto(f"{anna.url}/annotate/?image={CASE}&review")
     anna.page.wait_for_selector("body[data-ready]")
     assert serious(anna, axe) == []
-    for name, path in {"start": "/", "login": "/login", "campaign": "/campaign/", "case": f"/campaign/case/{CASE}"}.items():
+    others = {"start": "/", "login": "/login", "campaign": "/campaign/", "case": f"/campaign/case/{CASE}"}
+    for name, path in others.items():
         anna.page.goto(anna.url + path)
         assert anna.page.get_attribute("html", "data-theme") == theme
         assert serious(anna, axe) == [], name

@@ -9,7 +9,7 @@ from slicecast.campaign.events import EventStore
 from slicecast.campaign.state import Status
 from slicecast.errors import Conflict, InputError, NotFound
 from slicecast.inference.caller import Caller, calling
-from slicecast.labelling.campaign.drafts import Drafts
+from slicecast.labelling.campaign.drafts import BEFORE, STEPS, Drafts
 from slicecast.labelling.campaign.service import CampaignService
 from slicecast.labelling.tasks.answer import InferAnswer
 from slicecast.volume import Volume, read_volume, write_volume
@@ -22,8 +22,23 @@ def test_the_last_one_is_kept(tmp_path):
         drafts.keep("case", "ann", mask, {"when_s": when_s})
     found = drafts.find("case", "ann")
     assert found.file.read_bytes() == b"two" and found.record["who"] == "ann"
-    assert len(list((tmp_path / "drafts").rglob("*.nrrd"))) == 1
     assert drafts.find("case", "bob") is None and drafts.find("other", "ann") is None
+
+
+def test_changes_are_taken_back_one_by_one(tmp_path):
+    drafts, mask = Drafts(tmp_path / "drafts"), tmp_path / "x.nrrd"
+    for number in range(STEPS + 3):
+        mask.write_bytes(str(number).encode())
+        drafts.keep("case", "ann", mask, {"when_s": float(number)})
+    files = [*(tmp_path / "drafts").rglob("*.nrrd")]
+    assert len(files) == STEPS + 1
+    for number in range(STEPS + 1, 1, -1):
+        assert drafts.back("case", "ann")
+        found = drafts.find("case", "ann")
+        assert (found.file.read_bytes(), found.record["when_s"]) == (str(number).encode(), number)
+        assert BEFORE not in found.record
+    assert drafts.back("case", "ann") and drafts.find("case", "ann") is None
+    assert not drafts.back("case", "ann") and not [*(tmp_path / "drafts").rglob("*.nrrd")]
 
 
 def test_the_newest_of_all(tmp_path):

@@ -32,6 +32,12 @@ ENDINGS = (".nii.gz", ".nrrd", ".nii", ".mha")
 
 NAME = 24  # Letters of a hash in a file's name
 
+BEFORE = "before"
+"""Key, in a kept record, of the records that it replaced, oldest first."""
+
+STEPS = 10
+"""So many replaced drafts are kept, to go back to."""
+
 
 @dataclass(frozen=True, slots=True)
 class MaskDraft:
@@ -52,8 +58,22 @@ class Drafts:
         self._folder = folder
 
     def keep(self, case: str, who: str, mask: Path, record: dict[str, Any]) -> None:
-        """Keep a copy of a mask in place of the person's last draft."""
-        _write(self._stem(case, who), mask, {**record, "who": who, "case": case})
+        """Keep a copy of a mask in place of the person's last draft, which `back` brings back."""
+        stem = self._stem(case, who)
+        before = _records(stem)
+        _write(stem, mask, {**record, "who": who, "case": case, BEFORE: before[-STEPS:]})
+        _remove(stem, before[:-STEPS])
+
+    def back(self, case: str, who: str) -> bool:
+        """Put the draft before in place of a person's draft, or none; tell whether there was one to take back."""
+        stem = self._stem(case, who)
+        records = _records(stem)
+        if len(records) > 1:
+            _put(stem, {**records[-2], BEFORE: records[:-2]})
+        elif records:
+            _beside(stem, ".json").unlink()
+        _remove(stem, records[-1:])
+        return bool(records)
 
     def keep_first(self, case: str, who: str, mask: Path, record: dict[str, Any]) -> None:
         """Keep a copy of the model's answer, unless there is one since the person last submitted the case."""
@@ -88,11 +108,10 @@ class Drafts:
 
 
 def _open(record: Path) -> MaskDraft | None:
-    if not record.is_file():
-        return None
-    content = json.loads(record.read_text(encoding="utf-8"))
-    file = record.with_name(content["file"])
-    return MaskDraft(file, content) if file.is_file() else None
+    content = _read(record)
+    content.pop(BEFORE, None)
+    file = record.with_name(content.get("file", record.name))
+    return MaskDraft(file, content) if content and file.is_file() else None
 
 
 def _first(stem: Path) -> Path:
@@ -103,15 +122,32 @@ def _beside(stem: Path, ending: str) -> Path:
     return stem.with_name(stem.name + ending)
 
 
+def _read(record: Path) -> dict[str, Any]:
+    return dict(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else {}
+
+
+def _records(stem: Path) -> list[dict[str, Any]]:
+    """Return the records of a draft and of those before, oldest first."""
+    content = _read(_beside(stem, ".json"))
+    return [*content.pop(BEFORE, []), content] if content else []
+
+
 def _write(stem: Path, mask: Path, record: dict[str, Any]) -> None:
     """Write a mask under a new name, then the record that names it: a crash leaves the old draft or the new one."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     ending = next(ending for ending in ENDINGS if mask.name.endswith(ending))
-    target, before = _beside(stem, f"-{uuid4().hex[:12]}{ending}"), _open(_beside(stem, ".json"))
+    target = _beside(stem, f"-{uuid4().hex[:12]}{ending}")
     place_file(mask, target)
-    write_atomically(_beside(stem, ".json"), json.dumps({**record, "file": target.name}, default=str).encode())
-    if before is not None:
-        before.file.unlink(missing_ok=True)
+    _put(stem, {**record, "file": target.name})
+
+
+def _put(stem: Path, record: dict[str, Any]) -> None:
+    write_atomically(_beside(stem, ".json"), json.dumps(record, default=str).encode())
+
+
+def _remove(stem: Path, records: list[dict[str, Any]]) -> None:
+    for record in records:
+        stem.with_name(record["file"]).unlink(missing_ok=True)
 
 
 logger = logging.getLogger(__name__)
@@ -253,6 +289,13 @@ class CaseDrafts:
                 raise NotFound(f"'{case}' holds no structure '{name}'. Load the page again.")
             record = {key: value for key, value in found.record.items() if key != "final"}
             self._keep(self.drafts.keep, case, who, now.without(name), {**record, "when_s": self._campaign.now_s()})
+
+    def back(self, case: str, who: str) -> None:
+        """Take back the last change of a person's draft; raises NotFound if there is none, or it was submitted."""
+        with self.alone:
+            found = self.current(case, who)
+            if found is None or found.record.get("final") or not self.drafts.back(case, who):
+                raise NotFound(f"There is no change of '{case}' by {who} to take back.")
 
     def final_label(self, case: str) -> Path | None:
         """Return the file of a case's final label, or None."""

@@ -79,7 +79,10 @@ def act(
     body: Annotated[dict[str, Any] | None, Body()] = None,
     x_requested_with: Annotated[str, Header()] = "",
 ) -> dict[str, Any]:
-    """Take, release, heartbeat, submit, drop, skip, flag, slice, approve, reject, reopen; 409 if another holds it."""
+    """Take, release, heartbeat, submit, drop, back, skip, flag, slice, approve, reject or reopen.
+
+    `back` takes back the last change of your draft; 409 where another holds the case.
+    """
     if action not in ACTIONS:
         raise NotFound(f"There is no action '{action}'. Known: {', '.join(ACTIONS)}.")
     role, work = ACTIONS[action]
@@ -133,6 +136,7 @@ ACTIONS: dict[str, tuple[str, Action]] = {
     "release": ("annotator", lambda service, case, who, body: service.campaign.release(case, who)),
     "submit": ("annotator", _submit),
     "drop": ("annotator", _drop),
+    "back": ("annotator", lambda service, case, who, body: service.work.back(case, who)),
     "skip": ("annotator", lambda service, case, who, body: service.campaign.skip(case, who, why=_why(body))),
     "flag": ("annotator", lambda service, case, who, body: service.campaign.flag(case, who, why=_why(body))),
     "slice": ("annotator", _ask_slice),

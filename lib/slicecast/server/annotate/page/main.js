@@ -8,8 +8,8 @@ import { decode, encode } from "./rle.js";
 import { Scan } from "./scan.js";
 import { SliceBar } from "./slices.js";
 
-const KEYS = [["click", "inside the structure"], ["Shift + click, right click, X", "outside it"], ["drag", "a box around it"],
-  ["wheel, ↑ ↓", "next and previous slice"], ["C B E V", "click, brush, eraser, look"], ["A", "the structure is not on this slice"],
+const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
+  ["wheel, ↑ ↓", "next and previous slice"], ["C X B E V", "click, outside, brush, eraser, look"], ["A", "the structure is not on this slice"],
   ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["N", "show the suggested slice"], ["[ ]", "previous and next structure"],
   ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"],
   ["S", "save the draft now"], ["Ctrl + Enter", "submit"]];

@@ -1,17 +1,18 @@
-"use strict";
-
 // What the viewer lacks for annotators. It is looked at twice a second, because the viewer changes its pages itself.
 // - A stack of slices opens in its middle, and not at its end outside of the body.
 // - In the mode MONAI Label the panel connects, and shows what there is of the case already, so that work goes on from
 //   there. DICOM SEG are not listed in this mode: the viewer (3.10) would show one without its images, in black views.
+// - There a bar stands above the viewer, with the case.
 // - ?slice=axial:26 opens that slice, counted as the viewer counts.
+
+import { Bar } from "./bar.js";
 
 const LOOK_MS = 500;
 const PANEL = "1"; // the panel's own segmentation
 
 const centred = new Set();
 const shown = new Set();
-let jumped = "";
+let jumped = "", bar = null;
 
 const isLabelling = () => /\/monai-label\/?$/.test(location.pathname);
 const viewports = () => window.cornerstone?.getRenderingEngines?.()?.[0]?.getViewports() ?? [];
@@ -28,10 +29,13 @@ function centre(viewport) {
 
 function jump() {
   const [axis, number] = (new URLSearchParams(location.search).get("slice") ?? "").split(":");
+  if (jumped !== location.href && showSlice(axis, Number(number))) jumped = location.href;
+}
+
+function showSlice(axis, number) {
   const viewport = viewports().find((one) => one.id === `mpr-${axis}`);
-  if (!viewport || jumped === location.href) return;
-  jumped = location.href;
-  viewport.scroll(Number(number) - 1 - viewport.getSliceIndex());
+  viewport?.scroll(number - 1 - viewport.getSliceIndex());
+  return viewport;
 }
 
 function hideSegmentations() {
@@ -63,20 +67,36 @@ function segmentIndex(name) {
   return index;
 }
 
-async function show(series) {
+// What there is of a case, with the panel's numbers; null where there is nothing
+async function read(series) {
   const answer = await fetch(`/ohif/label/${series}`);
-  if (answer.status !== 200) return;
+  if (answer.status !== 200) return null;
   const table = new Uint8Array(256);
   for (const [name, value] of Object.entries(JSON.parse(answer.headers.get("X-Slicecast-Labels")))) {
     table[value] = segmentIndex(name);
   }
-  const label = new Uint8Array(await answer.arrayBuffer());
+  return new Uint8Array(await answer.arrayBuffer()).map((value) => table[value]);
+}
+
+// Change the voxels shown, by a function of what is shown and the place
+function redraw(change) {
   const { voxelManager } = labelmap();
-  const voxels = Uint8Array.from(voxelManager.getCompleteScalarDataArray());
-  label.forEach((value, place) => { if (voxels[place] === 0) voxels[place] = table[value]; });
-  voxelManager.setCompleteScalarDataArray(voxels);
+  voxelManager.setCompleteScalarDataArray(Uint8Array.from(voxelManager.getCompleteScalarDataArray(), change));
   const { eventTarget, triggerEvent } = window.cornerstone;
   triggerEvent(eventTarget, window.cornerstoneTools.Enums.Events.SEGMENTATION_DATA_MODIFIED, { segmentationId: PANEL });
+}
+
+async function show(series) {
+  const label = await read(series);
+  if (label) redraw((shown, place) => shown || label[place]);
+}
+
+// Take back the draft's last change; what was painted in the viewer elsewhere stays
+async function undo(series, back) {
+  const before = await read(series);
+  await back();
+  const after = await read(series);
+  redraw((shown, place) => (shown === (before?.[place] ?? 0) ? after?.[place] ?? 0 : shown));
 }
 
 function labelling() {
@@ -88,6 +108,8 @@ function labelling() {
   if (!series || shown.has(`${key} shown`)) return;
   if (labelmap()) {
     shown.add(`${key} shown`);
+    bar ??= new Bar({ jump: showSlice, undo: (back) => undo(seriesShown(), back) });
+    bar.open(series).catch((error) => bar.say(error.message, true));
     show(series).catch((error) => console.error("The label cannot be shown:", error));
   } else if (!shown.has(key)) {
     shown.add(key);
@@ -97,6 +119,7 @@ function labelling() {
 
 setInterval(() => {
   if (!window.services || !window.cornerstone?.cache) return;
+  bar?.show(isLabelling());
   if (isLabelling()) labelling();
   else viewports().filter((one) => one.type === "stack").forEach(centre);
 }, LOOK_MS);
