@@ -18,7 +18,7 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-durability test-contract test-gpu test-data test-browser test-desktop pictures lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-image test-durability test-contract test-gpu test-data test-browser test-desktop pictures wheelhouse lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ fuzz: install ## random requests and damaged files, other ones each time, for FU
 test-slow: install ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
 
+test-image: install ## the Dockerfile carried out in a fresh Debian, and an installation without network (as root; 20 GB of disk)
+	$(PYTEST) -m image -rs $(ARGS)
+
 test-durability: install ## kill -9 a server 30 times in each thing that it keeps; nothing may be lost or there twice
 	KILLS=30 $(PYTEST) -m slow tests/durability $(ARGS)
 
@@ -78,6 +81,12 @@ pictures: install ## renew the pictures of docs/clients/ with the model of today
 	tests/browser/install.sh
 	$(PYTEST) -m browser tests/browser/test_ohif.py -k dicom
 	$(BIN)/python docs/images/viewers.py
+
+wheelhouse: install-server ## collect in dist/wheelhouse, with hashes, all that installs Slicecast on a machine without network
+	rm -rf dist/wheelhouse build/lib
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --constraint constraints.txt \
+	    --wheel-dir dist/wheelhouse '.[postgres]'
+	cd dist/wheelhouse && sha256sum *.whl > SHA256SUMS
 
 lint: install ## style and types
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import trustme
 from labelserver import another_server
 from typer.testing import CliRunner
 
@@ -18,7 +19,7 @@ from slicecast.server.security.users import Users
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What MONAI Label's command line would have been given."""
     calls: list[list[str]] = []
-    monkeypatch.setattr(serve, "start_monailabel", calls.append)
+    monkeypatch.setattr(serve, "start_monailabel", lambda words, **_: calls.append(words))
     return calls
 
 
@@ -32,9 +33,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return studies, app
 
 
-def run(folders, *options: str):
+def run(folders, *options: str | Path):
     studies, app = folders
-    command = ["--studies", str(studies), "--app", str(app), "--port", str(free_port()), *options]
+    command = ["--studies", str(studies), "--app", str(app), "--port", str(free_port()), *map(str, options)]
     return CliRunner().invoke(serve.app, command, catch_exceptions=False)
 
 
@@ -183,3 +184,27 @@ def test_it_says_what_matters(started, folders, monkeypatch, options, reached):
     for word in (slicecast.__version__, str(folders[0]), "sam2_nano on ", reached, log):
         assert word in output
     assert ("http://192.168.7.7:" in output) == bool(options)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    return tmp_path
+
+
+def test_a_certificate_and_its_key_give_https(started, folders, certificate):
+    output = run(folders, "--tls-cert", certificate / "cert.pem", "--tls-key", certificate / "key.pem").output
+    assert "https://127.0.0.1:" in output and "http://" not in output
+    assert started[0][started[0].index("--ssl_certfile") + 1] == str(certificate / "cert.pem")
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "why"),
+    [("cert.pem", None, "needs both files"), ("none.pem", "key.pem", "No such file"), ("cert.pem", "cert.pem", "PEM")],
+)
+def test_a_certificate_that_cannot_be_used_is_said_before_the_start(started, folders, certificate, cert, key, why):
+    with pytest.raises(ConfigError, match=why):
+        run(folders, "--tls-cert", certificate / cert, *(["--tls-key", certificate / key] if key else []))
+    assert not started

@@ -5,8 +5,10 @@ import logging
 import os
 import shutil
 import socket
+import ssl
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,13 @@ LOG = Path("logs") / "app.log"
 UVICORN_APP = "slicecast.server.app:app"
 
 
+class LogFormat(StrEnum):
+    """How the log is written."""
+
+    lines = "lines"
+    json = "json"
+
+
 Studies = Annotated[
     str, typer.Option(help="Folder of images (NIfTI, NRRD, MHA, DICOM), or address of a DICOMweb server.")
 ]
@@ -44,6 +53,10 @@ AppFolder = Annotated[
 Insecure = Annotated[bool, typer.Option("--insecure", help="Open the server to the network without any login.")]
 Verbose = Annotated[str, typer.Option(help="What is printed: DEBUG, INFO, WARNING or ERROR.")]
 
+TlsCert = Annotated[Path | None, typer.Option(help="Speak HTTPS with this certificate (PEM, with its chain).")]
+TlsKey = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM, without a password).")]
+Format = Annotated[LogFormat, typer.Option("--log-format", help="`json`: an object on every line, for collectors.")]
+
 
 @app.command()
 def serve(
@@ -56,6 +69,9 @@ def serve(
     app_dir: AppFolder = None,
     verbose: Verbose = "WARNING",
     insecure: Insecure = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    log_format: Format = LogFormat.lines,
 ) -> None:
     """Start the labelling server for OHIF, 3D Slicer and MONAI Label's own client.
 
@@ -65,6 +81,7 @@ def serve(
     check_folders(studies, app_dir)
     check_logins(host, insecure=insecure)
     check_port(host, port)
+    tls = tls_arguments(tls_cert, tls_key)
     from slicecast.labelling.state import only_server  # these take a while, see main.py
     from slicecast.volume.reading import dataset_description, value_names
 
@@ -75,13 +92,14 @@ def serve(
         "insecure": "true" if insecure else "",
     }
     pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
-    arguments = ["--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose]
+    arguments = ["--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose, *tls]
     settings = [word for key, value in pairs for word in ("--conf", key, value)]
     with only_server(studies):
         place = app_dir or own_app(studies)
         what = {"Model": f"{spec.name} on {_device(dict(pairs).get('device', 'auto'))}", "Log": str(place / LOG)}
-        typer.echo(_welcome(studies, host, port, what=what))
-        start_monailabel(["--app", str(place), *arguments, "--uvicorn_app", UVICORN_APP, *settings])
+        typer.echo(_welcome(studies, host, port, scheme="https" if tls else "http", what=what))
+        words = ["--app", str(place), *arguments, "--uvicorn_app", UVICORN_APP, *settings]
+        start_monailabel(words, log_format=log_format)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -91,7 +109,27 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def start_monailabel(arguments: list[str]) -> None:
+def tls_arguments(cert: Path | None, key: Path | None) -> list[str]:
+    """Return MONAI Label's words for a certificate and its key; none for plain HTTP.
+
+    Raises:
+        ConfigError: one of the files is missing, or cannot be used with the other.
+    """
+    if cert is None and key is None:
+        return []
+    if cert is None or key is None:
+        raise ConfigError("HTTPS needs both files. Give --tls-cert and --tls-key, or neither.")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except OSError as error:  # an SSLError is one
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"{cert} and {key} cannot be used: {reason}. Give a certificate and its key as PEM."
+        ) from error
+    return ["--ssl_certfile", str(cert), "--ssl_keyfile", str(key)]
+
+
+def start_monailabel(arguments: list[str], *, log_format: LogFormat = LogFormat.lines) -> None:
     """Run MONAI Label's server, with our application, until it is stopped."""
     with redirect_stdout(io.StringIO()):  # it prints what it will not do
         from monailabel.main import Main  # takes seconds, which `slicecast serve --help` must not
@@ -105,8 +143,15 @@ def start_monailabel(arguments: list[str]) -> None:
     main = Main(loglevel=level, actions="start_server")
     main.start_server_validate_args(given)
     main.start_server_init_settings(given)
-    log = log_config(Path(given.app) / LOG, level)
-    config = uvicorn.Config(given.uvicorn_app, given.host, given.port, log_config=log, http=PatientProtocol)
+    config = uvicorn.Config(
+        given.uvicorn_app,
+        given.host,
+        given.port,
+        log_config=log_config(Path(given.app) / LOG, level, log_format=log_format),
+        http=PatientProtocol,
+        ssl_certfile=given.ssl_certfile,
+        ssl_keyfile=given.ssl_keyfile,
+    )
     with redirect_stdout(io.StringIO()):  # importing MONAI Label's own application prints its origins
         config.load()
     server = AnnouncingServer(config)
@@ -126,13 +171,22 @@ class AnnouncingServer(uvicorn.Server):
             typer.echo("Ready.")
 
 
-def log_config(file: Path, level: int) -> dict[str, Any]:
+LINES = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
+OBJECTS = {
+    "()": "pythonjsonlogger.json.JsonFormatter",
+    "fmt": ["levelname", "name", "message"],
+    "timestamp": True,
+    "rename_fields": {"levelname": "level", "name": "logger", "exc_info": "exception"},
+}
+
+
+def log_config(file: Path, level: int, *, log_format: LogFormat = LogFormat.lines) -> dict[str, Any]:
     """Describe the log for `logging.config`: all from INFO on to a file, from `level` on to the terminal."""
     kept = {"class": "logging.handlers.RotatingFileHandler", "filename": str(file), "encoding": "utf-8"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "formatters": {"line": OBJECTS if log_format is LogFormat.json else LINES},
         "handlers": {
             "terminal": {"class": "logging.StreamHandler", "formatter": "line", "level": level},
             "file": {**kept, "maxBytes": 10 << 20, "backupCount": 5, "formatter": "line"},
@@ -208,9 +262,9 @@ def _require_writable(folder: Path, why: str) -> None:
         raise ResourceError(f"{folder} cannot be written to, but {why}.")
 
 
-def _welcome(studies: str, host: str, port: int, *, what: Mapping[str, str]) -> str:
+def _welcome(studies: str, host: str, port: int, *, scheme: str, what: Mapping[str, str]) -> str:
     address = own_address() if host in ("0.0.0.0", "::") else host
-    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    url = f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}"
     rows = {
         "Studies": studies,
         **what,

@@ -47,13 +47,19 @@ def running_server(command: Sequence[str], *, url: str, log: Path, probe: str = 
 
 @contextmanager
 def serving(
-    studies: Path | str, *, log: Path, app: Path | None = None, port: int = 0, options: Sequence[str] = ()
+    studies: Path | str,
+    *,
+    log: Path,
+    app: Path | None = None,
+    port: int = 0,
+    options: Sequence[str] = (),
+    scheme: str = "http",
 ) -> Iterator[RunningServer]:
     """Run `slicecast serve` on a folder, or a DICOMweb server's address, at a free port of this machine."""
     port = port or free_port()
     command = [sys.executable, "-m", "slicecast.cli.main", "serve"]
     arguments = ["--studies", str(studies), "--port", str(port), *(["--app", str(app)] if app else []), *options]
-    with running_server([*command, *arguments], url=f"http://127.0.0.1:{port}", log=log) as server:
+    with running_server([*command, *arguments], url=f"{scheme}://127.0.0.1:{port}", log=log) as server:
         yield server
 
 

@@ -5,6 +5,7 @@ table's key, so of two writers that add the same number one fails.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,9 +72,11 @@ class SessionStore:
 
     Args:
         folder: made where it is missing.
+        locate: the file of an image by its id, asked where it is no longer where a session found it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, locate: Callable[[str], Path] | None = None) -> None:
+        self._locate = locate
         folder.mkdir(parents=True, exist_ok=True)
         # No pool: a connection costs less than a millisecond, and none is left behind in a thread that ended.
         self._engine = sql.create_engine(
@@ -93,7 +96,10 @@ class SessionStore:
             row = connection.execute(_SESSIONS.select().where(_SESSIONS.c.id == session_id)).one_or_none()
         if row is None:
             raise UnknownSession(f"There is no session '{session_id}'. Open one, or list those that are open.")
-        return _header_of(row)
+        header = _header_of(row)
+        if self._locate is None or header.image.exists():
+            return header
+        return replace(header, image=self._locate(header.image_id))
 
     def open_headers(self) -> list[SessionHeader]:
         """Return the sessions that are not closed, oldest first."""

@@ -103,6 +103,7 @@ class Sessions:
         service: carries out those that name no other model.
         others: services of other models, by name; they share its images.
         folder: where they are kept.
+        locate: see `SessionStore`.
         clock: the time now, UTC.
         new_id: a new session's id.
     """
@@ -113,13 +114,13 @@ class Sessions:
         folder: Path,
         *,
         others: Mapping[str, Segmenter] = MappingProxyType({}),
+        locate: Callable[[str], Path] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
         self._service, self._others = service, others
-        self._store = SessionStore(folder)
-        self._clock = clock
-        self._new_id = new_id
+        self._store = SessionStore(folder, locate=locate)
+        self._clock, self._new_id = clock, new_id
         self._locks = _Locks()
 
     def open(

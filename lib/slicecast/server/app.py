@@ -108,11 +108,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _session_context(app: FastAPI, volumetric: Mapping[str, Segmenter]) -> SessionContext:
-    limits, service = server_settings(), app.state.service
+    limits, service, locate = server_settings(), app.state.service, labelling_app().image_path
     folder = Path(settings.MONAI_LABEL_APP_DIR) / SESSIONS_FOLDER
     threads = anyio.CapacityLimiter(limits.queue.jobs + limits.queue.waiting + SPARE_THREADS)
     return SessionContext(
-        Sessions(service, folder, others=volumetric), service, limits.sessions, app.state.metrics, threads
+        Sessions(service, folder, others=volumetric, locate=locate),
+        service,
+        limits.sessions,
+        app.state.metrics,
+        threads,
     )
 
 

@@ -62,6 +62,7 @@ class AuthSettings:
     hosts: tuple[str, ...] = ()
     # addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
     proxies: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()  # addresses and networks that may read `/metrics` without a login
     oidc_issuer: str = ""  # address of the OpenID provider; empty for none
     oidc_audience: str = ""  # that its tokens must be meant for
     oidc_client_id: str = ""  # under which passwords are exchanged for tokens
@@ -72,9 +73,10 @@ class AuthSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hosts", tuple(str(host).lower() for host in self.hosts or ()))
-        object.__setattr__(self, "proxies", tuple(map(str, self.proxies or ())))
-        for proxy in self.proxies:
-            _require_network(proxy)
+        for name in ("proxies", "metrics"):
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name) or ())))
+            for network in getattr(self, name):
+                _require_network(network, name)
         for name in ("hours", "failures"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -109,12 +111,12 @@ def server_settings() -> ServerSettings:
     return build(ServerSettings, read_config(FILE), where=FILE)
 
 
-def _require_network(proxy: str) -> None:
+def _require_network(network: str, name: str) -> None:
     try:
-        ip_network(proxy)
+        ip_network(network)
     except ValueError as error:
         example = "Write 10.0.0.5 or 10.0.0.0/24."
-        raise ConfigError(f"'{proxy}' under proxies in {FILE} is no address or network. {example}") from error
+        raise ConfigError(f"'{network}' under {name} in {FILE} is no address or network. {example}") from error
 
 
 def auth_settings() -> AuthSettings:

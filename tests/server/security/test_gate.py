@@ -241,6 +241,24 @@ def test_a_named_proxy_is_believed(place, monkeypatch):
         assert client.get("/info/", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 403
 
 
+def test_prometheus_needs_no_login_at_an_address_that_is_named(place, monkeypatch, tokens):
+    settings = replace(server_settings(), auth=AuthSettings(metrics=("10.1.0.7", "10.2.0.0/16"), proxies=("10.2.0.1",)))
+    monkeypatch.setattr("slicecast.server.app.server_settings", lambda: settings)
+    with serve(place, monkeypatch, users=True):
+        app = create_app()
+        told = {"X-Forwarded-For": "10.1.0.7"}
+        for address, headers, status in (
+            ("10.1.0.7", {}, 200),
+            ("10.2.9.9", {}, 200),
+            ("10.1.0.8", {}, 401),
+            ("10.1.0.7", told, 401),  # a proxy that nobody named
+            ("10.2.0.1", {"X-Forwarded-For": "10.9.9.9"}, 401),
+        ):
+            with TestClient(app, client=(address, 1)) as client:
+                assert client.get("/metrics", headers=headers).status_code == status, (address, headers)
+                assert client.get("/info/", headers=headers).status_code == 401
+
+
 def test_insecure_answers_everybody(place, monkeypatch):
     with (
         serve(place, monkeypatch, users=False, conf={"insecure": "true"}),

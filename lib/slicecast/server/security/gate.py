@@ -9,7 +9,7 @@ requests are refused by their Origin.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import quote, unquote, urlsplit
 
 import anyio
@@ -177,6 +177,8 @@ class Gate:
             return problem(403, wrong)
         if not self._access.closed:
             return None
+        if self._may_measure(request):
+            return None
         role = needed(request.method, route_path(request))
         try:
             token = sent_token(request)
@@ -194,6 +196,16 @@ class Gate:
         if identity.role < role:
             return problem(403, f"This needs the role {role.name}; you are {identity.role.name}. Ask an administrator.")
         return None
+
+    def _may_measure(self, request: Request) -> bool:
+        """Whether this is Prometheus, at an address that the settings name; one that a proxy only tells of is not."""
+        address = _address(request.client.host if request.client else None)
+        return (
+            route_path(request) == "/metrics"
+            and address is not None
+            and not was_forwarded(request.scope)
+            and any(address in ip_network(network) for network in self._access.settings.metrics)
+        )
 
     def _from_elsewhere(self, request: Request) -> str | None:
         """Say what is wrong about where a request comes from; nothing when all is well."""

@@ -1,0 +1,100 @@
+"""What servers have stored for a folder of studies, read as the next start would read it; nothing is changed."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from slicecast.campaign.backup import INDEX
+from slicecast.campaign.settings import DATABASE, campaign_settings
+from slicecast.campaign.settings import FOLDER as CAMPAIGN
+from slicecast.campaign.state import fold
+from slicecast.campaign.store import EventStore
+from slicecast.config import users_file
+from slicecast.errors import SlicecastError
+from slicecast.inference.session_store import FILE, SessionStore
+from slicecast.labelling.state import VERSION, state_folder
+from slicecast.models.versions import FOLDER as MODELS
+from slicecast.models.versions import INDEX as WEIGHTS
+from slicecast.models.versions import ModelVersions
+from slicecast.server.security.users import Users
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One thing that is stored."""
+
+    what: str
+    where: Path
+    found: str  # what this version read in it, or why it cannot
+    usable: bool = True
+
+
+def read_stored(studies: Path, *, app: Path | None = None) -> list[Stored]:
+    """Read all that is stored for a folder of studies.
+
+    Args:
+        app: folder of `slicecast serve --app`.
+    """
+    state = state_folder(str(studies))
+    places: list[tuple[str, Path, Callable[[Path], str]]] = [
+        ("served last by version", state / VERSION, lambda file: file.read_text(encoding="utf-8").strip()),
+        ("labels", studies / INDEX, _labels),
+        ("campaign", studies / CAMPAIGN / DATABASE, _campaign),
+        ("sessions", (app or state / "app") / "sessions" / FILE, _sessions),
+        ("fine-tuned weights", studies / CAMPAIGN / MODELS / WEIGHTS, _weights),
+        ("users", users_file(), _users),
+    ]
+    if campaign_settings().database:
+        places[2] = ("campaign", Path("PostgreSQL"), lambda _: _events(EventStore(campaign_settings().database)))
+    return [_read(*place) for place in places if place[1].exists() or place[1].name == "PostgreSQL"]
+
+
+def _read(what: str, where: Path, reader: Callable[[Path], str]) -> Stored:
+    try:
+        return Stored(what, where, reader(where))
+    except (SlicecastError, sa.exc.SQLAlchemyError, OSError, ValueError, KeyError, TypeError) as error:
+        return Stored(what, where, f"{type(error).__name__}: {str(error)[:200]}", usable=False)
+
+
+def _labels(file: Path) -> str:
+    objects = json.loads(file.read_text(encoding="utf-8"))["objects"]
+    return f"{len(objects)} images, {sum(len(one['labels']) for one in objects.values())} labels"
+
+
+def _campaign(file: Path) -> str:
+    with tempfile.TemporaryDirectory() as copy:  # opening a database writes beside it
+        for part in file.parent.glob(f"{file.name}*"):
+            shutil.copy(part, copy)
+        return _events(EventStore(f"sqlite:///{copy}/{file.name}"))
+
+
+def _events(store: EventStore) -> str:
+    try:
+        events, damage = store.read(), store.verify()
+    finally:
+        store.close()
+    if damage is not None:
+        raise ValueError(f"the chain is damaged at event {damage.number}: {damage.what}")
+    return f"{len(events)} events of {len(fold(events).cases)} cases; the chain holds"
+
+
+def _sessions(file: Path) -> str:
+    with tempfile.TemporaryDirectory() as copy:
+        for part in file.parent.glob(f"{file.name}*"):
+            shutil.copy(part, copy)
+        store = SessionStore(Path(copy))
+        sessions = store.open_headers()
+        return f"{len(sessions)} open sessions, {sum(len(store.records(one.id)) for one in sessions)} edits"
+
+
+def _weights(file: Path) -> str:
+    return f"{len(ModelVersions(file.parent).all())} versions"
+
+
+def _users(file: Path) -> str:
+    return f"{len(Users(file).all())} users"

@@ -1,0 +1,37 @@
+"""Say whether this version can use what an older one left, before it is served."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from slicecast.errors import ConfigError
+
+app = typer.Typer(add_completion=False)
+
+Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images that are served.")]
+AppFolder = Annotated[Path | None, typer.Option("--app", help="Folder of `serve --app`, whose sessions are read too.")]
+Check = Annotated[bool, typer.Option("--check", help="Read everything that is stored, and change nothing.")]
+
+
+@app.command()
+def upgrade(studies: Studies, check: Check = False, app_dir: AppFolder = None) -> None:
+    """Say whether this version can use what an older one left in a folder of studies; nothing is changed.
+
+    \b
+    Example: slicecast upgrade --check --studies scans
+    """
+    if not check:
+        raise ConfigError("There is nothing to convert: this version reads all earlier ones. See so with --check.")
+    if not studies.is_dir():
+        raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
+    from slicecast.cli._stored import read_stored
+
+    found = read_stored(studies, app=app_dir)
+    table = Table("what", "where", "found", "this version")
+    for item in found:
+        table.add_row(item.what, str(item.where), item.found, "can use it" if item.usable else "CANNOT use it")
+    Console(width=160).print(table)
+    raise typer.Exit(0 if all(item.usable for item in found) else 1)
