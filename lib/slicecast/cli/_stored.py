@@ -10,10 +10,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from slicecast.campaign.backup import INDEX
+from slicecast.campaign.events import EventStore
 from slicecast.campaign.settings import DATABASE, campaign_settings
 from slicecast.campaign.settings import FOLDER as CAMPAIGN
 from slicecast.campaign.state import fold
-from slicecast.campaign.store import EventStore
 from slicecast.config import users_file
 from slicecast.errors import SlicecastError
 from slicecast.inference.session_store import FILE, SessionStore
