@@ -20,7 +20,7 @@ CERTIFICATES = "/etc/this-machine.crt"
 NETWORK = {"/etc/resolv.conf": "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt": CERTIFICATES}
 """How this machine reaches package registries, and where that lies in the image; Docker does the same."""
 WHILE_BUILDING = dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), CERTIFICATES)
-GIVEN = {"HOME": "/root", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+GIVEN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 """What Docker sets in every container."""
 CACHE = re.compile(r"^--mount=type=cache,target=(\S+)\s+")
 
@@ -46,7 +46,10 @@ class Stage:
         self, command: Sequence[str], *, before: str = "", more: Mapping[str, str] = MappingProxyType({})
     ) -> list[str]:
         """Return the command line that runs a command in the image, with mounts of its own."""
-        variables = shlex.join(f"{name}={value}" for name, value in {**GIVEN, **self.args, **self.env, **more}.items())
+        accounts = (line.split(":") for line in (self.root / "etc" / "passwd").read_text().splitlines())
+        home = next(account[5] for account in accounts if account[0] == self.user)
+        given = {**GIVEN, "HOME": home, **self.args, **self.env, **more}
+        variables = shlex.join(f"{name}={value}" for name, value in given.items())
         words = shlex.join(["sh", "-c", f"cd {self.workdir} && exec {shlex.join(command)}"])
         script = (
             f"ROOT={self.root}; {MOUNTS}; {before} exec chroot --userspec={self.user}: $ROOT env -i {variables} {words}"
