@@ -13,6 +13,7 @@ from learning import run
 from slicecast.campaign.events import Kind
 from slicecast.errors import InputError, TooMany
 from slicecast.inference.segment import SegmentService
+from slicecast.inference.settings import EngineSettings
 from slicecast.labelling.finetuning.rounds import Rounds
 from slicecast.labelling.finetuning.training import HELD_OUT, carry_out
 from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
@@ -51,10 +52,9 @@ def test_a_label_that_changes_begins_another_round(studies, tmp_path):
 
 def test_new_weights_are_published_recorded_and_taken_back(tuned):
     versions = versions_beside(tuned)
-    service, before = (
-        SegmentService(device="cpu", versions=versions),
-        SegmentService(device="cpu").predictor.fingerprint,
-    )
+    plain = EngineSettings(openvino=False, idle_encode=False)  # nothing is compiled for each version
+    service = SegmentService(device="cpu", versions=versions, settings=plain)
+    before = SegmentService(device="cpu", settings=plain).predictor.fingerprint
     version = versions.deployed(BASE)
     assert version.labels.keys() == {"ball_0", "ball_1", "ball_2"}
     assert version.verdict[HELD_OUT].keys() == {"ball_0/ball", "ball_1/ball", "ball_2/ball"}

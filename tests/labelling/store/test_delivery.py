@@ -85,7 +85,6 @@ def test_a_discarded_one_never_arrives(tmp_path, label):
 KILLED = """
 import os, resource, signal, sys
 from pathlib import Path
-from slicecast.labelling.store import versions
 from slicecast.labelling.store.delivery import DeliveryQueue
 folder, label, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 count = 0

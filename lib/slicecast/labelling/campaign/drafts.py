@@ -22,8 +22,8 @@ from slicecast.campaign.state import ReadingTask, Status
 from slicecast.errors import GeometryError, NotFound
 from slicecast.files import place_file, write_atomically
 from slicecast.labelling.campaign.structures import Structures
+from slicecast.labelling.store.datastore import VERSIONS
 from slicecast.labelling.store.labels import FINAL
-from slicecast.labelling.store.versions import FOLDER as VERSIONS
 from slicecast.labelling.tasks.answer import InferAnswer
 from slicecast.labelling.tasks.request import DEFAULT_NAME
 from slicecast.volume import write_volume

@@ -31,10 +31,9 @@ from slicecast.inference.caller import current_caller
 from slicecast.labelling.campaign.drafts import SLICE_FEATURES, CaseDrafts, Drafts, MaskDraft
 from slicecast.labelling.campaign.intents import Intents, Submission
 from slicecast.labelling.campaign.structures import compare_labels, slice_truths
-from slicecast.labelling.store.datastore import SafeDatastore
+from slicecast.labelling.store.datastore import VERSIONS, SafeDatastore
 from slicecast.labelling.store.labels import require_named, with_true_label_info
 from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
-from slicecast.labelling.store.versions import FOLDER as VERSIONS
 from slicecast.labelling.strategies import Candidates
 from slicecast.labelling.tasks.answer import InferAnswer
 

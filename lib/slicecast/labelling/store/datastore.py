@@ -1,7 +1,7 @@
 """MONAI Label's folder of images and labels, made safe for threads, against crashes and against foreign paths.
 
 Differences from `LocalDatastore`:
-* a replaced label is kept in `labels/versions/`;
+* a replaced label is kept as `labels/versions/<tag>/<image>/<UTC time>-<n><ext>`, with its record;
 * labels and the index `datastore_v2.json` are replaced atomically, so a crash leaves the old or the new one;
 * an index that cannot be read is set aside and rebuilt from the files;
 * ids and tags that would lead out of the folder are refused; links that do, and macOS' `._*` files, are not listed;
@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
@@ -28,15 +28,15 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
 from slicecast.errors import Conflict, InputError, NotFound, UnknownImage
-from slicecast.files import place_file, write_atomically
+from slicecast.files import place_file, sync_folder, write_atomically
 from slicecast.labelling.store.labels import with_true_label_info
-from slicecast.labelling.store.versions import FOLDER, keep_version
 
 logger = logging.getLogger(__name__)
 
 WRITE_WITHIN_S = 1.0
 """Image info is written to the index after this delay, many changes at once; labels are written immediately."""
 
+VERSIONS = "versions"  # Folder of the versions, among the tags' folders; hence no tag may have this name
 NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")  # An id or tag: one file name, no path
 
 
@@ -98,7 +98,7 @@ class SafeDatastore(LocalDatastore):
         folder = Path(self._datastore.label_path(tag))
         self._refuse_twin(tag)
         _, extension = self._to_id(Path(label_filename).name)
-        self.refuse_way_out(folder, folder.with_name(FOLDER))
+        self.refuse_way_out(folder, folder.with_name(VERSIONS))
         with FileLock(self._lock_file):
             folder.mkdir(parents=True, exist_ok=True)
             with self.all_or_nothing(image_id, tag):
@@ -150,7 +150,7 @@ class SafeDatastore(LocalDatastore):
     def _refuse_twin(self, tag: str) -> None:
         """Refuse a tag that is another one but for upper and lower case: some file systems hold them as one folder."""
         labels = Path(self._datastore.label_path(None))
-        known = {"final", "original", FOLDER, *(path.name for path in labels.glob("*"))}
+        known = {"final", "original", VERSIONS, *(path.name for path in labels.glob("*"))}
         twin = next((name for name in sorted(known) if name != tag and name.casefold() == tag.casefold()), None)
         if twin is not None:
             raise InputError(f"The tag '{tag}' differs from '{twin}' only in case. Use '{twin}', or another name.")
@@ -160,7 +160,7 @@ class SafeDatastore(LocalDatastore):
         """Remove a label; it is kept as a version."""
         tag = safe_tag(label_tag)
         folder = Path(self._datastore.label_path(tag))
-        self.refuse_way_out(folder, folder.with_name(FOLDER))
+        self.refuse_way_out(folder, folder.with_name(VERSIONS))
         self._keep(label_id, tag)
         super().remove_label(label_id, tag)
         self.refresh()
@@ -293,7 +293,7 @@ class SafeDatastore(LocalDatastore):
         if label is not None:
             labels = Path(self._datastore.label_path(None))
             current = labels / tag / self._filename(image_id, label.ext)
-            folder = labels / FOLDER / tag / image_id
+            folder = labels / VERSIONS / tag / image_id
             keep_version(current, folder, extension=label.ext, info=label.info, now=self._clock())
 
     def _remove_other_extension(self, image_id: str, tag: str, target: Path) -> None:
@@ -317,8 +317,8 @@ def _spare(file: Path) -> Path | None:
 def safe_tag(tag: str) -> str:
     """Return a label's tag as text; raises InputError if it is no plain name, or the folder of versions."""
     plain = str(tag.value) if isinstance(tag, Enum) else tag
-    if safe_name(plain, "label tag") == FOLDER:
-        raise InputError(f"'{FOLDER}' holds earlier labels and cannot be a label tag. Choose another tag.")
+    if safe_name(plain, "label tag") == VERSIONS:
+        raise InputError(f"'{VERSIONS}' holds earlier labels and cannot be a label tag. Choose another tag.")
     return plain
 
 
@@ -332,3 +332,28 @@ def _set_aside_if_damaged(index: Path, clock: Callable[[], datetime]) -> None:
         aside = index.with_name(f"{index.name}.damaged-{clock().strftime('%Y%m%dT%H%M%SZ')}")
         index.replace(aside)
         logger.warning("%s was damaged; it is now %s, and the list is rebuilt from the files", index, aside.name)
+
+
+def keep_version(current: Path, folder: Path, *, extension: str, info: Mapping[str, Any], now: datetime) -> Path | None:
+    """Keep `current` in `folder` under a new name; None when there is no such file.
+
+    The file is linked, not moved, so it stays in place until it is replaced: a crash in between leaves one version too
+    many, never one too few.
+    """
+    if not current.is_file():
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    target = _free_name(folder, now.strftime("%Y%m%dT%H%M%SZ"), extension)
+    try:
+        os.link(current, target)
+        sync_folder(folder)
+    except OSError:  # another file system, or one without links
+        place_file(current, target)
+    write_atomically(target.with_name(target.name + ".json"), json.dumps(dict(info), indent=2, default=str).encode())
+    return target
+
+
+def _free_name(folder: Path, stem: str, suffix: str) -> Path:
+    taken = {path.name for path in folder.iterdir()}
+    number = next(n for n in range(1, len(taken) + 2) if f"{stem}-{n}{suffix}" not in taken)
+    return folder / f"{stem}-{number}{suffix}"
