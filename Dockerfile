@@ -14,6 +14,7 @@ RUN --mount=type=cache,target=/root/.cache/uv uv pip install setuptools wheel nu
 RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-build-isolation --requirement requirements.txt
 COPY . .
 RUN npm ci --prefix lib/slicecast/server/annotate --omit=optional
+RUN uv pip install zensical && zensical build
 RUN uv pip install --no-build-isolation '.[postgres]'
 
 FROM debian:bookworm-slim

@@ -5,6 +5,7 @@ BIN     := $(VENV)/bin
 SERVER  := $(VENV)/.server
 PAGE    := lib/slicecast/server/annotate
 VIEWER  := $(PAGE)/node_modules/.package-lock.json
+MANUAL  := lib/slicecast/server/manual/index.html
 ALL     := $(VENV)/.installed
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3 python; do \
                $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -18,14 +19,14 @@ FUZZ_S  ?= 300
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-image test-durability test-contract test-gpu test-data test-browser test-desktop pictures wheelhouse lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-image test-durability test-contract test-gpu test-data test-browser test-desktop pictures wheelhouse docs lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(ALL) $(VIEWER) ## create .venv with everything: server, laboratory, tests, as pinned in constraints.txt; does nothing when up to date
+install: $(ALL) $(VIEWER) $(MANUAL) ## create .venv with everything: server, laboratory, tests, as pinned in constraints.txt; does nothing when up to date
 
-install-server: $(SERVER) $(VIEWER) ## only what a server needs, which is all that run and demo ask for
+install-server: $(SERVER) $(VIEWER) $(MANUAL) ## only what a server needs, which is all that run and demo ask for
 
 run: install-server ## start the labelling server (STUDIES=folder PORT=8000 HOST=127.0.0.1 MODEL=name)
 	$(BIN)/slicecast serve --studies "$(STUDIES)" --host "$(HOST)" --port "$(PORT)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
@@ -88,6 +89,8 @@ wheelhouse: install-server ## collect in dist/wheelhouse, with hashes, all that 
 	    --wheel-dir dist/wheelhouse '.[postgres]'
 	cd dist/wheelhouse && sha256sum *.whl > SHA256SUMS
 
+docs: $(MANUAL) ## build the documentation as a site, which the server shows at /manual/
+
 lint: install ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -105,6 +108,11 @@ $(SERVER): requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel numpy torch torchvision
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(MANUAL): mkdocs.yml $(shell find docs -name '*.md') | $(SERVER)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt zensical
+	$(BIN)/zensical build
 	@touch $@
 
 # The annotation page's viewer. Machines without npm get it as a Python package.

@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 own = APIRouter()
 
+MANUAL = Path(__file__).parent / "manual"  # the documentation as a site, where `make docs` has built it
+
 DOCS_FILES = "/docs/files"
 
 SESSIONS_FOLDER = "sessions"  # In the app's folder: the logs of sessions; see `slicecast.inference.sessions`
@@ -76,7 +78,9 @@ def metrics(request: Request) -> Response:
 def landing(request: Request, app: LabellingApp) -> str:
     """Say what is served and where to go."""
     user, url = current_caller().user, str(request.base_url).rstrip("/")
-    return render("landing.html", info=app.info(), model=app.service.model_name, url=url, user=user)
+    return render(
+        "landing.html", info=app.info(), model=app.service.model_name, url=url, user=user, manual=MANUAL.is_dir()
+    )
 
 
 @own.get("/favicon.ico", include_in_schema=False)
@@ -147,6 +151,8 @@ def create_app() -> FastAPI:
     app.include_router(scoring_router, responses=COMMON)
     app.include_router(login_router)
     app.include_router(sessions_router, responses=COMMON)
+    if (MANUAL / "index.html").is_file():
+        app.mount("/manual", StaticFiles(directory=MANUAL, html=True), name="manual")
     mount_campaign(app)
     mount_nninteractive(app)
     mount_annotate(app)

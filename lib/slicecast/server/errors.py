@@ -88,8 +88,14 @@ LONG_FIELD = "Part exceeded maximum size"
 
 
 async def answer_slicecast_error(request: Request, error: SlicecastError) -> JSONResponse:
-    """Answer one of our own errors."""
-    return problem(error.status, str(error), headers=error.headers)
+    """Answer one of our own errors; a header leads to its line in the documentation."""
+    return problem(error.status, str(error), headers={**error.headers, "Link": help_link(error)})
+
+
+def help_link(error: SlicecastError) -> str:
+    """Return the header that leads to an error's line of docs/errors.md, which browsers find by its text."""
+    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == SlicecastError.__module__)
+    return f'</manual/errors/#:~:text={name}>; rel="help"'
 
 
 async def answer_monailabel_error(request: Request, error: MONAILabelException) -> JSONResponse:

@@ -30,7 +30,7 @@ VIEWER = "object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
 DOCS = OURS + "; script-src 'self' 'unsafe-inline'; worker-src 'self' blob:"
 """Their pages start themselves with a line of script, and Redoc searches in a worker."""
 
-POLICIES = (("/ohif", VIEWER), ("/static", VIEWER), ("/docs", DOCS), ("/redoc", DOCS), ("", OURS))
+POLICIES = (("/ohif", VIEWER), ("/static", VIEWER), ("/docs", DOCS), ("/redoc", DOCS), ("/manual", DOCS), ("", OURS))
 """By the beginning of the path; the first that fits counts."""
 
 ALWAYS = {
