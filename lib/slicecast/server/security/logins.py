@@ -113,7 +113,8 @@ class Provider:
             if kid not in self._keys and time.monotonic() - self._asked > KEYS_PAUSE_S:
                 self._asked = time.monotonic()
                 self._keys = self._fetched_keys()
-            return self._keys.get(kid)
+            only = next(iter(self._keys.values())) if kid is None and len(self._keys) == 1 else None
+            return self._keys.get(kid, only)  # with one key its name may be left out (OpenID Connect Core, 10.1)
 
     def _fetched_keys(self) -> dict[str | None, PyJWK]:
         try:
