@@ -21,7 +21,6 @@ from slicecast.engine.crop_window import (
     to_model_prompt,
     touches_border,
     whole_crop,
-    with_room,
 )
 from slicecast.engine.options import EngineOptions
 
@@ -68,14 +67,21 @@ def test_each_kind_of_prompt_leads_to_a_window_around_the_object(prompt):
     assert abs(crop.x0 + crop.width / 2 - 150) < 5 and abs(crop.y0 + crop.height / 2 - 60) < 5
 
 
-def test_only_a_click_without_room_widens_the_window_and_step_by_step():
-    frames, crop = TRACKER.frames, choose_crop(TRACKER, [painted(0, SMALL_DISK)], zoom=True)
+def test_a_far_click_widens_the_window():
+    near, far = ([painted(0, SMALL_DISK), clicked(0, xy)] for xy in [(150, 60), (60, 150)])
+    assert choose_crop(TRACKER, near, zoom=True).width < choose_crop(TRACKER, far, zoom=True).width
+    assert choose_crop(TRACKER, far, zoom=True).contains(np.array([[60.0, 150.0]]))
+
+
+def test_a_further_click_leaves_the_window_where_it_is():
+    first = painted(0, SMALL_DISK)
+    crop = choose_crop(TRACKER, [first], zoom=True)
     centre = np.array([crop.x0 + crop.width / 2, crop.y0 + crop.height / 2])
     for share in (0.0, 0.2, 0.35):
-        assert with_room(frames, crop, [clicked(1, tuple(centre + share * crop.width))]) == crop
-    assert with_room(frames, crop, [clicked(1, tuple(centre + 0.45 * crop.width))]) == grown(crop, frames)
-    assert with_room(frames, crop, [clicked(1, (60, 150))]) == whole_crop(frames)
-    assert with_room(frames, crop, [clicked(1, negative=[(5, 190)])]) == crop
+        near = clicked(1, tuple(centre + share * crop.width))
+        assert choose_crop(TRACKER, [first, near], zoom=True) == crop
+    far = clicked(1, tuple(centre + 0.45 * crop.width))
+    assert choose_crop(TRACKER, [first, far], zoom=True).width > crop.width
 
 
 def test_a_further_click_on_the_first_slice_leaves_the_window_where_it_is():
@@ -88,6 +94,11 @@ def test_a_further_click_on_the_first_slice_leaves_the_window_where_it_is():
 def test_what_is_painted_later_leaves_the_window_where_it_is():
     first, later = painted(3, SMALL_DISK), replace(painted(0, np.roll(SMALL_DISK, 4, axis=1)), drawn=1)
     assert choose_crop(TRACKER, [later, first], zoom=True) == choose_crop(TRACKER, [first], zoom=True)
+
+
+def test_negative_clicks_do_not():
+    alone = choose_crop(TRACKER, [painted(0, SMALL_DISK)], zoom=True)
+    assert choose_crop(TRACKER, [painted(0, SMALL_DISK), clicked(0, negative=[(5, 190)])], zoom=True) == alone
 
 
 def test_where_nothing_is_found_the_whole_slice_is_seen():

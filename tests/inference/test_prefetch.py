@@ -1,15 +1,12 @@
 import threading
 import time
 
-import numpy as np
 import pytest
 from builders import ball, scan
-from tracking import clicked, frames_of
 
-from slicecast.engine.crop_window import CropWindow, grown, whole_crop
-from slicecast.engine.postprocess import ObjectResult
+from slicecast.engine.crop_window import whole_crop
 from slicecast.errors import ResourceError
-from slicecast.inference.prefetch import PrefetchRequest, remaining_places
+from slicecast.inference.prefetch import PrefetchRequest
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
@@ -73,15 +70,6 @@ def test_the_rest_of_a_volume_is_encoded_while_the_server_is_idle(image):
         wait_for(lambda: service.cache.stats().entries == SLICES)
     assert first.slices_encoded < SLICES and service.prefetcher.encoded == SLICES - first.slices_encoded
     assert prefetching() <= before
-
-
-def test_a_wider_window_comes_last_where_it_has_answers():
-    frames = frames_of(np.zeros((6, 64, 64), np.float32))
-    crop = CropWindow(20, 20, 24, 24)
-    found = ObjectResult(crop, {n: None for n in (2, 3)}, [clicked(3, (30, 30))])
-    places = remaining_places(frames, {"a": found, "same window": found})
-    assert [n for n, _ in places] == [3, 2, 4, 1, 5, 0, 3, 2]
-    assert [own for _, own in places] == [crop] * 6 + [grown(crop, frames)] * 2
 
 
 def test_nothing_happens_where_it_does_not_run(image):

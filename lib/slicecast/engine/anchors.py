@@ -23,6 +23,7 @@ from slicecast.engine.crop_window import (
     centred_crop,
     crop_of_boxes,
     drawn_box,
+    points_box,
     to_model_prompt,
     touches_border,
     whole_crop,
@@ -186,7 +187,7 @@ def _with_clicks(words: ModelPrompt, count: int) -> ModelPrompt:
 
 
 def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> CropWindow:
-    """Choose one window for all slices of an object: around what is drawn, else around what is clicked on first."""
+    """Choose one window for all slices of an object; a click that has no room in it widens it."""
     whole = whole_crop(tracker.frames)
     if not zoom:
         return whole
@@ -197,6 +198,8 @@ def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool)
         if found is None:
             return whole
         boxes = [found]
+    clicked = sorted((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
+    boxes += [points_box(p.points_xy[p.labels == 1]) for p in clicked]
     return crop_of_boxes(tracker.frames, boxes, margin=tracker.options.zoom_margin)
 
 

@@ -132,18 +132,6 @@ def crop_of_boxes(frames: Frames, boxes: Sequence[NDArray[np.floating]], *, marg
     return crop
 
 
-def with_room(frames: Frames, crop: CropWindow, prompts: Sequence[SlicePrompt]) -> CropWindow:
-    """Return an object's window, grown step by step until all clicks on the object have room.
-
-    So a corrective click mostly leaves the window where it is, or leads to the one that is encoded ahead.
-    """
-    whole = whole_crop(frames)
-    clicked = [p.points_xy[p.labels == 1] for p in prompts]
-    while crop != whole and not all(_has_room(crop, points_box(xy)) for xy in clicked if len(xy)):
-        crop = grown(crop, frames)
-    return crop
-
-
 def _has_room(crop: CropWindow, box_xyxy: NDArray[np.floating]) -> bool:
     room = CropWindow(
         crop.x0 + round(crop.width * ROOM_SHARE),

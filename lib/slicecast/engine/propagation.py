@@ -22,7 +22,6 @@ from slicecast.engine.crop_window import (
     to_model_prompt,
     touches_border,
     whole_crop,
-    with_room,
 )
 from slicecast.engine.fusion import SliceAnswer, fuse_tracks
 from slicecast.engine.postprocess import ObjectResult, label_slices
@@ -69,8 +68,7 @@ def segment(
     with tracker.until_cancelled():
         crops |= {name: choose_crop(tracker, given, zoom=zoom) for name, given in prompts.items()}
     if slices_only:
-        wide = {n: with_room(tracker.frames, crops[n], given) for n, given in prompts.items()}
-        results = {n: _result_alone(tracker, n, given, wide[n]) for n, given in prompts.items()}
+        results = {n: _result_alone(tracker, n, given, crops[n]) for n, given in prompts.items()}
     else:
         ranges = {n: (limits or {}).get(n, (0, tracker.frames.count)) for n in prompts}
         results = _propagate(_Request(tracker, prompts, ranges), crops)
@@ -129,7 +127,7 @@ def _decided(request: _Request, crops: Mapping[str, CropWindow]) -> dict[str, Cr
                 if not _reaches_border(request, name, decided[name]):
                     break
                 decided[name] = grown(decided[name], tracker.frames)
-    return {name: with_room(tracker.frames, crop, request.prompts[name]) for name, crop in decided.items()}
+    return decided
 
 
 def _reaches_border(request: _Request, name: str, crop: CropWindow) -> bool:

@@ -1,4 +1,4 @@
-"""Prefetches embeddings while the server is idle: of the volume segmented last the rest, and a wider window.
+"""Prefetches embeddings while the server is idle: the rest of the volume that was segmented last.
 
 It encodes one slice at a time, at the lowest priority and only while no request runs, so a click waits for one slice at
 most. It stops when the cache is full: from then on it would only evict what is needed now.
@@ -7,12 +7,12 @@ most. It stops when the cache is full: from then on it would only evict what is 
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.crop_window import CropWindow, Frames, grown
+from slicecast.engine.crop_window import CropWindow, Frames
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import SlicePredictor
 from slicecast.engine.postprocess import ObjectResult
@@ -126,16 +126,11 @@ def wait_until_idle(queue: DeviceQueue, stop: threading.Event, *, every_s: float
 
 
 def remaining_places(frames: Frames, tracks: Mapping[str, ObjectResult]) -> list[Place]:
-    """Return what corrections may ask for: all slices of a volume in each object's window, nearest to the prompted ones
-    first, then those with an answer in the window that a click without room in this one would lead to."""
-    near = _by_distance((n, track.crop, track) for track in tracks.values() for n in range(frames.count))
-    wide = _by_distance((n, grown(track.crop, frames), track) for track in tracks.values() for n in track.answers)
-    return list(dict.fromkeys([*near, *wide]))
-
-
-def _by_distance(wanted: Iterable[tuple[int, CropWindow, ObjectResult]]) -> list[Place]:
+    """Return all slices of a volume in each object's crop window, nearest to the prompted slices first."""
     places: dict[Place, int] = {}
-    for number, crop, track in wanted:
-        far = min(abs(number - prompt.slice) for prompt in track.prompts)
-        places[number, crop] = min(far, places.get((number, crop), far))
+    for track in tracks.values():
+        prompted = [prompt.slice for prompt in track.prompts]
+        for number in range(frames.count):
+            far = min(abs(number - slice_) for slice_ in prompted)
+            places[number, track.crop] = min(far, places.get((number, track.crop), far))
     return sorted(places, key=lambda place: (places[place], place))
