@@ -169,3 +169,15 @@ def test_python_examples_run(page, monkeypatch):
         failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, clear_globs=False).failed
         names = example.globs
         assert failed == 0, block
+
+
+PROMISE = re.compile(r"^\| ([^|]+) \| ((?:`tests/\S+::\w+`(?:, )?)+) \|$", re.MULTILINE)
+
+
+def test_every_promise_of_security_names_tests_that_there_are():
+    section = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").split("\n## What is promised")[1]
+    rows = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    promises = PROMISE.findall("\n".join(rows))
+    assert len(promises) == len(rows) - 2, "every row but the two headings names a promise and tests"
+    for file, name in re.findall(r"`(tests/\S+)::(\w+)`", section):
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), f"{file}::{name}"

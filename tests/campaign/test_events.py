@@ -139,6 +139,12 @@ def test_what_was_written_is_read(store, other):
     assert [event.case for event in store.read(after=2)] == ["c"] and store.verify() is None
 
 
+def test_what_is_written_is_synced_to_the_disk(store, url):
+    if url.startswith("sqlite"):  # by SQLite's setting, 2 for FULL; PostgreSQL does by itself
+        with store._engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
 def test_a_decision_sees_what_happened_since(store, other):
     write(store, "a")
     write(other, "b")

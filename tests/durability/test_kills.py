@@ -8,11 +8,16 @@ import json
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from killed_server import NOTHING, Killed, Launcher
+from clinic import SAMPLES, find_orthanc, running_orthanc
+from dicomweb_client import DICOMwebClient
+from killed_server import NOTHING, WAIT_S, Killed, Launcher
 from labelserver import write_studies
 
+from slicecast.dicom.seg import read_seg
 from slicecast.volume import read_volume, write_mask
+from slicecast_lab.generated.sample_data import DICOM_CASE
 
 pytestmark = pytest.mark.slow
 
@@ -176,3 +181,38 @@ def test_propagating_while_slices_stream(server):
     body = {"prompts": [{**POINT, "ijk": ijk, "positive": True} for ijk in clicks]}
     server.http.post(f"{again}/prompts", json=body, headers=HEADERS).raise_for_status()
     assert server.http.get(f"{again}/result", headers=HEADERS).content == mask
+
+
+def test_delivering_to_a_pacs(launcher, tmp_path):
+    program = find_orthanc()
+    if program is None:
+        pytest.skip("no Orthanc with its DICOMweb plugin; on Debian: apt-get install orthanc orthanc-dicomweb")
+    scan = SAMPLES / "dicom" / DICOM_CASE
+    labels = Labels(scan, tmp_path)
+    with running_orthanc(program, scan.parent, tmp_path) as pacs:
+        server = Killed(launcher, pacs, tmp_path)
+
+        def act() -> int:
+            (image,) = server.http.get("/datastore/?output=all").json()["objects"]
+            return save(server, labels.another(), image)
+
+        def segs(address: str) -> dict[str, str]:
+            """Return the study of each SEG series that is listed."""
+            found = httpx.get(f"{address}/series?Modality=SEG", timeout=WAIT_S).raise_for_status()
+            rows = found.json() if found.content else []
+            return {row["0020000E"]["Value"][0]: row["0020000D"]["Value"][0] for row in rows}
+
+        try:
+            server.many_times(act, lambda: len(server.events("submitted")))
+            server.wait_until(lambda: not list(tmp_path.rglob("outbox/[0-9]*")))
+            told, there = server.events("submitted"), segs(pacs)
+            listed = segs(f"{server.http.base_url}/proxy/dicom/qido")
+        finally:
+            server.end()
+        assert server.counted == NOTHING and len(there) <= len({event.data["sha256"] for event in told})
+        ((series, study),) = listed.items()
+        (seg,) = DICOMwebClient(pacs).retrieve_series(study, series)
+        final = next(tmp_path.rglob("labels/final/*.nii.gz"))
+        assert _sha256(final) == told[-1].data["sha256"]
+        label = read_volume(final)
+        assert np.array_equal(read_seg(seg, label.geometry)[0], label.array)

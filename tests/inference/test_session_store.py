@@ -82,6 +82,12 @@ def test_of_threads_that_write_the_same_number_one_wins(store):
     assert len(won) == 1 and store.records("s1") == (Edit((Remove(f"p{won[0]}"),)),)
 
 
+def test_what_is_told_is_synced_to_the_disk(store):
+    """A power cut loses nothing: no test can make one, so this looks at SQLite's setting, 2 for FULL."""
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
 def test_what_was_told_survives_a_kill(store, tmp_path):
     """The writer is killed right after it was told that its record is kept."""
     code = f"""

@@ -1,7 +1,9 @@
 """Two servers of one checkout are apart, and two of one folder refused."""
 
+import subprocess
+
 import pytest
-from labelserver import another_server, serving, write_studies
+from labelserver import ROOT, another_server, serving, write_studies
 
 from slicecast.campaign.settings import CampaignSettings
 from slicecast.errors import ResourceError
@@ -33,3 +35,11 @@ def test_a_dicom_servers_state_lies_with_the_user(monkeypatch, tmp_path):
     monkeypatch.setenv("SLICECAST_USERS", str(tmp_path / "users.json"))
     one, other = (state.state_folder(f"http://{name}/dicom-web") for name in ("a", "b"))
     assert one.parent == other.parent == tmp_path / "servers" and one != other
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_git_ignores_what_a_server_of_the_samples_writes():
+    written = ("labels/final/a", "campaign/campaign.db", ".slicecast/app/a", "segmentations/a", "datastore_v2.json")
+    paths = [f"sample-data/studies/{path}" for path in written]
+    done = subprocess.run(["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == paths

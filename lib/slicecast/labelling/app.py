@@ -32,12 +32,13 @@ from slicecast.inference.volumetric import Segmenter
 from slicecast.labelling.background_scorer import BackgroundScorer
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
-from slicecast.labelling.campaign.service import CampaignService, Leased, open_campaign_service
+from slicecast.labelling.campaign.leased import Leased
+from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.finetuning.automatic import AutomaticModels, AutomaticTask
 from slicecast.labelling.finetuning.tuner import FineTuner, versions_beside
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.state import only_server
-from slicecast.labelling.store.pacs import open_pacs
+from slicecast.labelling.store.pacs import PacsDatastore, open_pacs
 from slicecast.labelling.store.stow import Outcome
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
 from slicecast.labelling.store.uploads import SafeSessions
@@ -184,6 +185,11 @@ class AppBehaviour(MONAILabelApp):
         if not isinstance(self._datastore, StudiesDatastore):
             raise NotFound("These studies are not served as DICOM. Start the server with a folder or a DICOM server.")
         return self._datastore
+
+    def unlisted_series(self) -> frozenset[str]:
+        """Return the UIDs of series on a DICOM server that nobody is to see listed: labels that were replaced."""
+        store = self._datastore
+        return store.replaced_segs() if isinstance(store, PacsDatastore) else frozenset()
 
     def store_segmentations(self, parts: Sequence[bytes], *, study: str = "") -> Outcome:
         """Store DICOM SEG objects; each becomes its image's final label, as any other that is submitted."""

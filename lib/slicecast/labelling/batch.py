@@ -152,7 +152,7 @@ class BatchInference:
 
     def _begin(self, request: BatchRequest) -> BatchRun:
         images = self._images(request)
-        if not self._store.get_labeled_images():
+        if not self._store.get_labeled_images() and not self._annotator.network():
             raise Conflict("Batch inference starts from a label, and no image has one yet. Submit one first.")
         batch = BatchRun(request, tuple(images))
         with self._guard:
@@ -191,6 +191,8 @@ class BatchInference:
         try:
             if not self._annotator.is_open(name):
                 return SKIPPED
+            if self._annotator.make(name, None, cancelled=stop.is_set):
+                return DONE
             for known_id in sorted(self._store.get_labeled_images())[:SOURCES]:
                 if known_id not in sources:
                     sources[known_id] = self._annotator.source(known_id)

@@ -97,8 +97,10 @@ class PreAnnotator:
             logger.warning("'%s' gets no pre-annotation: %s", image_id, error)
             return False
 
-    def make(self, image_id: str, source: Source, *, cancelled: Callable[[], bool] = lambda: False) -> bool:
-        """Give an image a pre-annotation from a labelled one; False where they do not resemble each other.
+    def make(self, image_id: str, source: Source | None, *, cancelled: Callable[[], bool] = lambda: False) -> bool:
+        """Give an image a pre-annotation by the campaign's network, else from a labelled image.
+
+        False where there is neither, or the two images do not resemble each other.
 
         Raises:
             Cancelled: it was stopped.
@@ -106,10 +108,12 @@ class PreAnnotator:
         """
         path = Path(self._store.get_image_uri(image_id))
         study = self._service.studies.open(path)
-        if network := self._network():
+        if network := self.network():
             with self._service.queue.background(cancelled=cancelled):
                 self._segment(image_id, study, network)
             return True
+        if source is None:
+            return False
         places = transfer(source.landmarks, study.volume) if find_body(study.volume).resembles(source.body) else {}
         if not places:
             logger.info("'%s' gets no pre-annotation: it does not resemble '%s'", image_id, source.image_id)
@@ -137,12 +141,13 @@ class PreAnnotator:
         self._store.save_label(image_id, str(file), ORIGINAL, info)
         logger.info("'%s' has a pre-annotation, from the label of '%s'", image_id, params["carried_from"])
 
-    def _network(self) -> AutomaticModel | None:
+    def network(self) -> AutomaticModel | None:
+        """Return the campaign's network; None before there is one."""
         return self._automatic.latest() if self._automatic is not None else None
 
     def automatic(self, image_id: str, study: Study) -> None:
         """Give an image a pre-annotation now, by the campaign's network, if there is one and the image is open."""
-        network = self._network()
+        network = self.network()
         if network is not None and self.is_open(image_id):
             self._segment(image_id, study, network)
 
@@ -164,7 +169,7 @@ class PreAnnotator:
             return False
         if not self._store.get_label_uri(image_id, ORIGINAL):
             return True
-        network, info = self._network(), self._store.get_label_info(image_id, ORIGINAL) or {}
+        network, info = self.network(), self._store.get_label_info(image_id, ORIGINAL) or {}
         made = str(info.get("model", ""))
         ours = made.startswith(f"{AUTOMATIC}@") or "carried_from" in (info.get("params") or {})
         return network is not None and ours and made != network.name

@@ -96,6 +96,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         labelling = labelling_app()
         labelling.server_mode(True)
         labelling.on_init_complete()
+        app.state.unlisted_series = labelling.unlisted_series
         app.state.service = labelling.service
         app.state.sessions = _session_context(app, labelling.volumetric)
         app.state.nninteractive = _desk(app)

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import ball, grid
+from labelserver import ROOT
 
 from slicecast.campaign.campaign import Campaign
 from slicecast.campaign.events import EventStore, Kind
@@ -16,7 +18,9 @@ from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import Status
 from slicecast.errors import Conflict, InputError, NotFound
 from slicecast.inference.caller import Caller, calling
-from slicecast.labelling.campaign.service import MAX_PROMPTS, CampaignService, Leased, open_campaign_service, prompts_of
+from slicecast.labelling.campaign.leased import Leased
+from slicecast.labelling.campaign.said import MAX_PROMPTS, prompts_of
+from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.strategies import strategies
 from slicecast.labelling.tasks.answer import InferAnswer
@@ -330,6 +334,18 @@ def test_a_campaign_lies_beside_the_studies(store, studies):
         "first",
         "second",
     }
+
+
+def test_a_dicom_case_is_called_by_patient_and_description(tmp_path):
+    studies = Path(shutil.copytree(ROOT / "sample-data" / "dicom", tmp_path / "studies"))
+    store = StudiesDatastore(str(studies), extensions=["*.nii.gz"])
+    service = open_campaign_service(studies, datastore=lambda: store)
+    (uid,) = service.sync()
+    info = store.get_image_info(uid)
+    assert info["PatientID"] and info["SeriesDescription"]
+    assert service.title(uid) == f"{info['PatientID']} · {info['SeriesDescription']}"
+    assert service.title("first") == "first"
+    store.deliveries.close()
 
 
 def test_points_by_label_and_the_rest_by_key():

@@ -213,6 +213,7 @@ def test_versions_of_one_second_get_numbers(tmp_path):
     for content in (b"one", b"two", b"three"):
         write_atomically(current, content)
         keep(current, folder)
+        assert current.read_bytes() == content, \"it stays until it is replaced\"
     files = sorted(folder.glob("*.nii.gz"))
     assert [file.name for file in files] == [f"20240805T120000Z-{n}.nii.gz" for n in (1, 2, 3)]
     assert [file.read_bytes() for file in files] == [b"one", b"two", b"three"]
@@ -232,6 +233,13 @@ def test_without_hard_links_it_is_copied(tmp_path, monkeypatch):
     write_atomically(tmp_path / "a.nii.gz", b"one")
     kept = keep(tmp_path / "a.nii.gz", tmp_path / "versions")
     assert kept.read_bytes() == b"one"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, target = [], tmp_path / "label"
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(target.exists()))
+    write_atomically(target, b"new")
+    assert synced[0] is False, "synced first, then renamed"
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):

@@ -104,6 +104,21 @@ def test_a_label_waits_for_the_server(server, opened, tmp_path, empty):
     assert bool(server.stored[0].pixel_array.any()) is not empty
 
 
+def test_one_seg_of_a_label_is_current(server, opened, tmp_path):
+    store, current = opened(iter(range(0, 10**6, 100)).__next__), []
+    for empty in (False, True, False):
+        uid = submit(store, tmp_path, empty)
+        store.deliveries.deliver_all()
+        current.append(server.stored[-1].SeriesInstanceUID)
+        assert store.replaced_segs() == {seg.SeriesInstanceUID for seg in server.stored} - {current[-1]}
+    assert current[0] == current[2] != current[1], "the same label is the same SEG"
+    store.deliveries.close()
+    again = opened(iter(range(0, 10**6, 100)).__next__)
+    assert again.replaced_segs() == {current[1]} and again.get_labeled_images() == [uid]
+    again.remove_label(uid, "final")
+    assert again.replaced_segs() == set(current) and again.get_labeled_images() == []
+
+
 def test_a_label_made_elsewhere_counts(server, opened, tmp_path):
     first = opened()
     submit(first, tmp_path)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from labelserver import label_bytes
 from monailabel.interfaces.utils.app import app_instance
 
 OURS = {"X-Requested-With": "slicecast"}
@@ -59,6 +60,29 @@ def test_submit_lists_what_it_saves_and_an_approved_label_is_opened_again(client
     assert press(client, "second", "reopen", "rita", why="the tip").status_code == 200
     assert client.get("/datastore/label", params={"label": "second", "tag": "original"}).status_code == 200
     assert client.delete("/datastore/label", params={"id": "second", **tag}).status_code == 200
+
+
+def test_a_label_that_changed_since_it_was_shown_is_not_judged(client):
+    told = [{"name": "liver", "idx": 1}]
+    for level in (10**6, 70):
+        shown = client.get("/annotate/case", params={"image": "second"}).json()["label"]
+        info = {"params": (None, json.dumps({"client_id": "ann", "label_info": told}))}
+        files = {"label": ("label.nii.gz", label_bytes(level)), **info}
+        assert client.put("/datastore/label", params={"image": "second"}, files=files).status_code == 200
+    now = client.get("/annotate/case", params={"image": "second"}).json()["label"]
+    assert now != shown and f'data-action="approve" data-label="{now}"' in client.get("/campaign/case/second").text
+    for action in ("approve", "reject"):
+        stale = press(client, "second", action, "rita", label=shown, why="hole")
+        assert stale.status_code == 409 and "not the one shown" in stale.json()["detail"]
+    assert press(client, "second", "approve", "rita", label=5).status_code == 422
+    tag = {"label": "second", "tag": "final"}
+    renamed = json.dumps({"label_info": [{"name": "hepar", "idx": 1}]})
+    assert client.put("/datastore/label/info", params=tag, data={"info": renamed}).status_code == 200
+    assert press(client, "second", "approve", "rita", label=now).status_code == 409, "its names changed"
+    now = client.get("/annotate/case", params={"image": "second"}).json()["label"]
+    assert press(client, "second", "approve", "rita", label=now).status_code == 200
+    assert press(client, "second", "reopen", "rita", why="once more", label=now).status_code == 200
+    assert client.delete("/datastore/label", params={"id": "second", "tag": "final"}).status_code == 200
 
 
 def test_a_record_that_leaves_a_value_without_a_name_is_refused(client):

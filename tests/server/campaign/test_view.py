@@ -15,20 +15,20 @@ READING = Reading("ann", 5.0, ReadingTask.ANNOTATE, "final", 60.0)
 
 
 def service():
-    return SimpleNamespace(study_uid=lambda name: "1.2 3" if name == "a" else None)
+    return SimpleNamespace(study_uid=lambda name: "1.2 3" if name == "a" else None, title=str)
 
 
 def test_a_second_reader_does_not_see_the_first_label():
     case = Case("a", Status.SUBMITTED, readings=(READING,), lease=SECOND, prediction={"mean_confidence": 0.4})
-    shown = row(case, 0.0, {}, "bob")
+    shown = row(service(), case, 0.0, {}, "bob")
     assert (shown["annotator"], shown["minutes"], shown["confidence"]) == ("", None, None)
-    assert row(case, 0.0, {}, "rita")["annotator"] == "ann"
+    assert row(service(), case, 0.0, {}, "rita")["annotator"] == "ann"
 
 
 def test_a_gold_case_looks_like_any_other():
-    assert row(Case("a", gold=True), 0.0, {}, "ann")["status"] == "open"
+    assert row(service(), Case("a", gold=True), 0.0, {}, "ann")["status"] == "open"
     read = Case("a", gold=True, readings=(Reading("ann", 5.0, ReadingTask.GOLD, "gold-ann", 60.0),))
-    assert row(read, 0.0, {}, "ann")["status"] == "submitted"
+    assert row(service(), read, 0.0, {}, "ann")["status"] == "submitted"
 
 
 def test_the_way_into_ohif():

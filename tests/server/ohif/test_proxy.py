@@ -23,6 +23,11 @@ WAIT_S = 20.0
 MIB = 1 << 20
 
 
+def two_series(level: str):
+    uids = {"series": ["1.2.3", "1.2.4"], "instances": ["1.2.3", "1.2.4", "1.2.4"]}[level]
+    return [{"0020000E": {"vr": "UI", "Value": [uid]}} for uid in uids]
+
+
 def pacs_app(seen, release):
     """A server that says what it was asked."""
     pacs = FastAPI()
@@ -61,6 +66,8 @@ def pacs_app(seen, release):
     @pacs.get("/dicom-web/moved")
     def moved():
         return RedirectResponse("/dicom-web/there")
+
+    pacs.get("/dicom-web/studies/1.2/{level}")(two_series)
 
     @pacs.api_route("/{path:path}", methods=["GET", "POST"])
     async def anything(path: str, request: Request):
@@ -114,6 +121,14 @@ def test_the_query_arrives_as_it_was(client):
     seen = ask(client, f"qido/studies?{query}")
     assert (seen["path"], seen["query"]) == ("/dicom-web/studies", query)
     assert ask(client, "wado/studies/1.2.3/series")["query"] == ""
+
+
+@pytest.mark.parametrize("level", ["series", "instances"])
+def test_labels_that_were_replaced_are_not_listed(client, level):
+    client.app.state.unlisted_series = lambda: frozenset(["1.2.4"])
+    found = client.get(f"/proxy/dicom/qido/studies/1.2/{level}?limit=9")
+    assert found.headers["content-type"] == "application/dicom+json"
+    assert found.json() == [{"0020000E": {"vr": "UI", "Value": ["1.2.3"]}}]
 
 
 def test_only_headers_that_matter_are_passed_on(client):

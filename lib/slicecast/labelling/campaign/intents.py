@@ -57,6 +57,10 @@ class Intents:
         finally:
             jobs.discard(job)
 
+    def wait_for(self, case: str) -> bool:
+        """Tell whether a kill left a submission of a case; to be asked while `alone`."""
+        return any(job.facts["case"] == case for job in self._jobs().waiting())
+
     def left(self) -> Iterator[tuple[Path, Submission]]:
         """Yield what a kill left: the label's file and the submission; each is forgotten after its turn."""
         jobs = self._jobs()

@@ -6,6 +6,7 @@ from the same address; the address. A lease of a nameless client yields to a nam
 """
 
 import hashlib
+import json
 import logging
 import re
 import threading
@@ -20,16 +21,19 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.active.calibration import Calibration
-from slicecast.campaign.campaign import Campaign, Choice, open_campaign
+from slicecast.campaign.campaign import SERVER, Campaign, Choice, open_campaign
 from slicecast.campaign.events import Kind
 from slicecast.campaign.settings import FOLDER, find_truth, keep_truth
 from slicecast.campaign.state import ReadingTask, Status
 from slicecast.campaign.summary import calibration
+from slicecast.dicom.series import is_uid
 from slicecast.errors import Conflict, InputError, SlicecastError
 from slicecast.files import file_sha256
-from slicecast.inference.caller import current_caller
+from slicecast.inference.caller import Caller, calling, current_caller
 from slicecast.labelling.campaign.drafts import SLICE_FEATURES, CaseDrafts, Drafts, MaskDraft
+from slicecast.labelling.campaign.dropped import Dropped
 from slicecast.labelling.campaign.intents import Intents, Submission
+from slicecast.labelling.campaign.said import bounded, prompts_of
 from slicecast.labelling.campaign.structures import compare_labels, slice_truths
 from slicecast.labelling.store.datastore import VERSIONS, SafeDatastore
 from slicecast.labelling.store.labels import require_named, with_true_label_info
@@ -70,6 +74,7 @@ class CampaignService:
         self._pupil: Callable[[Calibration], None] = lambda calibration: None
         self._examined: set[str] = set()
         self._examiner = threading.Thread()
+        self.dropped = Dropped(datastore, self._submit_dropped)
 
     def who(self, case: str | None = None, *, client_id: object = None) -> str:
         """Return the name of the caller; see the module's docstring."""
@@ -98,6 +103,7 @@ class CampaignService:
         store = self._datastore()
         every, labelled = store.list_images(), set(store.get_labeled_images())
         self._examine(every)
+        self.dropped.look_soon()
         bad = self.unusable()
         images = [image for image in every if image not in bad]
         self.campaign.add({image: image in labelled for image in images})
@@ -108,17 +114,18 @@ class CampaignService:
     def recover(self) -> list[str]:
         """Finish what a crash interrupted, and record labels that came without an event; return their cases."""
         self.sync()
-        found = self._finish_left()
-        state = self.campaign.state()
-        for image in self._datastore().get_labeled_images():
-            case = state.case(image)
-            unread = case.reading(ReadingTask.ANNOTATE) is None and not case.gold
-            if case.status in (Status.OPEN, Status.REJECTED) and unread:
-                self.campaign.submitted(
-                    image, "server", {"tag": FINAL, "found": True, **self._fingerprint(image, FINAL)}
-                )
-                found.append(image)
-        return found
+        return [*self._finish_left(), *self.dropped.look()]
+
+    def _submit_dropped(self, image: str, file: Path) -> bool:
+        """Submit a label that somebody put among the final ones, if its case has none yet."""
+        info = self._datastore().get_label_info(image, FINAL) or {}
+        with self._intents.alone(), calling(Caller(name=SERVER)):
+            case = self.campaign.state().case(image)
+            read = case.reading(ReadingTask.ANNOTATE) is not None or case.gold
+            if read or case.status not in (Status.OPEN, Status.REJECTED) or self._intents.wait_for(image):
+                return False
+            self._submit(self._admitted(image, image, SERVER, {**info, "found": True}), file)
+        return True
 
     def next_sample(self, strategy: Strategy, name: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Lease the next case to the caller; None when nothing is left for them."""
@@ -213,8 +220,7 @@ class CampaignService:
         self.adopt(case, who)
         with self._intents.alone():
             submission = self._admitted(image, case, who, info)
-            with self._intents.begun(file, submission):
-                label = self._finish(file, submission)
+            label = self._submit(submission, file)
         if submission.tag == FINAL:
             self._forget_start(case)
         self._thread.submit(self._compare_all, case, who, submission.task, submission.tag)
@@ -231,12 +237,16 @@ class CampaignService:
         anyones = caller.roles is not None and caller.may("reviewer")
         task = self.campaign.task_of(case, who, anyones=anyones)
         tag = FINAL if task is ReadingTask.ANNOTATE else f"{task}-{_plain(who)}"
-        said = {key: info[key] for key in ("active_s", "model", "label_info") if info.get(key) is not None}
+        said = {key: info[key] for key in ("active_s", "model", "label_info", "found") if info.get(key) is not None}
         draft = self.work.drafts.find(case, who)
         if draft is not None:
             said = {"model": draft.record.get("task"), "model_hash": draft.record.get("model_hash"), **said}
         after, told = self.campaign.state().number, {**info, "user": who}
         return Submission(image, case, who, task, tag, after, told, said, anyones)
+
+    def _submit(self, submission: Submission, file: Path) -> str:
+        with self._intents.begun(file, submission):
+            return self._finish(file, submission)
 
     def _finish(self, file: Path, new: Submission) -> str:
         """Save a label and write its event; where one fails, the label is put back as it was."""
@@ -284,8 +294,35 @@ class CampaignService:
             saved = self.save(found.record["image"], found.file, tag=FINAL, info=info, client_id=who)
         return {**saved, "saved": now.objects()}
 
+    def mark(self, case: str) -> str:
+        """Return what tells a case's final label, voxels and names, from every other; "" where there is none."""
+        file, info = self.work.final_label(case), self._datastore().get_label_info(case, FINAL) or {}
+        told = f"{file_sha256(file)} {json.dumps(info.get('label_info'))}" if file else ""
+        return hashlib.sha256(told.encode()).hexdigest() if told else ""
+
+    def approve(self, case: str, who: str, *, shown: str | None = None) -> None:
+        """Accept a case's label, if it is the one of the mark `shown`.
+
+        Raises:
+            Conflict: there is none, it is the reviewer's own, or it has changed since it was shown.
+        """
+        with self._intents.alone():
+            self._refuse_unseen(case, shown)
+            self.campaign.approve(case, who)
+
+    def _refuse_unseen(self, case: str, shown: str | None) -> None:
+        if shown is not None and shown != self.mark(case):
+            raise Conflict(f"The label of '{case}' is not the one shown here any more. Load the page again and look.")
+
     def send_back(
-        self, case: str, who: str, *, why: str, approved: bool = False, asked: Mapping[str, Any] | None = None
+        self,
+        case: str,
+        who: str,
+        *,
+        why: str,
+        approved: bool = False,
+        asked: Mapping[str, Any] | None = None,
+        shown: str | None = None,
     ) -> None:
         """Let a case be done again, with its label as the start: in OHIF at once, in Slicer as the pre-annotation.
 
@@ -295,14 +332,17 @@ class CampaignService:
             why: what is to be done.
             approved: its label is approved, and is opened again.
             asked: where, `slice` and `axis`.
+            shown: `mark` of the label that the reviewer looked at.
 
         Raises:
-            Conflict: there is no such label.
+            Conflict: there is no such label, or it has changed since it was shown.
             InputError: an approved label is opened without a reason.
         """
         if approved and self.campaign.state().case(case).status is not Status.APPROVED:
             raise Conflict(f"The label of '{case}' is not approved, so it need not be opened again.")
-        self.campaign.reject(case, who, why=why, asked=asked)
+        with self._intents.alone():
+            self._refuse_unseen(case, shown)
+            self.campaign.reject(case, who, why=why, asked=asked)
         label = self.work.label(case)
         if label is not None:
             names = self.work.structures(label).values
@@ -316,8 +356,9 @@ class CampaignService:
             Conflict: another user holds the case, or its label is approved.
             InputError: the tag is the server's own.
         """
-        self._refuse_change(image, tag)
-        self._datastore().remove_label(self.case_of(image), tag)
+        with self._intents.alone():
+            self._refuse_change(image, tag)
+            self._datastore().remove_label(self.case_of(image), tag)
         self.sync()
 
     def update_label_info(self, image: str, tag: str, info: Mapping[str, Any]) -> None:
@@ -351,6 +392,12 @@ class CampaignService:
         self.campaign.require(case)
         self.campaign.add_gold(case, who, truth_sha256=keep_truth(self._folder, case, truth))
 
+    def title(self, case: str) -> str:
+        """Return what people call a case: patient and description of a DICOM series, else its name."""
+        info = self._datastore().get_image_info(case) if is_uid(case) else {}
+        words = (str(info.get(word) or "") for word in ("PatientID", "SeriesDescription"))
+        return " · ".join(word for word in words if word) or case
+
     def study_uid(self, case: str) -> str | None:
         """Return the DICOM study an image belongs to, or None."""
         store = self._datastore()
@@ -364,8 +411,9 @@ class CampaignService:
         self._thread.submit(self._teach)
 
     def wait(self) -> None:
-        """Wait for all comparisons queued so far, and for images that are being examined."""
+        """Wait for all comparisons queued so far, and for images and labels that are being examined."""
         self._thread.submit(lambda: None).result()
+        self.dropped.wait()
         if self._examiner.is_alive():
             self._examiner.join()
 
@@ -425,26 +473,6 @@ def open_campaign_service(
     return CampaignService(open_campaign(place), datastore=datastore, folder=place / FOLDER, labels=labels)
 
 
-class Leased(Strategy):
-    """A strategy whose answers are leased to the caller.
-
-    Args:
-        strategy: chooses.
-        name: of it.
-        service: leases.
-    """
-
-    def __init__(self, strategy: Strategy, name: str, service: CampaignService) -> None:
-        super().__init__(strategy.description)
-        self.chooser = strategy
-        self._name = name
-        self._service = service
-
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose a case and lease it; None when nothing is left."""
-        return self._service.next_sample(self.chooser, self._name, request)
-
-
 def _score(answer: Mapping[str, Any]) -> float | None:
     value = answer.get("confidence", answer.get("weight"))
     return float(value) if isinstance(value, int | float) else None
@@ -458,33 +486,3 @@ def _plain(who: str) -> str:
 def _refuse_own_tag(tag: str) -> None:
     if str(tag).casefold().startswith(OWN_TAGS):
         raise InputError(f"The tag '{tag}' is one that the server gives to second readings. Submit under '{FINAL}'.")
-
-
-PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")
-"""Keys of a request that are prompts, besides lists of points under a label's name."""
-
-MAX_PROMPTS = 400  # Points kept in an event; of more, only their number
-
-
-def prompts_of(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the prompts of an infer request for the event log: points by key, other prompts as they are."""
-    found = {key: value for key, value in request.items() if key in PROMPT_KEYS or _is_points(value)}
-    kept = {key: value for key, value in found.items() if value not in (None, [], "")}
-    if sum(len(value) for value in kept.values() if isinstance(value, list)) <= MAX_PROMPTS:
-        return kept
-    return {key: len(value) if isinstance(value, list) else value for key, value in kept.items()}
-
-
-def bounded(prompts: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, dict[str, Any]]:
-    """Return a session's prompts by kind and object for the event log; of too many, only their numbers."""
-    count = sum(len(entries) for by_object in prompts.values() for entries in by_object.values())
-    return {
-        kind: {name: entries if count <= MAX_PROMPTS else len(entries) for name, entries in by_object.items()}
-        for kind, by_object in prompts.items()
-    }
-
-
-def _is_points(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(entry, list) and len(entry) == 3 for entry in value)
-    )

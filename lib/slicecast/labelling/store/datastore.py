@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
@@ -83,6 +83,7 @@ class SafeDatastore(LocalDatastore):
         self._write_later: threading.Timer | None = None
         self._follow_links = follow_links
         self._clock = clock
+        self._refused: frozenset[Path] = frozenset()
         _set_aside_if_damaged(Path(datastore_path) / "datastore_v2.json", clock)
         super().__init__(datastore_path, **options)
         if options.get("auto_reload"):
@@ -146,6 +147,23 @@ class SafeDatastore(LocalDatastore):
             self._update_datastore_file(lock=False)
         except OSError as error:  # the index in memory is right, and the next change writes it
             logger.warning("The index of labels could not be written: %s", error)
+
+    def label_folder(self, tag: str) -> Path:
+        """Return where the labels of a tag lie."""
+        return Path(self._datastore.label_path(tag))
+
+    @locked
+    def refuse_labels(self, files: Collection[Path]) -> None:
+        """Read the folders again, in which these files are no labels; those refused before may be some again."""
+        self._refused = frozenset(files)
+        self.refresh()
+        for file in files:
+            image, tag = self._to_id(file.name)[0], file.parent.name
+            label = self._datastore.label(image, tag)
+            if label is not None and self._filename(image, label.ext) == file.name:
+                del self._datastore.objects[image].labels[tag]
+        if files:
+            self._update_datastore_file()
 
     def _refuse_twin(self, tag: str) -> None:
         """Refuse a tag that is another one but for upper and lower case: some file systems hold them as one folder."""
@@ -264,7 +282,7 @@ class SafeDatastore(LocalDatastore):
         return {name: file for name, file in files.items() if self._is_ours(Path(path) / file)}
 
     def _is_ours(self, file: Path) -> bool:
-        if file.name.startswith("."):
+        if file.name.startswith(".") or file in self._refused:
             return False
         if not file.exists():
             logger.warning("%s is a link that leads nowhere and is not listed", file)

@@ -5,11 +5,12 @@ saves afterwards, so a server that is down loses the label; it also refuses empt
 for two hours.
 """
 
+import json
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -28,9 +29,10 @@ from requests import RequestException
 from slicecast.dicom.seg import seg_of_label
 from slicecast.dicom.series import NO_IMAGES, Series, is_uid
 from slicecast.errors import InputError, ResourceError
+from slicecast.files import write_atomically
 from slicecast.labelling.store.datastore import locked
 from slicecast.labelling.store.delivery import Delivery
-from slicecast.labelling.store.studies import SERIES_EXTENSION, StudiesDatastore, series_names
+from slicecast.labelling.store.studies import SERIES_EXTENSION, StudiesDatastore, series_info, series_names
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Remote:
     search_filter: dict[str, Any]  # attributes of the series to be annotated
     clock: Callable[[], float] = time.monotonic  # seconds
     _images: dict[str, Dataset] = field(default_factory=dict)
-    _labelled: set[str] = field(default_factory=set)
+    _segs: set[str] = field(default_factory=set)
     _subjects: dict[str, str] = field(default_factory=dict)
     _seen_s: float = float("-inf")
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -57,10 +59,10 @@ class Remote:
         self._refresh()
         return dict(self._images)
 
-    def labelled(self) -> set[str]:
-        """Return the UIDs of series of which the server holds a segmentation."""
+    def labelled(self, *, without: Collection[str]) -> set[str]:
+        """Return the UIDs of series of which the server holds a segmentation other than those."""
         self._refresh()
-        return set(self._labelled)
+        return {self._subjects[uid] for uid in self._segs.difference(without)}
 
     def _refresh(self) -> None:
         with self._guard:
@@ -69,7 +71,9 @@ class Remote:
             try:
                 found = self._search(self.search_filter)
                 self._images = {uid: data for uid, data in found.items() if data.get("Modality") not in NO_IMAGES}
-                self._labelled = {self._subject(uid, data) for uid, data in self._search({"Modality": "SEG"}).items()}
+                segs = self._search({"Modality": "SEG"})
+                self._subjects.update((uid, self._subject(uid, data)) for uid, data in segs.items())
+                self._segs = set(segs)
             except (RequestException, OSError, ValueError, KeyError) as error:
                 logger.warning("The DICOM server cannot be asked for its series (%s); the last list is used", error)
             self._seen_s = self.clock()
@@ -86,11 +90,11 @@ class Remote:
 
     def _subject(self, uid: str, data: Dataset) -> str:
         """Return the UID of the series that a segmentation refers to; asked once, as it never changes."""
-        if uid not in self._subjects:
-            headers = self.client.retrieve_series_metadata(str(data.StudyInstanceUID), uid)
-            about = Dataset.from_json(headers[0]).get("ReferencedSeriesSequence") or [Dataset()]
-            self._subjects[uid] = str(about[0].get("SeriesInstanceUID", ""))
-        return self._subjects[uid]
+        if uid in self._subjects:
+            return self._subjects[uid]
+        headers = self.client.retrieve_series_metadata(str(data.StudyInstanceUID), uid)
+        about = Dataset.from_json(headers[0]).get("ReferencedSeriesSequence") or [Dataset()]
+        return str(about[0].get("SeriesInstanceUID", ""))
 
 
 class PacsDatastore(StudiesDatastore):
@@ -104,6 +108,7 @@ class PacsDatastore(StudiesDatastore):
     def __init__(self, remote: Remote, cache: Path, **options: Any) -> None:
         self._remote = remote
         self._downloads = cache / "series"
+        self._sent_file = cache / "sent.json"
         super().__init__(str(cache), **options)
 
     def name(self) -> str:
@@ -148,7 +153,7 @@ class PacsDatastore(StudiesDatastore):
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Return the images with a final label here, or a segmentation on the server."""
         here = set(super().get_labeled_images())
-        known = self._remote.labelled()
+        known = self._remote.labelled(without=self.replaced_segs())
         return [name for name in self.list_images() if name in here or name in known]
 
     @locked
@@ -169,9 +174,10 @@ class PacsDatastore(StudiesDatastore):
 
     def _add_non_existing_images(self) -> int:
         self._init_from_datastore_file()
-        new = [uid for uid in self._remote.images() if uid not in self._datastore.objects]
+        remote = self._remote.images()
+        new = [uid for uid in remote if uid not in self._datastore.objects]
         for uid in new:
-            info = {"ts": int(self._clock().timestamp()), "name": uid, **self.dicom_names(uid)}
+            info = {"ts": int(self._clock().timestamp()), "name": uid, **series_info(remote[uid])}
             self._datastore.objects[uid] = ImageLabelModel(image=DataModel(info=info, ext=SERIES_EXTENSION))
         return len(new)
 
@@ -201,6 +207,24 @@ class PacsDatastore(StudiesDatastore):
             shutil.rmtree(part, ignore_errors=True)
         self.catalogue.dicom_series(now=True)
 
+    def replaced_segs(self) -> frozenset[str]:
+        """Return the UIDs of those SEG series of ours that are no label's current one: nobody is to see them listed.
+
+        They stay on the server, because DICOMweb knows no way to take back what was stored.
+        """
+        return frozenset(uid for sent in self._sent().values() for uid in sent[:-1])
+
+    @locked
+    def _withdraw_segs(self, image_id: str, *, keep: str = "") -> None:
+        """Note that of an image's SEGs `keep` is the current one, or none."""
+        sent = self._sent()
+        sent[image_id] = [*(uid for uid in sent.get(image_id, []) if uid != keep), keep]
+        write_atomically(self._sent_file, json.dumps(sent).encode())
+
+    def _sent(self) -> dict[str, list[str]]:
+        """Return the UIDs of the SEG series that were sent of each image, the current one last; "" for none."""
+        return json.loads(self._sent_file.read_text(encoding="utf-8")) if self._sent_file.is_file() else {}
+
     def _write_seg(self, delivery: Delivery) -> None:
         """Send a label to the server as DICOM SEG."""
         uid = delivery.facts["image_id"]
@@ -214,6 +238,7 @@ class PacsDatastore(StudiesDatastore):
             logger.error("The label of %s cannot be DICOM SEG, so it stays here only: %s", uid, error)
             return
         self._remote.client.store_instances([data])
+        self._withdraw_segs(uid, keep=str(data.SeriesInstanceUID))
         logger.info("The label of %s has arrived on the DICOM server", uid)
 
 

@@ -299,7 +299,7 @@ class StudiesDatastore(SafeDatastore):
         added = super()._add_non_existing_images()
         for uid, series in self.catalogue.dicom_series().items():
             if series.image_id and uid not in self._datastore.objects:
-                info = {"ts": int(self._clock().timestamp()), "name": uid, **series_names(series.summary)}
+                info = {"ts": int(self._clock().timestamp()), "name": uid, **series_info(series.summary)}
                 self._datastore.objects[uid] = ImageLabelModel(image=DataModel(info=info, ext=SERIES_EXTENSION))
                 added += 1
         return added
@@ -363,6 +363,11 @@ def series_names(summary: Dataset) -> dict[str, str]:
     """Return the UIDs and patient data of a series that OHIF shows."""
     words = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
     return {word: str(summary.get(word, "")) for word in words}
+
+
+def series_info(summary: Dataset) -> dict[str, str]:
+    """Return what the index of images holds of a series."""
+    return {**series_names(summary), "SeriesDescription": str(summary.get("SeriesDescription", ""))}
 
 
 def dicom_names(store: Datastore, image_id: str) -> dict[str, str]:

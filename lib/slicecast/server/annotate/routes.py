@@ -69,13 +69,14 @@ def case(image: str, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
     axes = [found.record["axis"].lower() for found in masks.values() if found.record.get("axis")]
     return {
         "name": name,
+        "title": service.title(name),
         "reason": known.note or (known.lease.reason if known.lease else ""),
         "slice": (known.asked or {}).get("slice"),
         "owner": current_caller().named(),
         "labels": list(app.config.labels),
         "masks": list(masks),
         "axis": axes[0] if axes else choose_axis(study.volume.geometry).name.lower(),
-        **view.judging(known, who),
+        **view.judging(service, known, who),
         "to_review": next((one.name for one in view.waiting(state) if one.name != name), None),
     }
 

@@ -118,7 +118,14 @@ def _ask_slice(service: CampaignService, case: str, who: str, body: dict[str, An
 
 def _send_back(service: CampaignService, case: str, who: str, body: dict[str, Any], *, approved: bool = False) -> None:
     asked = _asked(body) if "slice" in body else None
-    service.send_back(case, who, why=_why(body), approved=approved, asked=asked)
+    service.send_back(case, who, why=_why(body), approved=approved, asked=asked, shown=_looked_at(body))
+
+
+def _looked_at(body: dict[str, Any]) -> str | None:
+    label = body.get("label")
+    if label is not None and not isinstance(label, str):
+        raise InputError("'label' is no text; give the one that the page was given, or leave it out.")
+    return label
 
 
 def _asked(body: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +147,7 @@ ACTIONS: dict[str, tuple[str, Action]] = {
     "skip": ("annotator", lambda service, case, who, body: service.campaign.skip(case, who, why=_why(body))),
     "flag": ("annotator", lambda service, case, who, body: service.campaign.flag(case, who, why=_why(body))),
     "slice": ("annotator", _ask_slice),
-    "approve": ("reviewer", lambda service, case, who, body: service.campaign.approve(case, who)),
+    "approve": ("reviewer", lambda service, case, who, body: service.approve(case, who, shown=_looked_at(body))),
     "reject": ("reviewer", _send_back),
     "reopen": ("reviewer", partial(_send_back, approved=True)),
 }

@@ -33,20 +33,21 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
     state = _without(service.campaign.state(), unusable)
     queue = service.queue(app.own_strategy())
     reasons = {choice.case: choice.reason for choice in queue}
-    listed = [_row(case, now_s, reasons, who) for case in _found(state, status, find)]
+    listed = [_row(service, case, now_s, reasons, who) for case in _found(state, status, find)]
     busy = [case for case in state.cases.values() if case.lease is not None and case.lease.live(now_s)]
     free = [choice for choice in queue if choice.case not in {case.name for case in busy}]
     return {
         **_who(caller, who),
         "progress": progress(state),
         "total": sum(progress(state).values()),
-        "mine": [_row(case, now_s, reasons, who) for case in busy if case.lease and case.lease.who == who],
-        "busy": [_row(case, now_s, reasons, who) for case in busy if case.lease and case.lease.who != who],
-        "queue": [{**_row(state.case(choice.case), now_s, reasons, who)} for choice in free[:QUEUE]],
+        "mine": [_row(service, case, now_s, reasons, who) for case in busy if case.lease and case.lease.who == who],
+        "busy": [_row(service, case, now_s, reasons, who) for case in busy if case.lease and case.lease.who != who],
+        "queue": [{**_row(service, state.case(choice.case), now_s, reasons, who)} for choice in free[:QUEUE]],
         "queued": len(free),
         "strategy": app.config.strategy,
         "unusable": unusable | nested_volumes(Path(app.studies)),
-        "to_review": [_row(case, now_s, reasons, who) for case in waiting(state)][:QUEUE],
+        "refused": service.dropped.refused,
+        "to_review": [_row(service, case, now_s, reasons, who) for case in waiting(state)][:QUEUE],
         "rows": listed[(page - 1) * ROWS : page * ROWS],
         "found": len(listed),
         "page": page,
@@ -78,7 +79,7 @@ def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
     counts = _viewer_numbers(app, record.get("image", name), axis)
     return {
         **_who(current_caller(), who),
-        "case": _row(case, now_s, {}, who),
+        "case": _row(service, case, now_s, {}, who),
         "in_viewer": {number: counts(number) for number in (asked, suggested) if number is not None},
         "blind": is_blind(case, who),
         "mine": holds(case, who, now_s),
@@ -93,7 +94,7 @@ def case_page(app: AppBehaviour, name: str) -> dict[str, Any]:
         "next_slice": record.get("next_slice"),
         "good_enough": record.get("good_enough"),
         "asked": case.asked,
-        **judging(case, who),
+        **judging(service, case, who),
         "readings": [] if is_blind(case, who) or case.gold else [_reading(r) for r in case.readings],
         "agreements": []
         if is_blind(case, who)
@@ -108,13 +109,14 @@ def waiting(state: State) -> list[Case]:
     return [c for c in state.cases.values() if c.status in (Status.SUBMITTED, Status.FLAGGED) and not c.gold]
 
 
-def judging(case: Case, who: str) -> dict[str, Any]:
-    """Say how a case stands, whether its label can be approved or rejected, and whether it is the person's own."""
+def judging(service: CampaignService, case: Case, who: str) -> dict[str, Any]:
+    """Say how a case stands, which label can be approved or rejected, and whether it is the person's own."""
     reading = case.reading(ReadingTask.ANNOTATE)
     return {
         "status": _shown_status(case),
         "may_judge": case.status in (Status.SUBMITTED, Status.FLAGGED, Status.APPROVED) and not case.gold,
         "reviewer": current_caller().may("reviewer"),
+        "label": service.mark(case.name),
         "own": reading is not None and reading.who == who,
     }
 
@@ -180,12 +182,13 @@ def _found(state: State, status: str, find: str) -> list[Case]:
     return [c for c in cases if (not status or _shown_status(c) == status) and find.lower() in c.name.lower()]
 
 
-def _row(case: Case, now_s: float, reasons: dict[str, str], who: str) -> dict[str, Any]:
+def _row(service: CampaignService, case: Case, now_s: float, reasons: dict[str, str], who: str) -> dict[str, Any]:
     lease = case.lease if case.lease is not None and case.lease.live(now_s) else None
     reading = case.reading(ReadingTask.ANNOTATE)
     confidence = (case.prediction or {}).get("mean_confidence")
     return {
         "name": case.name,
+        "title": service.title(case.name),
         "status": _shown_status(case),
         "reason": (lease.reason if lease else "") or reasons.get(case.name, ""),
         "holder": lease.who if lease else "",

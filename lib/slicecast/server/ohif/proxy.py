@@ -1,11 +1,14 @@
 """`/proxy/dicom/...`: passes OHIF's requests on to the DICOM server.
 
 MONAI Label's own proxy blocks the server, drops the query, and holds whole studies in memory. This one streams both
-ways, keeps the query, passes only the headers that matter, and answers errors with a sentence.
+ways, keeps the query, passes only the headers that matter, and answers errors with a sentence. Labels that were
+replaced are left out of lists of series and instances.
 """
 
+import json
 import logging
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +49,10 @@ RETURNED = (
 
 SAFE = "/:@!$&'()*+,;=~"  # Characters of a path that stay as they are
 
+LISTS = re.compile(r"(^|/)(series|instances)/?$")
+"""Paths of lists."""
+SERIES_UID = "0020000E"
+
 GOOGLE = ".googleapis.com"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -61,6 +68,7 @@ async def proxy_lifespan(app: FastAPI, limits: ProxySettings) -> AsyncIterator[N
         auth=_basic_auth(),
     ) as client:
         app.state.dicom_client, app.state.dicom_body_bytes = client, limits.body_mb << 20
+        app.state.unlisted_series = frozenset
         yield
 
 
@@ -90,6 +98,9 @@ async def proxy(path: str, request: Request, user: AnyUser) -> Response:
     body = _body(request, limit=request.app.state.dicom_body_bytes) if request.method == "POST" else None
     message = client.build_request(request.method, target, headers=headers, content=body)
     answer = await _send(client, message)
+    hidden = request.app.state.unlisted_series() if LISTS.search(path) else frozenset()
+    if hidden and answer.status_code == 200 and "json" in answer.headers.get("content-type", ""):
+        return await _listed(answer, hidden)
     kept = {name: value for name, value in answer.headers.items() if name in RETURNED}
     return StreamingResponse(_chunks(answer), answer.status_code, headers={**kept, "X-Accel-Buffering": "no"})
 
@@ -145,6 +156,14 @@ async def _send(client: httpx.AsyncClient, message: httpx.Request) -> httpx.Resp
 
 TIMEOUT_SETTING = "MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT"
 LOGIN_SETTINGS = "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
+
+
+async def _listed(answer: httpx.Response, hidden: Collection[str]) -> Response:
+    """Return a list of series or instances without those of some series."""
+    rows = json.loads(await answer.aread())
+    await answer.aclose()
+    shown = [row for row in rows if row.get(SERIES_UID, {}).get("Value", [""])[0] not in hidden]
+    return Response(json.dumps(shown), media_type="application/dicom+json")
 
 
 async def _chunks(answer: httpx.Response) -> AsyncIterator[bytes]:

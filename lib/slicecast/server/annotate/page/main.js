@@ -31,9 +31,10 @@ async function begin() {
   if (!state.image) return nextCase();
   const found = await server.caseOf(state.image);
   state.case = found.name;
-  $("name").textContent = found.name;
+  $("name").textContent = found.title;
+  $("name").title = found.name;
   $("why").textContent = found.reason;
-  document.title = `${found.name} · Slicecast`;
+  document.title = `${found.title} · Slicecast`;
   $("labels").replaceChildren(...found.labels.map((name) => Object.assign(document.createElement("option"), { value: name })));
   if (asks.has("review") || !await taken()) return review(found);
   const open = (await server.sessions()).findLast((one) => one.image === state.image && one.owner === found.owner && !one.id.includes("-")); // others' clients name theirs

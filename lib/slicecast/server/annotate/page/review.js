@@ -113,7 +113,8 @@ export class Review {
     if (sendsBack && !note) { say("Write what is to be done again; the annotator reads it, and the slice that you look at."); $("note").focus(); return; }
     say("");
     try {
-      await server.act(this.found.name, action, sendsBack ? { why: `Slice ${number} (${this.found.axis}): ${note}`, slice: number, axis: this.found.axis } : {});
+      const why = { why: `Slice ${number} (${this.found.axis}): ${note}`, slice: number, axis: this.found.axis };
+      await server.act(this.found.name, action, { label: this.found.label, ...(sendsBack ? why : {}) });
     } catch (error) { say(error.message); return; }
     $("judge").hidden = true;
     document.body.dataset.judged = action;

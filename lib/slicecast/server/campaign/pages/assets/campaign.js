@@ -62,6 +62,7 @@ if (page) {
       const body = {};
       if (button.dataset.shown) body.shown = Number(button.dataset.shown);
       if (button.dataset.name) body.name = button.dataset.name;
+      if (button.dataset.label) body.label = button.dataset.label;
       if (button.dataset.ask !== undefined) {
         const why = prompt(button.dataset.ask);
         if (why === null) { button.disabled = false; return; }

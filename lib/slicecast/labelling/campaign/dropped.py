@@ -1,0 +1,85 @@
+"""Labels that somebody put into `labels/final` by hand, while the server runs or while it is down.
+
+They are checked as any other label, and submitted by the server; what cannot be a label is listed with its reason, and
+is none to anybody.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from monailabel.interfaces.datastore import Datastore
+
+from slicecast.errors import SlicecastError
+from slicecast.labelling.store.datastore import SafeDatastore
+from slicecast.labelling.store.importing import stem_of
+from slicecast.labelling.store.labels import FINAL
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 60.0
+"""A file that is refused, for example because somebody holds the case, is tried again after so long."""
+
+STRANGE = "No image has that name. Name it as its image, or take it in with `slicecast labels import`."
+ANOTHER = "Another file is the label of that image. Take it in with `slicecast labels import --replace`."
+
+
+class Dropped:
+    """Looks for such labels in a thread, whenever the folder has changed.
+
+    Args:
+        datastore: the images and labels.
+        submit: submits an image's label if nobody has yet; raises a SlicecastError where it cannot be.
+    """
+
+    def __init__(self, datastore: Callable[[], Datastore], submit: Callable[[str, Path], bool]) -> None:
+        self._datastore, self._submit = datastore, submit
+        self._seen_ns, self._looked_s, self._thread = -1, 0.0, threading.Thread()
+        self.refused: dict[str, str] = {}
+        """Why a file is not a label, by the file's name."""
+
+    def look(self) -> list[str]:
+        """Submit what can be a label; return the images that got one."""
+        store, taken, refused = self._datastore(), list[str](), dict[str, str]()
+        if not isinstance(store, SafeDatastore):
+            return []
+        self._seen_ns, self._looked_s = _changed_ns(store.label_folder(FINAL)), time.monotonic()
+        store.refresh()
+        images = set(store.list_images())
+        for file in sorted(path for path in store.label_folder(FINAL).glob("[!.]*") if path.is_file()):
+            image = stem_of(file)
+            try:
+                if image not in images:
+                    refused[file.name] = STRANGE
+                elif self._submit(image, file):
+                    taken.append(image)
+                elif (label := store.get_label_uri(image, FINAL)) and Path(label).name != file.name:
+                    refused[file.name] = ANOTHER
+            except SlicecastError as error:
+                refused[file.name] = str(error)
+        store.refuse_labels([store.label_folder(FINAL) / name for name in refused])
+        for name in refused.keys() - self.refused.keys():
+            logger.warning("labels/%s/%s is not used: %s", FINAL, name, refused[name])
+        self.refused = refused
+        return taken
+
+    def look_soon(self) -> None:
+        """Look in the background if a file has come or gone, or one has waited for a while."""
+        store = self._datastore()
+        if not isinstance(store, SafeDatastore) or self._thread.is_alive():
+            return
+        waited = self.refused and time.monotonic() - self._looked_s > AGAIN_S
+        if waited or self._seen_ns != _changed_ns(store.label_folder(FINAL)):
+            self._thread = threading.Thread(target=self.look, name="dropped-labels", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until it has looked."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+def _changed_ns(folder: Path) -> int:
+    return folder.stat().st_mtime_ns if folder.is_dir() else 0
