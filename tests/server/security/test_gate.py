@@ -97,6 +97,14 @@ def test_each_role_may_do_what_it_may(closed, tokens, method, path, least):
             assert answer.status_code not in (401, 403, 500), answer.text
 
 
+@pytest.mark.parametrize("action", ["approve", "reject", "reopen"])
+def test_only_reviewers_judge(closed, tokens, action):
+    for role, status in (("annotator", 403), ("reviewer", 409)):  # 409: there is no label to judge
+        headers = {**bearer(tokens[role]), "X-Requested-With": "slicecast"}
+        answer = closed.post(f"/campaign/case/first/{action}", json={"why": "x"}, headers=headers)
+        assert answer.status_code == status, answer.text
+
+
 def test_slicers_login(closed, tokens):
     """What MONAI Label's client does: a password grant, then the header with what came back."""
     asked = {"username": "annotator-1", "password": tokens["annotator"], "grant_type": "password"}
