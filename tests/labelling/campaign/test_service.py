@@ -305,6 +305,7 @@ def test_what_a_nameless_client_holds_yields_to_a_name_at_its_address(service, m
 
 def test_labels_saved_while_the_server_was_down_are_found(service, store, mask):
     service.sync()
+    service.dropped.wait()
     store.save_label("first", str(mask()), "final", {})
     assert service.recover() == ["first"] and service.recover() == []
     assert service.campaign.state().case("first").status is Status.SUBMITTED

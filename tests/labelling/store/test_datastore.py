@@ -213,7 +213,7 @@ def test_versions_of_one_second_get_numbers(tmp_path):
     for content in (b"one", b"two", b"three"):
         write_atomically(current, content)
         keep(current, folder)
-        assert current.read_bytes() == content, \"it stays until it is replaced\"
+        assert current.read_bytes() == content, "it stays until it is replaced"
     files = sorted(folder.glob("*.nii.gz"))
     assert [file.name for file in files] == [f"20240805T120000Z-{n}.nii.gz" for n in (1, 2, 3)]
     assert [file.read_bytes() for file in files] == [b"one", b"two", b"three"]

@@ -98,12 +98,13 @@ class CampaignService:
         named = getattr(self._datastore(), "image_id", None)
         return str(named(image)) if named else image
 
-    def sync(self) -> list[str]:
+    def sync(self, *, look: bool = True) -> list[str]:
         """Add new images as cases, and reopen those whose final label was removed; return the usable images, sorted."""
         store = self._datastore()
         every, labelled = store.list_images(), set(store.get_labeled_images())
         self._examine(every)
-        self.dropped.look_soon()
+        if look:
+            self.dropped.look_soon()
         bad = self.unusable()
         images = [image for image in every if image not in bad]
         self.campaign.add({image: image in labelled for image in images})
@@ -113,7 +114,7 @@ class CampaignService:
 
     def recover(self) -> list[str]:
         """Finish what a crash interrupted, and record labels that came without an event; return their cases."""
-        self.sync()
+        self.sync(look=False)
         return [*self._finish_left(), *self.dropped.look()]
 
     def _submit_dropped(self, image: str, file: Path) -> bool:
