@@ -46,7 +46,21 @@ def test_the_licence_and_all_tools_are_told(connect):
 def test_the_model_may_be_named_in_the_address(connect, server):
     assert send(connect("/sam2_nano"), IMAGE).shape == IMAGE.shape
     other = refusal(f"{server[0]}/nninteractive/sam2.1_hiera_tiny")
-    refused(other.response, 404, "This server runs 'sam2_nano'")
+    refused(other.response, 404, "This server runs sam2_nano")
+
+
+def test_the_label_may_be_named_in_the_address(connect, server, desk):
+    """So the mask becomes the case's draft under its name; without one it is nameless, and is not kept."""
+    session = connect("/sam2_nano/kidney")
+    mask = send(session, IMAGE)
+    session.add_point_interaction((Z, Y, X), True)
+    assert mask.any()
+    desk.drafts.submit(lambda: None).result()  # after those that wait
+    asked = {"image": "first"}
+    (title,) = httpx.get(f"{server[0]}/annotate/case", params=asked).json()["masks"]
+    kept = httpx.get(f"{server[0]}/annotate/mask.nii", params={**asked, "title": title})
+    assert set(json.loads(kept.headers["X-Slicecast-Labels"])) == {"kidney"}
+    assert refusal(f"{server[0]}/nninteractive/sam2_nano/{'x' * 900}").response.status_code == 422
 
 
 def test_places_are_bounded(connect, desk, server):

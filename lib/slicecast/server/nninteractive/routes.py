@@ -24,8 +24,18 @@ from slicecast.server.nninteractive import prompts
 from slicecast.server.nninteractive.images import checked_spacing
 from slicecast.server.nninteractive.leases import ClientLease
 from slicecast.server.nninteractive.wire import announced, unpack
-from slicecast.server.nninteractive.work import NOTHING, Answer, Desk, Gone, Held, Sitting, require_shape, sitting_of
-from slicecast.server.security.limits import json_object
+from slicecast.server.nninteractive.work import (
+    NOTHING,
+    OBJECT,
+    Answer,
+    Desk,
+    Gone,
+    Held,
+    Sitting,
+    require_shape,
+    sitting_of,
+)
+from slicecast.server.security.limits import json_object, require_plain_text
 from slicecast.server.threads import while_wanted
 from slicecast.volume.headers import MAX_VOXELS
 
@@ -139,11 +149,20 @@ def the_desk(request: Request) -> Desk:
 
 
 def running_model(request: Request, app: LabellingApp) -> str:
-    """Return the model's name; raises UnknownModel if the address names another one."""
-    asked, running = request.path_params.get("model"), app.service.model_name
-    if asked not in (None, running):
-        raise UnknownModel(f"This server runs '{running}', not '{asked[:100]}'. Use {ROOT} or {ROOT}/{running}.")
-    return running
+    """Return the model that the address names, else the server's own; raises UnknownModel if it runs no such one."""
+    own = app.service.model_name
+    asked: str = request.path_params.get("model", own)
+    if asked != own and asked not in app.volumetric:
+        runs = ", ".join((own, *app.volumetric))
+        raise UnknownModel(f"This server runs {runs}, not '{asked[:100]}'. Use {ROOT} or {ROOT}/{own}.")
+    return asked
+
+
+def asked_label(request: Request) -> str:
+    """Return what the address calls the object; raises InputError for what cannot be a name."""
+    label: str = request.path_params.get("label", OBJECT)
+    require_plain_text(label, "label")
+    return label
 
 
 def the_caller() -> Caller:
@@ -152,6 +171,8 @@ def the_caller() -> Caller:
 
 
 DeskOf = Annotated[Desk, Depends(the_desk)]
+ModelOf = Annotated[str, Depends(running_model)]
+LabelOf = Annotated[str, Depends(asked_label)]
 CallerOf = Annotated[Caller, Depends(the_caller)]
 Token = Annotated[str, Header(alias="X-Lease-Token", max_length=200)]
 Meta = Annotated[str, Header(alias=META, max_length=100_000)]
@@ -164,7 +185,7 @@ def healthz() -> dict[str, str]:
 
 
 @router.get("/capabilities", summary="Say what is offered")
-def capabilities(model: Annotated[str, Depends(running_model)]) -> Capabilities:
+def capabilities(model: ModelOf) -> Capabilities:
     """Everything but a choice of zoom, which the engine makes itself."""
     spec = load_registry().get(model)
     kinds = ("points", "bbox2d", "bbox3d", "scribble", "lasso")
@@ -217,7 +238,14 @@ def lease_status(desk: DeskOf, caller: CallerOf, token: Token) -> LeaseLeft:
 
 @router.post("/set_image", summary="Send the image")
 async def set_image(
-    http: Request, desk: DeskOf, caller: CallerOf, app: LabellingApp, token: Token, meta: Meta = "{}"
+    http: Request,
+    desk: DeskOf,
+    caller: CallerOf,
+    app: LabellingApp,
+    token: Token,
+    model: ModelOf,
+    label: LabelOf,
+    meta: Meta = "{}",
 ) -> ImageTaken:
     """Take an array [channel, x, y, z] of one channel; the studies are searched for it."""
     body = await http.body()
@@ -226,7 +254,7 @@ async def set_image(
         asked = _checked(meta, ImageAsked)
         array = _image(body, desk.settings.unpacked_mb << 20)
         spacing = checked_spacing(asked.image_properties.get("spacing"))
-        image = desk.begin(lease, array, spacing, _images(app))
+        image = desk.begin(lease, array, spacing, _images(app), model=model, label=label)
         return ImageTaken(original_image_shape=[1, *array.shape], image=None if image.uploaded else image.image_id)
 
     return await _with_lease(http, desk, caller, token, work)
@@ -330,10 +358,11 @@ async def add_initial_seg(http: Request, desk: DeskOf, caller: CallerOf, token: 
 
 
 def mount_nninteractive(app: FastAPI) -> None:
-    """Add the routes, also below a model's name."""
-    needs = [Depends(running_model)]
+    """Add the routes, also below a model's name, and below that and a label's."""
+    needs = [Depends(running_model), Depends(asked_label)]
     app.include_router(router, prefix=ROOT, dependencies=needs)
-    app.include_router(router, prefix=f"{ROOT}/{{model}}", dependencies=needs, include_in_schema=False)
+    for named in ("{model}", "{model}/{label}"):
+        app.include_router(router, prefix=f"{ROOT}/{named}", dependencies=needs, include_in_schema=False)
 
 
 async def _drawn(http: Request, desk: Desk, caller: Caller, token: str, meta: str, *, filled: bool) -> Response:

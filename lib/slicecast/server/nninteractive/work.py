@@ -31,7 +31,7 @@ from slicecast.volume.metrics import dice
 
 logger = logging.getLogger(__name__)
 
-OBJECT = "object"  # What the protocol's one object is called: it has no names
+OBJECT = "object"  # What the protocol's one object is called, unless the address names it: it has no names
 PREFIX = "nninteractive-"  # How the ids of these sessions begin
 KEPT = 8  # Interrupted sessions of one user that wait for their image; older ones are closed
 ANSWER_S = 50.0  # Clients wait for 60 s
@@ -69,6 +69,7 @@ class Sitting:
     """A client's work on one image."""
 
     session: str  # the id of the session that keeps the prompts
+    label: str  # what the object is called
     image: SentImage  # what was sent
     # the client's mask, packed to bits
     shown: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
@@ -167,9 +168,18 @@ class Desk:
             self.drafts.shutdown()
 
     def begin(
-        self, lease: Held, sent: NDArray, spacing_mm: Sequence[float], images: Iterable[tuple[str, Path]]
+        self,
+        lease: Held,
+        sent: NDArray,
+        spacing_mm: Sequence[float],
+        images: Iterable[tuple[str, Path]],
+        *,
+        model: str,
+        label: str = OBJECT,
     ) -> SentImage:
         """Take an image: find it among the studies or keep it, and open a session or go on with an interrupted one.
+
+        An interrupted one is of the same model, and its object has the same label.
 
         Raises:
             VolumeError: it cannot be segmented.
@@ -178,13 +188,19 @@ class Desk:
         image = find_image(sent, spacing_mm, images, self._context.service.studies)
         image = image or store_upload(sent, spacing_mm, self._folder)
         with self._claims:  # a session that is open but not yet held looks interrupted to another client
-            left = [state for state in self._interrupted(lease.owner) if state.image_id == image.image_id]
+            left = [
+                state
+                for state in self._interrupted(lease.owner, model)
+                if state.image_id == image.image_id and {prompt.object for prompt in state.prompts} <= {label}
+            ]
             state = (
                 left[-1]
                 if left
-                else self._sessions.open(image.path, image_id=image.image_id, owner=lease.owner, prefix=PREFIX)
+                else self._sessions.open(
+                    image.path, image_id=image.image_id, owner=lease.owner, prefix=PREFIX, model=model
+                )
             )
-            lease.work = Sitting(state.id, image, resumes=bool(state.prompts))
+            lease.work = Sitting(state.id, label, image, resumes=bool(state.prompts))
             lease.work.show(None)
         return image
 
@@ -254,7 +270,7 @@ class Desk:
                 )
         except Cancelled:
             return None
-        mask: Mask = done.result.mask == done.result.labels[OBJECT]
+        mask: Mask = done.result.mask == done.result.labels[sitting.label]
         if not done.result.partial and not sitting.image.uploaded:
             self._unkept[state.id] = state, done  # only the last one is written, where writing is slower
             self.drafts.submit(self._write_draft, state.id)
@@ -280,7 +296,7 @@ class Desk:
         state = self._sessions.state(sitting.session)
         self._sessions.replace(
             sitting.session,
-            lambda grid: [(OBJECT, item) for item in change(state.prompts, grid)],
+            lambda grid: [(sitting.label, item) for item in change(state.prompts, grid)],
             expected_revision=state.revision,
         )
 
@@ -290,10 +306,9 @@ class Desk:
             self._sessions.reset(sitting.session)
         sitting.resumes = sitting.reset_waits = False
 
-    def _interrupted(self, owner: str) -> list[SessionState]:
-        """Return a user's sessions that no lease holds, oldest first; those beyond KEPT are closed."""
+    def _interrupted(self, owner: str, model: str) -> list[SessionState]:
+        """Return a user's sessions of a model that no lease holds, oldest first; those beyond KEPT are closed."""
         held = {sitting.session for sitting in self.leases.works()}
-        model = self._context.service.model_name
         found = [
             state
             for state in self._sessions.list()
