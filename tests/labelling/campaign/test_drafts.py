@@ -1,5 +1,7 @@
 """The last result of each person is kept."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from builders import ball, grid, stored_as
@@ -47,6 +49,11 @@ def test_the_newest_of_all(tmp_path):
     drafts.keep("case", "ann", mask, {"when_s": 5.0})
     drafts.keep("case", "../bob", mask, {"when_s": 4.0})
     assert drafts.latest("case").record["who"] == "ann" and drafts.latest("none") is None
+
+
+def test_a_draft_that_is_forgotten_while_it_is_looked_for_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_file", lambda path: True)  # it was there a moment ago
+    assert Drafts(tmp_path).first("case", "ann") is None
 
 
 def test_the_first_one_is_kept_until_it_is_forgotten(tmp_path):

@@ -123,7 +123,10 @@ def _beside(stem: Path, ending: str) -> Path:
 
 
 def _read(record: Path) -> dict[str, Any]:
-    return dict(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else {}
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except FileNotFoundError:  # also where another thread forgets a first draft just now
+        return {}
 
 
 def _records(stem: Path) -> list[dict[str, Any]]:
