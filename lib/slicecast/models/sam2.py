@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -98,7 +97,7 @@ class Sam2Predictor:
         )
         small = self.on_cpu and self.image_size <= SMALL_INPUT_PX
         self._threads = 1 if small else None
-        self.workers = len(os.sched_getaffinity(0)) if small and hasattr(os, "sched_getaffinity") else 1
+        self.workers = 1  # copies of the graphs for more have not yet been seen to end with their service (decision 28)
         self._encode: dict[int, Graph] = dict.fromkeys(BATCHES, EncodeGraph(model).eval())
         self._prompts: dict[tuple[str, int], Graph] = {}
         self._step: dict[int, Graph] = {} if self._flat is None else dict.fromkeys(BATCHES, self._flat)

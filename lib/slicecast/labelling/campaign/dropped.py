@@ -72,8 +72,14 @@ class Dropped:
             return
         waited = self.refused and time.monotonic() - self._looked_s > AGAIN_S
         if waited or self._seen_ns != _changed_ns(store.label_folder(FINAL)):
-            self._thread = threading.Thread(target=self.look, name="dropped-labels", daemon=True)
+            self._thread = threading.Thread(target=self._look_safely, name="dropped-labels", daemon=True)
             self._thread.start()
+
+    def _look_safely(self) -> None:
+        try:
+            self.look()
+        except OSError as error:  # a folder that went away meanwhile, at the server's end for example
+            logger.warning("labels/%s was not looked at: %s", FINAL, error)
 
     def wait(self) -> None:
         """Wait until it has looked."""
