@@ -46,7 +46,7 @@ def refused(page) -> list[str]:
 def log_in(page, name: str, token: str) -> None:
     page.fill("#username", name)
     page.fill("#password", token)
-    page.click("button")
+    page.click("button.primary")
 
 
 def test_a_server_without_logins_shows_nothing_under_a_foreign_name(page, tmp_path):
