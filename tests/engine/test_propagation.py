@@ -1,4 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -203,17 +202,6 @@ def test_a_correction_leaves_the_window_that_the_first_prompt_decided():
     narrow = crop_of(painted(0, cone[0]), clip=short)
     assert narrow.width < wide.width
     assert crop_of(painted(0, cone[0]), clicked(7, (80, 80)), clip=short) == narrow
-
-
-def test_encoding_ahead_in_a_pool_changes_nothing():
-    def found(pool):
-        tracker = tracker_of(CLIP, options=TIDY, pool=pool)
-        return segment(tracker, {"a": [painted(2, TRUTH[2])], "b": [painted(7, TRUTH[7])]})
-
-    with ThreadPoolExecutor(2) as pool:
-        ahead = found(pool)
-    alone = found(None)
-    assert (volume(ahead) == volume(alone)).all() and ahead.slices_encoded == alone.slices_encoded == len(CLIP)
 
 
 def test_holes_are_filled_up_to_the_area_asked_for():

@@ -93,23 +93,6 @@ def test_no_more_than_the_slots_are_taken(slots):
     assert max(most) == slots and len(most) == 250 and queue.stats().working == 0
 
 
-def test_a_wider_queue_lets_waiting_work_in_and_never_gets_narrower():
-    queue, started = Scheduler(), threading.Barrier(3, timeout=10)
-
-    def work(job):
-        with queue.slot(job):
-            started.wait()
-
-    with queue.slot(Job("first")):
-        threads = queue_up(queue, work, [Job("second"), Job("third")])
-        queue.widen(3)
-        started.wait()
-        finish(threads)
-    queue.widen(1)
-    with queue.slot(Job("a")), queue.slot(Job("b")), queue.slot(Job("c")):
-        assert queue.stats().working == 3
-
-
 def test_an_error_hands_the_slot_on():
     queue, order = Scheduler(), []
 

@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -382,3 +384,14 @@ def test_every_setting_is_passed_on(ball_file, service):
 
 def test_it_is_what_the_package_offers():
     assert slicecast.segment is segment
+
+
+def test_a_closed_service_holds_no_model_and_loads_it_again_when_asked(ball_file):
+    """Each server of a process would keep hundreds of megabytes, and thousands of memory maps of compiled graphs."""
+    service = SegmentService()
+    before = service.segment(SegmentRequest(ball_file, clicked())).mask
+    model = weakref.ref(service.predictor)
+    service.close()
+    gc.collect()
+    assert model() is None
+    assert np.array_equal(service.segment(SegmentRequest(ball_file, clicked())).mask, before)

@@ -2,8 +2,6 @@
 
 import logging
 import socket
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
@@ -123,21 +121,6 @@ def test_compiled_prompts_equal_pytorch(compiled, bundled):
     kinds = {("click", 4), ("click", 2), ("click", 1), ("correction", 1), ("mask", 1)}
     assert compiled._prompts.keys() == kinds
     assert not any(isinstance(graph, nn.Module) for graph in compiled._prompts.values())
-
-
-@needs_openvino
-def test_threads_that_ask_at_once_get_the_same_answers(compiled, bundled):
-    jobs = jobs_of_unlike_tracks(bundled)
-    alone = compiled.track(jobs, num_slices=COUNT)
-    together = threading.Barrier(4)
-
-    def ask(_):
-        together.wait()
-        return compiled.track(jobs, num_slices=COUNT)
-
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(ask, range(4)):
-            assert all((one.logits == other.logits).all() for one, other in zip(found, alone, strict=True))
 
 
 @needs_openvino

@@ -110,13 +110,7 @@ class SlicePredictor(Protocol):
 
 
 class DevicePredictor(SlicePredictor, Protocol):
-    """A predictor as a service keeps it, shared by many requests: what it asks of a model beside segmenting.
-
-    Attributes:
-        workers: calls that may run at a time, in threads.
-    """
-
-    workers: int
+    """A predictor as a service keeps it, shared by many requests: what it asks of a model beside segmenting."""
 
     @property
     def on_cpu(self) -> bool:

@@ -5,11 +5,8 @@ All live tracks of a request step together as one batch: both directions, all ob
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count
 
 import numpy as np
@@ -60,17 +57,14 @@ class Tracker:
     result_cache: ResultCache = field(default_factory=lambda: ResultCache(REQUEST_CACHE_BYTES))
     on_result: Callable[[SliceResult], None] = lambda told: None  # told of each answer
     keep_partial: bool = False  # a cancelled request answers with what was done, instead of raising
-    renders: Lru[NDArray[np.float32]] = field(
-        default_factory=lambda: Lru(RENDER_BYTES)
-    )  # slices as the model sees them
-    pool: Executor | None = None  # encodes ahead while the tracks step; None: they wait for each other
+    # slices as the model sees them
+    renders: Lru[NDArray[np.float32]] = field(default_factory=lambda: Lru(RENDER_BYTES))
     partial: bool = field(default=False, init=False)
     done: int = field(default=0, init=False)
     recomputed: int = field(default=0, init=False)
     reused: int = field(default=0, init=False)
     encoded: int = field(default=0, init=False)
     encode_s: float = field(default=0.0, init=False)
-    _ahead: Future | None = field(default=None, init=False)
 
     @property
     def uses_prior(self) -> bool:
@@ -84,33 +78,15 @@ class Tracker:
             Cancelled: the user wants to stop. Every step passes here first.
         """
         self.check()
-        start = time.perf_counter()
-        found = self.cache.get_many(*self._encoding(places))
-        self.encode_s += time.perf_counter() - start
-        return found
 
-    def embed_ahead(self, places: Sequence[tuple[int, CropWindow]]) -> None:
-        """Begin to encode in the pool."""
-        if self.pool is not None and not all(self.key(*place) in self.cache for place in places):
-            keys, encode = self._encoding(places)
-            self._ahead = self.pool.submit(copy_context().run, partial(self.cache.get_many, keys, encode))
-
-    def join_ahead(self) -> None:
-        """Wait for what the pool encodes."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            start = time.perf_counter()
-            ahead.result()
-            self.encode_s += time.perf_counter() - start
-
-    def _encoding(
-        self, places: Sequence[tuple[int, CropWindow]]
-    ) -> tuple[list[tuple], Callable[[list[int]], list[Embedding]]]:
         def encode(missing: list[int]) -> list[Embedding]:
+            start = time.perf_counter()
+            encoded = self.predictor.encode(np.stack([self.render(*places[n]) for n in missing]))
             self.encoded += len(missing)
-            return self.predictor.encode(np.stack([self.render(*places[n]) for n in missing]))
+            self.encode_s += time.perf_counter() - start
+            return encoded
 
-        return [self.key(number, crop) for number, crop in places], encode
+        return self.cache.get_many([self.key(number, crop) for number, crop in places], encode)
 
     @property
     def look_ahead(self) -> int:
@@ -368,20 +344,9 @@ def _report(tracker: Tracker, track: Track, number: int, *, reused: bool) -> Non
 
 
 def _encode_ahead(tracker: Tracker, live: Sequence[Track]) -> None:
-    """Encode the next slices of all tracks in one batch, as soon as one track lacks its next slice.
-
-    The batch after it is begun in the tracker's pool, if it has one.
-    """
-
-    def places(start: int, stop: int) -> list[tuple[int, CropWindow]]:
-        return list(dict.fromkeys((n, track.crop) for track in live for n in track.next_slices(stop)[start:]))
-
-    def known() -> bool:
-        return all(tracker.key(*place) in tracker.cache for place in places(0, 1))
-
-    if known():
+    """Encode the next slices of all tracks in one batch, as soon as one track lacks its next slice."""
+    needed = [(n, track.crop) for track in live for n in track.next_slices(1)]
+    if all(tracker.key(*place) in tracker.cache for place in needed):
         return
-    tracker.join_ahead()
-    if not known():
-        tracker.embed(places(0, tracker.look_ahead))
-    tracker.embed_ahead(places(tracker.look_ahead, 2 * tracker.look_ahead))
+    ahead = [(n, track.crop) for track in live for n in track.next_slices(tracker.look_ahead)]
+    tracker.embed(list(dict.fromkeys(ahead)))

@@ -38,7 +38,6 @@ class QueuedPredictor:
         self._work = Work()
         self.image_size = predictor.image_size
         self.memory_length = predictor.memory_length
-        self.workers = predictor.workers
         self.fingerprint = predictor.fingerprint + suffix
         self.zoom = predictor.zoom
         self.appearance_prior = predictor.appearance_prior

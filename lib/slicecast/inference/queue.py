@@ -174,16 +174,6 @@ class Scheduler:
         finally:
             self._give(job)
 
-    def widen(self, slots: int) -> None:
-        """Let so many slots be taken at a time, if that is more than until now."""
-        with self._guard:
-            for _ in range(slots - self._slots):
-                self._slots += 1
-                if len(self._queue):
-                    self._queue.pop().set()
-                else:
-                    self._free += 1
-
     def stats(self) -> QueueStats:
         """Return state and counters."""
         with self._guard:

@@ -3,7 +3,6 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,7 +34,6 @@ from slicecast.inference.results import (
 )
 from slicecast.inference.settings import MB, EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
-from slicecast.models.devices import threads
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import ModelVersions
@@ -133,7 +131,6 @@ class SegmentService:
         self.calibration = UNCALIBRATED  # learnt from submitted labels; replaced as a whole by the campaign service
         self._fallback = fallback
         self._renders: Lru[NDArray[np.float32]] = Lru(RENDER_BYTES)
-        self._pool: ThreadPoolExecutor | None = None
         self._last_resorts: dict[str, QueuedPredictor] = {}
 
     @cached_property
@@ -178,17 +175,10 @@ class SegmentService:
             settings = self.settings
             loaded = load_predictor(spec, device=self._device, compiled=settings.compile, openvino=settings.openvino)
             self._loaded[spec.name] = QueuedPredictor(loaded, self.queue)
-            self._share(loaded.workers)
             while len(self._loaded) > MAX_LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(spec.name)
         return self._loaded[spec.name]
-
-    def _share(self, workers: int) -> None:
-        """Let so many model calls compute at a time; one more waits for the interpreter, where others hold it."""
-        if workers > 1 and self._pool is None:
-            self.queue.steps.widen(workers + 1)
-            self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slicecast-encode")
 
     def spec_named(self, name: str) -> ModelSpec:
         """Return the model with the weights of a version; "" for those that are deployed now.
@@ -277,6 +267,14 @@ class SegmentService:
         self.result_cache.clear()
         self.predictor.release()
 
+    def close(self) -> None:
+        """Forget the models and what was kept between requests; whoever asks again loads them again."""
+        self._loaded.clear()
+        self._last_resorts.clear()
+        self._renders.clear()
+        self.cache.clear()
+        self.result_cache.clear()
+
     def _carry_out(self, work: _Work, predictor: QueuedPredictor, clock: Clock) -> SegmentResult:
         request, study = work.request, work.study
         axis = choose_axis(study.volume.geometry, request.axis)
@@ -295,10 +293,8 @@ class SegmentService:
             result_callback(work.on_slice, study, axis, prompts, clock),
             work.keep_partial,
             self._renders,
-            self._pool,
         )
-        with threads(1 if predictor.workers > 1 else None):  # renders of several requests would wait for each other
-            found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
+        found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if not request.slices_only and not found.partial:
             places = remaining_places(tracker.frames, found.objects)
             self.prefetcher.request(PrefetchRequest(predictor, tracker.frames, places))

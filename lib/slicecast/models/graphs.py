@@ -8,8 +8,8 @@ import hashlib
 import importlib.util
 import logging
 import os
+import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Graph = Callable[..., tuple[Tensor, ...]]  # Tensors in, tensors out; a module itself is one
 FOLDER = "graphs"  # Of compiled graphs among the caches
-KEPT_FILES = 32  # Compiled graphs on the disk; a version of the bundled model has four, of 9 MB at most
+KEPT_FILES = 32  # Compiled graphs on the disk; a version of the bundled model has eleven, of 9 MB at most
 TOLERANCE = 1e-3  # How far a graph's outputs may be from PyTorch's, else it is not used; 1e-5 is usual
 
 
@@ -74,30 +74,16 @@ def _checked(name: str, module: nn.Module, example: tuple[Tensor, ...], load: Ca
 
 
 class _Compiled:
-    """A compiled graph with one request of OpenVINO for each thread that asks at the same time."""
+    """A compiled graph; safe between threads, one at a time."""
 
-    def __init__(self, compiled: Any, load: Callable[[], Any]) -> None:
-        self._compiled, self._load = compiled, load
-        self._idle = deque([compiled.create_infer_request()])
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._another()
-        try:
-            found = request.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
+        with self._lock:
+            found = self._request.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
             return tuple(torch.from_numpy(value) for value in found.values())
-        finally:
-            self._idle.append(request)
-
-    def _another(self) -> Any:
-        """Load the graph once more, because its requests share its one thread; or share that."""
-        try:
-            return self._load().create_infer_request()
-        except (OSError, RuntimeError) as error:
-            logger.warning("A compiled graph cannot be loaded again: %s", error)
-            return self._compiled.create_infer_request()
 
 
 def _load(name: str, example: tuple[Tensor, ...], key: str, threads: int | None, convert: Callable[[], Any]) -> Graph:
@@ -112,19 +98,15 @@ def _load(name: str, example: tuple[Tensor, ...], key: str, threads: int | None,
     parts = key, name, shapes, config, openvino.get_version(), torch.__version__, machine
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
     file = home_dir() / FOLDER / f"{digest}.blob"
-
-    def load() -> Any:
-        return core.import_model(file.read_bytes(), "CPU", config)
-
     try:
-        return _Compiled(load(), load)
+        return _Compiled(core.import_model(file.read_bytes(), "CPU", config))
     except (OSError, RuntimeError) as error:
         logger.debug("No compiled %s: %s", name, error)
     model = convert().clone()
     model.reshape(dict(enumerate(shapes)))
     compiled = core.compile_model(model, "CPU", config)
     _keep(file, compiled.export_model().getvalue())
-    return _Compiled(compiled, load)
+    return _Compiled(compiled)
 
 
 def _keep(file: Path, data: bytes) -> None:

@@ -95,9 +95,7 @@ class Sam2Predictor:
         self.fingerprint = (
             f"{fingerprint}/{CODE_VERSION}/{int(previous_mask)}{int(dense_prompts)}{int(bf16)}{int(appearance_prior)}"
         )
-        small = self.on_cpu and self.image_size <= SMALL_INPUT_PX
-        self._threads = 1 if small else None
-        self.workers = 1  # copies of the graphs for more have not yet been seen to end with their service (decision 28)
+        self._threads = 1 if self.on_cpu and self.image_size <= SMALL_INPUT_PX else None
         self._encode: dict[int, Graph] = dict.fromkeys(BATCHES, EncodeGraph(model).eval())
         self._prompts: dict[tuple[str, int], Graph] = {}
         self._step: dict[int, Graph] = {} if self._flat is None else dict.fromkeys(BATCHES, self._flat)

@@ -110,6 +110,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             app.state.nninteractive.running(),
         ):
             yield
+        labelling.service.close()
 
 
 def _session_context(app: FastAPI, volumetric: Mapping[str, Segmenter]) -> SessionContext:

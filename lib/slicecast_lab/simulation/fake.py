@@ -60,7 +60,6 @@ class FakePredictor:
 
     def __init__(self, *, image_size: int = 128, zoom: bool = False, appearance_prior: bool = False) -> None:
         self.image_size = image_size
-        self.workers = 1
         self.on_cpu = True
         self.memory_length = 2
         self.fingerprint = f"fake:{image_size}"

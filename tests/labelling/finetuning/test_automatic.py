@@ -7,6 +7,7 @@ from labelserver import read_mask, serving
 from learning import run
 
 from slicecast.inference.segment import SegmentService
+from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.finetuning.automatic import AutomaticModels, common_structures, refusal
 from slicecast.labelling.finetuning.rounds import LearntCase
 from slicecast.labelling.finetuning.tuner import folder_tuner, versions_beside
@@ -51,6 +52,15 @@ def test_clients_list_it_and_get_a_draft(learnt, tmp_path):
         ).content
         truth = open_store(learnt).get_label_uri("ball_1", "final")
         assert dice(sitk.GetArrayFromImage(read_mask(mask, tmp_path)) == 1, read_volume(truth).array == 1) > 0.7
+
+
+def test_batch_inference_needs_no_label_where_there_is_one(learnt):
+    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt).folder)
+    annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
+    for name in store.get_labeled_images():
+        store.remove_label(name, "final")
+    assert BatchInference(annotator, store).run(BatchRequest(["new"])).results == {"new": "done"}
+    assert store.get_label_info("new", "original")["model"] == "automatic@1"
 
 
 def test_before_there_is_one_the_request_is_refused_with_the_remedy(studies, tmp_path):
