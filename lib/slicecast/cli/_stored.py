@@ -3,7 +3,8 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +67,18 @@ def _labels(file: Path) -> str:
     return f"{len(objects)} images, {sum(len(one['labels']) for one in objects.values())} labels"
 
 
+@contextmanager
+def _copied(database: Path) -> Iterator[Path]:
+    """Give the folder of a copy: opening a database writes beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in database.parent.glob(f"{database.name}*"):
+            shutil.copy(part, folder)
+        yield Path(folder)
+
+
 def _campaign(file: Path) -> str:
-    with tempfile.TemporaryDirectory() as copy:  # opening a database writes beside it
-        for part in file.parent.glob(f"{file.name}*"):
-            shutil.copy(part, copy)
-        return _events(EventStore(f"sqlite:///{copy}/{file.name}"))
+    with _copied(file) as folder:
+        return _events(EventStore(f"sqlite:///{folder}/{file.name}"))
 
 
 def _events(store: EventStore) -> str:
@@ -84,10 +92,8 @@ def _events(store: EventStore) -> str:
 
 
 def _sessions(file: Path) -> str:
-    with tempfile.TemporaryDirectory() as copy:
-        for part in file.parent.glob(f"{file.name}*"):
-            shutil.copy(part, copy)
-        store = SessionStore(Path(copy))
+    with _copied(file) as folder:
+        store = SessionStore(folder)
         sessions = store.open_headers()
         return f"{len(sessions)} open sessions, {sum(len(store.records(one.id)) for one in sessions)} edits"
 

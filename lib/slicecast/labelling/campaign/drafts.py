@@ -28,6 +28,8 @@ from slicecast.labelling.tasks.answer import InferAnswer
 from slicecast.labelling.tasks.request import DEFAULT_NAME
 from slicecast.volume import write_volume
 
+logger = logging.getLogger(__name__)
+
 ENDINGS = (".nii.gz", ".nrrd", ".nii", ".mha")
 
 NAME = 24  # Letters of a hash in a file's name
@@ -37,6 +39,16 @@ BEFORE = "before"
 
 STEPS = 10
 """So many replaced drafts are kept, to go back to."""
+
+SLICE_FEATURES = "signs"
+"""Key of the slice features in drafts and events; its old word, so that what was recorded can still be read."""
+
+NAMELESS = (
+    "The request does not say which structure this is, so it is not kept to be submitted. Send its name as 'label'."
+)
+
+ANSWER_KEYS = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough")
+"""What the page shows of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +163,6 @@ def _put(stem: Path, record: dict[str, Any]) -> None:
 def _remove(stem: Path, records: list[dict[str, Any]]) -> None:
     for record in records:
         stem.with_name(record["file"]).unlink(missing_ok=True)
-
-
-logger = logging.getLogger(__name__)
-
-SLICE_FEATURES = "signs"
-"""Key of the slice features in drafts and events; its old word, so that what was recorded can still be read."""
-
-NAMELESS = (
-    "The request does not say which structure this is, so it is not kept to be submitted. Send its name as 'label'."
-)
-
-ANSWER_KEYS = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough")
-"""What the page shows of an answer."""
 
 
 class CaseDrafts:

@@ -32,8 +32,8 @@ from slicecast.files import file_sha256
 from slicecast.inference.caller import Caller, calling, current_caller
 from slicecast.labelling.campaign.drafts import SLICE_FEATURES, CaseDrafts, Drafts, MaskDraft
 from slicecast.labelling.campaign.dropped import Dropped
+from slicecast.labelling.campaign.event_prompts import bounded, prompts_of
 from slicecast.labelling.campaign.intents import Intents, Submission
-from slicecast.labelling.campaign.said import bounded, prompts_of
 from slicecast.labelling.campaign.structures import compare_labels, slice_truths
 from slicecast.labelling.store.datastore import VERSIONS, SafeDatastore
 from slicecast.labelling.store.labels import require_named, with_true_label_info
