@@ -11,6 +11,6 @@ def test_names_are_escaped():
         "strategies": {},
         "version": "1.2.3",
     }
-    page = render("landing.html", info=info, model="sam2_nano", url="http://127.0.0.1:8000", user=None)
+    page = render("landing.html", info=info, model="sam2_nano", url="http://127.0.0.1:8000", user=None, manual=False)
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "<code>http://127.0.0.1:8000</code>" in page and "<dd>none</dd>" in page

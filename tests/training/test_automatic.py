@@ -1,10 +1,14 @@
 """The network that segments without prompts: how it is configured, and that it learns."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 from builders import ball, grid, scan
 
+from slicecast.config import build
 from slicecast.errors import InputError
 from slicecast.inference.studies import open_study
 from slicecast.training.automatic import (
@@ -38,7 +42,7 @@ def test_a_plan_fits_its_scans(size_ijk, spacing_mm):
     assert np.prod(plan.grid(grid(size_ijk, spacing_mm=spacing_mm)).size_ijk) <= SETTINGS.volume_voxels * 1.1
     with torch.inference_mode():
         assert plan.network()(torch.zeros(1, 1, *plan.patch_kji)).shape == (1, 3, *plan.patch_kji)
-    assert AutomaticPlan.parse(plan.described()) == plan
+    assert build(AutomaticPlan, json.loads(json.dumps(asdict(plan))), where="plan") == plan
 
 
 def test_thick_slices_are_halved_later():
