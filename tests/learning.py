@@ -19,7 +19,7 @@ FEW = {
     "prompts": {"corrections": 0},
     "loss": {},
     "automatic": {"channels": 4, "loop": {"steps": 60, "warmup_steps": 1, "learning_rate": 0.01, "ema_momentum": 0.5}},
-    "round": {"least_labels": 2, "workers": 1, "least_gain": -1.0, "margin": 1.0},
+    "round": {"least_labels": 2, "workers": 1, "least_gain": -1.0, "margin": 1.0, "automatic": False},
 }
 """Trained in seconds, and let pass whatever comes of it."""
 

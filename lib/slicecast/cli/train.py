@@ -85,8 +85,7 @@ def automatic(studies: Studies, labels: Labels = "", device: Device = "auto") ->
     with folder_tuner(studies, model=None, labels=names, device=device) as tuner:
         plan, files = tuner.plan()
     models = AutomaticModels(versions_beside(studies).folder)
-    made = learn_automatic(plan, files, models, device=device, tell=typer.echo)
-    typer.echo(f"Network {made.number} makes pre-annotations from now on." if made else "Nothing changes.")
+    typer.echo(learn_automatic(plan, files, models, device=device, tell=typer.echo))
 
 
 @app.command("go-on")
@@ -108,8 +107,7 @@ def go_on(
     try:
         _carry_out(round, device)
     except Exception as error:  # the outermost boundary of the process: the server reads it from the round
-        if round.result() is None:
-            round.end("ERROR", f"{error}")
+        round.halt("ERROR", f"{error}")
         raise
 
 
@@ -132,6 +130,8 @@ def _carry_out(round: TuningRound, device: str) -> None:
         typer.echo(line)
     number = result.get("version")
     typer.echo(f"Version {number} is used from now on." if number else "The weights stay as they are.")
+    if why := round.automatic():
+        typer.echo(f"Without prompts: {why}")
 
 
 @contextmanager

@@ -250,6 +250,7 @@ class RoundSettings:
     margin: float = 0.01  # no kind of prompt may lose more Dice than this on average
     least_gain: float = 0.0  # all kinds together must gain more than this
     workers: int = 2  # trainings that run at a time, one process each
+    automatic: bool = True  # the network that segments without prompts learns the same labels afterwards
 
     def __post_init__(self) -> None:
         for name, known in (("statuses", ("submitted", "approved")), ("slices", ("all", "touched"))):

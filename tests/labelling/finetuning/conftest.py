@@ -54,7 +54,7 @@ def trained_once(folder, *command, said):
 @pytest.fixture(scope="package")
 def learnt_once(tmp_path_factory):
     folder, command = tmp_path_factory.mktemp("learnt"), ("automatic", "--labels", "ball")
-    return trained_once(folder, *command, said="Network 1 makes pre-annotations")
+    return trained_once(folder, *command, said="Network 1 segments without prompts")
 
 
 @pytest.fixture(scope="package")

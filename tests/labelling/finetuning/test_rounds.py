@@ -14,6 +14,7 @@ from slicecast.campaign.events import Kind
 from slicecast.errors import InputError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
+from slicecast.labelling.finetuning.automatic import AutomaticModels
 from slicecast.labelling.finetuning.rounds import Rounds
 from slicecast.labelling.finetuning.training import HELD_OUT, carry_out
 from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
@@ -122,3 +123,18 @@ def test_a_killed_round_goes_on_where_it_was(studies, configs):
     assert result["status"] == "DONE" and round.steps()[0] > 0
     steps = [json.loads(line)["step"] for line in (round.folder / "fold-1" / "history.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+
+
+def test_a_round_teaches_the_network_without_prompts_too(studies, configs):
+    """Also where the weights of the model are refused; and what was killed between the two goes on."""
+    configs(round={"automatic": True, "margin": 0.01, "least_gain": 1.0})
+    done = run("train", "finetune", "--studies", studies, "--device", "cpu")
+    assert done.exit_code == 0 and "Without prompts: Network 1 segments" in done.output, done.output
+    round, models = Rounds(versions_beside(studies)).latest(), AutomaticModels(versions_beside(studies).folder)
+    assert models.latest().labels.keys() == {"ball_0", "ball_1", "ball_2"}
+    assert not round.is_left() and round.steps()[0] >= 180  # three trainings of 60
+    (round.folder / "automatic.json").unlink()
+    assert round.is_left()
+    result = round.result()
+    assert carry_out(round, versions_beside(studies), BASE, device="cpu") == result
+    assert not round.is_left() and not (round.folder / "automatic").exists()

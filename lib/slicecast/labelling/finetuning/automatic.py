@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from slicecast.config import build
-from slicecast.errors import InputError, NotFound
+from slicecast.errors import InputError, NotFound, SlicecastError
 from slicecast.files import appearing, write_atomically
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
-from slicecast.labelling.finetuning.rounds import LearntCase, RoundPlan
+from slicecast.labelling.finetuning.rounds import AUTOMATIC, LearntCase, RoundPlan, TuningRound
 from slicecast.labelling.tasks.answer import InferAnswer, described_objects, mask_file
 from slicecast.labelling.tasks.infer import as_http
 from slicecast.labelling.tasks.request import number_labels, read_extension, read_flag
@@ -44,7 +44,6 @@ from slicecast.volume.metrics import dice
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "automatic"  # In the folder of the campaign's weights
 MODEL = "automatic"  # How a pre-annotation names its model; a number follows
 RUNS = "runs"  # Folder of unfinished trainings, beside the networks
 Dices = dict[str, dict[str, float]]  # Case -> structure -> Dice over the volume
@@ -74,7 +73,7 @@ class AutomaticModels:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder / AUTOMATIC
         self._loaded: tuple[str, nn.Module] | None = None
 
     def latest(self) -> AutomaticModel | None:
@@ -122,16 +121,18 @@ def learn_automatic(
     models: AutomaticModels,
     *,
     device: str = "auto",
+    folder: Path | None = None,
     tell: Callable[[str], None] = logger.info,
-) -> AutomaticModel | None:
+) -> str:
     """Train on labels, judge by folds, and use the network if it is good enough; a stopped run goes on.
 
     Args:
         labels: file of each case's label.
+        folder: of the trainings, gone when they end well; by default beside the networks.
         tell: hears what is going on.
 
     Returns:
-        the network; None if it is not used.
+        what came of it, in a sentence.
 
     Raises:
         InputError: too few labels hold the same structures.
@@ -147,18 +148,31 @@ def learn_automatic(
         tell(f"Not learnt, because a structure is missing: {', '.join(left)}")
     volumes = {case.id: _labelled(case, labels[case.id], names) for case in cases}
     network = plan_for([given.volume.geometry for given in volumes.values()], names, settings.automatic)
-    run = models.folder / RUNS / _digest(cases)
+    run = folder or models.folder / RUNS / _digest(cases)
     held_out = _judged(cases, volumes, network, settings, run, device, tell)
     why = refusal(held_out, models.latest(), settings)
     for name in names:
         tell(f"{name}: Dice {np.mean([found[name] for found in held_out.values()]):.3f} on labels not learnt")
     if why:
-        tell(why)
-        return None
+        return why
     trained = _train(network, list(volumes.values()), settings, run / "all", device)
     made = models.add(trained, network, labels={case.id: case.sha256 for case in cases}, held_out=held_out)
-    shutil.rmtree(models.folder / RUNS)
-    return made
+    shutil.rmtree(run)
+    mean = np.mean([value for found in held_out.values() for value in found.values()])
+    return f"Network {made.number} segments without prompts from now on: Dice {mean:.3f} on labels not learnt."
+
+
+def learn_round(round: TuningRound, models: AutomaticModels, *, device: str = "auto") -> None:
+    """Train on the labels of a round of fine-tuning, unless that was done, and write there what came of it."""
+    plan = round.plan()
+    if not plan.training.round.automatic or round.automatic() is not None:
+        return
+    labels = {case.id: round.folder / "labels" / case.label for case in plan.cases}
+    try:
+        why = learn_automatic(plan, labels, models, device=device, folder=round.folder / AUTOMATIC)
+    except SlicecastError as error:
+        why = f"{error}"
+    round.end_automatic(why)
 
 
 def _digest(cases: Sequence[LearntCase]) -> str:
@@ -231,7 +245,7 @@ def _labelled(case: LearntCase, file: Path, names: Sequence[str]) -> LabelledVol
     return LabelledVolume(study.volume, label)
 
 
-UNTRAINED = "There is no automatic network yet. Submit labels, then run 'slicecast train automatic --studies DIR'."
+UNTRAINED = "There is no automatic network yet. Submit labels, then press Train or run 'slicecast train finetune'."
 
 
 class AutomaticTask(InferTask):

@@ -5,6 +5,8 @@ models/rounds/0002/
   labels/            copies of the labels, so that a correction meanwhile does not mix two states
   fold-1/ ... all/   the trainings, with checkpoints and TensorBoard's events
   result.json        how it ended; as long as it is missing, the round can go on
+  automatic/         the trainings of the network that segments without prompts
+  automatic.json     what became of it
   round.lock         held while a process works on it
 """
 
@@ -36,6 +38,7 @@ from slicecast.volume import SliceStack, choose_axis, read_volume
 logger = logging.getLogger(__name__)
 
 ROUNDS, MANIFEST, RESULT, LOCK = "rounds", "round.json", "result.json", "round.lock"
+AUTOMATIC = "automatic"  # Folder of what segments without prompts, in a round's and in that of the weights
 
 WEIGHTS = "weights.safetensors"  # What a training ends with, in its folder
 ALL = "all"  # Folder of the training on all labels
@@ -128,6 +131,26 @@ class TuningRound:
         write_atomically(self.folder / RESULT, json.dumps(result, indent=1).encode())
         return result
 
+    def automatic(self) -> str | None:
+        """Say what became of the network that segments without prompts; None as long as nothing has."""
+        file = self.folder / f"{AUTOMATIC}.json"
+        return str(json.loads(file.read_text(encoding="utf-8"))["why"]) if file.is_file() else None
+
+    def end_automatic(self, why: str) -> None:
+        """Write what became of it."""
+        write_atomically(self.folder / f"{AUTOMATIC}.json", json.dumps({"why": why}).encode())
+
+    def is_left(self) -> bool:
+        """Tell whether something is left to do."""
+        return self.result() is None or (self.plan().training.round.automatic and self.automatic() is None)
+
+    def halt(self, status: str, why: str) -> None:
+        """Write that what is left is not done now: STOPPED or ERROR, and why."""
+        if self.result() is None:
+            self.end(status, why)
+        elif self.is_left():
+            self.end_automatic(why)
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Be the one who works on it while the block lasts; raises Conflict if another process does."""
@@ -152,10 +175,14 @@ class TuningRound:
     def steps(self) -> tuple[int, int]:
         """Return the steps done so far in all its trainings, and their number."""
         plan = self.plan()
-        each = plan.training.loop.steps
+        each, trainings = plan.training.loop.steps, len(plan.folds) + 1
         histories = self.folder.glob(f"*/{HISTORY}")
         done = sum(each if (file.parent / WEIGHTS).is_file() else _last_step(file) for file in histories)
-        return done, (len(plan.folds) + 1) * each
+        if not plan.training.round.automatic:
+            return done, trainings * each
+        more = trainings * plan.training.automatic.loop.steps
+        learnt = [_last_step(file) for file in self.folder.glob(f"{AUTOMATIC}/*/{HISTORY}")]
+        return done + (sum(learnt) if self.automatic() is None else more), trainings * each + more
 
     def losses(self) -> list[float]:
         """Return the loss at each recorded step of the training that is farthest in the round."""

@@ -10,6 +10,8 @@ The gate segments a structure as an annotator would: from a click, a box, a mask
 click with three further slices painted, each where the product suggests. New and deployed weights answer the same
 prompts on the same labels; the differences in Dice are averaged for each kind of prompt. The new weights pass if no
 kind loses more than the margin and all kinds together gain.
+
+Whatever comes of the weights, the network that segments without prompts learns the same labels afterwards.
 """
 
 import json
@@ -35,6 +37,7 @@ from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.inference.studies import Study
+from slicecast.labelling.finetuning.automatic import AutomaticModels, learn_round
 from slicecast.labelling.finetuning.rounds import ALL, WEIGHTS, LearntCase, RoundPlan, TuningRound
 from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec
@@ -199,22 +202,33 @@ def carry_out(
     if plan.base_sha256 != base.sha256:
         raise Conflict(f"Round {round.name} trains other weights of '{plan.base}' than are here. Begin a new one.")
     with round.alone():
-        known = round.result()
-        if known is not None:
-            return known
-        _store_objects(round, plan)
-        verdict, held_out = _judged(round, plan, versions, base, device)
-        if not verdict.passed:
-            return round.end("DONE", verdict.why, verdict=verdict.described())
-        model = load_sam2(_train_part(round, base, ALL, device))
-        version = versions.add(
-            model,
-            base,
-            labels={case.id: case.sha256 for case in plan.cases},
-            verdict={**verdict.described(), HELD_OUT: held_out},
-        )
-        promoted(version, verdict)
-        return round.end("DONE", verdict.why, verdict=verdict.described(), version=version.number)
+        result = round.result() or _tune(round, versions, base, device, promoted)
+        learn_round(round, AutomaticModels(versions.folder), device=device)
+        return result
+
+
+def _tune(
+    round: TuningRound,
+    versions: ModelVersions,
+    base: ModelSpec,
+    device: str,
+    promoted: Callable[[ModelVersion, Verdict], None],
+) -> dict[str, Any]:
+    """Train and judge, publish the weights if they pass the gate, and return the result."""
+    plan = round.plan()
+    _store_objects(round, plan)
+    verdict, held_out = _judged(round, plan, versions, base, device)
+    if not verdict.passed:
+        return round.end("DONE", verdict.why, verdict=verdict.described())
+    model = load_sam2(_train_part(round, base, ALL, device))
+    version = versions.add(
+        model,
+        base,
+        labels={case.id: case.sha256 for case in plan.cases},
+        verdict={**verdict.described(), HELD_OUT: held_out},
+    )
+    promoted(version, verdict)
+    return round.end("DONE", verdict.why, verdict=verdict.described(), version=version.number)
 
 
 def _store_objects(round: TuningRound, plan: RoundPlan) -> None:

@@ -124,14 +124,13 @@ class FineTuner:
         psutil.wait_procs(_processes_of(found), timeout=10)
         for process in _processes_of(found):
             process.kill()
-        if found.result() is None:
-            found.end("STOPPED", "It was stopped.")
+        found.halt("STOPPED", "It was stopped.")
         return found
 
     def resume(self) -> None:
         """Go on with a round whose process was killed, with the server or without it."""
         last = self.rounds.latest()
-        if last is not None and last.result() is None and not self._works_on(last):
+        if last is not None and last.is_left() and not self._works_on(last):
             logger.info("Round %s of fine-tuning goes on", last.name)
             self._spawn(last)
 
@@ -209,7 +208,7 @@ class FineTuner:
             "request": {"model": plan.base, "labels": len(plan.cases)},
             "start_ts": _stamp(plan.made_s),
             **ended,
-            "details": [*lines, *([result["why"]] if result else [])],
+            "details": [*lines, *([result["why"]] if result else []), *filter(None, [round.automatic()])],
             "progress": {"done": min(done, steps), "total": steps},
             **{key: (result or {})[key] for key in ("verdict", "version") if key in (result or {})},
         }
@@ -232,7 +231,7 @@ class FineTuner:
             "train": {"loss": losses[-1]} if losses else {},
             "eval": dict(verdict.get("new") or {}),
             "status": told["status"],
-            "why": (last.result() or {}).get("why", ""),
+            "why": " ".join(filter(None, [(last.result() or {}).get("why"), last.automatic()])),
             "serving": self._versions.serving(self._base()).name,
         }
 

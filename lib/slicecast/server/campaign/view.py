@@ -56,6 +56,7 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
         "find": find,
         "people": people(state),
         "tuning": app.fine_tuner.stats(),
+        "may_train": caller.may("admin"),
         "agreements": _agreements(state, caller)[-12:],
         "curve": draw_learning_curve(state),
         "calibration": draw_calibration(state),

@@ -8,9 +8,9 @@ function say(text) {
   message.hidden = !text;
 }
 
-async function post(address, body) {
+async function post(address, body, method = "POST") {
   const response = await fetch(address, {
-    method: "POST",
+    method,
     headers: { "Content-Type": "application/json", "X-Requested-With": "slicecast" },
     body: JSON.stringify(body || {}),
   });
@@ -53,6 +53,26 @@ if (next) {
     location.href = caseAddress(found.id);
   }));
 }
+
+const TUNING_MS = 3000;
+
+async function showTuning() {
+  const now = new DOMParser().parseFromString(await (await fetch("/campaign/")).text(), "text/html");
+  document.getElementById("tuning").replaceWith(now.getElementById("tuning"));
+  followTuning();
+}
+
+function followTuning() {
+  const tuning = document.getElementById("tuning");
+  if (!tuning) return;
+  const button = tuning.querySelector("[data-train]");
+  button?.addEventListener("click", () => attempt(button, async () => {
+    await post("/train/", {}, button.dataset.train);
+    await showTuning();
+  }));
+  if ("running" in tuning.dataset) setTimeout(() => showTuning().catch(followTuning), TUNING_MS);
+}
+followTuning();
 
 const page = document.getElementById("case");
 if (page) {
