@@ -9,8 +9,22 @@ from slicecast import errors
 from slicecast.cli import main
 from slicecast.config import project_dir
 
-COMMANDS = [[name] for name in main.product_command_files()]
-GROUPS = (["campaign", "status"], ["labels", "import"], ["models", "list"], ["train", "finetune"], ["users", "add"])
+
+def below(words, command):
+    """Return a command and those below it, each with the words that are typed."""
+    own = [(words, command)]
+    return own + [one for name, sub in getattr(command, "commands", {}).items() for one in below([*words, name], sub)]
+
+
+TREE = [
+    one
+    for prefix, files in (([], main.product_command_files()), (["lab"], main.lab_command_files()))
+    for name, file in files.items()
+    for one in below([*prefix, name], main.load_command(name, file))
+]
+"""Every command and group."""
+
+HELPED = [[], ["lab"], *(words for words, _ in TREE)]
 WRONG = (
     ["segment", "none.nii.gz", "-o", "out.nii.gz", "--point", "a=1,1,1"],
     ["segment", "SCAN", "-o", "nowhere/out.nii.gz", "--point", "a=1,1,1"],
@@ -30,6 +44,20 @@ WRONG = (
     ["export", ".", "-o", "out", "--format", "jpeg"],
     ["serve", "--studies", "nowhere"],
     ["serve", "--conf", "labels"],
+    ["lab", "evaluate", "--data", "nowhere", "--label", "1"],
+    ["lab", "evaluate", "--data", ".", "--label", "one"],
+    ["lab", "evaluate", "--data", ".", "--label", "1", "--prompt", "scribble"],
+    ["lab", "evaluate", "--data", ".", "--label", "1", "--json", "nowhere/out.json"],
+    ["lab", "evaluate", "--data", ".", "--protocol", "loose"],
+    ["lab", "finetuning", "--data", ".", "--sizes", "few"],
+    ["lab", "finetuning", "--data", "nowhere"],
+    ["lab", "memory-report", "--data", "nowhere"],
+    ["lab", "simulate", "--data", ".", "--experiment", "voxels"],
+    ["lab", "simulate", "--data", ".", "--plot", "curves.gif"],
+    ["lab", "simulate", "--data", ".", "--budgets", "1,two"],
+    ["lab", "train", "nano", "--config", "nowhere.yaml"],
+    ["lab", "train", "export-nano", "nano.safetensors", "--folder", "nowhere"],
+    ["lab", "train", "promote", "SCAN", "--set", "evidence"],
 )
 """Each is refused; SCAN stands for a scan."""
 
@@ -104,7 +132,7 @@ def test_exit_codes(error, code):
     assert main.exit_code(error("x")) == code
 
 
-@pytest.mark.parametrize("words", [[], *COMMANDS, *GROUPS], ids=" ".join)
+@pytest.mark.parametrize("words", HELPED, ids=" ".join)
 def test_help_does_not_wait_for_torch(words, tmp_path):
     assert imports_after([*words, "--help"], tmp_path) == (0, [])
 
@@ -115,11 +143,9 @@ def test_wrong_input_does_not_wait_for_torch(words, tmp_path):
     assert imports_after([scan if word == "SCAN" else word for word in words], tmp_path) == (2, [])
 
 
-def test_every_command_has_an_example():
-    for name in main.product_command_files():
-        command = main.load_command(name)
-        for one in getattr(command, "commands", {name: command}).values():
-            assert "slicecast" in one.help.partition("Example")[2], f"{name} {one.name}"
+@pytest.mark.parametrize("words", HELPED, ids=" ".join)
+def test_every_help_has_an_example(words):
+    assert "slicecast" in invoke(*words, "--help").output.partition("Example")[2]
 
 
 @pytest.mark.parametrize("name", ["nano", "export-nano", "promote", "volumetric"])

@@ -9,6 +9,7 @@ what computes inside its function, after its input was checked: `--help` and wro
 import ast
 import importlib
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ PACKAGES = ("slicecast", "slicecast_lab")
 """Where commands are looked for, in their folder `cli`; the laboratory may be absent."""
 
 LAB = "lab"  # The group of the laboratory's commands, which also go by their names alone where these are free
+
+LAB_EPILOG = """Examples:
+
+slicecast lab evaluate --data hippocampus --split test --label 1,2 --prompt clicks:5
+
+slicecast lab train nano --folder runs/nano"""
 
 LAB_HELP = "Measure the product and train its bundled model; also without `lab`."
 
@@ -85,8 +92,16 @@ def load_command(name: str, file: Path | None = None) -> Any:
     command = typer.main.get_command(module.app)
     command.name = name
     command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION_OPTIONS]
+    if isinstance(command, TyperGroup):
+        command.epilog = _examples(command)
     lab = lab_command_files().get(name, file)
     return command if lab == file else _with_lab(command, name, lab)
+
+
+def _examples(group: TyperGroup) -> str:
+    """Return the first example of each of a group's commands, for the end of its help."""
+    texts = (re.split(r"Examples?:", one.help or "", maxsplit=1)[-1] for one in group.commands.values())
+    return "\n\n".join(["Examples:", *(text.strip().partition("\n")[0] for text in texts if text)])
 
 
 def _with_lab(group: Any, name: str, lab: Path) -> Any:
@@ -136,7 +151,7 @@ class _Commands(_Group):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name == LAB and lab_command_files():
-            return _Group(name=LAB, no_args_is_help=True, help=LAB_HELP)
+            return _Group(name=LAB, no_args_is_help=True, help=LAB_HELP, epilog=LAB_EPILOG)
         return super().get_command(ctx, cmd_name)
 
     def _files(self) -> dict[str, Path]:

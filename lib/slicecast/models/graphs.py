@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -87,6 +88,7 @@ class _Compiled:
 
 
 def _load(name: str, example: tuple[Tensor, ...], key: str, threads: int | None, convert: Callable[[], Any]) -> Graph:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not imported: it reports to Intel
     import openvino
 
     core = openvino.Core()

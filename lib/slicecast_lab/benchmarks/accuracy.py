@@ -29,10 +29,10 @@ from slicecast_lab.evaluation.cases import CaseFiles, find_cases
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
 from slicecast_lab.evaluation.page import circumstances_table, markdown, write_blocks
 from slicecast_lab.evaluation.picture import draw_cases, draw_clicks
-from slicecast_lab.evaluation.prompts import Baseline, Settings, Unit, parse_prompt
 from slicecast_lab.evaluation.provenance import command_line, provenance
-from slicecast_lab.evaluation.report import PROTOCOL, as_json, show_mean, write_json
+from slicecast_lab.evaluation.report import as_json, show_mean, write_json
 from slicecast_lab.evaluation.run import MISTAKES, evaluate
+from slicecast_lab.evaluation.settings import FIXED, Baseline, Settings, Unit, parse_prompt
 
 ROOT = project_dir("docs").parent
 PROMPTS = ("mask", "box", "clicks:5")
@@ -175,9 +175,9 @@ class Row:
 
     def __post_init__(self) -> None:
         for report in self.reports.values():
-            if report["protocol"] != PROTOCOL:
+            if report["protocol"] != FIXED:
                 raise ConfigError(
-                    f"A report of protocol {report['protocol']!r} does not belong in a table of {PROTOCOL}. "
+                    f"A report of protocol {report['protocol']!r} does not belong in a table of {FIXED}. "
                     "Measure again with --protocol fixed."
                 )
 

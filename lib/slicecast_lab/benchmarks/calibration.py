@@ -26,9 +26,10 @@ from slicecast.models.registry import bundled_spec
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import TruthCase, find_cases, read_case
 from slicecast_lab.evaluation.page import markdown, source_line, write_blocks
-from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
+from slicecast_lab.evaluation.prompts import pick_slice, play
 from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import write_json
+from slicecast_lab.evaluation.settings import Settings, parse_prompt
 
 ROOT = project_dir("docs").parent
 PROMPTS = ("mask", "clicks:1")

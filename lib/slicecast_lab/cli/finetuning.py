@@ -5,23 +5,10 @@ from typing import Annotated
 
 import typer
 
-from slicecast.labelling.finetuning.training import KINDS
+from slicecast.cli._outputs import check_output
 from slicecast.models.weights import choose_model
-from slicecast.training.finetune import finetune_settings
-from slicecast_lab.cli.evaluate import with_progress
 from slicecast_lab.evaluation.cases import find_split
-from slicecast_lab.evaluation.finetuning import (
-    AUTOMATIC,
-    FinetuningPlan,
-    draw,
-    measure,
-    measure_automatic,
-    read_rows,
-    table,
-)
-from slicecast_lab.evaluation.page import source_line, write_blocks
-from slicecast_lab.evaluation.prompts import parse_values
-from slicecast_lab.evaluation.provenance import provenance
+from slicecast_lab.evaluation.settings import parse_numbers, parse_values
 
 app = typer.Typer(add_completion=False)
 
@@ -56,35 +43,19 @@ def finetuning(
 
     \b
     Examples:
-      slicecast finetuning --data hippocampus --sizes 0,5 --limit 10
-      slicecast finetuning --data hippocampus --seeds 3 --page docs/results/finetuning.md
-      slicecast finetuning --data hippocampus --automatic --sizes 5,20
+      slicecast lab finetuning --data hippocampus --sizes 0,5 --limit 10
+      slicecast lab finetuning --data hippocampus --seeds 3 --page docs/results/finetuning.md
+      slicecast lab finetuning --data hippocampus --automatic --sizes 5,20
     """
-    spec = choose_model(model or None)
-    plan = FinetuningPlan(
-        model=spec,
-        split=find_split(data, parse_values(label) if label else (), test=limit),
-        sizes=[int(size) for size in sizes.split(",")],
-        seeds=range(seeds),
-        settings=finetune_settings(),
-    )
-    if automatic:
-        folder = folder / AUTOMATIC
-    if not only:
-        work = measure_automatic if automatic else measure
-        with_progress(len(plan.runs()), lambda told: work(plan, folder, progress=told))
-    rows = list(read_rows(folder, plan))
-    typer.echo(table(rows, [AUTOMATIC] if automatic else KINDS))
-    if page is not None and automatic:
-        words = f"slicecast finetuning --automatic --data {data.name} --label {label} --sizes {sizes} --seeds {seeds}"
-        source = source_line(provenance(spec, words, device="cpu"))
-        write_blocks(page, {f"{data.name}, automatic": f"{table(rows, [AUTOMATIC])}\n\n{source}"})
-    elif page is not None:
-        picture = draw(rows, page.with_suffix(".svg"))
-        words = (
-            f"slicecast finetuning --data {data.name} --label {label} --sizes {sizes} --seeds {seeds} --limit {limit}"
-        )
-        source = source_line(provenance(spec, words, device="cpu"))
-        write_blocks(
-            page, {data.name: f"{table(rows)}\n\n![Dice over the number of labels]({picture.name})\n\n{source}"}
-        )
+    check_output(page)
+    spec, numbers = choose_model(model or None), parse_numbers(sizes)
+    split = find_split(data, parse_values(label) if label else (), test=limit)
+    words = f"{'--automatic ' * automatic}--data {data.name} --label {label} --sizes {sizes} --seeds {seeds}"
+    # PyTorch and MONAI take seconds, see main.py
+    from slicecast.training.finetune import finetune_settings
+    from slicecast_lab.cli._finetuning import measure_prompted, measure_unprompted
+    from slicecast_lab.evaluation.finetuning import FinetuningPlan
+
+    plan = FinetuningPlan(model=spec, split=split, sizes=numbers, seeds=range(seeds), settings=finetune_settings())
+    work = measure_unprompted if automatic else measure_prompted
+    work(plan, folder, page, run=not only, name=data.name, words=f"{words} --limit {limit}")

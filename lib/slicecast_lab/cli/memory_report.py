@@ -1,22 +1,23 @@
 """Show what a model's answers rest on: memory, object pointers, or the previous mask."""
 
-from pathlib import Path
-from typing import Annotated
+from __future__ import annotations
 
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from slicecast.errors import ConfigError
-from slicecast.models.registry import ModelSpec
-from slicecast.models.sam2_build import load_sam2
 from slicecast.models.weights import choose_model
+from slicecast_lab.evaluation.candidate import candidate_spec
 from slicecast_lab.evaluation.cases import find_cases
-from slicecast_lab.evaluation.memory import MemoryReport, case_report, memory_report
-from slicecast_lab.evaluation.promote import candidate_spec
-from slicecast_lab.evaluation.prompts import parse_values
-from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches
+from slicecast_lab.evaluation.settings import parse_values
+
+if TYPE_CHECKING:
+    from slicecast.models.registry import ModelSpec
+    from slicecast_lab.evaluation.memory import MemoryReport
 
 app = typer.Typer(add_completion=False)
 
@@ -54,14 +55,22 @@ def report_memory(
     if model and weights:
         raise ConfigError("Give --model or --weights, not both.")
     spec = candidate_spec(weights, {"pointers": pointers}) if weights else choose_model(model or None)
-    if data is None:
-        _print(_on_clips(spec, clips), what="IoU on generated clips")
-    else:
-        cases = find_cases(data, parse_values(label) if label else (), split=split, limit=limit)
+    cases = find_cases(data, parse_values(label) if label else (), split=split, limit=limit) if data else []
+    if cases:
+        from slicecast_lab.evaluation.memory import case_report  # PyTorch takes seconds, see main.py
+
         _print(case_report(spec, cases), what=f"Dice on {len(cases)} scans")
+    else:
+        _print(_on_clips(spec, clips), what="IoU on generated clips")
 
 
 def _on_clips(spec: ModelSpec, clips: int) -> MemoryReport:
+    import torch
+
+    from slicecast.models.sam2_build import load_sam2
+    from slicecast_lab.evaluation.memory import memory_report
+    from slicecast_lab.generated.batches import BatchSpec, GeneratedBatches
+
     torch.set_num_threads(1)
     batches = GeneratedBatches(BatchSpec(frames=8 * clips, slices=(8,), size_px=spec.image_size), seed=SEED)
     return memory_report(load_sam2(spec).float(), [batches[0]], carry=spec.carry)

@@ -1,30 +1,27 @@
 """Train models; what was stopped goes on where it was."""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
 
-from slicecast.errors import ConfigError
+from slicecast.cli._outputs import check_output
+from slicecast.errors import ConfigError, NotFound
 from slicecast.models.registry import bundled_spec
+from slicecast_lab.evaluation.candidate import candidate_spec
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases
-from slicecast_lab.evaluation.promote import (
-    Comparison,
-    candidate_spec,
-    compare,
-    dice_by_prompt,
-    promote,
-    require_acceptable,
-    sample_cases,
-)
-from slicecast_lab.evaluation.prompts import parse_values
-from slicecast_lab.training import volumetric as volumes
-from slicecast_lab.training.nano import LOG_FORMAT, averaged_model, export_weights, read_settings, train_nano
+from slicecast_lab.evaluation.settings import parse_values
+
+if TYPE_CHECKING:
+    from slicecast_lab.evaluation.promote import Comparison
+
+WEIGHTS = (".safetensors",)
 
 app = typer.Typer(no_args_is_help=True, help="Train models; what was stopped goes on where it was.")
-
 
 CONFIG = typer.Option(Path("configs/training/nano.yaml"), help="Training settings.")
 FOLDER = typer.Option(Path("runs/nano"), help="Of the run: checkpoints, history, TensorBoard.")
@@ -36,7 +33,15 @@ def nano(
     folder: Path = FOLDER,
     progress: bool = typer.Option(True, help="Draw a progress bar."),
 ) -> None:
-    """Train the bundled model on generated clips, or go on from the folder's last checkpoint."""
+    """Train the bundled model on generated clips, or go on from the folder's last checkpoint.
+
+    \b
+    Examples:
+      slicecast lab train nano --folder runs/nano
+    """
+    _require(config)
+    from slicecast_lab.training.nano import LOG_FORMAT, read_settings, train_nano  # PyTorch takes seconds, see main.py
+
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     train_nano(read_settings(config), folder, show_progress=progress)
 
@@ -47,7 +52,16 @@ def export_nano(
     config: Path = CONFIG,
     folder: Path = FOLDER,
 ) -> None:
-    """Write the averaged weights of the run's last checkpoint, also while it is still running."""
+    """Write the averaged weights of the run's last checkpoint, also while it is still running.
+
+    \b
+    Examples:
+      slicecast lab train export-nano nano.safetensors --folder runs/nano
+    """
+    _require(config, folder)
+    check_output(target, WEIGHTS)
+    from slicecast_lab.training.nano import averaged_model, export_weights, read_settings
+
     export_weights(averaged_model(read_settings(config), folder), target)
     typer.echo(f"wrote {target}")
 
@@ -59,7 +73,18 @@ def volumetric(
     progress: bool = typer.Option(True, help="Draw a progress bar."),
     export: Path | None = typer.Option(None, metavar="FILE", help="Train nothing: write the last averaged weights."),
 ) -> None:
-    """Train a small volumetric model on generated patches, or go on from the folder's last checkpoint."""
+    """Train a small volumetric model on generated patches, or go on from the folder's last checkpoint.
+
+    \b
+    Examples:
+      slicecast lab train volumetric --folder runs/ct_sam3d_nano
+      slicecast lab train volumetric --export ct_sam3d_nano.safetensors
+    """
+    _require(config, *([folder] if export else []))
+    check_output(export, WEIGHTS)
+    from slicecast_lab.training import volumetric as volumes
+    from slicecast_lab.training.nano import LOG_FORMAT, export_weights
+
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     settings = volumes.read_settings(config)
     if export is None:
@@ -80,11 +105,20 @@ def promote_weights(
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
     force: bool = typer.Option(False, help="Replace without comparing."),
 ) -> None:
-    """Make weights the bundled ones if they are not worse on the same prompts; also writes their hash."""
+    """Make weights the bundled ones if they are not worse on the same prompts; also writes their hash.
+
+    \b
+    Examples:
+      slicecast lab train promote nano.safetensors
+      slicecast lab train promote nano.safetensors --data hippocampus --split pool --limit 12
+    """
     changes = dict(_setting(words) for words in setting)
     spec = candidate_spec(candidate, changes)
+    cases = find_cases(data, parse_values(label) if label else (), split=split) if data else []
+    from slicecast_lab.evaluation.promote import compare, dice_by_prompt, promote, require_acceptable, sample_cases
+
     if not force:
-        cases = find_cases(data, parse_values(label) if label else (), split=split) if data else sample_cases()
+        cases = cases or sample_cases()
         chosen = cases[: limit or None]
         present, other = (dice_by_prompt(model, chosen, device=device) for model in (bundled_spec(), spec))
         result = compare(present, other, [files.group for files in chosen])
@@ -109,3 +143,10 @@ def _setting(words: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"--set {words!r} is not KEY=VALUE, for example evidence=true.")
     return key, yaml.safe_load(value)
+
+
+def _require(*paths: Path) -> None:
+    """Raise NotFound for settings or a run's folder that is not there, before PyTorch is imported."""
+    for path in paths:
+        if not path.exists():
+            raise NotFound(f"There is no {path}. Give the settings with --config and the run with --folder.")

@@ -29,7 +29,7 @@ from skimage.segmentation import random_walker
 
 from slicecast.volume import choose_window, normalise
 from slicecast_lab.evaluation.cases import TruthCase
-from slicecast_lab.evaluation.prompts import Baseline
+from slicecast_lab.evaluation.settings import Baseline
 
 REGION_DEVIATIONS = 2.0
 GREY_LEVELS = 255  # The level set's speed is in grey levels; its settings are for such a range

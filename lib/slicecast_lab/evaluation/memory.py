@@ -21,7 +21,8 @@ from slicecast.training.objective import Batch, iou
 from slicecast.training.propagation import MASK, Group, Plan, Prediction, full_size, propagate
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
-from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
+from slicecast_lab.evaluation.prompts import pick_slice, play
+from slicecast_lab.evaluation.settings import Settings, parse_prompt
 
 Network = Any  # A `sam2.modeling.sam2_base.SAM2Base`; only `slicecast.models` may import that name
 

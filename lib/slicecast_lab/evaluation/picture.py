@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from slicecast_lab.evaluation.run import COLUMNS, CaseResult, Evaluation, Snapshot, SnapshotSlice
 
 TRUTH, RESULT, PROMPTED = "#2ecc71", "#ff3b3b", "#ffd166"
-FORMATS = (".png", ".pdf", ".svg")
 
 
 def draw_cases(evaluation: Evaluation, file: Path, *, title: str = "") -> Path:

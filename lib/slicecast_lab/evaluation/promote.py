@@ -7,24 +7,24 @@ with a bootstrap interval over scans. A candidate whose mean difference is below
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slicecast.config import config_dir, project_dir
-from slicecast.errors import Conflict, WeightsMissing
-from slicecast.files import file_sha256
+from slicecast.errors import Conflict
 from slicecast.inference.segment import SegmentService
 from slicecast.models.registry import REGISTRY_FILE, ModelSpec, bundled_spec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import weights_path
 from slicecast.volume import read_volume
 from slicecast_lab.evaluation.cases import CaseFiles, read_case
-from slicecast_lab.evaluation.prompts import Settings, parse_prompt, pick_slice, play
+from slicecast_lab.evaluation.prompts import pick_slice, play
 from slicecast_lab.evaluation.report import Mean, bootstrap_mean
 from slicecast_lab.evaluation.run import Progress
+from slicecast_lab.evaluation.settings import Settings, parse_prompt
 
 PROMPTS = ("mask", "box", "clicks:3")
 
@@ -61,22 +61,6 @@ def sample_cases() -> list[CaseFiles]:
         values = np.unique(read_volume(label).array)
         cases += [CaseFiles(f"{scan}-{names[int(v)]}", image, label, (int(v),), scan) for v in values if v]
     return cases
-
-
-def candidate_spec(file: Path, changes: Mapping[str, Any] | None = None) -> ModelSpec:
-    """Describe a file as the bundled model's weights; `changes` are other settings of the entry that it needs.
-
-    Raises:
-        WeightsMissing: there is no such file.
-        ConfigError: a setting is out of range.
-    """
-    if not file.is_file():
-        raise WeightsMissing(
-            f"There are no weights at {file}. Write them with 'slicecast lab train export-nano {file}'."
-        )
-    size, sha256 = file.stat().st_size, file_sha256(file)
-    place = {"folder": str(file.resolve().parent), "file": file.name, "bytes": size, "sha256": sha256}
-    return replace(bundled_spec(), **{**(changes or {}), **place})
 
 
 def dice_by_prompt(

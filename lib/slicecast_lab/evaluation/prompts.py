@@ -5,7 +5,6 @@ the product's own answer on that slice. A pixel is clicked once only: where the 
 one goes to the deepest error beside it.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
@@ -22,71 +21,7 @@ from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import next_click
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import TruthCase
-
-SliceRule = Literal["largest", "centre", "quarter"]
-PromptKind = Literal["mask", "box", "clicks"]
-Baseline = Literal["copy", "copy-extent", "region", "levelset", "walker", "monailabel"]
-Unit = Literal["mm", "voxel"]
-
-MAX_ROUNDS = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How the annotator is played and what is compared; raises ConfigError if a value is out of range."""
-
-    prompt: PromptKind = "mask"  # what is given on the first slice
-    clicks: int = 1  # how many clicks, for the prompt ``clicks``
-    slice: SliceRule = "largest"  # which slice is prompted
-    corrections: int = 0  # what follows, by each choice of slice: after clicks a further click, else a painted slice
-    # also paint every so many of the object's slices, and its largest, beside interpolations of them
-    every: tuple[int, ...] = ()
-    # other methods, from the mask of the same slice; ``monailabel`` from the same prompts
-    baselines: tuple[Baseline, ...] = ()
-    unit: Unit = "mm"  # of surface distances; ``voxel`` where a set stores no true spacing
-
-    def __post_init__(self) -> None:
-        for what, value, kinds in (
-            ("prompt", self.prompt, PromptKind),
-            ("slice", self.slice, SliceRule),
-            ("unit", self.unit, Unit),
-            *(("baseline", name, Baseline) for name in self.baselines),
-        ):
-            if value not in get_args(kinds):
-                raise ConfigError(f"There is no {what} {value!r}. Use one of {', '.join(get_args(kinds))}.")
-        if not 1 <= self.clicks <= MAX_ROUNDS:
-            raise ConfigError(f"{self.clicks} clicks were asked for; give 1 to {MAX_ROUNDS}.")
-        if not 0 <= self.corrections <= MAX_ROUNDS:
-            raise ConfigError(f"{self.corrections} corrections were asked for; give 0 to {MAX_ROUNDS}.")
-
-    @property
-    def prompt_words(self) -> str:
-        """The prompt as typed: ``mask``, ``box`` or ``clicks:N``."""
-        return f"clicks:{self.clicks}" if self.prompt == "clicks" else self.prompt
-
-
-def parse_prompt(words: str) -> tuple[PromptKind, int]:
-    """Read ``mask``, ``box`` or ``clicks:N``; return the kind and the number of clicks.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    if words == "mask":
-        return "mask", 1
-    if words == "box":
-        return "box", 1
-    found = re.fullmatch(r"clicks:(\d+)", words)
-    if not found:
-        raise ConfigError(f"The prompt {words!r} is not known. Use mask, box, or clicks:N such as clicks:5.")
-    return "clicks", int(found[1])
-
-
-def parse_values(words: str) -> tuple[int, ...]:
-    """Read label values such as ``1,2``; raises ConfigError if they are not positive whole numbers."""
-    parts = [part.strip() for part in words.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"The label {words!r} is not a list of positive whole numbers such as 1 or 1,2.")
-    return tuple(int(part) for part in parts)
+from slicecast_lab.evaluation.settings import Settings, SliceRule
 
 
 def pick_slice(case: TruthCase, rule: SliceRule) -> int:

@@ -10,10 +10,8 @@ import numpy as np
 from rich.table import Table
 
 from slicecast.errors import ConfigError
-from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.run import MISTAKES, CaseResult, Evaluation
-
-PROTOCOL = "fixed"
+from slicecast_lab.evaluation.settings import FIXED, Settings
 
 GOAL_DICE = 0.85  # Clicks are counted until the volume's Dice reaches this
 
@@ -69,7 +67,7 @@ def as_json(evaluation: Evaluation, circumstances: dict[str, Any]) -> dict[str, 
     """Return all of an evaluation as JSON values; `circumstances` is from `provenance`."""
     return {
         "circumstances": circumstances,
-        "protocol": PROTOCOL,
+        "protocol": FIXED,
         "settings": describe_settings(evaluation.settings),
         "summary": summarise(evaluation),
         "cases": [describe_case(result) for result in evaluation.results],
@@ -165,7 +163,7 @@ def show_mean(mean: dict[str, Any] | None, digits: int = 3) -> str:
 
 def summary_table(summary: dict[str, Any], settings: Settings) -> Table:
     """Draw the summary for a terminal."""
-    title = f"{settings.prompt_words} on the {settings.slice} slice, {summary['cases']} cases, protocol {PROTOCOL}"
+    title = f"{settings.prompt_words} on the {settings.slice} slice, {summary['cases']} cases, protocol {FIXED}"
     return measure_table(title, _rows(summary))
 
 

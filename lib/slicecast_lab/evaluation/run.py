@@ -19,13 +19,13 @@ from slicecast_lab.evaluation.prompts import (
     CORRECTION_RULES,
     Interaction,
     Segments,
-    Settings,
     correct,
     paint_every,
     pick_slice,
     play,
 )
 from slicecast_lab.evaluation.provenance import peak_rss_mib
+from slicecast_lab.evaluation.settings import Settings
 
 COLUMNS = 6
 MARGIN = 0.35  # Shown around truth and result, over the larger side of both

@@ -22,23 +22,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from monai.metrics.surface_dice import compute_surface_dice
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from slicecast.errors import ConfigError, InputError, PromptError
+from slicecast.errors import InputError, PromptError
 from slicecast.volume.metrics import as_batches, dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
-from slicecast_lab.evaluation.prompts import MAX_ROUNDS
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 from slicecast_lab.evaluation.run import Progress, logger
+from slicecast_lab.evaluation.settings import SeedSettings
 
-PROTOCOL = "seed-exact"
-
-SALIENT_VOXELS = 256
 MIN_CLICKED_VOXELS = 100
 EXTRA_SLICES = (5, 10)  # Added at each end with a threshold of 0: from the first to below the second
 MIN_DEPTH_PX = 1.42  # Errors that are nowhere deeper than this are left alone
@@ -68,29 +65,6 @@ class Tracks(Protocol):
 
     def open(self, frames: Sequence[NDArray[np.uint8]]) -> AbstractContextManager[TrackedClip]:
         """Load a clip of frames uint8 (H, W)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedSettings:
-    """What the published protocol leaves open; raises ConfigError if a value is out of range."""
-
-    prompt: Literal["mask", "clicks"] = "mask"  # ``mask`` or ``clicks``
-    clicks: int = 1  # how many
-    salient: int = SALIENT_VOXELS  # a slice counts as salient with more voxels than this; 0 adds slices at random
-    seed: int = 0  # of these
-
-    def __post_init__(self) -> None:
-        if self.prompt not in ("mask", "clicks"):
-            raise ConfigError(f"The protocol {PROTOCOL} knows no prompt {self.prompt!r}. Use mask or clicks:N.")
-        if not 1 <= self.clicks <= MAX_ROUNDS:
-            raise ConfigError(f"{self.clicks} clicks were asked for; give 1 to {MAX_ROUNDS}.")
-        if self.salient < 0:
-            raise ConfigError(f"A slice cannot have more than {self.salient} voxels only; give 0 or more.")
-
-    @property
-    def prompt_words(self) -> str:
-        """The prompt as typed: ``mask`` or ``clicks:N``."""
-        return f"clicks:{self.clicks}" if self.prompt == "clicks" else self.prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from rich.table import Table
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.page import markdown
 from slicecast_lab.evaluation.report import bootstrap_mean, measure_table, rounded, show_mean
-from slicecast_lab.evaluation.seed import PROTOCOL, SeedEvaluation, SeedResult, SeedSettings
+from slicecast_lab.evaluation.seed import SeedEvaluation, SeedResult
+from slicecast_lab.evaluation.settings import SEED_EXACT, SeedSettings
 
 STUDY_PROMPTS = (("clicks", 1), ("clicks", 5), ("mask", 1))  # The rows of the study's table
 
@@ -69,7 +70,7 @@ def seed_as_json(
     settings = evaluation.settings
     return {
         "circumstances": circumstances,
-        "protocol": PROTOCOL,
+        "protocol": SEED_EXACT,
         "set": set_name,
         "settings": {
             "prompt": settings.prompt_words,
@@ -86,7 +87,7 @@ def seed_as_json(
 def seed_summary_table(report: Report) -> Table:
     """Draw one evaluation for a terminal."""
     count = report["summary"]["cases"]
-    title = f"{report['set']}: {report['settings']['prompt']}, {count} cases, protocol {PROTOCOL}"
+    title = f"{report['set']}: {report['settings']['prompt']}, {count} cases, protocol {SEED_EXACT}"
     return measure_table(title, _measures(report["summary"]))
 
 
@@ -105,8 +106,10 @@ def study_table(reports: Sequence[Report], *, columns: Sequence[str]) -> str:
         ConfigError: a report is of another protocol.
     """
     for report in reports:
-        if report["protocol"] != PROTOCOL:
-            raise ConfigError(f"A report of protocol {report['protocol']!r} does not belong in a table of {PROTOCOL}.")
+        if report["protocol"] != SEED_EXACT:
+            raise ConfigError(
+                f"A report of protocol {report['protocol']!r} does not belong in a table of {SEED_EXACT}."
+            )
     frame = pd.DataFrame([_cell(report) for report in reports])
     drawn = frame.pivot_table("cell", ["model", "prompt"], "set", aggfunc="last", sort=False)
     return markdown(drawn.reindex(columns=list(columns)).fillna("-").reset_index())

@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from slicecast.errors import ConfigError
-from slicecast_lab.evaluation.picture import FORMATS, new_figure, save_figure
+from slicecast_lab.evaluation.picture import new_figure, save_figure
 from slicecast_lab.evaluation.report import show_mean
+from slicecast_lab.evaluation.settings import FORMATS
 
 Report = Mapping[str, Any]
 Cells = dict[str, str]

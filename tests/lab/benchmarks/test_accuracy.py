@@ -21,9 +21,9 @@ from slicecast_lab.benchmarks.accuracy import (
     shortfall_cells,
 )
 from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer
-from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.report import as_json
 from slicecast_lab.evaluation.run import MISTAKES, evaluate
+from slicecast_lab.evaluation.settings import Settings
 
 MODULE = "slicecast_lab.benchmarks.accuracy"
 CLICKS = "clicks:5"

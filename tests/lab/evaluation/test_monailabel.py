@@ -17,8 +17,9 @@ from slicecast.volume import choose_window, normalise
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation import monailabel
 from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer, MonaiLabelProcess, answer_lines, segment_case
-from slicecast_lab.evaluation.prompts import Settings, pick_slice, play
+from slicecast_lab.evaluation.prompts import pick_slice, play
 from slicecast_lab.evaluation.run import evaluate
+from slicecast_lab.evaluation.settings import Settings
 from slicecast_lab.evaluation.video import load_video_tracker
 
 

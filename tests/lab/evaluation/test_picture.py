@@ -1,8 +1,8 @@
 """Pictures are drawn."""
 
 from slicecast_lab.evaluation.picture import best_median_worst, draw_cases, draw_clicks
-from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.run import evaluate
+from slicecast_lab.evaluation.settings import Settings
 
 
 def test_best_median_and_worst_are_drawn(cases, service, tmp_path):

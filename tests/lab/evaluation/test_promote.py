@@ -13,10 +13,10 @@ from slicecast.files import file_sha256
 from slicecast.models import weights
 from slicecast.models.registry import bundled_spec
 from slicecast.models.weights import verify, weights_path
+from slicecast_lab.evaluation.candidate import candidate_spec
 from slicecast_lab.evaluation.promote import (
     FLOOR_CASES,
     PROMPTS,
-    candidate_spec,
     compare,
     dice_by_prompt,
     promote,

@@ -9,16 +9,8 @@ from slicecast.errors import ConfigError
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest
 from slicecast.volume.metrics import dice
-from slicecast_lab.evaluation.prompts import (
-    CORRECTION_RULES,
-    Settings,
-    correct,
-    paint_every,
-    parse_prompt,
-    parse_values,
-    pick_slice,
-    play,
-)
+from slicecast_lab.evaluation.prompts import CORRECTION_RULES, correct, paint_every, pick_slice, play
+from slicecast_lab.evaluation.settings import Settings, parse_prompt, parse_values
 
 
 class Recorder:

@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from slicecast.errors import ConfigError
-from slicecast_lab.evaluation.prompts import Settings
 from slicecast_lab.evaluation.report import (
     as_json,
     bootstrap_mean,
@@ -21,6 +20,7 @@ from slicecast_lab.evaluation.report import (
     write_json,
 )
 from slicecast_lab.evaluation.run import Evaluation, evaluate
+from slicecast_lab.evaluation.settings import Settings
 
 
 def test_the_report_holds_everything(cases, service, tmp_path):

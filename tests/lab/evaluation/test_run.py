@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slicecast_lab.evaluation.prompts import Settings, pick_slice
+from slicecast_lab.evaluation.prompts import pick_slice
 from slicecast_lab.evaluation.run import COLUMNS, MISTAKES, evaluate, mistake_shares, take_snapshot
+from slicecast_lab.evaluation.settings import Settings
 
 
 def test_every_case_is_measured_and_progress_is_told(cases, service):

@@ -12,7 +12,6 @@ from slicecast.volume import Reorientation, SliceAxis, Volume
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase
 from slicecast_lab.evaluation.seed import (
-    SeedSettings,
     choose_click,
     clip_range,
     evaluate_seed,
@@ -21,6 +20,7 @@ from slicecast_lab.evaluation.seed import (
     pole,
     to_frame,
 )
+from slicecast_lab.evaluation.settings import SeedSettings
 from slicecast_lab.evaluation.video import VideoTracker
 
 WIDTH, HEIGHT, DEPTH = 44, 36, 12

@@ -5,8 +5,9 @@ import pytest
 from slicecast.errors import ConfigError
 from slicecast_lab.benchmarks.accuracy import Row
 from slicecast_lab.evaluation.cases import CaseFiles
-from slicecast_lab.evaluation.seed import SeedEvaluation, SeedResult, SeedSettings
+from slicecast_lab.evaluation.seed import SeedEvaluation, SeedResult
 from slicecast_lab.evaluation.seed_report import find_seed_sets, seed_as_json, study_settings, study_table
+from slicecast_lab.evaluation.settings import SeedSettings
 
 SECONDS = {"load": 1.0, "prompt": 0.5, "forward": 2.0, "reverse": 2.0}
 
