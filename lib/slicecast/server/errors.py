@@ -88,14 +88,19 @@ LONG_FIELD = "Part exceeded maximum size"
 
 
 async def answer_slicecast_error(request: Request, error: SlicecastError) -> JSONResponse:
-    """Answer one of our own errors; a header leads to its line in the documentation."""
-    return problem(error.status, str(error), headers={**error.headers, "Link": help_link(error)})
-
-
-def help_link(error: SlicecastError) -> str:
-    """Return the header that leads to an error's line of docs/errors.md, which browsers find by its text."""
+    """Answer one of our own errors; the library's lead to their line of docs/errors.md, found by its text."""
     name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == SlicecastError.__module__)
-    return f'</manual/errors/#:~:text={name}>; rel="help"'
+    place = str(error.status) if name == SlicecastError.__name__ else f":~:text={name}"
+    return _answer(error.status, {"detail": plain(str(error))}, {**help_link(place), **error.headers})
+
+
+def help_link(place: str) -> dict[str, str]:
+    """Return the header that leads to a place of docs/errors.md; every status has a paragraph there."""
+    return {"Link": f'</manual/errors/#{place}>; rel="help"'}
+
+
+def _answer(status: int, content: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(content, status_code=status, headers={**help_link(str(status)), **(headers or {})})
 
 
 async def answer_monailabel_error(request: Request, error: MONAILabelException) -> JSONResponse:
@@ -111,7 +116,7 @@ async def answer_http_error(request: Request, error: HTTPException) -> Response:
     if str(error.detail).startswith(LONG_FIELD):
         return problem(413, "A field of the form is larger than 1 MiB. Send less at a time.")
     detail = plain(error.detail) if isinstance(error.detail, str) else error.detail
-    return JSONResponse({"detail": detail}, status_code=error.status_code, headers=error.headers)
+    return _answer(error.status_code, {"detail": detail}, error.headers)
 
 
 async def answer_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -122,7 +127,7 @@ async def answer_invalid_request(request: Request, error: RequestValidationError
     ]
     more = f" And {len(found) - 1} more." if len(found) > 1 else ""
     detail = f"The request does not fit: {found[0]['where']}: {found[0]['what']}.{more} See /docs."
-    return JSONResponse({"detail": detail, "errors": found}, status_code=422)
+    return _answer(422, {"detail": detail, "errors": found})
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -152,8 +157,8 @@ HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, An
 
 
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Answer with a sentence."""
-    return JSONResponse({"detail": plain(detail)}, status_code=status, headers=headers)
+    """Answer with a sentence, and the way to the documentation."""
+    return _answer(status, {"detail": plain(detail)}, headers)
 
 
 def plain(text: str) -> str:

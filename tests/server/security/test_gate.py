@@ -10,6 +10,7 @@ from labelserver import TestClient, app_settings, copy_app, write_studies
 from starlette.requests import HTTPConnection
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from slicecast.config import project_dir
 from slicecast.server.app import create_app
 from slicecast.server.security.gate import PUBLIC, caller_of, host_name, is_own_host, is_this_machine, needed
 from slicecast.server.security.logins import COOKIE
@@ -71,6 +72,29 @@ def test_wrong_tokens(closed, token):
 def test_the_server_says_that_it_is_alive_and_how_to_get_in(closed):
     assert closed.get("/healthz").status_code == 200
     assert closed.get("/auth/").json()["enabled"] is True
+
+
+def leads_to_paragraph(answer):
+    """Whether a refusal leads to the paragraph of its status in docs/errors.md."""
+    paragraphs = (project_dir("docs") / "errors.md").read_text(encoding="utf-8")
+    place = f'</manual/errors/#{answer.status_code}>; rel="help"'
+    return answer.headers["link"] == place and f"\n### {answer.status_code}\n" in paragraphs
+
+
+def test_every_refusal_leads_to_its_paragraph_which_needs_no_login(closed, tokens):
+    refused = [
+        closed.get("/info/"),
+        closed.get("/info/", headers=bearer("wrong")),
+        closed.post("/auth/token", data={"username": "annotator-1", "password": "x", "grant_type": "password"}),
+        closed.get("/logs/", headers=bearer(tokens["annotator"])),
+        closed.post("/infer/sam2", headers={**bearer(tokens["admin"]), "Origin": "http://evil.example"}),
+        closed.get("/nothing", headers=bearer(tokens["admin"])),
+        closed.patch("/info/", headers=bearer(tokens["admin"])),
+        closed.post("/slicecast/sessions", headers=bearer(tokens["admin"]), content="{", params={"x": 1}),
+    ]
+    assert [answer.status_code for answer in refused] == [401, 401, 401, 403, 403, 404, 405, 422]
+    assert all(leads_to_paragraph(answer) for answer in refused)
+    assert closed.get("/manual/errors/").status_code in (200, 404)  # 404 where it was not built
 
 
 LADDER = [
@@ -216,7 +240,7 @@ def test_without_logins_only_this_machine_is_answered(open_app, client, host, st
     with TestClient(open_app, client=client, headers={"Host": host}) as requests:
         answer = requests.get("/info/")
         assert answer.status_code == status
-        assert status == 200 or "detail" in answer.json()
+        assert status == 200 or ("detail" in answer.json() and leads_to_paragraph(answer))
         assert requests.get("/auth/").json().get("enabled") in (False, None)
 
 

@@ -119,6 +119,8 @@ LOOK = tuple(f"/assets/{name}" for name in ("slicecast.css", "start.css", "theme
 PUBLIC = frozenset(("/healthz", "/login", "/logout", "/favicon.ico", "/auth", "/auth/", "/auth/token", *LOOK))
 """What must work for those who are not logged in yet; none of it says anything about the studies."""
 
+MANUAL = "/manual"  # The documentation, likewise: a refused login leads there
+
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
@@ -146,7 +148,7 @@ def needed(method: str, path: str) -> Role | None:
 
     A path that no rule names needs a login, so a new route is never open by mistake.
     """
-    if path in PUBLIC:
+    if path in PUBLIC or path.startswith(f"{MANUAL}/"):
         return None
     for rule in RULES:
         if (not rule.methods or method in rule.methods) and rule.path.fullmatch(path):
