@@ -52,7 +52,8 @@ def test_the_server_shows_it_and_errors_lead_to_their_lines(site, tmp_path, monk
         assert (
             shown.status_code == 200 and "script-src 'self' 'unsafe-inline'" in shown.headers["Content-Security-Policy"]
         )
-        for status in re.findall(r"^### (\d+)$", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.MULTILINE):
+        page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+        for status in re.findall(r"^### (\d+)$", page, re.MULTILINE):
             assert f'id="{status}"' in shown.text
         for kind in vars(errors).values():
             if isinstance(kind, type) and issubclass(kind, errors.SlicecastError) and kind is not errors.SlicecastError:
