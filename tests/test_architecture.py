@@ -292,7 +292,7 @@ def stated(*extras: str) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
 
 
-@pytest.mark.parametrize(("files", "extras"), [(PRODUCT, []), (LABORATORY, ["lab", "ray"])])
+@pytest.mark.parametrize(("files", "extras"), [(PRODUCT, ["ray"]), (LABORATORY, ["lab", "ray"])])
 def test_every_package_used_is_a_direct_dependency(files, extras):
     """The product's in requirements.txt; the laboratory's there or in an extra. Ray may be absent."""
     used = {name.split(".")[0] for tree in files.values() for node in ast.walk(tree) for name in imported(node)}

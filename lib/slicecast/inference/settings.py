@@ -35,6 +35,8 @@ class EngineSettings:
     compile: bool = False  # let PyTorch compile the network, on a GPU only
     openvino: bool = True  # let OpenVINO compute it, on a CPU only and where it is installed
     slice_strategy: str = DEFAULT  # which slice is suggested next, unless a request chooses
+    ray: str = ""  # address of the Ray cluster that carries out the folds of fine-tuning, or `auto`; "": this machine
+    ray_gpus: float = 0.0  # share of a GPU that a fold takes there
     # how prompts are propagated, unless a request or session has options of its own
     propagation: EngineOptions = field(default_factory=EngineOptions)
 
@@ -47,6 +49,10 @@ class EngineSettings:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be true or false.")
         strategy_named(self.slice_strategy)
+        if not isinstance(self.ray, str):
+            raise ConfigError(f"ray is {self.ray!r} in {FILE}; it must be a cluster's address, auto, or empty.")
+        if isinstance(self.ray_gpus, bool) or not isinstance(self.ray_gpus, int | float) or self.ray_gpus < 0:
+            raise ConfigError(f"ray_gpus is {self.ray_gpus!r} in {FILE}; it must be 0 or more.")
 
     def embedding_bytes(self, free_bytes: int | None = None) -> int:
         """Return the budget of encoded slices.

@@ -25,6 +25,7 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model, weights_path
+from slicecast.training.executor import ray_cluster
 from slicecast_lab.simulation.fake import FakePredictor
 
 logger = logging.getLogger(__name__)
@@ -152,32 +153,11 @@ def _work_off(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Any]
 
 def _with_ray(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Any]]:
     """Spread jobs over a Ray cluster; one actor a core, unless the workers is smaller."""
-    try:
-        import ray
+    with ray_cluster(workers.ray):
         from ray.util.multiprocessing import Pool
-    except ImportError as error:
-        raise ConfigError('--ray needs Ray, which is not installed. Install it with: pip install ".[ray]"') from error
-    started = not ray.is_initialized()
-    if started:
-        _join(ray, workers.ray)
-    try:
+
         with Pool(workers.jobs if workers.jobs > 0 else None) as pool:
             yield from pool.imap_unordered(_one, jobs, chunksize=1)
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _join(ray: Any, address: str) -> None:
-    """Join a Ray cluster; ``auto`` starts one on this machine where none runs."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address != "auto":
-        ray.init(address=address, **quiet)
-        return
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:
-        ray.init(include_dashboard=False, **quiet)
 
 
 def _names(tasks: Sequence[SimulationTask], setup: Setup) -> list[str]:

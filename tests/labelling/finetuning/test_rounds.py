@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from learning import run
 
 from slicecast.campaign.events import Kind
+from slicecast.config import config_dir
 from slicecast.errors import InputError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
@@ -138,3 +140,16 @@ def test_a_round_teaches_the_network_without_prompts_too(studies, configs):
     result = round.result()
     assert carry_out(round, versions_beside(studies), BASE, device="cpu") == result
     assert not round.is_left() and not (round.folder / "automatic").exists()
+
+
+@pytest.mark.slow
+def test_a_round_on_a_ray_cluster_gives_the_same_verdict(tuned, configs):
+    pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
+    first = Rounds(versions_beside(tuned)).latest().result()
+    shutil.rmtree(versions_beside(tuned).folder)
+    engine = config_dir() / "engine.yaml"
+    engine.write_text(engine.read_text(encoding="utf-8").replace('ray: ""', "ray: auto"), encoding="utf-8")
+    done = run("train", "finetune", "--studies", tuned, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    again = Rounds(versions_beside(tuned)).latest().result()
+    assert again["verdict"]["new"] == first["verdict"]["new"]

@@ -18,10 +18,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from slicecast.errors import Cancelled, Conflict, SlicecastError
 from slicecast.files import appearing, write_atomically
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
-from slicecast.inference.settings import EngineSettings
+from slicecast.inference.settings import EngineSettings, engine_settings
 from slicecast.inference.studies import Study
 from slicecast.labelling.finetuning.automatic import AutomaticModels, learn_round
 from slicecast.labelling.finetuning.rounds import ALL, WEIGHTS, LearntCase, RoundPlan, TuningRound
@@ -48,6 +46,7 @@ from slicecast.models.weights import with_weights
 from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import next_click
+from slicecast.training.executor import run_parts
 from slicecast.training.finetune import LabelledObject, RoundSettings, finetune, store_object, stored_object
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 from slicecast.volume.metrics import dice
@@ -258,21 +257,14 @@ def _judged(
     unseen = [case for case in chosen if case.id not in learnt]
     parts = [partial(_score_fold, round, base, n, device) for n in range(len(plan.folds))]
     parts.append(partial(_scores, round, "deployed", serving, unseen, device))
-    *folds, deployed = _run(parts, settings.workers)
+    engine = engine_settings()
+    *folds, deployed = run_parts(parts, workers=settings.workers, ray=engine.ray, gpus=engine.ray_gpus)
     new = {name: score for fold in folds for name, score in fold.items()}
     groups = {_structure(case, name): case.id for case in plan.cases for name in case.values}
     same = {case.id for case in plan.cases if learnt.get(case.id) == case.sha256}
     own = (version.verdict.get(HELD_OUT) or {}) if version is not None else {}
     known = {name: score for name, score in own.items() if groups.get(name) in same}
     return judge(new, {**known, **deployed}, settings=settings, groups=groups), new
-
-
-def _run(parts: Sequence[Callable[[], Scores]], workers: int) -> list[Scores]:
-    """Call all parts, several at a time in processes of their own."""
-    if workers == 1:
-        return [part() for part in parts]
-    with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
-        return [future.result() for future in [pool.submit(part) for part in parts]]
 
 
 def _score_fold(round: TuningRound, base: ModelSpec, number: int, device: str) -> Scores:

@@ -208,7 +208,7 @@ class FineTuner:
             "request": {"model": plan.base, "labels": len(plan.cases)},
             "start_ts": _stamp(plan.made_s),
             **ended,
-            "details": [*lines, *([result["why"]] if result else []), *filter(None, [round.automatic()])],
+            "details": [*lines, *([result["why"]] if result else []), *_automatic_lines(round)],
             "progress": {"done": min(done, steps), "total": steps},
             **{key: (result or {})[key] for key in ("verdict", "version") if key in (result or {})},
         }
@@ -231,9 +231,14 @@ class FineTuner:
             "train": {"loss": losses[-1]} if losses else {},
             "eval": dict(verdict.get("new") or {}),
             "status": told["status"],
-            "why": " ".join(filter(None, [(last.result() or {}).get("why"), last.automatic()])),
+            "why": " ".join([(last.result() or {}).get("why", ""), *_automatic_lines(last)]).strip(),
             "serving": self._versions.serving(self._base()).name,
         }
+
+
+def _automatic_lines(round: TuningRound) -> list[str]:
+    why = round.automatic()
+    return [f"Without prompts: {why}"] if why else []
 
 
 def round_seconds(seconds: float) -> timedelta:
