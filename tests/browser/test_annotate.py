@@ -240,6 +240,46 @@ def test_a_reload_and_a_killed_server_lose_nothing(anna, clinic):
     anna.page.wait_for_selector("#prompts li:nth-child(2)", state="detached")
     assert (anna.prompts(), anna.ml("liver")) == before
 
+    anna.page.mouse.click(*anna.place((inside(liver)[0] + 3, *inside(liver)[1:])))
+    anna.page.wait_for_selector("#stop:not([hidden])")  # in the middle of an answer
+    clinic.kill()
+    clinic.start()
+    anna.settle()
+    assert anna.page.is_hidden("#message") and len(anna.prompts()) == 2 and anna.ml("liver") > 0
+
+
+def test_two_browsers_on_one_case(anna, browser, clinic):
+    """Whoever comes second sees who holds it and cannot change it; once it is theirs, they go on from that work."""
+    anna.call_yourself("Anna")
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.click(inside(truth("liver")))
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+    bob = Annotator(context.new_page(), clinic)
+    bob.call_yourself("Bob")
+    bob.open()
+    assert f"'{CASE}' is with Anna" in bob.page.inner_text("#message")
+    assert bob.page.is_hidden("#tools") and bob.page.is_hidden("#submit")
+    ours = {"X-Requested-With": "slicecast"}
+    for action in ("take", "submit", "release"):
+        refused = bob.page.request.post(f"{bob.url}/campaign/case/{CASE}/{action}", headers=ours)
+        assert not refused.ok, action
+
+    released = anna.page.request.post(f"{anna.url}/campaign/case/{CASE}/release", headers=ours)
+    assert released.ok
+    bob.open()
+    assert bob.ml("liver") == anna.ml("liver")
+    bob.page.click("#structures >> text=spleen")
+    bob.click(inside(truth("spleen")))
+    x, y = anna.place(inside(truth("liver")))
+    anna.page.mouse.click(x, y)  # her page is open still
+    anna.page.wait_for_selector("#message:has-text('is with Bob')")
+    anna.picture("with-bob")
+    submit(bob)
+    assert saved(clinic, "liver").any() and saved(clinic, "spleen").any()
+    context.close()
+
 
 def test_by_touch_alone(browser, clinic):
     """A tablet: no right button, no keys, no wheel."""
@@ -313,8 +353,12 @@ def test_a_reviewer_compares_rejects_at_a_slice_and_approves(anna, clinic):
     anna.call_yourself("Rita")
     anna.page.reload()
     anna.page.wait_for_selector("body[data-ready]")
+    anna.page.fill("#note", "a fine spleen")
+    number = anna.page.inner_text("#at")
     anna.page.click("#approve")
     anna.page.wait_for_selector("body[data-judged=approve]")
+    anna.page.goto(f"{anna.url}/campaign/case/{CASE}")
+    assert f"Slice {number} (axial): a fine spleen" in anna.page.inner_text("#case")
 
 
 def submit(anna: Annotator) -> None:

@@ -62,6 +62,16 @@ def test_a_session_becomes_the_draft_that_the_next_one_starts_from(client, tmp_p
     assert arrays[0].any() and (arrays[0] == arrays[1]).all()
 
 
+def test_a_draft_that_ends_early_ends_there_when_opened_again(client, tmp_path):
+    session, k = open_session(client), CENTRE[2]
+    ends = [{"kind": "absent", "object": "lesion", "slice": k + by} for by in (-1, 1)]
+    client.post(f"/slicecast/sessions/{session}/prompts", json={"prompts": [CLICK, *ends]})
+    client.post(f"/slicecast/sessions/{session}/draft", json={})
+    again = client.post("/slicecast/sessions", json={"image": CASE, "start": "current"}).json()
+    arrays = [_mask(client, one, tmp_path / str(place)) for place, one in enumerate((session, again["id"]))]
+    assert arrays[0][k].any() and (arrays[0] == arrays[1]).all()
+
+
 def _mask(client, session, folder):
     folder.mkdir()
     content = client.get(f"/slicecast/sessions/{session}/result").content

@@ -331,9 +331,13 @@ class Campaign:
 
         self._decide(decide)
 
-    def approve(self, case: str, who: str) -> None:
-        """Accept a case's label; raises Conflict if there is none, or it is the reviewer's own."""
-        self._judge(Kind.APPROVED, case, who, {})
+    def approve(self, case: str, who: str, *, why: str = "", asked: Mapping[str, Any] | None = None) -> None:
+        """Accept a case's label, with a note (`why`) on a slice (`asked`: `slice`, `axis`) or without.
+
+        Raises:
+            Conflict: there is no label, or it is the reviewer's own.
+        """
+        self._judge(Kind.APPROVED, case, who, {"why": _text(why), **(asked or {})} if why else {})
 
     def reject(self, case: str, who: str, *, why: str, asked: Mapping[str, Any] | None = None) -> None:
         """Send a case back to be done again, at the slice `asked` (`slice`, `axis`), if the reviewer names one.

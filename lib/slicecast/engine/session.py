@@ -17,7 +17,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,7 @@ from pydantic import (
     ValidationError,
     WrapSerializer,
 )
+from scipy import ndimage
 
 from slicecast.errors import ConfigError, Conflict, NotFound, PromptError
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
@@ -379,6 +380,17 @@ def painted(mask: MaskPrompt, grid: Grid) -> Painted:
     if numbers and numbers[-1] >= count:
         raise PromptError(f"The mask is given for slice {numbers[-1]}; slices run from 0 to {count - 1}.")
     return Painted(tuple((n, PackedMask.of(grid.slice(mask.array, n))) for n in numbers))
+
+
+def whole(mask: MaskPrompt, grid: Grid) -> Painted:
+    """Keep a mask as all there is of its object: where it ends, an empty slice says so, so that no track goes on there.
+
+    Raises:
+        PromptError: it lies on another grid.
+    """
+    others = tuple(axis for axis in range(3) if axis != grid.along)
+    told = ndimage.binary_dilation(mask.array.any(axis=others))
+    return painted(replace(mask, slices=tuple(np.flatnonzero(told).tolist())), grid)
 
 
 def prompt_set(content: Content, grid: Grid) -> PromptSet | None:

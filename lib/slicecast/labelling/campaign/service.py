@@ -301,15 +301,23 @@ class CampaignService:
         told = f"{file_sha256(file)} {json.dumps(info.get('label_info'))}" if file else ""
         return hashlib.sha256(told.encode()).hexdigest() if told else ""
 
-    def approve(self, case: str, who: str, *, shown: str | None = None) -> None:
-        """Accept a case's label, if it is the one of the mark `shown`.
+    def approve(
+        self,
+        case: str,
+        who: str,
+        *,
+        why: str = "",
+        asked: Mapping[str, Any] | None = None,
+        shown: str | None = None,
+    ) -> None:
+        """Accept a case's label, if it is the one of the mark `shown`; `why` is a note, on the slice `asked`.
 
         Raises:
             Conflict: there is none, it is the reviewer's own, or it has changed since it was shown.
         """
         with self._intents.alone():
             self._refuse_unseen(case, shown)
-            self.campaign.approve(case, who)
+            self.campaign.approve(case, who, why=why, asked=asked)
 
     def _refuse_unseen(self, case: str, shown: str | None) -> None:
         if shown is not None and shown != self.mark(case):

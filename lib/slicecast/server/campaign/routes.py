@@ -117,8 +117,12 @@ def _ask_slice(service: CampaignService, case: str, who: str, body: dict[str, An
 
 
 def _send_back(service: CampaignService, case: str, who: str, body: dict[str, Any], *, approved: bool = False) -> None:
+    service.send_back(case, who, approved=approved, **_judgement(body))
+
+
+def _judgement(body: dict[str, Any]) -> dict[str, Any]:
     asked = _asked(body) if "slice" in body else None
-    service.send_back(case, who, why=_why(body), approved=approved, asked=asked, shown=_looked_at(body))
+    return {"why": _why(body), "asked": asked, "shown": _looked_at(body)}
 
 
 def _looked_at(body: dict[str, Any]) -> str | None:
@@ -147,7 +151,7 @@ ACTIONS: dict[str, tuple[str, Action]] = {
     "skip": ("annotator", lambda service, case, who, body: service.campaign.skip(case, who, why=_why(body))),
     "flag": ("annotator", lambda service, case, who, body: service.campaign.flag(case, who, why=_why(body))),
     "slice": ("annotator", _ask_slice),
-    "approve": ("reviewer", lambda service, case, who, body: service.approve(case, who, shown=_looked_at(body))),
+    "approve": ("reviewer", lambda service, case, who, body: service.approve(case, who, **_judgement(body))),
     "reject": ("reviewer", _send_back),
     "reopen": ("reviewer", partial(_send_back, approved=True)),
 }

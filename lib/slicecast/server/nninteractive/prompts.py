@@ -8,7 +8,7 @@
 | 3D box | a 3D box: extent, and a first guess on its middle slice |
 | lasso on a slice | the box around it, and a point deep inside |
 | scribble; lasso across the slices; what does not belong to the object | points spread over it |
-| initial segmentation | painted slices, with an empty one at either end |
+| initial segmentation | painted slices, with an empty one wherever they end |
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from slicecast.engine.session import Add, Grid, Item, PackedMask, Painted
+from slicecast.engine.session import Add, Grid, Item, Painted, whole
 from slicecast.errors import PromptError
-from slicecast.prompts import Box, Point
+from slicecast.prompts import Box, MaskPrompt, Point
 
 Bounds = list[tuple[int, int]]  # Half-open, along k, j, i
 POINTS = 5  # At most so many points stand for a region
@@ -63,12 +63,7 @@ def region(mask: NDArray[np.bool_], bounds: Bounds, grid: Grid, *, positive: boo
 
 def segmentation(mask: NDArray[np.bool_], grid: Grid) -> list[Item]:
     """Return an initial segmentation [k, j, i], one prompt a slice; nothing for an empty one."""
-    others = tuple(axis for axis in range(3) if axis != grid.along)
-    shown = np.flatnonzero(mask.any(axis=others)).tolist()
-    if not shown:
-        return []
-    ends = [n for n in (shown[0] - 1, shown[-1] + 1) if 0 <= n < grid.shape_kji[grid.along]]
-    return [Painted(((n, PackedMask.of(grid.slice(mask, n))),)) for n in sorted({*shown, *ends})]
+    return [Painted((one,)) for one in whole(MaskPrompt(mask), grid).slices] if mask.any() else []
 
 
 def together(earlier: Iterable[Add], new: Sequence[Item], grid: Grid) -> list[Item]:

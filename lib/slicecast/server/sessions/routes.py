@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 
+from slicecast.engine.session import whole
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import MaskPrompt
@@ -124,7 +125,8 @@ def open_session(
         path, image_id=asked.image, axis=asked.axis, window=asked.window, model=asked.model, owner=owner
     )
     if asked.start == "current":
-        state = context.sessions.add(state.id, app.current_masks(asked.image, owner)) or state
+        masks = app.current_masks(asked.image, owner)
+        state = context.sessions.add(state.id, lambda grid: [(name, whole(mask, grid)) for name, mask in masks])
     response.headers["Location"] = f"{http.url.path.rstrip('/')}/{state.id}"
     return session_view(state, propagating=False)
 

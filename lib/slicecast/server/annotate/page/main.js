@@ -46,7 +46,7 @@ async function begin() {
   scan.watch(showPlace, showMarks);
   scan.goToSlice(found.slice ?? Math.floor(scan.slices / 2));
   hinted(0);
-  setInterval(() => document.hidden || server.act(state.case, "heartbeat").catch(() => {}), BEAT_MS); // seconds of work are counted by it
+  setInterval(() => document.hidden || hold("heartbeat"), BEAT_MS); // seconds of work are counted by it
   show();
   if (state.session.objects.length) await propagate();
   ready();
@@ -64,6 +64,12 @@ async function taken() {
     say(error.message);
     return false;
   }
+}
+
+/** Keep the case; where it went to somebody else meanwhile, say so: what is done here stays this person's own draft. */
+async function hold(action) {
+  const gone = (error) => error.status === CONFLICT && !document.body.dataset.submitted;
+  await server.act(state.case, action).catch((error) => { if (gone(error)) say(error.message); });
 }
 
 async function review(found) {
@@ -88,6 +94,7 @@ async function change(work) {
   busy(1);
   await attempt(async () => {
     state.session = await patiently(work, again);
+    hold("take");
     show();
     await propagate();
   });

@@ -114,7 +114,7 @@ export class Review {
     say("");
     try {
       const why = { why: `Slice ${number} (${this.found.axis}): ${note}`, slice: number, axis: this.found.axis };
-      await server.act(this.found.name, action, { label: this.found.label, ...(sendsBack ? why : {}) });
+      await server.act(this.found.name, action, { label: this.found.label, ...(note ? why : {}) });
     } catch (error) { say(error.message); return; }
     $("judge").hidden = true;
     document.body.dataset.judged = action;
