@@ -4,6 +4,7 @@ Needs root on Linux. `python machines.py URL MASK TOKEN` clicks; it is run insid
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -78,14 +79,16 @@ class Machine:
 
     Args:
         root: the machine's system: all of this one's, and what was written there.
+        spaces: the namespaces that are its own, as options of nsenter.
     """
 
     pid: int
     root: str
+    spaces: Sequence[str] = ("--net", "--mount")
 
     def inside(self, command: Sequence[object], *, env: Mapping[str, str], user: str = "root") -> list[str]:
         """Return the command line that runs a command there."""
-        enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", "chroot", f"--userspec={user}", self.root]
+        enter = ["nsenter", f"--target={self.pid}", *self.spaces, "chroot", f"--userspec={user}", self.root]
         return [*enter, "env", "-i", *(f"{key}={value}" for key, value in env.items()), *map(str, command)]
 
 
@@ -112,6 +115,62 @@ def machine(*shared: Path) -> Iterator[Machine]:
             yield Machine(process.pid, "/mnt/root")
         finally:
             process.kill()
+
+
+BOOTED = """
+mount --make-rprivate /; ip link set lo up; mount -t tmpfs tmpfs /mnt; mkdir /mnt/new /mnt/work /mnt/root
+root=/mnt/root; mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/new,workdir=/mnt/work $root
+mount -t proc proc $root/proc; mount -o bind,ro $root/proc/sys $root/proc/sys
+mount -t sysfs -o ro sysfs $root/sys; mount -t cgroup2 cgroup2 $root/sys/fs/cgroup
+for place in dev run tmp; do mount -t tmpfs -o mode=755 tmpfs $root/$place; done
+chmod 1777 $root/tmp; mkdir $root/dev/shm
+for node in null zero full random urandom tty; do touch $root/dev/$node; mount --bind /dev/$node $root/dev/$node; done
+{mounts}
+exec chroot $root env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin setpriv --bounding-set \\
+    -sys_module,-sys_time,-sys_boot,-syslog,-sys_rawio /lib/systemd/systemd --system --unit=sysinit.target
+"""
+"""What a container's manager does before it starts systemd as the first process."""
+
+
+@contextmanager
+def booted(shared: Mapping[Path, str]) -> Iterator[Machine]:
+    """Start a machine without a network whose first process is systemd, for as long as the block lasts.
+
+    Args:
+        shared: folders of this machine, and where they lie there, read-only.
+    """
+    mounted = Path("/proc/mounts").read_text().splitlines()
+    groups = (
+        Path(next(line.split()[1] for line in mounted if line.split()[2] == "cgroup2")) / f"slicecast-{os.getpid()}"
+    )
+    bind = "mkdir -p $root{there}; mount --bind {here} $root{there}; mount -o remount,bind,ro $root{there}"
+    script = BOOTED.format(mounts="\n".join(bind.format(here=here, there=there) for here, there in shared.items()))
+    own = ["--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"]
+    start = f"echo $$ > {groups}/cgroup.procs; exec unshare {' '.join(own)} sh -ec {shlex.quote(script)}"
+    groups.mkdir()
+    with subprocess.Popen(["sh", "-ec", start]) as process:
+        try:
+            yield Machine(_first_process(process.pid), "/mnt/root", ("--net", "--mount", "--pid"))
+        finally:
+            process.kill()
+            process.wait()
+            (groups / "cgroup.kill").write_text("1")
+            while "populated 1" in (groups / "cgroup.events").read_text():
+                time.sleep(0.1)
+            for folder in sorted((path for path in groups.rglob("*") if path.is_dir()), reverse=True):
+                folder.rmdir()
+            groups.rmdir()
+
+
+def _first_process(parent: int) -> int:
+    """Return the process that `unshare --fork` started, once systemd runs in it."""
+    for _ in range(START_LIMIT_S):
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            of = Path("/proc", child)
+            if (of / "comm").read_text() == "systemd\n" and (of / "root/run/systemd/private").exists():
+                return int(child)
+        time.sleep(1.0)
+    raise TimeoutError("systemd does not start")
 
 
 @contextmanager

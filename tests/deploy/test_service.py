@@ -21,6 +21,14 @@ def test_systemd_takes_the_unit(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_unit_is_hardened():
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    rated = ["systemd-analyze", "security", "--offline=true", "--threshold=26", DEPLOY / "slicecast.service"]
+    done = subprocess.run(rated, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout  # it stays at 2.6 of 10 or below
+
+
 def test_caddy_takes_its_file():
     if shutil.which("caddy") is None:
         pytest.skip("needs caddy")

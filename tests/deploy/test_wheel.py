@@ -1,14 +1,13 @@
 """The wheel: built, installed where no source tree is, served, clicked."""
 
-import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import httpx
 import pytest
+from wheels import PIP, build_wheel, run
 
 from slicecast.config import project_dir
 from slicecast.demo.server_process import free_port, running_server
@@ -16,34 +15,17 @@ from slicecast.volume import read_volume
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-VIEWER = "lib/slicecast/server/annotate/node_modules"
-BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "lib", "configs", "apps")
 STRUCTURE = {"kind": "point", "object": "liver", "ijk": [40, 50, 20]}
-
-
-def run(*words):
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([*map(str, words)], env=own, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
     """A venv that holds the wheel, and sees the packages that it needs in the venv of the tests."""
-    if not (ROOT / VIEWER).is_dir():
-        pytest.skip("the annotation page's viewer is missing: make install")
     place = tmp_path_factory.mktemp("wheel")
-    (place / "source").mkdir()
-    for name in BUILT_FROM:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, place / "source" / name)
-    pip = (sys.executable, "-m", "pip", "--quiet")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", place, place / "source")
-    shutil.rmtree(place / "source")
+    wheel = build_wheel(place)
     run(sys.executable, "-m", "venv", "--without-pip", place / "venv")
     python = place / "venv" / "bin" / "python"
-    run(*pip, "--python", python, "install", "--no-deps", "--no-index", *place.glob("*.whl"))
+    run(*PIP, "--python", python, "install", "--no-deps", "--no-index", wheel)
     packages = next((place / "venv").glob("lib/python*/site-packages"))
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
     return place
