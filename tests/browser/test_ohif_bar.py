@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from accessible import serious
 from clinic import PICTURES, SECOND_CASE, Place, inside, labelling, truth_on, write_nifti_studies
 from viewer import WAIT_MS, Viewer
 
@@ -45,6 +46,7 @@ def test_a_case_without_leaving_the_viewer(viewer, place):
     viewer.wait_for_volume()
     viewer.connect()
     told(viewer, "No structure yet")
+    assert serious(viewer.page, "#slicecast") == []
     assert viewer.page.inner_text("#slicecast #name") == DICOM_CASE
     assert viewer.page.is_disabled("#slicecast #submit") and viewer.page.is_disabled("#slicecast #back")
     viewer.point_prompts("sam2")
@@ -54,6 +56,7 @@ def test_a_case_without_leaving_the_viewer(viewer, place):
     run(viewer, "spleen", truth_on(grid, DICOM_CASE, "spleen"))
     assert "liver" in told(viewer, "spleen")
     viewer.picture("two-structures")
+    assert serious(viewer.page, "#slicecast") == []
 
     number = viewer.page.inner_text("#slicecast #go").split()[-1]
     viewer.page.click("#slicecast #go")
