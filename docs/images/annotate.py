@@ -4,31 +4,50 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from slicecast.volume import read_volume
+
 HERE = Path(__file__).resolve().parent
+CASE = "ct_abdomen_a"
+TRUTH = HERE.parents[1] / "sample-data" / "truth" / f"{CASE}.nii.gz"
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-CLICKS = {"kidney_left": (667, 497), "kidney_right": (525, 497), "liver": (500, 400)}
+VALUES = {"kidney_left": 4, "kidney_right": 3, "spleen": 2}
+PLACE_OF = """async (ijk) => {
+  const { scan } = await import("/annotate/page/main.js");
+  scan.goTo(ijk);
+  const frame = document.getElementById("scan").getBoundingClientRect();
+  return scan.canvasAt(ijk).map((at, place) => at + (place ? frame.top : frame.left));
+}"""
 COLOURS = 160
 
 
 def main(url: str = "http://127.0.0.1:8000") -> None:
+    truth = read_volume(TRUTH).array
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 760})
         page.set_default_timeout(120_000)
-        page.goto(f"{url}/annotate/?image=ct_abdomen_a")
+        page.goto(f"{url}/annotate/?image={CASE}")
         page.wait_for_selector("body[data-ready]")
-        for name, place in CLICKS.items():
+        for name, value in VALUES.items():
             page.get_by_role("button", name=name, exact=True).click()
             with page.expect_response("**/draft"):
-                page.mouse.click(*place)
+                page.mouse.click(*page.evaluate(PLACE_OF, middle(truth == value)))
         page.wait_for_timeout(1000)
         page.screenshot(path=HERE / "annotate.png")
     picture = Image.open(HERE / "annotate.png").convert("RGB")
     small = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small.save(HERE / "annotate.png", optimize=True)
+
+
+def middle(mask: np.ndarray) -> list[int]:
+    """Return the voxel (i, j, k) of a mask [k, j, i] that is nearest to its middle."""
+    places = np.argwhere(mask)
+    nearest = np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()
+    return [int(index) for index in places[nearest][::-1]]
 
 
 if __name__ == "__main__":
