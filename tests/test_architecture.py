@@ -34,7 +34,7 @@ TREES = PRODUCT | {Path("lab") / file: tree for file, tree in LABORATORY.items()
 Layers = tuple[set[str], ...]
 
 LAYERS: Layers = (
-    {"errors", "config", "files"},
+    {"errors", "config", "files", "databases"},
     {"volume"},
     {"prompts", "dicom"},
     {"engine", "active"},

@@ -10,6 +10,18 @@ from pathlib import Path
 
 
 @contextmanager
+def temporary(ending: str) -> Iterator[Path]:
+    """Give the path of a new temporary file, which stays if the block ends well; somebody else removes it then."""
+    handle, name = tempfile.mkstemp(prefix="slicecast-", suffix=ending)
+    os.close(handle)
+    try:
+        yield Path(name)
+    except BaseException:
+        Path(name).unlink()
+        raise
+
+
+@contextmanager
 def appearing(target: Path, *, synced: bool = True, mode: int | None = None, ending: str = "") -> Iterator[Path]:
     """Give the path of an empty file beside the target; it takes the target's place if the block ends well.
 

@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from slicecast.databases import open_sqlite
 from slicecast.errors import ConfigError, ResourceError
 
 GENESIS = "0" * 64  # The digest before the first event
@@ -174,6 +175,7 @@ class EventStore:
             with self._writing() as connection:
                 METADATA.create_all(connection)
         except sa.exc.OperationalError as error:
+            self.close()
             raise ResourceError(f"The campaign's database {url} cannot be opened: {error.orig}.") from error
 
     def read(self, *, after: int = 0) -> list[Event]:
@@ -236,13 +238,11 @@ def sqlite_url(file: Path) -> str:
 def _engine(url: str) -> Engine:
     if sa.make_url(url).get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, poolclass=sa.pool.NullPool)
+    engine = open_sqlite(url, wait_s=BUSY_TIMEOUT_S)
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions are begun by us, not by the driver
-        connection.execute("PRAGMA journal_mode=WAL").close()
-        connection.execute("PRAGMA synchronous=FULL").close()
 
     return engine
 

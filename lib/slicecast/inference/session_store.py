@@ -5,6 +5,7 @@ table's key, so of two writers that add the same number one fails.
 """
 
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
 from slicecast.config import build
+from slicecast.databases import open_sqlite
 from slicecast.engine.session import Record, decode_record, encode_record
 from slicecast.errors import Conflict, InputError, PromptError, UnknownSession
 
@@ -78,11 +80,8 @@ class SessionStore:
     def __init__(self, folder: Path, *, locate: Callable[[str], Path] | None = None) -> None:
         self._locate = locate
         folder.mkdir(parents=True, exist_ok=True)
-        # No pool: a connection costs less than a millisecond, and none is left behind in a thread that ended.
-        self._engine = sql.create_engine(
-            f"sqlite:///{folder / FILE}", poolclass=sql.NullPool, connect_args={"timeout": BUSY_TIMEOUT_S}
-        )
-        sql.event.listen(self._engine, "connect", _make_durable)
+        self._engine = open_sqlite(f"sqlite:///{folder / FILE}", wait_s=BUSY_TIMEOUT_S)
+        weakref.finalize(self, self._engine.dispose)
         _METADATA.create_all(self._engine)
 
     def create(self, header: SessionHeader) -> None:
@@ -140,11 +139,6 @@ class SessionStore:
 
 def _update(session_id: str, **values: float) -> sql.Update:
     return _SESSIONS.update().where(_SESSIONS.c.id == session_id).values(**values)
-
-
-def _make_durable(connection: Any, _: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _row_of(header: SessionHeader) -> dict[str, Any]:

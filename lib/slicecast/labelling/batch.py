@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from monailabel.interfaces.datastore import Datastore
 
+from slicecast.databases import is_disk_full
 from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError, TooMany, UnknownImage
 from slicecast.labelling.preannotation import MODEL, PreAnnotator, Source
 from slicecast.labelling.store.labels import ORIGINAL
@@ -203,7 +204,9 @@ class BatchInference:
             raise
         except SlicecastError as error:
             return str(error)
-        except Exception:  # one image must not end the batch
+        except Exception as error:  # one image must not end the batch
+            if is_disk_full(error):
+                return "the server's disk is full"
             logger.exception("Batch inference of '%s' failed", name)
             return "the server made a mistake; its log says which"
 

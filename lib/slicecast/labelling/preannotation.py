@@ -7,7 +7,6 @@ reads the model's confidence in it.
 """
 
 import logging
-import os
 import queue
 import tempfile
 import threading
@@ -20,6 +19,7 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
 from slicecast.errors import SlicecastError
+from slicecast.files import temporary
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.finetuning.automatic import MODEL as AUTOMATIC
@@ -214,7 +214,6 @@ def preannotation(store: Datastore, image_id: str, *, geometry: Geometry, labels
 
 
 def _answer(mask: Volume, params: dict[str, Any]) -> dict[str, Any]:
-    handle, path = tempfile.mkstemp(prefix="slicecast-", suffix=".nrrd")
-    os.close(handle)
-    write_volume(path, mask, compress=False)
-    return {"file": path, "params": params}
+    with temporary(".nrrd") as path:
+        write_volume(path, mask, compress=False)
+    return {"file": str(path), "params": params}

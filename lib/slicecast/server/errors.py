@@ -4,7 +4,6 @@ The library raises its own errors (`slicecast.errors`), routes those and the one
 knows HTTP statuses is the outermost method of a MONAI Label task, which MONAI Label calls without these handlers.
 """
 
-import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,6 +23,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 
+from slicecast.databases import is_disk_full
 from slicecast.errors import SlicecastError
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ class BodyTooLarge(HTTPException):
         super().__init__(413, detail=detail)
 
 
+DISK_FULL = "The server's disk is full, so nothing was saved. Tell the administrator, and try again."
+
 LONG_FIELD = "Part exceeded maximum size"
 """How Starlette begins to say, with 400, that a form's field without a file is larger than 1 MiB."""
 
@@ -130,19 +132,12 @@ async def answer_invalid_request(request: Request, error: RequestValidationError
     return _answer(422, {"detail": detail, "errors": found})
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Tell whether an error means that a disk is full, whatever library raised it."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return isinstance(error, sqlite3.Error | DatabaseError) and "disk is full" in str(error)
-
-
 async def answer_disk_full(request: Request, error: Exception) -> JSONResponse:
     """Answer that the disk is full; any other error of the system is a fault of ours."""
     if not is_disk_full(error):
         raise error
     logger.error("The disk is full: %s", error)
-    return problem(507, "The server's disk is full, so nothing was saved. Tell the administrator, and try again.")
+    return problem(507, DISK_FULL)
 
 
 HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {

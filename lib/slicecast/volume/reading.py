@@ -34,6 +34,7 @@ from slicecast.volume.headers import (
     require_size,
 )
 from slicecast.volume.nifti import check_nifti, read_nifti
+from slicecast.volume.whole import is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
     try:
         with appearing(target, synced=False, ending=ending) as part:
             sitk.WriteImage(image, str(part), useCompression=compress and ending != ".nii")
+            if not is_whole(part, ending, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()):
+                raise OSError(errno.ENOSPC, f"There was no room for {target}")
     except RuntimeError as error:
         full = shutil.disk_usage(target.parent).free < volume.array.nbytes  # ITK does not say why it failed
         raise OSError(errno.ENOSPC if full else errno.EIO, f"Cannot write {target}: {reason(error)}") from error

@@ -1,6 +1,7 @@
 """Files that somebody puts into `labels/final` become labels as any other, or are listed with a reason."""
 
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from builders import ball, grid
 from slicecast.campaign.state import ReadingTask, Status
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.dropped import ANOTHER, STRANGE
+from slicecast.labelling.campaign.intents import Submission
 from slicecast.labelling.campaign.service import open_campaign_service
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import Volume, write_volume
@@ -52,6 +54,16 @@ def test_a_label_is_taken_up_while_the_server_runs(service, store, studies):
     assert store.get_labeled_images() == ["first"] and store.get_label_info("first", "final")["user"] == "server"
     looked(service)
     assert len([event for event in service.campaign.store.read() if event.kind == "submitted"]) == 1
+
+
+def test_a_label_that_a_kill_left_begun_is_its_annotators(service, store, studies):
+    begun = Submission("first", "first", "ann", ReadingTask.ANNOTATE, "final", after=service.campaign.state().number)
+    drop(studies, "first.nii.gz")
+    service._intents._jobs().put(studies / "labels" / "final" / "first.nii.gz", asdict(begun))
+    looked(service)
+    assert service.campaign.state().case("first").readings == ()
+    assert service.recover() == ["first"]
+    assert [reading.who for reading in service.campaign.state().case("first").readings] == ["ann"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A folder of DICOM series and volumes: ids, grids, labels that become DICOM SEG, and failures that lose nothing."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -72,6 +73,10 @@ def sent(store):
         time.sleep(0.02)
     assert store.deliveries.waiting() == []
     return [pydicom.dcmread(file) for file in (store._work.parent / "segmentations").glob("*.dcm")]
+
+
+def volume_of(store, image):
+    return read_volume(store.scan_path(image))
 
 
 def ball_label(path, volume):
@@ -153,6 +158,41 @@ def test_of_a_label_only_its_current_seg_is_listed(store, tmp_path):
     store.remove_label("first", "final")
     assert sent(store) == []
     assert len(list((store._work.parent / "labels" / "versions" / "final" / "first").glob("*.nrrd"))) >= 3
+
+
+@pytest.fixture
+def waiting(store, monkeypatch):
+    """The store whose queue delivers only when it is told to."""
+    monkeypatch.setattr(store.deliveries, "start", lambda: None)
+    return store
+
+
+def test_a_label_that_was_replaced_or_removed_before_its_turn_is_not_delivered(waiting, tmp_path):
+    volume, folder = volume_of(waiting, "first"), waiting._work.parent / "segmentations"
+    for level in (70, 118):
+        label = write_mask(tmp_path / "label.nrrd", volume.array > level, volume.geometry)
+        waiting.save_label("first", str(label), "final", INFO)
+    assert waiting.deliveries.deliver_all() == 0
+    assert [int(pydicom.dcmread(file).pixel_array.sum()) for file in folder.rglob("*.dcm")] == [
+        int((volume.array > 118).sum())
+    ]
+    waiting.save_label(
+        "flipped", str(ball_label(tmp_path / "label.nrrd", volume_of(waiting, "flipped"))), "final", INFO
+    )
+    waiting.remove_label("flipped", "final")
+    assert waiting.deliveries.deliver_all() == 0 and len(list(folder.rglob("*.dcm"))) == 1
+
+
+def test_a_label_that_could_not_be_saved_does_not_wait_for_delivery(waiting, tmp_path, monkeypatch):
+    def fill(*anything):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("slicecast.labelling.store.datastore.place_file", fill)
+    with pytest.raises(OSError, match="No space"):
+        waiting.save_label(
+            "first", str(ball_label(tmp_path / "label.nrrd", volume_of(waiting, "first"))), "final", INFO
+        )
+    assert waiting.deliveries.waiting() == []
 
 
 def test_a_label_on_another_grid_is_refused(store, tmp_path):

@@ -22,11 +22,11 @@ from torch import nn
 
 from slicecast.config import build
 from slicecast.errors import InputError, NotFound, SlicecastError
-from slicecast.files import appearing, write_atomically
+from slicecast.files import appearing, temporary, write_atomically
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.finetuning.rounds import AUTOMATIC, LearntCase, RoundPlan, TuningRound
-from slicecast.labelling.tasks.answer import InferAnswer, described_objects, mask_file
+from slicecast.labelling.tasks.answer import InferAnswer, answer_ending, described_objects
 from slicecast.labelling.tasks.infer import as_http
 from slicecast.labelling.tasks.request import number_labels, read_extension, read_flag
 from slicecast.models.devices import choose_device
@@ -300,8 +300,8 @@ class AutomaticTask(InferTask):
         with self._service.queue.step():
             mask = models.segment(network, study, values, device=self._device)
         geometry = study.reorientation.source
-        path = mask_file(read_extension(request.get("result_extension")), image)
-        write_mask(path, mask, geometry, compress=read_flag(request.get("result_compress")))
+        with temporary(answer_ending(read_extension(request.get("result_extension")), image)) as path:
+            write_mask(path, mask, geometry, compress=read_flag(request.get("result_compress")))
         params = {
             **described_objects(mask, values, geometry),
             "confidence": [],

@@ -121,11 +121,15 @@ class SafeDatastore(LocalDatastore):
         folder = Path(self._datastore.label_path(tag))
         file = folder / self._filename(image_id, before.ext) if before else None
         spare = file and _spare(file)
+        versions = folder.with_name(VERSIONS) / tag / image_id
+        kept = set(versions.glob("*"))
         try:
             yield
         except BaseException:
             if record is not None:
                 self._put_back(image_id, tag, before, spare)
+            for file in set(versions.glob("*")) - kept:
+                file.unlink()
             raise
         finally:
             if spare is not None:
@@ -179,8 +183,9 @@ class SafeDatastore(LocalDatastore):
         tag = safe_tag(label_tag)
         folder = Path(self._datastore.label_path(tag))
         self.refuse_way_out(folder, folder.with_name(VERSIONS))
-        self._keep(label_id, tag)
-        super().remove_label(label_id, tag)
+        with self.all_or_nothing(label_id, tag):
+            self._keep(label_id, tag)
+            super().remove_label(label_id, tag)
         self.refresh()
 
     @locked
@@ -236,6 +241,17 @@ class SafeDatastore(LocalDatastore):
             # No daemon thread: a server that shuts down waits for it.
             self._write_later = threading.Timer(WRITE_WITHIN_S, self._write_notes)
             self._write_later.start()
+
+    @locked
+    def save_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Update an image's info and write the index at once; nothing has changed where that fails."""
+        before = self.get_image_info(image_id)
+        self.update_image_info(image_id, info)
+        try:
+            self._update_datastore_file()
+        except OSError:
+            self._datastore.objects[image_id].image.info = before
+            raise
 
     @locked
     def _write_notes(self) -> None:

@@ -1,6 +1,5 @@
 """STOW-RS: DICOM SEG objects of the studies' images; each is stored once and never replaced."""
 
-import errno
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +12,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import SegmentationStorage
+from sqlalchemy.exc import DatabaseError
 
+from slicecast.databases import is_disk_full
 from slicecast.dicom.seg import read_seg, referenced_series
 from slicecast.dicom.series import Series, is_uid
 from slicecast.errors import Conflict, SlicecastError
@@ -81,7 +82,7 @@ class Store:
             with appearing(file) as part:  # takes the room on the disk first, and appears with the label
                 part.write_bytes(content)
                 self._label(data, series)
-        except (SlicecastError, OSError) as error:
+        except (SlicecastError, OSError, DatabaseError) as error:
             logger.warning("A segmentation of %s was refused: %s", series.image_id, error)
             return _reason(error)
         return None
@@ -98,9 +99,9 @@ class Store:
 
 
 def _reason(error: Exception) -> int:
-    if isinstance(error, OSError):
-        return NO_ROOM if error.errno == errno.ENOSPC else FAILED
-    return FAILED if isinstance(error, Conflict) else CANNOT_UNDERSTAND
+    if is_disk_full(error):
+        return NO_ROOM
+    return FAILED if isinstance(error, OSError | DatabaseError | Conflict) else CANNOT_UNDERSTAND
 
 
 def _parse(content: bytes) -> Dataset | None:

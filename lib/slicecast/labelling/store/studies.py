@@ -231,7 +231,10 @@ class StudiesDatastore(SafeDatastore):
         super()._put_back(image_id, tag, before, spare)
         file = self.get_label_uri(image_id, tag)
         if file and tag == DefaultLabelTag.FINAL:  # the SEG of the one that failed may be there already
-            self.deliveries.put(Path(file), {"image_id": image_id, "info": before.info if before else {}})
+            try:
+                self.deliveries.put(Path(file), {"image_id": image_id, "info": before.info if before else {}})
+            except OSError as error:  # a full disk, where that SEG could not be written either
+                logger.warning("The SEG of '%s' is not looked at: %s", image_id, error)
             self.deliveries.start()
         elif tag == DefaultLabelTag.FINAL:
             self._withdraw_segs(image_id)

@@ -5,8 +5,6 @@ because Slicer pairs its names with the values present, in order.
 """
 
 import math
-import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from slicecast.files import temporary
 from slicecast.inference.results import SegmentResult, objects_of, slice_counts
 from slicecast.labelling.tasks.request import EXTENSIONS, InferRequest
 from slicecast.volume import Geometry, write_mask
@@ -39,8 +38,8 @@ def write_answer(result: SegmentResult, request: InferRequest, *, image: Path) -
     """Write the mask to a temporary file on the source's grid."""
     start = time.perf_counter()
     mask = renumber(result.mask, result.labels, request.values)
-    path = mask_file(request.extension, image)
-    write_mask(path, mask, result.geometry, compress=request.compress)
+    with temporary(answer_ending(request.extension, image)) as path:
+        write_mask(path, mask, result.geometry, compress=request.compress)
     seconds = {**result.seconds, "write": time.perf_counter() - start}
     params = answer_params(result, mask, values=request.values, seconds=seconds)
     features = {str(int(c.slice)): c.features.to_row() for c in result.confidence if c.features is not None}
@@ -127,12 +126,6 @@ def _rounded(value: float) -> float | None:
     return round(float(value), 4) if math.isfinite(value) else None
 
 
-def _own_extension(image: Path) -> str:
-    return next((ext for ext in EXTENSIONS if image.name.lower().endswith(ext)), DEFAULT_EXTENSION)
-
-
-def mask_file(extension: str | None, image: Path) -> Path:
-    """Make a temporary file for a mask, of the wanted format or else the image's own."""
-    handle, path = tempfile.mkstemp(prefix="slicecast-", suffix=extension or _own_extension(image))
-    os.close(handle)
-    return Path(path)
+def answer_ending(wanted: str | None, image: Path) -> str:
+    """Return the format that a mask is sent in: the wanted one, else the image's own."""
+    return wanted or next((ext for ext in EXTENSIONS if image.name.lower().endswith(ext)), DEFAULT_EXTENSION)

@@ -21,6 +21,7 @@ from starlette.background import BackgroundTask
 from slicecast.errors import InputError, NotFound, TooLarge, UnknownModel
 from slicecast.labelling.batch import BatchRequest
 from slicecast.labelling.finetuning.tuner import NAME
+from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.labels import FINAL
 from slicecast.server.dependencies import Admin, Annotator, AnyUser, LabellingApp, Reviewer, labelling_app
 from slicecast.server.ohif.viewer import is_from_viewer
@@ -41,7 +42,7 @@ def datastore_routers() -> list[APIRouter]:
     """Return the routes of images, labels and upload sessions, without those that are ours."""
     ours = (
         *("PUT /datastore/label", "DELETE /datastore/label", "GET /datastore/dataset"),
-        *("PUT /datastore/label/info", "PUT /datastore/updatelabelinfo"),
+        *("PUT /datastore/image/info", "PUT /datastore/label/info", "PUT /datastore/updatelabelinfo"),
     )
     return [off_loop(datastore.router, check=check_names, skip=ours), off_loop(session.router, check=check_session)]
 
@@ -266,6 +267,14 @@ def remove_label(id: str, tag: str, user: Admin, app: LabellingApp) -> dict[str,
     """Remove a label; it is kept among the versions. An approved one must be opened again first."""
     app.campaign_service.remove_label(id, tag)
     return {}
+
+
+@labels_router.put("/image/info", summary="Change an image's record")
+def update_image_info(image: str, user: Reviewer, app: LabellingApp, info: Annotated[str, Form()] = "{}") -> None:
+    """Change an image's record."""
+    store, who = app.datastore(), {"user": user.username} if user.username else {}
+    save = store.save_image_info if isinstance(store, SafeDatastore) else store.update_image_info
+    save(image, json_object(info or "{}", "info") | who)
 
 
 @labels_router.put("/updatelabelinfo", include_in_schema=False, deprecated=True)

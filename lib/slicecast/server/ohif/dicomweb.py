@@ -4,6 +4,7 @@ So OHIF needs no DICOM server. It is answered where its configuration looks for 
 other client at `/dicom-web`. Where `--studies` is a DICOM server itself, none of these routes match.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from email.message import Message
@@ -23,13 +24,15 @@ from requests_toolbelt.multipart import decoder
 from starlette.routing import Match
 from starlette.types import Scope
 
+from slicecast.databases import is_disk_full
 from slicecast.dicom import web
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.series import Series
 from slicecast.dicom.web import bulk_value, frame_type, header_json, read_frames, render
 from slicecast.errors import InputError, NotFound, SlicecastError, TooLarge, VolumeError
+from slicecast.labelling.store.stow import NO_ROOM
 from slicecast.server.dependencies import Annotator, LabellingApp, Needs
-from slicecast.server.errors import NotAcceptable, is_disk_full
+from slicecast.server.errors import NotAcceptable
 from slicecast.server.settings import server_settings
 from slicecast.volume.dicom import DAMAGED
 
@@ -242,6 +245,8 @@ async def store(
             raise TooLarge(f"At most {limit >> 20} MiB are taken. Send fewer instances at a time.")
     parts = unpacked(bytes(content), request.headers.get("content-type", ""))
     outcome = await run_in_threadpool(app.store_segmentations, parts, study=study)
+    if not outcome.stored and NO_ROOM in [reason for _, reason in outcome.refused]:
+        raise OSError(errno.ENOSPC, "no room for a segmentation")
     status = 200 if not outcome.refused else 202 if outcome.stored else 409
     return _json(outcome.answer(_root(request)).to_json_dict(), status=status)
 

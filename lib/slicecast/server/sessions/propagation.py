@@ -13,9 +13,11 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from slicecast.databases import is_disk_full
 from slicecast.errors import Conflict, SlicecastError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.sessions import Sessions
+from slicecast.server.errors import DISK_FULL
 from slicecast.server.metrics import Metrics
 from slicecast.server.sessions.models import ErrorEvent, ProgressEvent, slice_event, summary_event
 from slicecast.server.settings import SessionSettings
@@ -199,6 +201,8 @@ async def _produce(
 def _line(line: BaseModel | BaseException) -> bytes:
     if isinstance(line, SlicecastError):
         line = ErrorEvent(status=line.status, detail=str(line))
+    elif isinstance(line, BaseException) and is_disk_full(line):
+        line = ErrorEvent(status=507, detail=DISK_FULL)
     elif isinstance(line, BaseException):
         logger.error("A stream broke off", exc_info=line)
         line = ErrorEvent(status=500, detail="The server made a mistake; its log says which. Try again.")
