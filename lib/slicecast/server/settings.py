@@ -66,6 +66,7 @@ class AuthSettings:
     oidc_issuer: str = ""  # address of the OpenID provider; empty for none
     oidc_audience: str = ""  # that its tokens must be meant for
     oidc_client_id: str = ""  # under which passwords are exchanged for tokens
+    oidc_client_secret: str = field(default="", repr=False)  # where the provider gave the client one
     oidc_roles: str = "realm_access.roles"  # where the token names roles; dots lead inwards
     oidc_annotator: str = "monailabel-annotator"  # the provider's name of a role
     oidc_reviewer: str = "monailabel-reviewer"  # the same

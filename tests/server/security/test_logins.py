@@ -14,8 +14,9 @@ from jwt.algorithms import RSAAlgorithm
 
 from slicecast.errors import ConfigError, ResourceError
 from slicecast.server.security import logins
-from slicecast.server.security.logins import WINDOW_S, Identity, Logins, Provider, Throttle
-from slicecast.server.security.users import Role
+from slicecast.server.security.logins import WINDOW_S, Logins, Throttle
+from slicecast.server.security.openid import Provider
+from slicecast.server.security.users import Identity, Role
 from slicecast.server.settings import AuthSettings
 
 ANNA = Identity("anna", Role.annotator, expires=100.0)

@@ -1,32 +1,22 @@
 """Tokens of an OpenID provider that runs: found by discovery, signed by its keys, roles from claims."""
 
-import warnings
-from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from labelserver import TestClient, app_settings, copy_app, write_studies
+from openid import running_provider, settings_for
 
 from slicecast.server.app import create_app
-from slicecast.server.settings import AuthSettings, server_settings
+from slicecast.server.security.logins import COOKIE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the provider, which warns of its own library's past
-
-ROLES = {"ada": ["monailabel-reviewer", "other"], "ben": ["other"], "cleo": ["monailabel-admin"]}
 
 
 @pytest.fixture(scope="module")
 def issuer():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mock = pytest.importorskip("oidc_provider_mock")
-    people = [
-        mock.User(sub=name, claims={"preferred_username": name, "realm_access": {"roles": roles}})
-        for name, roles in ROLES.items()
-    ]
-    with mock.run_server_in_thread(user_claims=people) as server:
-        yield f"http://localhost:{server.server_port}"
+    with running_provider() as address:
+        yield address
 
 
 def token(issuer, name, *, client="slicecast"):
@@ -44,7 +34,7 @@ def token(issuer, name, *, client="slicecast"):
 def client(issuer, tmp_path_factory):
     place = tmp_path_factory.mktemp("openid")
     write_studies(place / "studies")
-    settings = replace(server_settings(), auth=AuthSettings(oidc_issuer=issuer, oidc_audience="slicecast"))
+    settings = settings_for(issuer)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLICECAST_USERS", str(place / "none.json"))
         patch.setattr("slicecast.server.app.server_settings", lambda: settings)
@@ -77,3 +67,45 @@ def test_tokens_for_other_programs_or_changed_ones_are_refused(issuer, client):
     head, _, signature = token(issuer, "ben").split(".")
     other = token(issuer, "cleo").split(".")[1]
     assert client.get("/info/", headers=bearer(f"{head}.{other}.{signature}")).status_code == 401
+
+
+def sent_back(client, name, wanted="/campaign/"):
+    """Go to the provider as a browser does, and say there who it is; the address that it sends one back to."""
+    client.cookies.clear()
+    there = client.get("/login/openid", params={"next": wanted}, follow_redirects=False)
+    assert there.status_code == 303 and "code_challenge_method=S256" in there.headers["location"]
+    sent = httpx.post(there.headers["location"], data={"sub": name})
+    return sent.headers["location"].removeprefix("http://testserver")
+
+
+def test_a_browser_goes_there_and_comes_back_to_where_it_wanted(issuer, client):
+    entered = client.get(sent_back(client, "ada"), follow_redirects=False)
+    assert (entered.status_code, entered.headers["location"]) == (303, "/campaign/")
+    assert client.get("/auth/token/valid").json()["username"] == "ada"
+    assert client.get("/logs/").status_code == 403  # a reviewer
+    left = client.get("/logout", follow_redirects=False).headers["location"]
+    assert left.startswith(f"{issuer}/") and parse_qs(urlsplit(left).query)["id_token_hint"]
+    assert client.get("/info/").status_code == 401
+
+
+@pytest.mark.parametrize("way", ["no role", "another browser", "twice", "changed state", "no code"])
+def test_nobody_else_comes_back(client, way):
+    back = sent_back(client, "ben" if way == "no role" else "ada", wanted="//evil.example")
+    if way == "another browser":
+        client.cookies.clear()
+    elif way == "twice":
+        assert client.get(back, follow_redirects=False).headers["location"] == "/"
+        client.cookies.delete(COOKIE)
+    elif way == "changed state":
+        back = back.replace("state=", "state=x")
+    elif way == "no code":
+        back = back.replace("code=", "other=")
+    answer = client.get(back, follow_redirects=False)
+    assert answer.status_code == 401 and "did not let you in" in answer.text
+    assert client.get("/info/").status_code == 401
+
+
+def test_tokens_of_the_provider_are_not_shown(issuer, client):
+    client.get(sent_back(client, "ada"), follow_redirects=False)
+    page = client.get("/").text
+    assert "eyJ" not in page and "eyJ" not in str(client.cookies.jar)

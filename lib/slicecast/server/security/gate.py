@@ -116,7 +116,10 @@ ANY: frozenset[str] = frozenset()
 LOOK = tuple(f"/assets/{name}" for name in ("slicecast.css", "start.css", "theme.js"))
 """Of the login's page."""
 
-PUBLIC = frozenset(("/healthz", "/login", "/logout", "/favicon.ico", "/auth", "/auth/", "/auth/token", *LOOK))
+OPENID = ("/login/openid", "/login/openid/back")
+"""A browser's way to the provider and back."""
+
+PUBLIC = frozenset(("/healthz", "/login", "/logout", "/favicon.ico", "/auth", "/auth/", "/auth/token", *OPENID, *LOOK))
 """What must work for those who are not logged in yet; none of it says anything about the studies."""
 
 MANUAL = "/manual"  # The documentation, likewise: a refused login leads there

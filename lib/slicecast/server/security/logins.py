@@ -2,144 +2,37 @@
 
 The routes are MONAI Label's `/auth/` for 3D Slicer and programs, and a page with a cookie for OHIF and the campaign.
 Logins are held in memory: a restart logs everybody out.
-
-MONAI Label's own check refuses every token of an OpenID provider (Keycloak and others). Here signature (public-key
-algorithms only), issuer, audience and times are checked; the keys come from the provider, and are asked for anew when a
-token names an unknown one, but not more often than every half minute.
 """
 
-import logging
 import math
 import secrets
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
-import httpx
-import jwt
 from cachetools import LRUCache, TLRUCache
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jwt import PyJWK
 
-from slicecast.errors import ResourceError
+from slicecast.errors import NotFound
 from slicecast.server.dependencies import AnyUser
 from slicecast.server.errors import NotLoggedIn, TooManyLogins, problems
 from slicecast.server.html import render
+from slicecast.server.security.openid import ATTEMPT_S, Provider
 from slicecast.server.security.users import Account, Identity, Role, Users, digest
 from slicecast.server.settings import AuthSettings
 
-logger = logging.getLogger(__name__)
-
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
-"""Never `none`, and never HS*, with which the public key would be the secret."""
-LEEWAY_S = 10
-KEYS_PAUSE_S = 30.0
-TIMEOUT_S = 10.0
-NAMES = ("preferred_username", "email", "sub")  # The first of these that a token has is the user's name
-
-
-class Provider:
-    """An OpenID provider, asked for the first time when the first token comes.
-
-    Args:
-        settings: with an issuer and an audience.
-        fetch: gets JSON from an address.
-    """
-
-    def __init__(self, settings: AuthSettings, *, fetch: Callable[[str], Any] | None = None) -> None:
-        self._settings = settings
-        self._fetch = fetch or _fetch
-        self._guard = threading.Lock()
-        self._described: Mapping[str, Any] | None = None
-        self._keys: dict[str | None, PyJWK] = {}
-        self._asked = float("-inf")
-
-    def identity(self, token: str) -> Identity | None:
-        """Return whose token it is; None when it is not valid or gives no role here."""
-        settings = self._settings
-        try:
-            key = self._key(jwt.get_unverified_header(token).get("kid"))
-            if key is None:
-                return None
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=[key.algorithm_name],
-                audience=settings.oidc_audience,
-                issuer=settings.oidc_issuer,
-                leeway=LEEWAY_S,
-                options={"require": ["exp", "iat", "iss", "aud"]},
-            )
-        except (jwt.InvalidTokenError, jwt.PyJWKError) as error:
-            logger.info("A token was refused: %s", type(error).__name__)
-            return None
-        role = self._role(claims)
-        name = next((str(claims[key]) for key in NAMES if claims.get(key)), None)
-        return Identity(name[:200], role, float(claims["exp"])) if role and name else None
-
-    def exchange(self, name: str, password: str) -> str | None:
-        """Ask the provider for a token in return for a password; None when it refuses.
-
-        Raises:
-            ResourceError: it cannot be reached.
-        """
-        data = {
-            "grant_type": "password",
-            "client_id": self._settings.oidc_client_id or self._settings.oidc_audience,
-            "username": name,
-            "password": password,
-        }
-        try:
-            answer = httpx.post(str(self._description()["token_endpoint"]), data=data, timeout=TIMEOUT_S)
-            return str(answer.json()["access_token"]) if answer.is_success else None
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise ResourceError("The OpenID provider does not answer. Try again, or tell its administrator.") from error
-
-    def _role(self, claims: Mapping[str, Any]) -> Role | None:
-        value: Any = claims
-        for word in self._settings.oidc_roles.split("."):
-            value = value.get(word) if isinstance(value, Mapping) else None
-        names = {value} if isinstance(value, str) else {n for n in value or () if isinstance(n, str)}
-        return max((role for role in Role if getattr(self._settings, f"oidc_{role.name}") in names), default=None)
-
-    def _key(self, kid: str | None) -> PyJWK | None:
-        with self._guard:
-            if kid not in self._keys and time.monotonic() - self._asked > KEYS_PAUSE_S:
-                self._asked = time.monotonic()
-                self._keys = self._fetched_keys()
-            only = next(iter(self._keys.values())) if kid is None and len(self._keys) == 1 else None
-            return self._keys.get(kid, only)  # with one key its name may be left out (OpenID Connect Core, 10.1)
-
-    def _fetched_keys(self) -> dict[str | None, PyJWK]:
-        try:
-            content = self._fetch(str(self._description()["jwks_uri"]))
-            keys = jwt.PyJWKSet.from_dict(content).keys
-            return {key.key_id: key for key in keys if key.algorithm_name in ALGORITHMS}
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
-            raise ResourceError("The OpenID provider's keys cannot be read. See whether it runs.") from error
-
-    def _description(self) -> Mapping[str, Any]:
-        if self._described is None:
-            described = self._fetch(f"{self._settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration")
-            if described.get("issuer") != self._settings.oidc_issuer:
-                raise ResourceError(f"The provider calls itself '{described.get('issuer')}'; set oidc_issuer to that.")
-            self._described = described
-        return self._described
-
-
-def _fetch(url: str) -> Any:
-    answer = httpx.get(url, timeout=TIMEOUT_S, follow_redirects=False)
-    answer.raise_for_status()
-    return answer.json()
-
-
 COOKIE = "slicecast_login"
+ATTEMPT_COOKIE = "slicecast_openid"  # Of a browser that is at the provider's page
+NOT_LET_IN = (
+    "The OpenID provider did not let you in, or gives you no role here. Ask an administrator for one, and try again."
+)
 WINDOW_S = 300.0  # Wrong logins are forgotten after this
 MAX_LOGINS = 10_000
 MAX_WATCHED = 10_000  # Names, each with an address, whose wrong logins are counted at a time
@@ -318,9 +211,9 @@ def valid_token(user: AnyUser) -> dict[str, Any]:
 
 
 @router.get("/login", include_in_schema=False, response_class=HTMLResponse)
-def login_page(next: str = "/") -> str:
-    """Ask for a name and token."""
-    return _page(next)
+def login_page(access: AccessOf, next: str = "/") -> str:
+    """Ask for a name and token, or lead to the OpenID provider."""
+    return _page(next, provider=access.provider is not None)
 
 
 @router.post("/login", include_in_schema=False)
@@ -333,17 +226,36 @@ async def login(
     try:
         identity = await _log_in(request, access, username, password)
     except (NotLoggedIn, TooManyLogins) as error:
-        return HTMLResponse(_page(next, wrong=str(error)), error.status, headers=dict(error.headers))
-    answer = RedirectResponse(own_address(next, request), status_code=303)
-    answer.set_cookie(
-        COOKIE,
-        access.logins.open(identity),
-        max_age=max(int(identity.expires - time.time()), 0),
-        httponly=True,
-        samesite="lax",
-        secure=request.url.scheme == "https",
-        path=request.scope.get("root_path") or "/",
-    )
+        page = _page(next, provider=access.provider is not None, wrong=str(error))
+        return HTMLResponse(page, error.status, headers=dict(error.headers))
+    return _enter(request, access, identity, next)
+
+
+@router.get("/login/openid", include_in_schema=False)
+async def to_provider(request: Request, access: AccessOf, next: str = "/") -> Response:
+    """Send a browser to the OpenID provider's own page."""
+    if access.provider is None:
+        raise NotFound("This server has no OpenID provider. Set oidc_issuer in server.yaml, or log in at /login.")
+    back = str(request.url_for("from_provider"))
+    begin = partial(access.provider.begin, back=back, wanted=next[:2000])
+    address, state = await anyio.to_thread.run_sync(begin)
+    answer = RedirectResponse(address, status_code=303)
+    _set_cookie(request, answer, ATTEMPT_COOKIE, state, int(ATTEMPT_S))
+    return answer
+
+
+@router.get("/login/openid/back", include_in_schema=False)
+async def from_provider(request: Request, access: AccessOf, state: str = "", code: str = "") -> Response:
+    """Let in who comes back from the provider, in the browser that was sent there."""
+    own = secrets.compare_digest(request.cookies.get(ATTEMPT_COOKIE, "").encode(), state.encode())
+    found = None
+    if access.provider is not None and state and code and own:
+        found = await anyio.to_thread.run_sync(access.provider.finish, state, code)
+    if found is None:
+        return HTMLResponse(_page("/", provider=True, wrong=NOT_LET_IN), 401)
+    identity, wanted = found
+    answer = _enter(request, access, identity, wanted)
+    answer.delete_cookie(ATTEMPT_COOKIE, path=request.scope.get("root_path") or "/")
     return answer
 
 
@@ -353,8 +265,13 @@ def logout(request: Request, access: AccessOf) -> Response:
     """End the login, unless a page of another site asks for it."""
     if request.headers.get("sec-fetch-site") == "cross-site":
         return RedirectResponse(own_address("/", request), status_code=303)
-    access.logins.close(sent_token(request) or "")
-    answer = RedirectResponse(f"{request.scope.get('root_path', '')}/login", status_code=303)
+    token = sent_token(request) or ""
+    identity = access.logins.find(token)
+    access.logins.close(token)
+    there = (
+        access.provider.end(identity, back=str(request.url_for("login_page"))) if access.provider and identity else None
+    )
+    answer = RedirectResponse(there or f"{request.scope.get('root_path', '')}/login", status_code=303)
     answer.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/")
     return answer
 
@@ -385,5 +302,17 @@ async def _log_in(request: Request, access: Access, name: str, password: str) ->
     return identity
 
 
-def _page(wanted: str, *, wrong: str = "") -> str:
-    return render("login.html", wanted=wanted[:2000], wrong=wrong)
+def _enter(request: Request, access: Access, identity: Identity, wanted: str) -> Response:
+    """Set the cookie and go where the user wanted to go."""
+    answer = RedirectResponse(own_address(wanted, request), status_code=303)
+    _set_cookie(request, answer, COOKIE, access.logins.open(identity), max(int(identity.expires - time.time()), 0))
+    return answer
+
+
+def _set_cookie(request: Request, answer: Response, name: str, value: str, seconds: int) -> None:
+    secure, path = request.url.scheme == "https", request.scope.get("root_path") or "/"
+    answer.set_cookie(name, value, max_age=seconds, httponly=True, samesite="lax", secure=secure, path=path)
+
+
+def _page(wanted: str, *, provider: bool, wrong: str = "") -> str:
+    return render("login.html", wanted=wanted[:2000], provider=provider, wrong=wrong)

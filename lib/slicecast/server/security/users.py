@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -72,6 +72,7 @@ class Identity:
     role: Role  # what they may do
     expires: float  # time.time() from which on it counts no more
     account: bool = False  # they are in the users' file, and must stay in it
+    proof: str = field(default="", repr=False)  # the ID token, with which a login ends at the OpenID provider too
 
 
 class Users:
