@@ -1,4 +1,4 @@
-"""The README's steps with OHIF, followed in a browser: two structures on two cases, submitted and exported."""
+"""The steps of docs/clients/ohif.md, followed in a browser: two structures on two cases, submitted and exported."""
 
 import json
 import subprocess
