@@ -2,6 +2,8 @@
 
 import doctest
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,31 @@ def test_python_examples_run(page, monkeypatch):
 
 
 PROMISE = re.compile(r"^\| ([^|]+) \| ((?:`tests/\S+::\w+`(?:, )?)+) \|$", re.MULTILINE)
+
+
+SHOWN = re.compile(r"^```text\n(\w+: )(\d+) voxels.*\n(annotate next: .*)\n", re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/guide.md"])
+def test_segmenting_as_shown_gives_what_is_shown(name, tmp_path, monkeypatch):
+    """With the bundled model; the number of voxels may be off by 2 % where another processor rounds otherwise."""
+    monkeypatch.delenv("SLICECAST_MODEL", raising=False)
+    page = (ROOT / name).read_text(encoding="utf-8")
+    (tmp_path / "sample-data").symlink_to(ROOT / "sample-data")
+    blocks = [code for code in code_blocks(page, "sh") if code.startswith("slicecast segment sample-data")]
+    assert blocks
+    program = f"{sys.executable} -m slicecast.cli.main"
+    said = ""
+    for code in blocks:
+        command = ["sh", "-ec", code.replace("slicecast", program, 1)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said += done.stdout
+    for structure, voxels, following in SHOWN.findall(page):
+        found = re.search(rf"^{structure}(\d+) voxels", said, re.MULTILINE)
+        assert found is not None and int(found[1]) == pytest.approx(int(voxels), rel=0.02)
+        assert following in said.splitlines()
 
 
 def test_every_promise_of_security_names_tests_that_there_are():
