@@ -11,6 +11,7 @@ from campaigns import played
 
 from slicecast.campaign.export import LabelledCase, export_csv, export_dataset, number_names, read_modalities
 from slicecast.errors import ConfigError, InputError
+from slicecast.files import file_sha256
 from slicecast.volume import Volume, read_volume, write_volume
 
 
@@ -90,6 +91,14 @@ def test_a_bad_case_is_left_out(two, case, tmp_path):
     assert done.content["numTraining"] == 2 == len(done.content["training"])
     assert sorted(path.name for path in (tmp_path / "out" / "imagesTr").iterdir()) == ["a.nii.gz", "c.nii.gz"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_label_that_was_changed_after_it_was_submitted_is_left_out(two, tmp_path):
+    known = [replace(case, sha256=file_sha256(case.label)) for case in two]
+    assert export_dataset(known, tmp_path / "all", layout="nnunet", name="Two", modality="CT").skipped == {}
+    known[0].label.write_bytes(known[2].label.read_bytes())
+    skipped = export_dataset(known, tmp_path / "rest", layout="nnunet", name="Two", modality="CT").skipped
+    assert list(skipped) == ["a"] and "changed in the folder" in skipped["a"]
 
 
 def test_what_cannot_be_exported(case, tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 from slicecast.campaign.state import State
 from slicecast.campaign.summary import rows
 from slicecast.errors import ConfigError, InputError, NotFound
-from slicecast.files import appearing
+from slicecast.files import appearing, file_sha256
 from slicecast.volume import read_volume, write_mask, write_volume
 from slicecast.volume.reading import dataset_description
 
@@ -37,6 +37,7 @@ class LabelledCase:
     label: Path
     names: Mapping[int, str]
     modality: str = ""  # where it is known from elsewhere than the image
+    sha256: str = ""  # of the label as it was submitted, where that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,8 @@ def _write_cases(
 
 def _write_case(case: LabelledCase, folder: Path, layout: Layout, numbers: Mapping[str, int]) -> str:
     """Write one case; return its modality, or ""."""
+    if case.sha256 not in ("", file_sha256(case.label)):
+        raise InputError("The label is not the one that was submitted: its file was changed in the folder.")
     image, label = read_volume(case.image), read_volume(case.label)
     different = image.geometry.differences(label.geometry)
     if different:

@@ -62,6 +62,11 @@ class Reading:
     active_s: float  # seconds of active time
     data: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its file; "" where that is not known."""
+        return str(self.data.get("sha256", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

@@ -6,6 +6,7 @@ import getpass
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -166,7 +167,9 @@ def _labelled(studies: Path, state: State, wanted: set[str], *, work: Path) -> l
     files = {label.image_id: label.image for label in labels if label.image is not None}
     catalogue = Catalogue(studies, lambda: files, work, skip=(studies / "labels",))
     modalities = read_modalities(studies)
-    return [_labelled_case(label, studies, catalogue, modalities) for label in labels]
+    cases = [_labelled_case(label, studies, catalogue, modalities) for label in labels]
+    readings = [state.case(case.name).reading(ReadingTask.ANNOTATE) for case in cases]
+    return [replace(case, sha256=own.sha256 if own else "") for case, own in zip(cases, readings, strict=True)]
 
 
 def _labelled_case(

@@ -101,7 +101,7 @@ def try_out(mutation: Mutation, root: Path) -> str:
     if status == 0:
         return ""
     lines = (root / "output.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    failed = [line.split()[1].partition("[")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
+    failed = [line.split()[1].partition("[")[0] for line in lines if line.startswith(("FAILED tests", "ERROR tests"))]
     return failed[0] if failed else f"(pytest {status})"
 
 

@@ -8,8 +8,9 @@ import pytest
 from builders import ball, grid
 
 from slicecast.campaign.state import ReadingTask, Status
+from slicecast.errors import Conflict
 from slicecast.inference.caller import Caller, calling
-from slicecast.labelling.campaign.dropped import ANOTHER, STRANGE
+from slicecast.labelling.campaign.dropped import AGAIN_S, ANOTHER, STRANGE
 from slicecast.labelling.campaign.intents import Submission
 from slicecast.labelling.campaign.service import open_campaign_service
 from slicecast.labelling.store.studies import StudiesDatastore
@@ -95,6 +96,29 @@ def test_names_that_fit_nothing_and_second_files_are_listed(service, store, stud
     looked(service)
     assert service.dropped.refused == {"first.nrrd": ANOTHER, "nobody.nii.gz": STRANGE, "notes.txt": STRANGE}
     assert service.campaign.state().case("first").reading(ReadingTask.ANNOTATE).who == "ann"
+
+
+def test_a_label_that_was_changed_in_the_folder_is_no_longer_anybodys(service, store, studies, tmp_path):
+    with calling(Caller(name="ann")):
+        mask = write_volume(tmp_path / "mask.nii.gz", Volume(ball(radius=5.0).astype(np.uint8), grid()))
+        service.save("first", mask, tag="final", info={})
+    looked(service)
+    assert service.dropped.changed == {}
+    file = studies / "labels" / "final" / "first.nii.gz"
+    submitted = file.read_bytes()
+    other = write_volume(tmp_path / "other.nii.gz", Volume(ball(radius=3.0).astype(np.uint8), grid()))
+    with file.open("wb") as stream:  # in place: the folder has not changed
+        stream.write(other.read_bytes())
+    service.dropped._looked_s -= AGAIN_S + 1
+    looked(service)
+    assert "not what ann submitted" in service.dropped.changed["first.nii.gz"]
+    with pytest.raises(Conflict, match="not what ann submitted"):
+        service.approve("first", "rita")
+    file.write_bytes(submitted)
+    service.dropped._looked_s -= AGAIN_S + 1
+    looked(service)
+    assert service.dropped.changed == {}
+    service.approve("first", "rita")
 
 
 def test_what_somebody_holds_waits_for_them(service, store, studies):

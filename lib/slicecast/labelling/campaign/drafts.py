@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,8 +20,8 @@ from monailabel.interfaces.datastore import Datastore
 
 from slicecast.campaign.campaign import Campaign, is_blind
 from slicecast.campaign.state import ReadingTask, Status
-from slicecast.errors import GeometryError, NotFound
-from slicecast.files import place_file, write_atomically
+from slicecast.errors import Conflict, GeometryError, NotFound
+from slicecast.files import file_sha256, place_file, write_atomically
 from slicecast.labelling.campaign.structures import Structures
 from slicecast.labelling.store.datastore import VERSIONS
 from slicecast.labelling.store.labels import FINAL
@@ -49,6 +50,16 @@ NAMELESS = (
 
 ANSWER_KEYS = ("mean_confidence", "confidence", "confidence_kind", "axis", "next_slice", "good_enough")
 """What the page shows of an answer."""
+
+
+CHANGED = (
+    "It is not what {} submitted: the file was changed in the folder. Put the submitted one back; or reject this "
+    "label, and submit the file as your own with slicecast labels import."
+)
+
+
+class LabelChanged(Conflict):
+    """A label is not the one that was submitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,10 +310,25 @@ class CaseDrafts:
             if found is None or found.record.get("final") or not self.drafts.back(case, who):
                 raise NotFound(f"There is no change of '{case}' by {who} to take back.")
 
+    def refuse_changed(self, case: str) -> None:
+        """Raise LabelChanged where a case's final label is not the one that was submitted."""
+        file, reading = self.final_label(case), self._campaign.state().case(case).reading(ReadingTask.ANNOTATE)
+        if file is None or reading is None or not reading.sha256:
+            return
+        state = file.stat()
+        if _sha256(file, state.st_mtime_ns, state.st_size) != reading.sha256:
+            raise LabelChanged(CHANGED.format(reading.who))
+
     def final_label(self, case: str) -> Path | None:
         """Return the file of a case's final label, or None."""
         file = self._datastore().get_label_uri(case, FINAL)
         return Path(file) if file else None
+
+
+@lru_cache(maxsize=1 << 16)
+def _sha256(file: Path, changed_ns: int, size: int) -> str:
+    """Return a file's hash, computed once for each time that it changed."""
+    return file_sha256(file)
 
 
 def _replaced(label: Path, case: str) -> dict[str, MaskDraft]:

@@ -1,7 +1,7 @@
-"""Labels that somebody put into `labels/final` by hand, while the server runs or while it is down.
+"""Labels that somebody put into `labels/final` by hand, or changed there, while the server runs or while it is down.
 
-They are checked as any other label, and submitted by the server; what cannot be a label is listed with its reason, and
-is none to anybody.
+New ones are checked as any other label, and submitted by the server; what cannot be a label is listed with its reason,
+and is none to anybody. One that was submitted and then changed is listed: it is not what that person submitted.
 """
 
 import logging
@@ -13,6 +13,7 @@ from pathlib import Path
 from monailabel.interfaces.datastore import Datastore
 
 from slicecast.errors import SlicecastError
+from slicecast.labelling.campaign.drafts import LabelChanged
 from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.importing import stem_of
 from slicecast.labelling.store.labels import FINAL
@@ -20,7 +21,8 @@ from slicecast.labelling.store.labels import FINAL
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
-"""A file that is refused, for example because somebody holds the case, is tried again after so long."""
+"""So often a file that is refused is tried again, because somebody held the case for example, and are files looked at
+that were written over, which leaves the folder as it was."""
 
 STRANGE = "No image has that name. Name it as its image, or take it in with `slicecast labels import`."
 ANOTHER = "Another file is the label of that image. Take it in with `slicecast labels import --replace`."
@@ -31,7 +33,8 @@ class Dropped:
 
     Args:
         datastore: the images and labels.
-        submit: submits an image's label if nobody has yet; raises a SlicecastError where it cannot be.
+        submit: submits an image's label if nobody has yet; raises LabelChanged where it is not what
+            somebody has submitted, another SlicecastError where it cannot be a label.
     """
 
     def __init__(self, datastore: Callable[[], Datastore], submit: Callable[[str, Path], bool]) -> None:
@@ -39,10 +42,13 @@ class Dropped:
         self._seen_ns, self._looked_s, self._thread = -1, 0.0, threading.Thread()
         self.refused: dict[str, str] = {}
         """Why a file is not a label, by the file's name."""
+        self.changed: dict[str, str] = {}
+        """Why a label is not what was submitted, by the file's name."""
 
     def look(self) -> list[str]:
         """Submit what can be a label; return the images that got one."""
-        store, taken, refused = self._datastore(), list[str](), dict[str, str]()
+        store, taken = self._datastore(), list[str]()
+        refused, changed = dict[str, str](), dict[str, str]()
         if not isinstance(store, SafeDatastore):
             return []
         self._seen_ns, self._looked_s = _changed_ns(store.label_folder(FINAL)), time.monotonic()
@@ -57,21 +63,23 @@ class Dropped:
                     taken.append(image)
                 elif (label := store.get_label_uri(image, FINAL)) and Path(label).name != file.name:
                     refused[file.name] = ANOTHER
+            except LabelChanged as error:
+                changed[file.name] = str(error)
             except SlicecastError as error:
                 refused[file.name] = str(error)
         store.refuse_labels([store.label_folder(FINAL) / name for name in refused])
-        for name in refused.keys() - self.refused.keys():
-            logger.warning("labels/%s/%s is not used: %s", FINAL, name, refused[name])
-        self.refused = refused
+        for name, why in (refused | changed).items():
+            if name not in self.refused | self.changed:
+                logger.warning("labels/%s/%s is not used: %s", FINAL, name, why)
+        self.refused, self.changed = refused, changed
         return taken
 
     def look_soon(self) -> None:
-        """Look in the background if a file has come or gone, or one has waited for a while."""
+        """Look in the background if a file has come or gone, or now and then."""
         store = self._datastore()
         if not isinstance(store, SafeDatastore) or self._thread.is_alive():
             return
-        waited = self.refused and time.monotonic() - self._looked_s > AGAIN_S
-        if waited or self._seen_ns != _changed_ns(store.label_folder(FINAL)):
+        if time.monotonic() - self._looked_s > AGAIN_S or self._seen_ns != _changed_ns(store.label_folder(FINAL)):
             self._thread = threading.Thread(target=self._look_safely, name="dropped-labels", daemon=True)
             self._thread.start()
 

@@ -119,13 +119,15 @@ class CampaignService:
 
     def _submit_dropped(self, image: str, file: Path) -> bool:
         """Submit a label that somebody put among the final ones, if its case has none yet."""
-        info = self._datastore().get_label_info(image, FINAL) or {}
         with self._intents.alone(), calling(Caller(name=SERVER)):
             case = self.campaign.state().case(image)
-            read = case.reading(ReadingTask.ANNOTATE) is not None or case.gold
-            if read or case.status not in (Status.OPEN, Status.REJECTED) or self._intents.wait_for(image):
+            if self._intents.wait_for(image):
                 return False
-            self._submit(self._admitted(image, image, SERVER, {**info, "found": True}), file)
+            if case.gold or case.reading(ReadingTask.ANNOTATE) or case.status not in (Status.OPEN, Status.REJECTED):
+                self.work.refuse_changed(image)
+                return False
+            info = {**(self._datastore().get_label_info(image, FINAL) or {}), "found": True}
+            self._submit(self._admitted(image, image, SERVER, info), file)
         return True
 
     def next_sample(self, strategy: Strategy, name: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -313,10 +315,11 @@ class CampaignService:
         """Accept a case's label, if it is the one of the mark `shown`; `why` is a note, on the slice `asked`.
 
         Raises:
-            Conflict: there is none, it is the reviewer's own, or it has changed since it was shown.
+            Conflict: there is none, it is the reviewer's own, or not what was shown, or not what was submitted.
         """
         with self._intents.alone():
             self._refuse_unseen(case, shown)
+            self.work.refuse_changed(case)
             self.campaign.approve(case, who, why=why, asked=asked)
 
     def _refuse_unseen(self, case: str, shown: str | None) -> None:

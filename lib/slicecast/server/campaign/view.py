@@ -47,6 +47,7 @@ def overview(app: AppBehaviour, *, status: str, find: str, page: int) -> dict[st
         "strategy": app.config.strategy,
         "unusable": unusable | nested_volumes(Path(app.studies)),
         "refused": service.dropped.refused,
+        "changed": service.dropped.changed,
         "to_review": [_row(service, case, now_s, reasons, who) for case in waiting(state)][:QUEUE],
         "rows": listed[(page - 1) * ROWS : page * ROWS],
         "found": len(listed),
