@@ -43,3 +43,18 @@ def test_git_ignores_what_a_server_of_the_samples_writes():
     paths = [f"sample-data/studies/{path}" for path in written]
     done = subprocess.run(["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines() == paths
+
+
+def test_git_overlooks_what_a_server_writes_among_the_sample_scans():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    names = (
+        ".slicecast/app/logs/app.log",
+        "labels/final/a.nii.gz",
+        "campaign/campaign.db",
+        "datastore_v2.json",
+        ".lock",
+    )
+    written = [f"sample-data/studies/{name}" for name in (*names, "segmentations/1.2.dcm")]
+    done = subprocess.run(["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == written
