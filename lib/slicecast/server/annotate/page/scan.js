@@ -49,8 +49,8 @@ export class Scan {
     this.mask.name = "structures";
     this.mask.hdr.scl_slope = 1;
     this.mask.hdr.scl_inter = 0;
+    this.mask.opacity = 0.5;
     this.viewer.addVolume(this.mask);
-    this.viewer.setOpacity(1, 0.5);
   }
 
   spacing(place) { return Math.hypot(...[0, 1, 2].map((row) => this.matrix[row][place])); }
@@ -69,17 +69,16 @@ export class Scan {
       A: all.map((_, place) => (place ? 255 : 0)), I: all.map((_, place) => place),
       labels: all.map((_, place) => String(place)),
     });
-    this.draw();
+    this.drawSoon();
   }
 
   /** Show the structures filled or as outlines. */
   outline(on) {
     this.viewer.opts.atlasOutline = on ? 1 : 0;
-    this.viewer.setAtlasOutline?.(on ? 1 : 0);
-    this.draw();
+    this.drawSoon();
   }
 
-  opacity(value) { this.viewer.setOpacity(1, value); }
+  opacity(value) { this.mask.opacity = value; this.drawSoon(); }
 
   /** Set the darkest and brightest grey value shown, as shares of the scan's range. */
   contrast(low, high) {
@@ -134,7 +133,12 @@ export class Scan {
     }
   }
 
-  draw() { this.drawn = performance.now(); this.viewer.updateGLVolume(); }
+  /** Draw the structures anew; the scan below them, the larger part of the work, has not changed. */
+  draw() {
+    this.drawn = performance.now();
+    this.viewer.refreshLayers(this.mask, 1);
+    this.viewer.drawScene();
+  }
 
   drawSoon() {
     if (this.waiting) return;
