@@ -52,7 +52,7 @@ async function begin() {
   ready();
 }
 
-function ready() { $("windows").hidden = !scan.isCt; document.body.dataset.ready = "yes"; }
+function ready() { $("single").setAttribute("aria-pressed", scan.slow); $("windows").hidden = !scan.isCt; document.body.dataset.ready = "yes"; }
 
 /** Take the case; where somebody else holds it, say so. */
 async function taken() {

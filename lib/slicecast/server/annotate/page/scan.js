@@ -4,6 +4,7 @@ import { Niivue, NVImage, SLICE_TYPE, DRAG_MODE, MULTIPLANAR_TYPE, SHOW_RENDER }
 
 const WORLD_AXIS = { sagittal: 0, coronal: 1, axial: 2 };
 const DRAW_MS = 120;
+const LARGE = 3e7; // voxels; from so many on 3D takes more than a second a picture without a graphics card
 
 export class Scan {
   /** Draw on a canvas of the page. */
@@ -36,7 +37,6 @@ export class Scan {
   async open(address, axis) {
     await this.viewer.attachToCanvas(this.canvas, false);
     await this.viewer.loadVolumes([{ url: address, name: "scan.nii" }]);
-    this.viewer.setSliceType(SLICE_TYPE.MULTIPLANAR);
     const scan = this.viewer.volumes[0];
     this.size = scan.hdr.dims.slice(1, 4);
     this.matrix = scan.hdr.affine;
@@ -45,12 +45,22 @@ export class Scan {
     this.across = [0, 1, 2].filter((place) => place !== this.along); // of a slice: columns, then rows
     this.plane = WORLD_AXIS[axis];
     this.paintPlane = 2 - this.plane; // as NiiVue numbers its views
+    this.arrange(this.slow ? "slice" : "all");
     this.mask = NVImage.zerosLike(scan, "uint8");
     this.mask.name = "structures";
     this.mask.hdr.scl_slope = 1;
     this.mask.hdr.scl_inter = 0;
     this.mask.opacity = 0.5;
+    this.held = {}; // by structure, the slices on which it may be
+    this.stale = new Set(); // slices that are not shown yet as they are
     this.viewer.addVolume(this.mask);
+  }
+
+  /** Whether 3D would keep a person waiting: the scan is large, and there is no graphics card. */
+  get slow() {
+    const { gl } = this.viewer, known = gl.getExtension("WEBGL_debug_renderer_info");
+    const card = known ? gl.getParameter(known.UNMASKED_RENDERER_WEBGL) : "";
+    return this.size[0] * this.size[1] * this.size[2] > LARGE && /swiftshader|llvmpipe|software/i.test(card);
   }
 
   spacing(place) { return Math.hypot(...[0, 1, 2].map((row) => this.matrix[row][place])); }
@@ -63,22 +73,22 @@ export class Scan {
 
   /** Give the structures their colours, [red, green, blue] each, in the order of their values from 1. */
   colour(colours) {
-    const all = [[0, 0, 0], ...colours];
+    const all = this.colours = [[0, 0, 0], ...colours];
     this.mask.setColormapLabel({
       R: all.map((c) => c[0]), G: all.map((c) => c[1]), B: all.map((c) => c[2]),
       A: all.map((_, place) => (place ? 255 : 0)), I: all.map((_, place) => place),
       labels: all.map((_, place) => String(place)),
     });
-    this.drawSoon();
+    this.drawAll();
   }
 
   /** Show the structures filled or as outlines. */
   outline(on) {
     this.viewer.opts.atlasOutline = on ? 1 : 0;
-    this.drawSoon();
+    this.drawAll();
   }
 
-  opacity(value) { this.mask.opacity = value; this.drawSoon(); }
+  opacity(value) { this.mask.opacity = value; this.drawAll(); }
 
   /** Set the darkest and brightest grey value shown, as shares of the scan's range. */
   contrast(low, high) {
@@ -114,15 +124,18 @@ export class Scan {
 
   /** Put one structure's slice in place of what was shown of it there. */
   put(value, number, pixels) {
-    const image = this.mask.img;
+    const image = this.mask.img, held = (this.held[value] ??= new Set());
+    if (!pixels && !held.has(number)) return;
     this.each(number, (pixel, voxel) => {
       if (pixels && pixels[pixel]) image[voxel] = value;
       else if (image[voxel] === value) image[voxel] = 0;
     });
+    if (pixels) held.add(number); else held.delete(number);
+    this.stale.add(number);
     this.drawSoon();
   }
 
-  clear() { this.mask.img.fill(0); this.drawSoon(); }
+  clear() { this.mask.img.fill(0); this.held = {}; this.drawAll(); }
 
   each(number, work) {
     const step = [1, this.size[0], this.size[0] * this.size[1]];
@@ -133,12 +146,44 @@ export class Scan {
     }
   }
 
-  /** Draw the structures anew; the scan below them, the larger part of the work, has not changed. */
+  /** Draw what changed of the structures: the slices put since, or all; never the scan below them, the most work. */
   draw() {
+    const { viewer, stale } = this, before = viewer.overlayTexture;
     this.drawn = performance.now();
-    this.viewer.refreshLayers(this.mask, 1);
-    this.viewer.drawScene();
+    if (this.whole || viewer.opts.atlasOutline) viewer.refreshLayers(this.mask, 1);
+    else for (const number of stale) this.send(number);
+    if (before !== viewer.overlayTexture) viewer.gl.deleteTexture(before); // NiiVue leaves that to chance, and it is large
+    this.whole = false;
+    stale.clear();
+    viewer.drawScene();
   }
+
+  /** Send one slice to the graphics card, with edges as NiiVue's own: the fewer neighbours are set, the fainter. */
+  send(number) {
+    const { img2RASstep: steps, img2RASstart: starts, permRAS, dimsRAS: [, ...dims], img, opacity } = this.mask;
+    const strides = [1, this.size[0], this.size[0] * this.size[1]], flat = permRAS.findIndex((place) => Math.abs(place) === this.along + 1);
+    const first = [0, 0, 0], size = [...dims];
+    first[flat] = steps[flat] > 0 ? number : dims[flat] - 1 - number;
+    size[flat] = 1;
+    const pixels = new Uint8Array(size[0] * size[1] * size[2] * 4);
+    let at = 0;
+    for (let z = first[2]; z < first[2] + size[2]; z++) {
+      for (let y = first[1]; y < first[1] + size[1]; y++) {
+        let voxel = starts[0] + first[0] * steps[0] + starts[1] + y * steps[1] + starts[2] + z * steps[2];
+        for (let x = 0; x < size[0]; x++, at += 4, voxel += steps[0]) {
+          if (!img[voxel]) continue;
+          pixels.set(this.colours[img[voxel]] ?? [0, 0, 0], at);
+          pixels[at + 3] = (255 * opacity * strides.reduce((sum, stride) => sum + (img[voxel - stride] ? 1 : 0) + (img[voxel + stride] ? 1 : 0), 1)) / 7;
+        }
+      }
+    }
+    const { gl, overlayTexture } = this.viewer;
+    gl.activeTexture(gl.TEXTURE2); // where NiiVue keeps it
+    gl.bindTexture(gl.TEXTURE_3D, overlayTexture);
+    gl.texSubImage3D(gl.TEXTURE_3D, 0, ...first, ...size, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
+  }
+
+  drawAll() { this.whole = true; this.drawSoon(); }
 
   drawSoon() {
     if (this.waiting) return;
