@@ -83,3 +83,28 @@ def test_a_mask_on_another_grid_or_slice_is_refused():
         painted(MaskPrompt(np.ones((6, 5, 5))), GRID)
     with pytest.raises(PromptError, match="given for slice 6; slices run from 0 to 5"):
         painted(MaskPrompt(volume(a=2), slices=(2, 6)), GRID)
+
+
+def draft(*numbers):
+    """A draft that was opened again: painted slices, empty where they end."""
+    ends = [(n, EMPTY) for n in (min(numbers) - 1, max(numbers) + 1)]
+    return "liver", Painted(tuple(sorted([*((n, DRAWN) for n in numbers), *ends])))
+
+
+def test_a_later_click_frees_the_slices_of_a_draft_near_it():
+    grid = Grid((12, 5, 4), along=0)
+
+    def freed(*items):
+        session = Session()
+        return prompt_set(session.then(session.adding(items)).content, grid).objects[0]
+
+    def numbers(entry):
+        return sorted(n for mask in entry.masks for n in mask.slices)
+
+    click = ("liver", Point((1, 2, 4), positive=False))
+    assert numbers(freed(draft(*range(2, 10)), click)) == [7, 8, 9]
+    assert numbers(freed(click, draft(*range(2, 10)))) == list(range(2, 10))  # painted after the click
+    beyond = freed(draft(*range(2, 7)), ("liver", Point((1, 2, 7))))  # where the draft ends: it goes on
+    assert numbers(beyond) == [2, 3, 4] and [mark.slice for mark in beyond.absent] == [1]
+    assert numbers(freed(draft(3, 4), click)) == [3]  # something is left to track from
+    assert numbers(freed(draft(4), click)) == [4]
