@@ -117,7 +117,10 @@ class SafeDatastore(LocalDatastore):
     def all_or_nothing(self, image_id: str, tag: str) -> Iterator[None]:
         """Put an image's label back as it was where the block fails, without needing room on the disk."""
         record = self._datastore.objects.get(image_id)
-        before = copy.deepcopy(record.labels.get(tag)) if record else None
+        if record is None:
+            yield  # and says that there is no such image
+            return
+        before = copy.deepcopy(record.labels.get(tag))
         folder = Path(self._datastore.label_path(tag))
         file = folder / self._filename(image_id, before.ext) if before else None
         spare = file and _spare(file)
@@ -126,8 +129,7 @@ class SafeDatastore(LocalDatastore):
         try:
             yield
         except BaseException:
-            if record is not None:
-                self._put_back(image_id, tag, before, spare)
+            self._put_back(image_id, tag, before, spare)
             for file in set(versions.glob("*")) - kept:
                 file.unlink()
             raise
