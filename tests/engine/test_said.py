@@ -107,4 +107,5 @@ def test_a_later_click_frees_the_slices_of_a_draft_near_it():
     beyond = freed(draft(*range(2, 7)), ("liver", Point((1, 2, 7))))  # where the draft ends: it goes on
     assert numbers(beyond) == [2, 3, 4] and [mark.slice for mark in beyond.absent] == [1]
     assert numbers(freed(draft(3, 4), click)) == [3]  # something is left to track from
-    assert numbers(freed(draft(4), click)) == [4]
+    assert numbers(freed(draft(4), click)) == [4]  # a negative click alone finds nothing
+    assert numbers(freed(draft(4), ("liver", Point((1, 2, 4))))) == []

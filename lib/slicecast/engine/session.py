@@ -16,7 +16,7 @@ format of the first one.
 import json
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Annotated, Any, Literal
@@ -423,32 +423,29 @@ def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
 
 
 LET_GO = 2
-"""A click or box on a slice of what was painted as a volume, a draft that was opened again, frees so many slices on
+"""A click or box on a slice of what was painted as a volume, as a draft that was opened again, frees so many slices on
 either side too: painted slices stand, so that the correction would reach no further than itself."""
 
 
 def _corrigible(given: Sequence[Item], grid: Grid) -> list[Item]:
     """Take from each painted volume the slices near clicks and boxes that were given later."""
     return [
-        _without(item, _told_at(given[place:], grid)) if isinstance(item, Painted) and len(item.slices) > 1 else item
+        _freed(item, given[place:], grid) if isinstance(item, Painted) and len(item.slices) > 1 else item
         for place, item in enumerate(given, start=1)
     ]
 
 
-def _told_at(items: Iterable[Item], grid: Grid) -> set[int]:
-    """Return the slices on which points lie, and flat boxes."""
-    points = {item.ijk[grid.place] for item in items if isinstance(item, Point)}
-    boxes = [(item.low_ijk[grid.place], item.high_ijk[grid.place]) for item in items if isinstance(item, Box)]
-    return points | {low for low, high in boxes if low == high}
-
-
-def _without(drawn: Painted, numbers: Collection[int]) -> Painted:
-    """Free slices of a painted volume, so many that something of the object is left; where that is none, nothing."""
+def _freed(drawn: Painted, later: Sequence[Item], grid: Grid) -> Painted:
+    """Free slices of a painted volume; where nothing of the object is left, only if the later prompts find it alone."""
+    points = [item for item in later if isinstance(item, Point)]
+    boxes = [item for item in later if isinstance(item, Box)]
+    numbers = {point.ijk[grid.place] for point in points}
+    numbers |= {(box.low_ijk[grid.place] + box.high_ijk[grid.place]) // 2 for box in boxes}
     for reach in (LET_GO, 0):
         left = tuple(entry for entry in drawn.slices if all(abs(entry[0] - number) > reach for number in numbers))
         if any(not mask.empty for _, mask in left):
             return Painted(left)
-    return drawn
+    return Painted(()) if boxes or any(point.positive for point in points) else drawn
 
 
 def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Grid) -> bool:

@@ -90,9 +90,7 @@ def evaluate_model(
 
         measure_study(data, models=model, device=device, limit=limit, salient=salient, json_file=json_file)
         return
-    if protocol == FIXED and not label:
-        raise ConfigError("Say which label values are the object, for example --label 1 or --label 1,2.")
-    cases = find_cases(data, parse_values(label) if label else (), split=split, limit=limit)
+    cases = find_cases(data, _values(label, protocol), split=split, limit=limit)
     if protocol == SEED_EXACT:
         seed = SeedSettings(prompt=kind, clicks=clicks, salient=salient)  # type: ignore[arg-type]
         from slicecast_lab.cli._measure import measure_set
@@ -110,6 +108,13 @@ def evaluate_model(
     from slicecast_lab.cli._measure import measure_fixed
 
     measure_fixed(cases, settings, model=model, device=device, json_file=json_file, picture=picture, title=data)
+
+
+def _values(label: str, protocol: str) -> tuple[int, ...]:
+    """Return the label values that are the object; none for all of them, which only the seed's protocol takes."""
+    if protocol == FIXED and not label:
+        raise ConfigError("Say which label values are the object, for example --label 1 or --label 1,2.")
+    return parse_values(label) if label else ()
 
 
 def _check_preset(preset: str, *, label: str, split: str) -> None:

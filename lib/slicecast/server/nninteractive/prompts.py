@@ -25,7 +25,6 @@ from slicecast.prompts import Box, MaskPrompt, Point
 Bounds = list[tuple[int, int]]  # Half-open, along k, j, i
 POINTS = 5  # At most so many points stand for a region
 DEEP = 0.5  # They lie at least at this share of the region's greatest depth
-LET_GO = 2  # A prompt on a slice of an initial segmentation frees so many slices on either side too
 
 
 def point(ijk: tuple[int, int, int], *, positive: bool) -> list[Item]:
@@ -62,14 +61,14 @@ def region(mask: NDArray[np.bool_], bounds: Bounds, grid: Grid, *, positive: boo
 
 
 def segmentation(mask: NDArray[np.bool_], grid: Grid) -> list[Item]:
-    """Return an initial segmentation [k, j, i], one prompt a slice; nothing for an empty one."""
-    return [Painted((one,)) for one in whole(MaskPrompt(mask), grid).slices] if mask.any() else []
+    """Return an initial segmentation [k, j, i], which stands but near later prompts; nothing for an empty one."""
+    return [whole(MaskPrompt(mask), grid)] if mask.any() else []
 
 
 def together(earlier: Iterable[Add], new: Sequence[Item], grid: Grid) -> list[Item]:
     """Return all prompts that count once new ones are given; what contradicts these yields to them."""
     kept = [prompt.item for prompt in earlier if not any(_yields(prompt.item, item, grid) for item in new)]
-    return _unconfined(_freed(kept, new, grid) + list(new), grid)
+    return _unconfined([*kept, *new], grid)
 
 
 def starts(items: Iterable[Item]) -> bool:
@@ -85,20 +84,6 @@ def _yields(old: Item, new: Item, grid: Grid) -> bool:
         first, second = (item.low_ijk[grid.place] + item.high_ijk[grid.place] for item in (old, new))
         return abs(first - second) <= 1  # twice the middle slices, which may be rounded either way
     return False
-
-
-def _freed(kept: list[Item], new: Sequence[Item], grid: Grid) -> list[Item]:
-    """Leave out painted slices near new prompts: what is painted stands, so a correction there would have no effect."""
-    numbers = [n for item in new if not isinstance(item, Painted) for n in _slices(item, grid)]
-
-    def near(item: Item, reach: int) -> bool:
-        return isinstance(item, Painted) and any(abs(n - m) <= reach for n in _slices(item, grid) for m in numbers)
-
-    for reach in (LET_GO, 0):
-        left = [item for item in kept if not near(item, reach)]
-        if any(map(_drawn, left)) or not any(map(_drawn, kept)):
-            return left
-    return [item for item in kept if not isinstance(item, Painted)]
 
 
 def _unconfined(items: list[Item], grid: Grid) -> list[Item]:
@@ -127,7 +112,7 @@ def _slices(item: Item, grid: Grid) -> list[int]:
         case Box():
             return [item.low_ijk[grid.place], item.high_ijk[grid.place]]
         case Painted():
-            return [number for number, _ in item.slices]
+            return [number for number, mask in item.slices if not mask.empty]
         case _:
             return [item.slice]
 

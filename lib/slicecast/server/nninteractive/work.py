@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.session import Add, Grid, Item
+from slicecast.engine.session import Add, Grid, Item, painted
 from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError
 from slicecast.inference.sessions import Propagated, SessionState
+from slicecast.prompts import MaskPrompt
 from slicecast.server.nninteractive.images import SentImage, Three, find_image, store_upload
 from slicecast.server.nninteractive.leases import ClientLease, Leases
 from slicecast.server.nninteractive.prompts import segmentation, starts, together
@@ -350,5 +351,6 @@ def _with_corrections(earlier: Sequence[Add], found: Mask, mask: Mask, grid: Gri
     """Return the session's prompts, and the slices that were painted over since as painted ones."""
     others = tuple(axis for axis in range(3) if axis != grid.along)
     changed = (found != mask).any(axis=others) & mask.any(axis=others)
-    drawn = [item for item in segmentation(mask, grid) if changed[item.slices[0][0]]]  # type: ignore[union-attr]
+    numbers = tuple(np.flatnonzero(changed).tolist())
+    drawn = [painted(MaskPrompt(mask, slices=numbers), grid)] if numbers else []
     return [*(prompt.item for prompt in earlier), *drawn]
