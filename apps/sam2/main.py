@@ -26,7 +26,7 @@ from slicecast.inference.volumetric import volumetric_services
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.finetuning.automatic import MODEL, AutomaticTask
 from slicecast.labelling.finetuning.tuner import NAME, FinetuneTask, versions_beside
-from slicecast.labelling.strategies import BackgroundScoring, ConfidenceScoring, ranked_strategies, strategies
+from slicecast.labelling.strategies import ConfidenceScoring, ranked_strategies, strategies
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume
@@ -69,8 +69,8 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
     def init_strategies(self) -> dict[str, Strategy]:
         """Register random, first and confidence, and those of configs/active.yaml."""
         known = strategies()
-        return {**known, **ranked_strategies(self.background_scorer, known, own=self.config.strategy)}
+        return {**known, **ranked_strategies(self.background_ranker, known, own=self.config.strategy)}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """Register the score behind the strategy confidence, and those that are made in the background."""
-        return {"confidence": ConfidenceScoring(), "ahead": BackgroundScoring(self.background_scorer)}
+        """Register the score behind the strategy confidence."""
+        return {"confidence": ConfidenceScoring()}

@@ -9,7 +9,7 @@ import pytest
 from builders import ball, scan
 from labelserver import serving
 
-from slicecast.labelling.background_scorer import RankedQueue, VolumeChoice
+from slicecast.labelling.background_ranker import RankedQueue, VolumeChoice
 from slicecast.labelling.strategies import (
     LONG_AGO_S,
     SCORE,
@@ -189,7 +189,7 @@ def studies(folder):
 
 @pytest.fixture
 def client(tmp_path):
-    conf = {"strategy": "auto", "labels": "ball", "preannotate": "false"}
+    conf = {"strategy": "coverage", "labels": "ball", "preannotate": "false"}
     with serving(tmp_path / "app", studies(tmp_path / "studies"), conf, raise_server_exceptions=True) as client:
         yield client
 
@@ -207,26 +207,25 @@ def until(client, said, **who):
     return sample
 
 
-def test_scores_appear_in_the_background_and_next_sample_uses_them(client, tmp_path):
+def test_an_order_appears_in_the_background_and_next_sample_uses_it(client, tmp_path):
     first = ask(client)  # as OHIF asks: the campaign's own strategy
-    assert first["chosen_by"] == "auto" and "no order by auto is ready yet: random" in first["reason"]
-    assert "0 labels so far" in until(client, "most typical")["reason"]
+    assert first["chosen_by"] == "coverage" and "no order by coverage is ready yet: random" in first["reason"]
+    until(client, "most typical")
     truth, file = ball(radius=3.0), tmp_path / "label.nii.gz"
     write_volume(file, scan(truth).with_array(truth.astype(np.uint8)))
     with file.open("rb") as stream:
         saved = client.put("/datastore/label", params={"image": "scan0", "tag": "final"}, files={"label": stream})
     assert saved.status_code == 200
-    sample = until(client, "3 of 3 without a label were looked at, 3 scored")
-    assert "1 label so far" in sample["reason"]
+    sample = until(client, "3 of 3 without a label were looked at")
     assert sample["id"] != "scan0"
-    asked = ask(client, "auto", client_id="anna")  # as Slicer asks; the first is leased to OHIF
+    asked = ask(client, "coverage", client_id="anna")  # as Slicer asks; the first is leased to OHIF
     assert asked["id"] != sample["id"]
-    told = client.post("/scoring/ahead").json()
-    assert set(told) == set(NAMES) - {"scan0"} and "cycle" in told[sample["id"]]
+    retired = ask(client, "auto", client_id="berta")
+    assert retired["chosen_by"] == "coverage" and retired["reason"].startswith("the strategy 'auto' exists no longer: ")
 
 
 class Board:
-    """A scorer that has a queue, or none."""
+    """A ranker that has a queue, or none."""
 
     def __init__(self, queue=None):
         self._queue = queue
@@ -245,15 +244,15 @@ class Store:
 
 def test_the_first_candidate_of_the_order_is_taken():
     order = tuple(VolumeChoice(name, 0.5, f"why {name}") for name in ("a", "c", "b"))
-    chosen = RankedStrategy("auto", Board(RankedQueue(order, 3, 2)), otherwise=strategies()["random"])
+    chosen = RankedStrategy("coverage", Board(RankedQueue(order, 3)), otherwise=strategies()["random"])
     assert chosen({}, Store()) == {
         "id": "c",
         "score": 0.5,
-        "reason": "why c (3 of 3 without a label were looked at, 2 scored)",
+        "reason": "why c (3 of 3 without a label were looked at)",
     }
     assert [c.case for c in chosen.rank(["b", "c", "new"], Store())] == ["c", "b", "new"]
 
 
 def test_without_an_order_chance_decides():
-    reason = RankedStrategy("auto", Board(), otherwise=strategies()["random"])({}, Store())["reason"]
-    assert reason == "no order by auto is ready yet: random among 2 without a label"
+    reason = RankedStrategy("coverage", Board(), otherwise=strategies()["random"])({}, Store())["reason"]
+    assert reason == "no order by coverage is ready yet: random among 2 without a label"

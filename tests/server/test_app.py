@@ -35,8 +35,8 @@ def test_info_is_what_both_clients_need(client):
         "sam2_single": ("deepgrow", 3),
         "sam2_slice": ("deepgrow", 2),
     }
-    assert {"random", "first", "confidence", "strat_random", "coverage", "auto"} <= set(info["strategies"])
-    assert set(info["scoring"]) == {"confidence", "ahead"}
+    assert {"random", "first", "confidence", "strat_random", "coverage"} <= set(info["strategies"])
+    assert set(info["scoring"]) == {"confidence"}
     assert "config" not in info  # Slicer would ask to upgrade the server
 
 
@@ -188,7 +188,7 @@ def test_an_uploaded_mask_is_a_prompt(client, studies, tmp_path):
     assert list(parts(response)[0]["objects"]) == ["liver"]
 
 
-@pytest.mark.parametrize("strategy", ["random", "first", "confidence", "strat_random", "auto"])
+@pytest.mark.parametrize("strategy", ["random", "first", "confidence", "strat_random", "coverage"])
 def test_next_sample(client, strategy):
     sample = client.post(f"/activelearning/{strategy}", json={"client_id": "anna"}).json()
     assert sample["id"] in ("first", "second") and sample["reason"]

@@ -1,9 +1,8 @@
-"""What is known of volumes when the next one is chosen: how alike they look, how unsure the model is of them, and which
-are not worth a first look: damaged, empty, far from all others, or seen before."""
+"""What is known of volumes when the next one is chosen: how alike they look, and which are not worth a first look:
+damaged, empty, far from all others, or seen before."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ from scipy.stats import median_abs_deviation
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from slicecast.errors import ConfigError, InputError
-from slicecast.volume.metrics import dice
+from slicecast.errors import ConfigError
 
 Points = NDArray[np.float64]  # (N, d) positions
 DIMENSIONS = 32  # Of the space that distances are measured in
@@ -26,26 +24,18 @@ class VolumeFeatures:
     """A volume as the strategies see it.
 
     Raises:
-        ConfigError: a score is negative or no number, or the embedding is no vector.
+        ConfigError: the embedding is no vector.
     """
 
     name: str  # of the case
     # (D,) float32, what it looks like to the model; None when it was not encoded yet
     embedding: NDArray[np.float32] | None = None
-    # by name (see `slicecast.active.volumes.SCORES`), finite, from 0
-    scores: Mapping[str, float] = field(default_factory=dict)
-    # the same, of each structure; may be empty
-    scores_by_structure: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     content: str = ""  # names its voxels; two volumes of the same content are copies. Empty when unknown.
     flaw: str = ""  # what is wrong with its voxels, in words; empty when nothing is
 
     def __post_init__(self) -> None:
         if self.embedding is not None and self.embedding.ndim != 1:
             raise ConfigError(f"The embedding of '{self.name}' has shape {self.embedding.shape}; give a vector.")
-        every = [*self.scores.items(), *(item for part in self.scores_by_structure.values() for item in part.items())]
-        for key, value in every:
-            if not (np.isfinite(value) and value >= 0):
-                raise ConfigError(f"The score {key} of '{self.name}' is {value}; it must be a number from 0.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,39 +75,6 @@ def clusters(points: Points, count: int, *, rng: np.random.Generator) -> NDArray
         return np.zeros(len(points), dtype=np.intp)
     means = KMeans(count, n_init=4, random_state=int(rng.integers(2**31 - 1)))
     return np.asarray(means.fit_predict(points), dtype=np.intp)
-
-
-def disagreement(masks: Sequence[NDArray[np.bool_]]) -> float:
-    """Return 1 - the mean Dice of all pairs of passes, 0 to 1.
-
-    Raises:
-        InputError: fewer than two masks, or of different shapes.
-    """
-    if len(masks) < 2 or len({mask.shape for mask in masks}) != 1:
-        raise InputError(f"Disagreement needs two or more masks of one shape; got {[m.shape for m in masks]}.")
-    return 1.0 - float(np.mean([dice(a, b) for a, b in combinations(masks, 2)]))
-
-
-def object_entropy(logits: NDArray[np.floating]) -> float:
-    """Return the mean entropy in bits of whether the object is there, over slices, 0 to 1; 0 for no slices.
-
-    Args:
-        logits: (Z,) object scores.
-    """
-    if not len(logits):
-        return 0.0
-    return float(entropy(1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0)))).mean())
-
-
-def cycle_error(returned: Sequence[NDArray[np.bool_]], truth: Sequence[NDArray[np.bool_]]) -> float:
-    """Return 1 - the mean Dice of what came back with the known truth, over supports, 0 to 1."""
-    return 1.0 - float(np.mean([dice(a, b) for a, b in zip(returned, truth, strict=True)]))
-
-
-def entropy(probability: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the entropy of a yes or no, in bits, both terms."""
-    p = np.clip(probability.astype(np.float64), 1e-12, 1 - 1e-12)
-    return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))
 
 
 DUPLICATE = 0.06  # Two volumes nearer than this share of the usual distance show the same

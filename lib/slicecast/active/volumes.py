@@ -1,18 +1,16 @@
 """Which volume next: the strategies by name, and the settings of their use.
 
-`rank(NAME, candidates, labelled, rng=..., progress=...)` orders the candidates, best first; everything follows from
+`rank(NAME, candidates, labelled, rng=...)` orders the candidates, best first; everything follows from
 the arguments. Offered are the strategies that were measured (docs/results/active-learning.md): `random`,
-`strat_random`, `coverage` and `auto`. Formulas: docs/active-learning.md.
+`strat_random` and `coverage`. Formulas: docs/active-learning.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 
 from slicecast.active.features import (
     Points,
@@ -26,16 +24,9 @@ from slicecast.active.features import (
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError
 
-__all__ = ["SCORES", "STRATEGIES", "ActiveSettings", "VolumeChoice", "VolumeFeatures", "needs_scores", "rank"]
+__all__ = ["RETIRED", "STRATEGIES", "ActiveSettings", "VolumeChoice", "VolumeFeatures", "rank"]
 
-SCORES = ("disagree", "cycle", "object_entropy")  # The scores whose mean rank `auto` goes by
-UNIFORM_SHARE = 0.2  # Share of places that `auto` gives to chance: they keep an unbiased sample
-STRUCTURE_SHARE = 0.66  # Share of the other places that go to the structures in turn (ClaSP PE, arXiv 2601.13677)
-
-FIRST_BETA, LAST_BETA = 1.0, 100.0
-"""How greedy `auto` is at the campaign's beginning and end (power sampling with Gumbel noise)."""
-
-LEAST_SCORE = 1e-6
+logger = logging.getLogger(__name__)
 
 MOST_STRATA = 8
 
@@ -53,7 +44,6 @@ class _Question:
     candidates: Sequence[VolumeFeatures]
     labelled: Sequence[VolumeFeatures]
     rng: np.random.Generator
-    progress: float
 
 
 Order = list[VolumeChoice]
@@ -67,55 +57,31 @@ def rank(
     labelled: Sequence[VolumeFeatures] = (),
     *,
     rng: np.random.Generator,
-    progress: float = 0.0,
 ) -> tuple[VolumeChoice, ...]:
     """Order volumes without a label, the one to be labelled next first; every candidate is in the answer once.
 
-    Damaged and empty volumes, far outliers and copies come last, with any strategy but plain `random`. Where the
-    scores that `auto` needs are missing it falls back to `strat_random`, and says so.
+    Damaged and empty volumes, far outliers and copies come last, with any strategy but plain `random`.
 
     Args:
         strategy: a name in STRATEGIES.
         candidates: without a label.
-        labelled: with one; only their embeddings, contents and structures matter.
+        labelled: with one.
         rng: source of all chance.
-        progress: 0 at the campaign's beginning, 1 at its end; `auto` grows greedier.
 
     Raises:
-        ConfigError: there is no such strategy, two volumes have one name, or progress is out of range.
+        ConfigError: there is no such strategy, or two volumes have one name.
     """
     if strategy not in STRATEGIES:
         raise ConfigError(f"There is no strategy '{strategy}'. Choose one of {', '.join(STRATEGIES)}.")
     names = [v.name for v in (*candidates, *labelled)]
     if len(set(names)) != len(names):
         raise ConfigError("Two volumes have the same name; give each volume once, labelled or not.")
-    if not 0.0 <= progress <= 1.0:
-        raise ConfigError(f"progress is {progress}; it must lie between 0 and 1.")
     ordered = sorted(candidates, key=lambda v: v.name)
     doubted = {} if strategy == "random" else doubts(ordered, labelled)
     fine = [v for v in ordered if v.name not in doubted]
-    order = STRATEGIES[strategy](_Question(fine, labelled, rng, progress)) if fine else []
+    order = STRATEGIES[strategy](_Question(fine, labelled, rng)) if fine else []
     last = [VolumeChoice(v.name, None, f"comes last: {doubted[v.name]}") for v in ordered if v.name in doubted]
     return (*order, *last)
-
-
-def needs_scores(name: str, labels: int = COLD_START) -> bool:
-    """Tell whether a strategy asks for scores of volumes once there are so many labels."""
-    return name == "auto" and labels >= COLD_START
-
-
-def mean_rank(scores: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
-    """Return each volume's mean rank over SCORES, (N,) in (0, 1]: 1 is first in all of them.
-
-    A score that a volume lacks does not count for it; equal values share their ranks.
-    """
-    ranks = np.full((len(SCORES), len(scores)), np.nan)
-    for row, part in enumerate(SCORES):
-        has = [n for n, own in enumerate(scores) if part in own]
-        if has:
-            ranks[row, has] = rankdata([scores[n][part] for n in has]) / len(has)
-    counted = (~np.isnan(ranks)).sum(axis=0)
-    return np.where(counted, np.nansum(ranks, axis=0) / np.maximum(counted, 1), 0.0)
 
 
 def _random(question: _Question) -> Order:
@@ -154,26 +120,10 @@ def _coverage(question: _Question) -> Order:
     return order + [VolumeChoice(c.name, None, "not encoded yet") for c in rest]
 
 
-def _auto(question: _Question) -> Order:
-    """Cover what there is, then ask where the model is in doubt; a share of the places goes to chance."""
-    count = len(question.labelled)
-    if count < COLD_START:
-        so_far = "1 label" if count == 1 else f"{count} labels"
-        return [replace(c, reason=f"{so_far} so far: {c.reason}") for c in _coverage(question)]
-    scored = [v for v in question.candidates if _has_scores(v)]
-    rest = _stratified(replace(question, candidates=[v for v in question.candidates if not _has_scores(v)]))
-    if not scored:
-        return [replace(c, reason=f"no volume has scores yet: {c.reason}") for c in rest]
-    by_score = _by_doubt(replace(question, candidates=scored))
-    by_score += [replace(c, reason=f"no scores yet: {c.reason}") for c in rest]
-    return _mixed(by_score, _random(question), rng=question.rng)
-
-
 STRATEGIES: dict[str, Strategy] = {
     "random": _random,
     "strat_random": _stratified,
     "coverage": _coverage,
-    "auto": _auto,
 }
 """Every strategy by its name."""
 
@@ -245,103 +195,40 @@ def _central(points: Points) -> int:
     return int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())
 
 
-def _has_scores(volume: VolumeFeatures) -> bool:
-    return any(name in volume.scores for name in SCORES)
-
-
-def _by_doubt(question: _Question) -> Order:
-    """Order by mean rank, most places dealt out among the structures."""
-    whole = _drawn(question, [v.scores for v in question.candidates])
-    structures = _structures(question)
-    return whole if len(structures) < 2 else _dealt(whole, [_drawn_for(question, s) for s in structures], question.rng)
-
-
-def _structures(question: _Question) -> list[str]:
-    """Return the structures that have scores, the one labelled least often first."""
-    names = {name for v in question.candidates for name in v.scores_by_structure}
-    return sorted(names, key=lambda name: (sum(name in v.scores_by_structure for v in question.labelled), name))
-
-
-def _drawn_for(question: _Question, structure: str) -> Order:
-    """Order the volumes by one structure's scores."""
-    own = [replace(v, scores=v.scores_by_structure.get(structure, {})) for v in question.candidates]
-    scored = [v for v in own if _has_scores(v)]
-    return _drawn(replace(question, candidates=scored), [v.scores for v in scored], structure) if scored else []
-
-
-def _drawn(question: _Question, scores: Sequence[Mapping[str, float]], structure: str = "") -> Order:
-    """Order by mean rank and chance that fades as the campaign goes on."""
-    values = mean_rank(scores)
-    beta = FIRST_BETA * (LAST_BETA / FIRST_BETA) ** question.progress
-    keys = np.log(np.maximum(values, LEAST_SCORE)) + question.rng.gumbel(scale=1.0 / beta, size=len(values))
-    place = {int(n): position for position, n in enumerate(np.argsort(-values, kind="stable"), start=1)}
-    order: Order = []
-    for n in (int(n) for n in np.argsort(-keys, kind="stable")):
-        parts = ", ".join(f"{part} {scores[n][part]:.3f}" for part in SCORES if part in scores[n])
-        about = f"mean rank {values[n]:.2f} of {parts}" + (f" for '{structure}'" if structure else "")
-        reason = f"{about}: number {place[n]} of {len(values)} that were scored, drawn with chance by score"
-        order.append(VolumeChoice(question.candidates[n].name, float(values[n]), reason))
-    return order
-
-
-def _dealt(whole: Order, orders: Sequence[Order], rng: np.random.Generator) -> Order:
-    """Deal out places: most go to the structures in turn, the others to the order by the whole volume's scores."""
-    taken: set[str] = set()
-    rest, waiting = iter(whole), cycle([iter(order) for order in orders])
-    dealt: Order = []
-    for special in rng.random(len(whole)) < STRUCTURE_SHARE:
-        choice = _untaken(next(waiting), taken) if special else None
-        choice = choice or _untaken(rest, taken)
-        if choice is not None:
-            taken.add(choice.name)
-            dealt.append(choice)
-    return dealt
-
-
-def _untaken(order: Iterator[VolumeChoice], taken: set[str]) -> VolumeChoice | None:
-    return next((choice for choice in order if choice.name not in taken), None)
-
-
-def _mixed(first: Order, second: Order, *, rng: np.random.Generator) -> Order:
-    """Deal out places: each goes to the second order with the chance UNIFORM_SHARE, else to the first."""
-    taken: set[str] = set()
-    orders = iter(first), iter(second)
-    mixed: Order = []
-    for picked in rng.random(len(first)) < UNIFORM_SHARE:
-        choice = next(c for c in orders[int(picked)] if c.name not in taken)
-        taken.add(choice.name)
-        reason = f"one pick in {1 / UNIFORM_SHARE:.0f} is left to chance"
-        mixed.append(replace(choice, reason=reason) if picked else choice)
-    return mixed
-
+RETIRED = ("auto",)
+"""Strategies that earlier versions offered; where one is still asked for, the campaign's own or the default answers."""
 
 FILE = "active.yaml"
+DEFAULT = "strat_random"
+RETIRED_SETTINGS = ("share", "least", "budget")  # Of `auto`; a file that still holds them is read without them
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveSettings:
     """What `configs/active.yaml` says; raises ConfigError if a value is unknown or out of range."""
 
-    strategy: str = "strat_random"  # the campaign's own
-    offered: tuple[str, ...] = ("random", "strat_random", "coverage", "auto")  # names in the clients' menus
-    # score volumes while the server is idle; otherwise strategies that need scores choose by chance
+    strategy: str = DEFAULT  # the campaign's own
+    offered: tuple[str, ...] = ("random", "strat_random", "coverage")  # names in the clients' menus
+    # embed volumes while the server is idle; otherwise strategies that need embeddings choose by chance
     background: bool = True
-    share: float = 0.25  # of the volumes without a label, the share scored in each round
-    least: int = 50  # but at least so many
-    budget: int = 0  # volumes that are to be labelled in all; 0 for every one there is
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "offered", tuple(self.offered))
+        object.__setattr__(self, "strategy", current(self.strategy))
+        object.__setattr__(self, "offered", tuple(name for name in self.offered if name not in RETIRED))
         for name in self.offered:
             if name not in STRATEGIES:
                 raise ConfigError(f"The setting offered in {FILE} names '{name}', which is no strategy. Remove it.")
-        if not 0.0 < self.share <= 1.0:
-            raise ConfigError(f"The setting share in {FILE} is {self.share!r}; give a number above 0, at most 1.")
-        for name, least in (("least", 1), ("budget", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"The setting {name} in {FILE} is {value!r}; give a whole number from {least}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"The setting seed in {FILE} is {self.seed!r}; give a whole number from 0.")
+
+
+def current(name: str) -> str:
+    """Return a strategy's name; for a retired one the default's, with a warning in the log."""
+    if name in RETIRED:
+        logger.warning("The strategy '%s' exists no longer; '%s' is used. Change the setting.", name, DEFAULT)
+        return DEFAULT
+    return name
 
 
 def active_settings() -> ActiveSettings:
@@ -350,4 +237,5 @@ def active_settings() -> ActiveSettings:
     Raises:
         ConfigError: the file is missing, or a setting is unknown or out of range.
     """
-    return build(ActiveSettings, read_config(FILE), where=FILE)
+    content = {key: value for key, value in read_config(FILE).items() if key not in RETIRED_SETTINGS}
+    return build(ActiveSettings, content, where=FILE)

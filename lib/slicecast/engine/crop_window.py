@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from slicecast.engine.ports import ModelPrompt
 from slicecast.prompts import SlicePrompt, first_clicked
+from slicecast.volume.slices import box_of
 
 OUTSIDE_LOGIT = -20.0  # Logit of pixels that a crop does not cover
 MIN_SIDE_PX = 24  # No window is smaller: there is nothing to see in fewer pixels
@@ -197,8 +198,7 @@ def _mask_prompt(mask: NDArray[np.bool_], crop: CropWindow, *, size: int) -> Mod
 def drawn_box(prompt: SlicePrompt) -> NDArray[np.floating] | None:
     """Return the box (4,) of a painted or boxed object on its slice."""
     if prompt.mask is not None:
-        rows, columns = np.flatnonzero(prompt.mask.any(axis=1)), np.flatnonzero(prompt.mask.any(axis=0))
-        return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float64)
+        return box_of(prompt.mask).astype(np.float64)
     return None if prompt.box_xyxy is None else prompt.box_xyxy.astype(np.float64)
 
 

@@ -22,14 +22,14 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from slicecast.active.calibration import Calibration
-from slicecast.active.volumes import active_settings
+from slicecast.active.volumes import RETIRED, active_settings, current
 from slicecast.campaign.settings import FOLDER
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.sessions import Propagated
 from slicecast.inference.volumetric import Segmenter
-from slicecast.labelling.background_scorer import BackgroundScorer
+from slicecast.labelling.background_ranker import BackgroundRanker
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.leased import Leased
@@ -43,10 +43,10 @@ from slicecast.labelling.store.stow import Outcome
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
 from slicecast.labelling.store.uploads import SafeSessions
 from slicecast.labelling.strategies import (
-    SCORES,
+    EMBEDDINGS,
     ScoringQueue,
     StudyCases,
-    open_background_scorer,
+    open_background_ranker,
     record_result,
 )
 from slicecast.labelling.tasks.answer import write_answer
@@ -92,7 +92,7 @@ class AppConfig:
             model=given.get("model") or None,
             device=given.get("device") or "auto",
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
-            strategy=given.get("strategy") or active_settings().strategy,
+            strategy=current(given.get("strategy") or active_settings().strategy),
             insecure=_switch("insecure", given.get("insecure", "false")),
             preannotate=_switch("preannotate", given.get("preannotate", "true")),
         )
@@ -146,12 +146,12 @@ class AppBehaviour(MONAILabelApp):
         return AutomaticModels(versions_beside(campaign_place(self.app_dir, self.studies)).folder)
 
     @cached_property
-    def background_scorer(self) -> BackgroundScorer:
-        """The scorer of images without a label; off for a DICOM server, which would have to send each image."""
-        return open_background_scorer(
+    def background_ranker(self) -> BackgroundRanker:
+        """The order of images without a label; off for a DICOM server, which would have to send each image."""
+        return open_background_ranker(
             self.service,
-            StudyCases(self.datastore, labels=self.config.labels),
-            folder=campaign_place(self.app_dir, self.studies) / FOLDER / SCORES,
+            StudyCases(self.datastore),
+            folder=campaign_place(self.app_dir, self.studies) / FOLDER / EMBEDDINGS,
             local=is_writable_folder(self.studies),
         )
 
@@ -317,6 +317,8 @@ class AppBehaviour(MONAILabelApp):
         _known(name, self._strategies, "strategy")
         sample = super().next_sample({**request, "strategy": name})
         told = {key: value for key, value in sample.items() if key != "path"}  # of the server; clients download
+        if sample and request.get("strategy") in RETIRED:
+            told["reason"] = f"the strategy '{request['strategy']}' exists no longer: {sample['reason']}"
         return {**told, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
 
     def own_strategy(self) -> Strategy:
@@ -357,11 +359,11 @@ class AppBehaviour(MONAILabelApp):
         self.service.calibration = calibration
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
-        """Start what a new label starts: scoring, perhaps fine-tuning, and pre-annotations.
+        """Start what a new label starts: a new order, perhaps fine-tuning, and pre-annotations.
 
         Pre-annotations not for a DICOM server, which would have to send the images.
         """
-        self.background_scorer.wake()
+        self.background_ranker.wake()
         self.fine_tuner.consider()
         if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
             self._preannotator.submit(image_id)
@@ -432,9 +434,10 @@ def asked_strategy(request: Mapping[str, Any], *, own: str) -> str:
     """Return the name of the strategy that a request asks for.
 
     OHIF asks for `random` whatever its menu shows, and sends no `client_id`; from it, `random` means the server's own.
+    So does a strategy of earlier versions, from any client.
     """
     name = request.get("strategy") or RANDOM
-    return own if name == RANDOM and not request.get("client_id") else str(name)
+    return own if name in RETIRED or (name == RANDOM and not request.get("client_id")) else str(name)
 
 
 def _known(name: Any, known: Mapping[str, Any], what: str, *, error: type[NotFound] = NotFound) -> Any:

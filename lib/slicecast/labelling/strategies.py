@@ -3,7 +3,7 @@
 Every answer has a reason in words. OHIF's strategy menu has no effect, it always asks for `random`: see
 `slicecast.labelling.app.asked_strategy`. A result's confidence is recorded when it is made (`record_result`); scoring
 only copies it into the image's info, so a pass over all images takes milliseconds. The strategies of
-`slicecast.active.volumes` read the ranked queues of the background scorer: Next Sample takes the first candidate of a
+`slicecast.active.volumes` read the ranked queues of the background ranker: Next Sample takes the first candidate of a
 queue. While there is no queue yet it chooses at random, and says so.
 """
 
@@ -17,19 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
-from numpy.typing import NDArray
 
 from slicecast.active.volumes import STRATEGIES, active_settings
 from slicecast.campaign.campaign import Choice
 from slicecast.inference.segment import SegmentService
-from slicecast.inference.studies import Study
-from slicecast.labelling.background_scorer import BackgroundScorer, RankedQueue
+from slicecast.labelling.background_ranker import BackgroundRanker, RankedQueue
 from slicecast.labelling.store.datastore import SafeDatastore
-from slicecast.labelling.store.labels import read_final_label
 
 Clock = Callable[[], float]
 
@@ -228,21 +224,16 @@ class ScoringQueue:
 ABOUT = {
     "strat_random": "Random within groups of images that look alike",
     "coverage": "Images that stand for most others first",
-    "auto": "Typical images first, then the model's doubts with one random pick in five",
 }
 
-SCORES = "scores"  # Folder of the scorer's cache, in the campaign's folder
+EMBEDDINGS = "scores"  # Folder of the ranker's cache, in the campaign's folder; named by what earlier versions kept
 
 
 class StudyCases:
-    """The studies as the scorer sees them.
+    """The studies as the ranker sees them."""
 
-    Args:
-        labels: the app's, whose numbers an unnamed label has.
-    """
-
-    def __init__(self, datastore: Callable[[], Datastore], *, labels: Sequence[str]) -> None:
-        self._datastore, self._labels = datastore, tuple(labels)
+    def __init__(self, datastore: Callable[[], Datastore]) -> None:
+        self._datastore = datastore
 
     def labelled(self) -> Sequence[str]:
         """Return the names of the images with a final label."""
@@ -256,16 +247,6 @@ class StudyCases:
         """Return an image's file or folder."""
         return Path(self._datastore().get_image_uri(name))
 
-    def label(self, name: str, study: Study) -> tuple[NDArray[np.integer], Mapping[str, int]]:
-        """Return a label in canonical orientation, and the number of each structure.
-
-        Raises:
-            VolumeError: it cannot be read.
-            GeometryError: it is not on its image's grid.
-        """
-        label = read_final_label(self._datastore(), name, study, labels=self._labels)
-        return label.array, label.values or {f"label {value}": value for value in label.present}
-
 
 class RankedStrategy(Strategy):
     """A strategy that reads a ranked queue.
@@ -275,13 +256,13 @@ class RankedStrategy(Strategy):
         otherwise: chooses while there is none.
     """
 
-    def __init__(self, name: str, scorer: BackgroundScorer, *, otherwise: Strategy) -> None:
+    def __init__(self, name: str, ranker: BackgroundRanker, *, otherwise: Strategy) -> None:
         super().__init__(ABOUT.get(name, f"Images ordered by {name.replace('_', ' ')}"))
-        self._name, self._scorer, self._otherwise = name, scorer, otherwise
+        self._name, self._ranker, self._otherwise = name, ranker, otherwise
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose an image; None when all are labelled."""
-        queue = self._scorer.queue(self._name)
+        queue = self._ranker.queue(self._name)
         left = set(datastore.get_unlabeled_images())
         first = next((c for c in queue.choices if c.name in left), None) if queue else None
         if first is None or queue is None:
@@ -292,58 +273,32 @@ class RankedStrategy(Strategy):
 
     def rank(self, names: Sequence[str], datastore: Datastore) -> list[Choice]:
         """Order cases for the queue on the page; those that are not ranked come last."""
-        queue = self._scorer.queue(self._name)
+        queue = self._ranker.queue(self._name)
         left = set(names)
         known = [Choice(c.name, c.reason, c.score) for c in queue.choices if c.name in left] if queue else []
         listed = {choice.case for choice in known}
         return known + [Choice(name, "not in the order yet") for name in names if name not in listed]
 
 
-class BackgroundScoring(ScoringMethod):
-    """Writes the scores that exist already into the images' info.
-
-    Args:
-        scorer: computes them in the background. A request that names a `strategy` makes it keep that one's queue too.
-    """
-
-    def __init__(self, scorer: BackgroundScorer) -> None:
-        super().__init__("Scores of the images without a label, made in the background")
-        self._scorer = scorer
-        self._written: dict[str, Mapping[str, float]] = {}
-
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Write the scores that have changed; return all of them."""
-        strategy = request.get("strategy")
-        if isinstance(strategy, str) and strategy in STRATEGIES:
-            self._scorer.queue(strategy)
-        left = set(datastore.get_unlabeled_images())
-        scores = {n: cached.scores for n, cached in self._scorer.cached().items() if cached.scores and n in left}
-        for name, own in scores.items():
-            if self._written.get(name) is not own:
-                datastore.update_image_info(name, {"scores": dict(own)})
-                self._written[name] = own
-        return {name: dict(own) for name, own in scores.items()}
-
-
-def open_background_scorer(
+def open_background_ranker(
     service: SegmentService, cases: StudyCases, *, folder: Path, local: bool
-) -> BackgroundScorer:
-    """Return a scorer with the settings of `configs/active.yaml`.
+) -> BackgroundRanker:
+    """Return a ranker with the settings of `configs/active.yaml`.
 
     Args:
-        local: the studies are a folder. Others are not scored: every volume would have to be fetched first.
+        local: the studies are a folder. Others are not ranked: every volume would have to be fetched first.
     """
     chosen = active_settings()
-    return BackgroundScorer(
+    return BackgroundRanker(
         service, cases, settings=replace(chosen, background=chosen.background and local), folder=folder
     )
 
 
-def ranked_strategies(scorer: BackgroundScorer, known: Mapping[str, Strategy], *, own: str) -> dict[str, Strategy]:
+def ranked_strategies(ranker: BackgroundRanker, known: Mapping[str, Strategy], *, own: str) -> dict[str, Strategy]:
     """Return the strategies of `configs/active.yaml` and the campaign's own that are not known yet, by name."""
     names = [name for name in dict.fromkeys((*active_settings().offered, own)) if name not in known]
-    return {name: RankedStrategy(name, scorer, otherwise=known["random"]) for name in names if name in STRATEGIES}
+    return {name: RankedStrategy(name, ranker, otherwise=known["random"]) for name in names if name in STRATEGIES}
 
 
 def _seen(queue: RankedQueue) -> str:
-    return f"{queue.embedded} of {len(queue.choices)} without a label were looked at, {queue.scored} scored"
+    return f"{queue.embedded} of {len(queue.choices)} without a label were looked at"

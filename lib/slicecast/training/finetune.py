@@ -33,7 +33,6 @@ from slicecast.engine.crop_window import (
     touches_border,
     whole_crop,
 )
-from slicecast.engine.support import box_of
 from slicecast.errors import ConfigError, InputError
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_build import load_sam2
@@ -41,6 +40,7 @@ from slicecast.models.sam2_forward import prepare_for_training
 from slicecast.training.automatic import AutomaticSettings
 from slicecast.training.loop import LoopSettings, Watch, train
 from slicecast.training.objective import Batch, ClipObjective, LossWeights, PromptMix
+from slicecast.volume.slices import box_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -189,3 +189,9 @@ def _lengths(text: str, *, limit: int) -> list[int]:
     if shift:
         raise PromptError("The mask's counts end in the middle of a number.")
     return lengths
+
+
+def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the box (4,) xyxy around a mask (H, W) that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)

@@ -39,7 +39,7 @@ ANY = CaseFiles("", Path(), Path(), (), "")  # Stands for a case where only sett
 
 SLICES = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "random", "oracle_worst")
 FEWER = ("value", "strided", "worst", "raw:value", "oracle_worst")
-VOLUMES = ("random", "strat_random", "coverage", "auto", "oracle")
+VOLUMES = ("random", "strat_random", "coverage", "oracle")
 BUDGETS = (0, 1, 2, 3, 5, 8, 12, 20)
 
 SECTION = Template(
@@ -88,13 +88,12 @@ class Size:
     pool: int  # volumes of E1 to label, and to measure on
     queries: int  # volumes of E1 to label, and to measure on
     seeds: int  # campaigns of each strategy
-    subpool: int
     joint_pool: int  # the same of E3
     joint_queries: int  # the same of E3
 
 
-FULL = Size(0, 10, 8, 40, 15, 10, 10, 16, 10)
-QUICK = Size(16, 6, 6, 24, 10, 5, 8, 10, 6)
+FULL = Size(0, 10, 8, 40, 15, 10, 16, 10)
+QUICK = Size(16, 6, 6, 24, 10, 5, 10, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +133,14 @@ def acdc_slices(values: tuple[int, ...]) -> Callable[[Path, Size, Setup, Work], 
 def hippocampus_volumes(folder: Path, size: Size, setup: Setup, work: Work) -> dict[str, Any]:
     """E1."""
     split = find_split(folder, (1, 2), pool=size.pool, test=size.queries)
-    return simulate_volumes(split, VolumePlan(VOLUMES, BUDGETS, size.seeds, size.subpool), setup, work)
+    return simulate_volumes(split, VolumePlan(VOLUMES, BUDGETS, size.seeds), setup, work)
 
 
 def hippocampus_joint(folder: Path, size: Size, setup: Setup, work: Work) -> dict[str, Any]:
     """E3 with a noisy robot."""
     split = find_split(folder, (1, 2), pool=size.joint_pool, test=size.joint_queries)
     labelling = Labelling("", size.corrections // 2, NOISY)
-    plan = VolumePlan(("random", "strat_random", "coverage"), (1, 2, 3, 5, 8), size.seeds, size.subpool, labelling)
+    plan = VolumePlan(("random", "strat_random", "coverage"), (1, 2, 3, 5, 8), size.seeds, labelling)
     return simulate_joint(split, plan, ("strided", "value"), setup, work)
 
 

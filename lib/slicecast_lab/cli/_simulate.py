@@ -44,10 +44,10 @@ class Play:
         return simulate_slices(list(cases.test), list(cases.pool), task, self.setup, self._work)
 
     def volumes(
-        self, cases: Split, strategies: Sequence[str], budgets: Sequence[int], *, seeds: int, subpool: int
+        self, cases: Split, strategies: Sequence[str], budgets: Sequence[int], *, seeds: int
     ) -> dict[str, Any]:
         """Compare which volume comes next, labelled by one slice's mask."""
-        plan = VolumePlan(tuple(strategies or VOLUMES), tuple(budgets), seeds, subpool, Labelling(robot=self.robot))
+        plan = VolumePlan(tuple(strategies or VOLUMES), tuple(budgets), seeds, Labelling(robot=self.robot))
         return simulate_volumes(cases, plan, self.setup, self._work)
 
     def joint(
@@ -58,11 +58,10 @@ class Play:
         budgets: Sequence[int],
         *,
         seeds: int,
-        subpool: int,
     ) -> dict[str, Any]:
         """Compare both at once."""
         labelling = Labelling("", self.corrections, self.robot, self.strokes)
-        plan = VolumePlan(tuple(strategies or JOINT), tuple(budgets), seeds, subpool, labelling)
+        plan = VolumePlan(tuple(strategies or JOINT), tuple(budgets), seeds, labelling)
         return simulate_joint(cases, plan, tuple(slice_strategies), self.setup, self._work)
 
     def _work(self, tasks: Sequence[SimulationTask]) -> list[Any]:

@@ -31,7 +31,6 @@ Label = Annotated[str, typer.Option(metavar="L[,L2]", help="Label values of the 
 Patients = Annotated[str, typer.Option(metavar="TEXT", help="Names that agree up to this text are one patient.")]
 PoolSize = Annotated[int, typer.Option("--pool", min=0, help="Only the first N volumes to label; 0 for all.")]
 Limit = Annotated[int, typer.Option(min=0, help="Only the first N test cases; 0 for all.")]
-Subpool = Annotated[int, typer.Option(min=1, help="Volumes drawn at random that are scored each time.")]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Processes side by side; -1 for one a core.")]
@@ -57,7 +56,6 @@ def simulate(
     patients: Patients = "",
     pool: PoolSize = 0,
     limit: Limit = 0,
-    subpool: Subpool = 24,
     model: Model = "",
     device: Device = "cpu",
     jobs: Jobs = 1,
@@ -71,7 +69,7 @@ def simulate(
     \b
     Examples:
       slicecast lab simulate --data hippocampus --experiment slices --strategies value,strided,worst --limit 10
-      slicecast lab simulate --data hippocampus --strategies random,strat_random,auto --budgets 0,1,2,3,5 --jobs 2
+      slicecast lab simulate --data hippocampus --strategies random,strat_random,coverage --budgets 0,1,2,3,5 --jobs 2
       slicecast lab simulate --data hippocampus --experiment joint --robot noisy --json joint.json --plot joint.svg
       slicecast lab simulate --data hippocampus --pool 40 --limit 20 --jobs 8 --ray auto --store done.jsonl
     """
@@ -90,9 +88,9 @@ def simulate(
     if experiment == "slices":
         report = play.slices(cases, names)
     elif experiment == "joint":
-        report = play.joint(cases, names, slice_strategies.split(","), numbers, seeds=seeds, subpool=subpool)
+        report = play.joint(cases, names, slice_strategies.split(","), numbers, seeds=seeds)
     else:
-        report = play.volumes(cases, names, numbers, seeds=seeds, subpool=subpool)
+        report = play.volumes(cases, names, numbers, seeds=seeds)
     hand_over(report, json_file, plot)
 
 

@@ -31,13 +31,13 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from slicecast.engine.support import box_of
 from slicecast.errors import PromptError, ResourceError
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2_build import write_architecture
 from slicecast.models.weights import choose_model, load_state_dict
 from slicecast.prompts import ObjectPrompts
 from slicecast.volume import choose_window, normalise
+from slicecast.volume.slices import box_of
 from slicecast_lab.evaluation.cases import TruthCase
 from slicecast_lab.evaluation.provenance import peak_rss_mib
 

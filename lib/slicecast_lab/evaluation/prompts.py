@@ -12,7 +12,6 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.support import box_of
 from slicecast.errors import ConfigError
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest
@@ -20,6 +19,7 @@ from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.prompts.simulate import next_click
 from slicecast.volume.metrics import dice
+from slicecast.volume.slices import box_of
 from slicecast_lab.evaluation.cases import TruthCase
 from slicecast_lab.evaluation.settings import Settings, SliceRule
 

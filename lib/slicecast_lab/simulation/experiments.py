@@ -52,7 +52,7 @@ def simulate_volumes(split: Split, plan: VolumePlan, setup: Setup, work: Work) -
     """Run E1; raises ConfigError if the pool is smaller than the largest budget."""
     plan.check(len(split.pool))
     pool = learn(split.pool, split.test, plan.labelling, work)
-    campaigns = run_campaigns(pool, plan, work)
+    campaigns = run_campaigns(pool, plan)
     summary = summarise_volumes(pool, plan, campaigns, [files.group for files in split.test])
     return {**_head("volumes", setup, _volume_settings(split, plan)), "summary": summary}
 
@@ -73,7 +73,7 @@ def simulate_joint(split: Split, plan: VolumePlan, slices: Sequence[str], setup:
     for name in slices:
         own = replace(plan, labelling=replace(plan.labelling, strategy=name))
         pool = learn(split.pool, split.test, own.labelling, work)
-        runs[name] = pool, run_campaigns(pool, own, work)
+        runs[name] = pool, run_campaigns(pool, own)
     settings = {**_volume_settings(split, plan), "slices": list(slices)}
     summary = summarise_joint(runs, plan, [files.group for files in split.test])
     return {**_head("joint", setup, settings), "summary": summary}
@@ -94,7 +94,6 @@ def _volume_settings(split: Split, plan: VolumePlan) -> dict[str, Any]:
         "strategies": list(plan.strategies),
         "budgets": list(plan.budgets),
         "seeds": plan.seeds,
-        "subpool": plan.subpool,
         "robot": labelling.robot.kind,
         "corrections": labelling.corrections,
         "strokes": labelling.strokes,

@@ -4,17 +4,17 @@ A volume is segmented from the label of the labelled volume that looks most like
 memory (as FATE-SAM does). No weight changes: answers get better with more labels because the nearest gets nearer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from slicecast.errors import ConfigError
+from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
-from slicecast.labelling.volume_scores import Boxes, Support, VolumeScorer
+from slicecast.labelling.embeddings import embed
 from slicecast.prompts import Box, ObjectPrompts, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume import choose_axis
@@ -22,6 +22,7 @@ from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, content_of, read_case
 from slicecast_lab.simulation.annotator import NAME, PERFECT, Mask, Robot, RobotSession
 from slicecast_lab.simulation.slices import play_label
+from slicecast_lab.simulation.support import Support
 
 DIGITS = 5
 
@@ -71,10 +72,8 @@ class EmbedTask:
         return "embed", content_of(self.files)
 
     def run(self, service: SegmentService) -> list[float]:
-        """Return the embedding; raises ConfigError if the model has none."""
-        vector = VolumeScorer(service.predictor).embed(service.studies.open(self.files.image))
-        if vector is None:
-            raise ConfigError("This model cannot say what a volume looks like. Use a SAM 2 model.")
+        """Return the embedding."""
+        vector = embed(service.predictor, service.studies.open(self.files.image))
         return [round(float(value), DIGITS) for value in vector]
 
 
@@ -100,53 +99,19 @@ class SupportTask:
         """Label it, and segment each query from it."""
         case = read_once(self.support)
         label, actions = self.labelling.label(case, service)
-        scorer = VolumeScorer(service.predictor)
-        support = _remember(scorer, service, self.support, label)
+        study = service.studies.open(self.support.image)
+        support = Support.learn(service.predictor, study, study.reorientation.to_canonical_array(label))
         return {
             "actions": actions,
             "label_dice": round(dice(label, case.truth), DIGITS),
-            "query_dice": [round(_dice_from(scorer, service, support, query), DIGITS) for query in self.queries],
+            "query_dice": [round(_dice_from(service, support, query), DIGITS) for query in self.queries],
         }
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreTask:
-    """How much the model doubts a volume, given the labelled one that is nearest to it."""
-
-    files: CaseFiles
-    support: CaseFiles
-    labelling: Labelling = TRUTH
-
-    @property
-    def name(self) -> str:
-        """The case's name."""
-        return f"{self.files.id}, its scores"
-
-    @property
-    def key(self) -> tuple:
-        """All that the result depends on; the truth of the scored volume is not among it."""
-        image = content_of(self.files)[3]
-        return "score", self.files.id, image, content_of(self.support), self.labelling
-
-    def run(self, service: SegmentService) -> dict[str, float]:
-        """Return the scores by name."""
-        label, _ = self.labelling.label(read_once(self.support), service)
-        scorer = VolumeScorer(service.predictor)
-        support = _remember(scorer, service, self.support, label)
-        scored = scorer.score(service.studies.open(self.files.image), support)
-        return {name: round(float(value), DIGITS) for name, value in scored.scores.items()}
-
-
-def _remember(scorer: VolumeScorer, service: SegmentService, files: CaseFiles, label: Mask) -> Support:
-    study = service.studies.open(files.image)
-    canonical = study.reorientation.to_canonical_array(label.astype(np.uint8))
-    return scorer.learn(files.id, study, canonical, {NAME: 1})
-
-
-def _dice_from(scorer: VolumeScorer, service: SegmentService, support: Support, query: CaseFiles) -> float:
+def _dice_from(service: SegmentService, support: Support, query: CaseFiles) -> float:
     """Segment a query from the boxes that the support's memory calls up, as one request; 0 where it calls up none."""
     study, truth = service.studies.open(query.image), read_once(query).truth
-    boxes = tuple(_boxes(study, support, scorer.prompt(study, support).get(NAME, {})))
+    boxes = tuple(_boxes(study, support, service.predictor))
     if not boxes:
         return dice(np.zeros_like(truth), truth)
     prompts = PromptSet((ObjectPrompts(NAME, boxes=boxes),))
@@ -154,22 +119,13 @@ def _dice_from(scorer: VolumeScorer, service: SegmentService, support: Support, 
     return dice(service.segment(SegmentRequest(query.image, prompts, axis=axis)).mask == 1, truth)
 
 
-def _boxes(study: Study, support: Support, found: Boxes) -> Iterator[Box]:
+def _boxes(study: Study, support: Support, predictor: QueuedPredictor) -> Iterator[Box]:
     """Yield boxes as a client would send them; one of a single voxel is none."""
     axis = choose_axis(support.study.volume.geometry)
-    for number, corners in sorted(found.items()):
+    for number, corners in sorted(support.prompt(predictor, study).items()):
         xy = corners.reshape(2, 2).round().astype(int)
         low, high = slice_to_source_ijk(study.reorientation, axis, n=number, xy=xy).tolist()
         if low != high:
             yield Box(tuple(low), tuple(high))
 
 
-def nearest(points: np.ndarray, labelled: Sequence[int], query: np.ndarray) -> int:
-    """Return the labelled volume that looks most like a query; the earlier labelled of equals.
-
-    Args:
-        points: (N, D) embeddings of the pool.
-        query: (D,).
-    """
-    far = np.linalg.norm(points[list(labelled)] - query, axis=1)
-    return labelled[int(far.argmin())]

@@ -4,7 +4,7 @@ Every strategy starts without labels and is asked again at each budget; its choi
 robot's session (E3). All pairs (labelled volume, test volume) are segmented once, so campaigns are look-ups.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.volumes import STRATEGIES, VolumeFeatures, needs_scores, rank
+from slicecast.active.volumes import STRATEGIES, VolumeFeatures, rank
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
 from slicecast_lab.simulation.annotator import generator
-from slicecast_lab.simulation.learner import EmbedTask, Labelling, ScoreTask, SupportTask, nearest
+from slicecast_lab.simulation.learner import EmbedTask, Labelling, SupportTask
 from slicecast_lab.simulation.work import SimulationTask
 
 ORACLE = "oracle"  # Knows the truth: takes the volume whose label helps the test volumes most, one after the other
 
-DEFAULTS = ("random", "strat_random", "coverage", "auto", ORACLE)
+DEFAULTS = ("random", "strat_random", "coverage", ORACLE)
 
 Work = Callable[[Sequence[SimulationTask]], list[Any]]  # Carries out tasks; see `work.carry_out`
 
@@ -34,7 +34,6 @@ class VolumePlan:
     # numbers of labelled volumes, ascending; at each the model is measured
     budgets: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 12, 20)
     seeds: int = 10  # campaigns of each strategy
-    subpool: int = 24  # volumes drawn at random that are scored each time
     labelling: Labelling = field(default_factory=Labelling)  # how labels come about
 
     def __post_init__(self) -> None:
@@ -46,8 +45,8 @@ class VolumePlan:
             raise ConfigError("Name each strategy once, and at least one.")
         if any(b <= a for a, b in pairwise(self.budgets)) or not self.budgets or self.budgets[0] < 0:
             raise ConfigError(f"The budgets {self.budgets} must ascend from 0 or more, such as 0,1,2,3,5,8.")
-        if self.budgets[-1] == 0 or self.seeds < 1 or self.subpool < 1:
-            raise ConfigError("Give a budget above 0, and at least one seed and one volume to score.")
+        if self.budgets[-1] == 0 or self.seeds < 1:
+            raise ConfigError("Give a budget above 0, and at least one seed.")
 
     def check(self, volumes: int) -> None:
         """Raise ConfigError where a pool of so many volumes does not hold the budget."""
@@ -100,8 +99,8 @@ def learn(cases: Sequence[CaseFiles], queries: Sequence[CaseFiles], labelling: L
     )
 
 
-def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[SimulatedCampaign]:
-    """Run all strategies with all seeds, one budget after the other, so that scores are computed side by side.
+def run_campaigns(pool: Pool, plan: VolumePlan) -> list[SimulatedCampaign]:
+    """Run all strategies with all seeds.
 
     Raises:
         ConfigError: the pool is smaller than the largest budget.
@@ -109,65 +108,22 @@ def run_campaigns(pool: Pool, plan: VolumePlan, work: Work) -> list[SimulatedCam
     plan.check(len(pool.cases))
     running = [SimulatedCampaign(name, seed) for name in plan.strategies for seed in range(plan.seeds)]
     for budget in plan.budgets:
-        drawn = [_subpool(pool, plan, campaign) for campaign in running]
-        scored = _scores(pool, plan, running, drawn, work)
-        running = [
-            _advance(pool, plan, campaign, among, scored, budget)
-            for campaign, among in zip(running, drawn, strict=True)
-        ]
+        running = [_advance(pool, campaign, budget) for campaign in running]
     return running
 
 
-def _subpool(pool: Pool, plan: VolumePlan, campaign: SimulatedCampaign) -> list[int]:
-    """Return the volumes to choose among: all that are left, or some of them where they must be scored."""
-    left = [n for n in range(len(pool.cases)) if n not in campaign.labelled]
-    steps = [high - low for low, high in pairwise((0, *plan.budgets))]
-    size = max(plan.subpool, *steps)
-    if not needs_scores(campaign.strategy, len(campaign.labelled)) or len(left) <= size:
-        return left
-    rng = generator("subpool", campaign.seed, len(campaign.labelled))
-    return sorted(rng.choice(left, size, replace=False).tolist())
-
-
-def _scores(
-    pool: Pool, plan: VolumePlan, running: Sequence[SimulatedCampaign], drawn: Sequence[Sequence[int]], work: Work
-) -> dict[tuple[int, int], Mapping[str, float]]:
-    """Score what the campaigns choose among; those that agree on volume and supports share the work."""
-    wanted = {
-        (n, _support(pool, campaign, n)): None
-        for campaign, among in zip(running, drawn, strict=True)
-        if needs_scores(campaign.strategy, len(campaign.labelled)) and len(campaign.labelled) < plan.budgets[-1]
-        for n in among
-    }
-    tasks = [ScoreTask(pool.cases[n], pool.cases[support], plan.labelling) for n, support in wanted]
-    return dict(zip(wanted, work(tasks), strict=True))
-
-
-def _support(pool: Pool, campaign: SimulatedCampaign, number: int) -> int:
-    return nearest(pool.points, campaign.labelled, pool.points[number])
-
-
-def _advance(
-    pool: Pool,
-    plan: VolumePlan,
-    campaign: SimulatedCampaign,
-    among: Sequence[int],
-    scored: Mapping[tuple[int, int], Mapping[str, float]],
-    budget: int,
-) -> SimulatedCampaign:
+def _advance(pool: Pool, campaign: SimulatedCampaign, budget: int) -> SimulatedCampaign:
     """Label volumes up to the budget."""
     wanted = budget - len(campaign.labelled)
     if wanted == 0:
         return campaign
     if campaign.strategy == ORACLE:
         return SimulatedCampaign(ORACLE, campaign.seed, _look_ahead(pool, campaign.labelled, wanted))
-    scores = {n: scored.get((n, _support(pool, campaign, n)), {}) if campaign.labelled else {} for n in among}
-    candidates = [VolumeFeatures(pool.cases[n].id, _vector(pool, n), scores=scores[n]) for n in among]
-    known = [VolumeFeatures(pool.cases[n].id, _vector(pool, n)) for n in campaign.labelled]
+    left = [n for n in range(len(pool.cases)) if n not in campaign.labelled]
+    candidates, known = ([_features(pool, n) for n in numbers] for numbers in (left, campaign.labelled))
     rng = generator("campaign", campaign.seed, len(campaign.labelled))
-    progress = len(campaign.labelled) / plan.budgets[-1]
-    order = rank(campaign.strategy, candidates, known, rng=rng, progress=progress)
-    number = {pool.cases[n].id: n for n in among}
+    number = {pool.cases[n].id: n for n in left}
+    order = rank(campaign.strategy, candidates, known, rng=rng)
     chosen = tuple(number[choice.name] for choice in order[:wanted])
     return SimulatedCampaign(campaign.strategy, campaign.seed, (*campaign.labelled, *chosen))
 
@@ -181,5 +137,5 @@ def _look_ahead(pool: Pool, labelled: Sequence[int], wanted: int) -> tuple[int, 
     return chosen
 
 
-def _vector(pool: Pool, number: int) -> NDArray[np.float32]:
-    return pool.points[number].astype(np.float32)
+def _features(pool: Pool, number: int) -> VolumeFeatures:
+    return VolumeFeatures(pool.cases[number].id, pool.points[number].astype(np.float32))

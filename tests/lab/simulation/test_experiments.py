@@ -29,8 +29,8 @@ def reports(folder, tmp_path_factory):
     work = partial(carry_out, setup=SETUP, workers=Workers(), store=store)
     split = find_split(folder, ())
     like = SliceTask(split.test[0], SLICES, 2)
-    plan = VolumePlan(("random", "strat_random", "auto", ORACLE), (0, 1, 2, 4), 2, 5)
-    joint = VolumePlan(("random", "coverage"), (1, 2, 3), 2, 5, Labelling("", 1, NOISY))
+    plan = VolumePlan(("random", "strat_random", "coverage", ORACLE), (0, 1, 2, 4), 2)
+    joint = VolumePlan(("random", "coverage"), (1, 2, 3), 2, Labelling("", 1, NOISY))
     return {
         "slices": simulate_slices(split.test, split.pool, like, SETUP, work),
         "volumes": simulate_volumes(split, plan, SETUP, work),
@@ -66,7 +66,7 @@ def test_the_slices_report_holds_every_course(reports):
 
 def test_volumes_learn(reports):
     strategies = reports["volumes"]["summary"]["strategies"]
-    assert set(strategies) == {"random", "strat_random", "auto", ORACLE}
+    assert set(strategies) == {"random", "strat_random", "coverage", ORACLE}
     for own in strategies.values():
         assert own["dice"][0]["value"] == 0 and own["dice"][1]["value"] > 0.3
         assert all(len(ids) == len(set(ids)) == 4 for ids in own["selected"])

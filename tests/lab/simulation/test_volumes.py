@@ -6,7 +6,7 @@ import pytest
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
 from slicecast_lab.simulation.summary import summarise_volumes
-from slicecast_lab.simulation.volumes import ORACLE, Pool, VolumePlan, needs_scores, run_campaigns
+from slicecast_lab.simulation.volumes import ORACLE, Pool, VolumePlan, run_campaigns
 
 BUDGETS = (0, 1, 2, 5, 8)
 
@@ -27,29 +27,24 @@ def pool(tmp_path, rng):
     return Pool(cases, points, table, nearness, [[1, 0, 0, 1]] * 12, [0.9] * 12)
 
 
-def scores(tasks):
-    """Stand for the model: a volume's doubt is its number."""
-    return [{"disagree": int(task.files.id[1:]) / 12} for task in tasks]
-
-
 def plan(*strategies, seeds=3):
-    return VolumePlan(strategies, BUDGETS, seeds, subpool=12)
+    return VolumePlan(strategies, BUDGETS, seeds)
 
 
 def test_every_budget_is_kept_and_no_volume_is_labelled_twice(pool):
-    for campaign in run_campaigns(pool, plan("random", "coverage", "auto", ORACLE), scores):
+    for campaign in run_campaigns(pool, plan("random", "strat_random", "coverage", ORACLE)):
         assert len(campaign.labelled) == len(set(campaign.labelled)) == BUDGETS[-1]
 
 
 def test_the_same_seed_chooses_the_same(pool):
-    first, again = (run_campaigns(pool, plan("random", "auto"), scores) for _ in range(2))
+    first, again = (run_campaigns(pool, plan("random", "coverage")) for _ in range(2))
     assert [c.labelled for c in first] == [c.labelled for c in again]
     assert len({c.labelled for c in first if c.strategy == "random"}) == 3
 
 
 def test_more_labels_help_and_the_oracle_is_first(pool):
     chosen = plan("random", "strat_random", "coverage", ORACLE, seeds=6)
-    said = summarise_volumes(pool, chosen, run_campaigns(pool, chosen, scores), [str(n) for n in range(9)])
+    said = summarise_volumes(pool, chosen, run_campaigns(pool, chosen), [str(n) for n in range(9)])
     for own in said["strategies"].values():
         values = [mean["value"] for mean in own["dice"]]
         assert values[0] == 0 and values[1] < values[-1] <= said["best_label"]["value"]
@@ -58,11 +53,6 @@ def test_more_labels_help_and_the_oracle_is_first(pool):
     assert said["headroom"]["low"] > 0 and said["strategies"][ORACLE]["captured"] == pytest.approx(1)
     assert said["strategies"]["random"]["captured"] == 0
     assert said["strategies"][ORACLE]["against_reference"]["value"] > 0
-
-
-def test_scores_are_asked_for_only_when_they_matter():
-    assert not needs_scores("auto", 4) and needs_scores("auto", 5)
-    assert not needs_scores("coverage", 9)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +71,4 @@ def test_impossible_plans_are_refused(strategies, budgets, said):
 
 def test_a_pool_must_hold_the_budget(pool):
     with pytest.raises(ConfigError, match="12 volumes"):
-        run_campaigns(pool, VolumePlan(("random",), (1, 13), 1), scores)
+        run_campaigns(pool, VolumePlan(("random",), (1, 13), 1))

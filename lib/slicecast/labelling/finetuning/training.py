@@ -28,7 +28,6 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from slicecast.engine.support import box_of
 from slicecast.errors import Cancelled, Conflict, SlicecastError
 from slicecast.files import appearing, write_atomically
 from slicecast.inference.results import SegmentResult
@@ -50,6 +49,7 @@ from slicecast.training.executor import run_parts
 from slicecast.training.finetune import LabelledObject, RoundSettings, finetune, store_object, stored_object
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 from slicecast.volume.metrics import dice
+from slicecast.volume.slices import box_of
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,14 @@ box around the body in each volume: the model's own confidence cannot tell, it i
 (Support slices as memory: FATE-SAM, arXiv 2501.09138; RevSAM2, arXiv 2409.04298, propagates back as well.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.engine.appearance import AppearancePrior
+from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.crop_window import (
     CropWindow,
     centred_crop,
@@ -22,9 +23,16 @@ from slicecast.engine.crop_window import (
     to_model_prompt,
     whole_crop,
 )
+from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import Bank, Observation, PromptJob, SliceMemory, TrackJob
 from slicecast.engine.tracks import Tracker
+from slicecast.inference.predictors import QueuedPredictor
+from slicecast.inference.studies import Study
+from slicecast.labelling.embeddings import CACHE_BYTES
+from slicecast.labelling.landmarks import find_body
 from slicecast.prompts import SlicePrompt
+from slicecast.volume import SliceAxis, SliceStack, choose_axis
+from slicecast.volume.slices import box_of
 
 Extent = NDArray[np.float64]
 """(2, 3): lowest and highest corner of the body as (x, y, slice number), in pixels of a volume's slices."""
@@ -85,9 +93,8 @@ def read_support(
     size, frames = tracker.predictor.image_size, tracker.frames
     crops = [_window(tracker, mask, margin=margin) for _, mask in masks]
     embeddings = tracker.embed([(number, crop) for (number, _), crop in zip(masks, crops, strict=True)])
-    words = [
-        to_model_prompt(drawn(number, mask), crop, size=size) for (number, mask), crop in zip(masks, crops, strict=True)
-    ]
+    drawn = [_drawn(number, mask) for number, mask in masks]
+    words = [to_model_prompt(prompt, crop, size=size) for prompt, crop in zip(drawn, crops, strict=True)]
     jobs = [PromptJob(e, w) for e, w in zip(embeddings, words, strict=True)]
     seen = tracker.predictor.prompt(jobs, num_slices=frames.count)
     return [
@@ -112,20 +119,9 @@ def match_support(tracker: Tracker, slices: Sequence[SupportSlice], extent: Exte
     ]
 
 
-def drawn(number: int, mask: NDArray[np.bool_]) -> SlicePrompt:
+def _drawn(number: int, mask: NDArray[np.bool_]) -> SlicePrompt:
     """Return a painted slice as a prompt."""
     return SlicePrompt(number, np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask=mask)
-
-
-def boxed(number: int, box_xyxy: NDArray[np.float32]) -> SlicePrompt:
-    """Return a box on a slice as a prompt."""
-    return SlicePrompt(number, np.zeros((0, 2), np.float32), np.zeros(0, np.int32), box_xyxy=box_xyxy)
-
-
-def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the box (4,) xyxy around a mask (H, W) that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
 def _support_slice(
@@ -195,3 +191,57 @@ def _mask(
     size = tracker.predictor.image_size
     logits = answer.logits if hint is None else resample(answer.logits, (size, size)) + hint
     return paste(logits, crop, tracker.frames.shape_hw) > 0
+
+
+PAGES = (0.25, 0.5, 0.75)  # Where along an object its support slices lie, as shares of its extent
+
+QUICK = EngineOptions(zoom_rounds=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Support:
+    """A labelled case as the model's memory."""
+
+    study: Study
+    slices: Sequence[SupportSlice]  # empty where the label is
+
+    @classmethod
+    def learn(cls, predictor: QueuedPredictor, study: Study, label: NDArray[np.bool_]) -> "Support":
+        """Turn a labelled case into a support.
+
+        Args:
+            label: [k, j, i], canonical, on the scan's grid.
+        """
+        axis = choose_axis(study.volume.geometry)
+        stack = SliceStack(label, axis)
+        shown = np.flatnonzero(label.any(axis=tuple(n for n in range(3) if n != 2 - axis)))
+        if not len(shown):
+            return cls(study, ())
+        numbers = sorted({int(shown[round(share * (len(shown) - 1))]) for share in PAGES})
+        masks = [(number, np.ascontiguousarray(stack.slice(number))) for number in numbers]
+        tracker = _tracker(predictor, study, axis)
+        return cls(study, read_support(tracker, masks, extent_of(study, axis), margin=QUICK.zoom_margin))
+
+    def prompt(self, predictor: QueuedPredictor, study: Study) -> Mapping[int, NDArray[np.float32]]:
+        """Return boxes (4,) xyxy by slice number of the study.
+
+        Where the model matches nothing of a likely size, the support's own box is used.
+        """
+        axis = choose_axis(self.study.volume.geometry)
+        if not self.slices:
+            return {}
+        found = match_support(_tracker(predictor, study, axis), self.slices, extent_of(study, axis))
+        return {match.slice: match.box_xyxy for match in found}
+
+
+def _tracker(predictor: QueuedPredictor, study: Study, axis: SliceAxis) -> Tracker:
+    frames = study.frames(axis, study.window("auto"))
+    return Tracker(predictor, frames, EmbeddingCache(CACHE_BYTES), QUICK)
+
+
+def extent_of(study: Study, axis: SliceAxis) -> Extent:
+    """Return the corners of the body in a volume, (2, 3) voxels: in-plane x and y, slice."""
+    body, geometry = find_body(study.volume), study.volume.geometry
+    corners = np.stack([geometry.world_to_index(body.low_mm), geometry.world_to_index(body.high_mm)])
+    order = [*axis.in_plane, int(axis)]
+    return np.sort(corners, axis=0)[:, order]

@@ -6,11 +6,14 @@ from builders import ball, scan
 
 from slicecast.engine.caches import EmbeddingCache
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.support import MOST_TIMES, box_of, boxed, drawn, match_support, read_support
 from slicecast.engine.tracks import Tracker
+from slicecast.inference.predictors import QueuedPredictor
+from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.studies import open_study
 from slicecast.volume import SliceAxis
+from slicecast.volume.slices import box_of
 from slicecast_lab.simulation.fake import FakePredictor
+from slicecast_lab.simulation.support import MOST_TIMES, Support, extent_of, match_support, read_support
 
 EXTENT = np.array([[0.0, 0.0, 0.0], [23.0, 19.0, 15.0]])
 
@@ -56,6 +59,14 @@ def test_a_mask_of_another_size_is_not_likely():
     assert found.mask.sum() > MOST_TIMES * small[8].sum() and not found.likely
 
 
-def test_prompts_of_boxes_and_masks():
-    mask = ball()[8]
-    assert drawn(8, mask).mask is mask and boxed(8, box_of(mask)).box_xyxy.tolist() == [7, 5, 17, 15]
+def test_a_label_leads_to_boxes_in_another_scan():
+    model, study = QueuedPredictor(FakePredictor(), DeviceQueue()), open_study(scan(ball()))
+    boxes = Support.learn(model, study, ball()).prompt(model, open_study(scan(ball(centre_ijk=(13, 10, 8)), seed=3)))
+    assert len(boxes) == 3 and all(box.shape == (4,) for box in boxes.values())
+    assert Support.learn(model, study, np.zeros_like(ball())).prompt(model, study) == {}
+
+
+def test_the_body_s_extent_is_in_the_order_of_the_slices():
+    study = open_study(scan(ball(centre_ijk=(8, 10, 8), radius=4.0), noise=0.0))
+    assert extent_of(study, SliceAxis.AXIAL).tolist() == [[4, 6, 4], [12, 14, 12]]
+    assert extent_of(study, SliceAxis.SAGITTAL).tolist() == [[6, 4, 4], [14, 12, 12]]
