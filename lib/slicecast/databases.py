@@ -1,12 +1,21 @@
-"""SQLite files that keep what people did: what was committed is on the disk, and a full disk hinders no reader."""
+"""Databases that keep what people did: their tables by version; in SQLite, what was committed is on the disk, and a
+full disk hinders no reader."""
 
 import errno
 import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DatabaseError
+
+from slicecast.errors import ResourceError, UpgradeNeeded
 
 FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "53100"}
 """What SQLite and PostgreSQL call a full disk; the second is said where the index of a log cannot grow."""
@@ -41,3 +50,47 @@ def open_sqlite(url: str, *, wait_s: float) -> Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of a database, which knows its version."""
+
+    tables: sa.MetaData
+    revisions: Path  # folder of the Alembic revisions that lead to them
+
+    def prepare(self, connection: Connection, *, upgrade: bool = False) -> None:
+        """Make the tables of a new database; of an older one see that they are this version's.
+
+        One that does not know its version is as Slicecast 0.1.0 left it, and is of the first revision.
+
+        Args:
+            connection: in a transaction that lets no other writer in.
+            upgrade: carry out the revisions that an older one lacks.
+
+        Raises:
+            UpgradeNeeded: it lacks some.
+            ResourceError: a later version has changed it.
+        """
+        script = ScriptDirectory(str(self.revisions), version_locations=[str(self.revisions)])
+        steps = {"version_table": "slicecast_version", "fn": lambda found, _: script._upgrade_revs("head", found)}
+        context = MigrationContext.configure(connection, opts=steps)
+        new = not any(map(sa.inspect(connection).has_table, self.tables.tables))
+        if not new and context.get_current_revision() is None:
+            context.stamp(script, str(script.get_base()))
+        name = connection.engine.url.database
+        try:
+            lacking = list(script.iterate_revisions("head", context.get_current_revision() or "base"))
+        except RevisionError as error:
+            raise ResourceError(
+                f"A later version of Slicecast has changed the database {name}. Install that version or a later one, "
+                "or restore a backup from before."
+            ) from error
+        if lacking and not (new or upgrade):
+            what = "; ".join(f"{one.revision} {one.doc.rstrip('.')}" for one in reversed(lacking))
+            raise UpgradeNeeded(
+                f"The database {name} is an earlier version's and lacks: {what}. Stop all servers, make a backup, "
+                "and run `slicecast upgrade`."
+            )
+        with Operations.context(context):
+            context.run_migrations()

@@ -140,6 +140,10 @@ class OutOfMemory(ResourceError):
     """The device ran out of memory and no fallback was left."""
 
 
+class UpgradeNeeded(ResourceError):
+    """A database is an earlier version's."""
+
+
 class QueueFull(ResourceError):
     """Too much work is waiting; try again later."""
 

@@ -20,11 +20,12 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slicecast.campaign import events
 from slicecast.campaign.campaign import Campaign, Choice
 from slicecast.campaign.events import GENESIS, Draft, EventStore, Kind, chain, find_damage, sqlite_url
 from slicecast.campaign.settings import CampaignSettings
 from slicecast.demo.server_process import free_port
-from slicecast.errors import ConfigError, ResourceError
+from slicecast.errors import ConfigError, ResourceError, UpgradeNeeded
 
 EVENTS = chain(
     [Draft(Kind.ADDED, name, "server", {"labelled": False}) for name in "abcdef"],
@@ -109,7 +110,7 @@ def url(request, tmp_path) -> str:
     if request.param == "sqlite":
         return sqlite_url(tmp_path / "campaign.db")
     server = request.getfixturevalue("postgresql")
-    sql(server, "DROP TABLE IF EXISTS slicecast_events, slicecast_head")
+    sql(server, "DROP TABLE IF EXISTS slicecast_events, slicecast_head, slicecast_version")
     return server
 
 
@@ -196,6 +197,29 @@ def test_a_url_that_is_none():
 def test_a_database_that_cannot_be_opened(tmp_path):
     with pytest.raises(ResourceError, match="cannot be opened"):
         EventStore(f"sqlite:///{tmp_path}/missing/campaign.db")
+
+
+def test_a_database_without_a_version_is_brought_to_a_later_one(url, tmp_path, monkeypatch):
+    """As Slicecast 0.1.0 left it: SQLite, and PostgreSQL."""
+    EventStore(url).close()
+    sql(url, "DROP TABLE slicecast_version")
+    folder = shutil.copytree(events.SCHEMA.revisions, tmp_path / "revisions")
+    step = 'op.add_column("slicecast_head", sa.Column("note", sa.String))'
+    (folder / "later.py").write_text(
+        f"'A note.'\nimport sqlalchemy as sa\nfrom alembic import op\n\nrevision, down_revision = '0002', '0001'\n\n\n"
+        f"def upgrade():\n    {step}\n"
+    )
+    monkeypatch.setattr(events, "SCHEMA", replace(events.SCHEMA, revisions=folder))
+    with pytest.raises(UpgradeNeeded, match=r"lacks: 0002 A note\. Stop all servers"):
+        EventStore(url)
+    store = EventStore(url, upgrade=True)
+    write(store, "a")
+    sql(url, "UPDATE slicecast_head SET note = 'here'")
+    assert len(store.read()) == 1 and store.verify() is None
+    store.close()
+    sql(url, "UPDATE slicecast_version SET version_num = '0099'")
+    with pytest.raises(ResourceError, match="A later version"):
+        EventStore(url)
 
 
 def test_threads_lose_no_event(store):

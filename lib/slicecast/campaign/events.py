@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from slicecast.databases import open_sqlite
+from slicecast.databases import Schema, open_sqlite
 from slicecast.errors import ConfigError, ResourceError
 
 GENESIS = "0" * 64  # The digest before the first event
@@ -149,6 +149,8 @@ HEAD = sa.Table(
 )
 """One row: the last event, so that events cut off the end are missed."""
 
+SCHEMA = Schema(METADATA, Path(__file__).parent / "revisions")
+
 Decide = Callable[[list[Event]], tuple[Iterable[Draft], float]]
 """Gets the events since the caller's last look; returns what to write, and when it happened."""
 
@@ -158,13 +160,14 @@ class EventStore:
 
     Args:
         url: any SQLAlchemy URL, such as `sqlite:////data/campaign.db` or `postgresql+psycopg://host/name`.
+        upgrade: bring an earlier version's tables to this version's.
 
     Raises:
         ConfigError: the URL cannot be used.
-        ResourceError: the database cannot be opened.
+        ResourceError: the database cannot be opened, or is another version's.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, upgrade: bool = False) -> None:
         try:
             self._engine = _engine(url)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
@@ -173,10 +176,13 @@ class EventStore:
             ) from error
         try:
             with self._writing() as connection:
-                METADATA.create_all(connection)
+                SCHEMA.prepare(connection, upgrade=upgrade)
         except sa.exc.OperationalError as error:
             self.close()
             raise ResourceError(f"The campaign's database {url} cannot be opened: {error.orig}.") from error
+        except ResourceError:
+            self.close()
+            raise
 
     def read(self, *, after: int = 0) -> list[Event]:
         """Return the events after a number, in order."""

@@ -1,24 +1,27 @@
-"""What servers have stored for a folder of studies, read as the next start would read it; nothing is changed."""
+"""What servers have stored for a folder of studies: read as the next start would, and brought to this version."""
 
 import json
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 
+import slicecast
 from slicecast.campaign.backup import INDEX
-from slicecast.campaign.events import EventStore
+from slicecast.campaign.events import EventStore, sqlite_url
 from slicecast.campaign.settings import DATABASE, campaign_settings
 from slicecast.campaign.settings import FOLDER as CAMPAIGN
 from slicecast.campaign.state import fold
 from slicecast.config import users_file
-from slicecast.errors import SlicecastError
+from slicecast.errors import SlicecastError, UpgradeNeeded
 from slicecast.inference.session_store import FILE, SessionStore
-from slicecast.labelling.state import VERSION, state_folder
+from slicecast.labelling.state import VERSION, only_server, state_folder
 from slicecast.models.versions import FOLDER as MODELS
 from slicecast.models.versions import INDEX as WEIGHTS
 from slicecast.models.versions import ModelVersions
@@ -46,7 +49,7 @@ def read_stored(studies: Path, *, app: Path | None = None) -> list[Stored]:
         ("served last by version", state / VERSION, lambda file: file.read_text(encoding="utf-8").strip()),
         ("labels", studies / INDEX, _labels),
         ("campaign", studies / CAMPAIGN / DATABASE, _campaign),
-        ("sessions", (app or state / "app") / "sessions" / FILE, _sessions),
+        ("sessions", _sessions_file(studies, app), _sessions),
         ("fine-tuned weights", studies / CAMPAIGN / MODELS / WEIGHTS, _weights),
         ("users", users_file(), _users),
     ]
@@ -55,11 +58,53 @@ def read_stored(studies: Path, *, app: Path | None = None) -> list[Stored]:
     return [_read(*place) for place in places if place[1].exists() or place[1].name == "PostgreSQL"]
 
 
+def upgrade_databases(studies: Path, *, app: Path | None = None) -> Iterator[str]:
+    """Bring the databases to this version, SQLite's after a copy beside them; yield what was done.
+
+    Raises:
+        ResourceError: a server runs on the studies, or a later version has changed them.
+    """
+    campaign, sessions = studies / CAMPAIGN / DATABASE, _sessions_file(studies, app)
+    url = campaign_settings().database
+    with only_server(str(studies)):
+        if url or campaign.is_file():
+            yield _upgraded("campaign", None if url else campaign, partial(_open_events, url or sqlite_url(campaign)))
+        if sessions.is_file():
+            yield _upgraded("sessions", sessions, partial(SessionStore, sessions.parent))
+
+
+def _upgraded(what: str, file: Path | None, open_store: Callable[..., object]) -> str:
+    try:
+        open_store()
+        return f"{what}: nothing to convert"
+    except UpgradeNeeded:
+        kept = file and _copy(file)
+        open_store(upgrade=True)
+        return f"{what}: converted" + (f"; as it was: {kept}" if kept else "")
+
+
+def _open_events(url: str, *, upgrade: bool = False) -> None:
+    EventStore(url, upgrade=upgrade).close()
+
+
+def _copy(database: Path) -> Path:
+    """Copy a database beside itself; return the copy."""
+    kept = database.with_name(f"{database.name}.before-{slicecast.__version__}")
+    kept.unlink(missing_ok=True)  # of a try that failed, and changed nothing
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("VACUUM INTO ?", (str(kept),))
+    return kept
+
+
+def _sessions_file(studies: Path, app: Path | None) -> Path:
+    return (app or state_folder(str(studies)) / "app") / "sessions" / FILE
+
+
 def _read(what: str, where: Path, reader: Callable[[Path], str]) -> Stored:
     try:
         return Stored(what, where, reader(where))
     except (SlicecastError, sa.exc.SQLAlchemyError, OSError, ValueError, KeyError, TypeError) as error:
-        return Stored(what, where, f"{type(error).__name__}: {str(error)[:200]}", usable=False)
+        return Stored(what, where, f"{type(error).__name__}: {str(error)[:300]}", usable=False)
 
 
 def _labels(file: Path) -> str:
@@ -71,14 +116,15 @@ def _labels(file: Path) -> str:
 def _copied(database: Path) -> Iterator[Path]:
     """Give the folder of a copy: opening a database writes beside it."""
     with tempfile.TemporaryDirectory() as folder:
-        for part in database.parent.glob(f"{database.name}*"):
-            shutil.copy(part, folder)
+        for ending in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                shutil.copy(f"{database}{ending}", folder)
         yield Path(folder)
 
 
 def _campaign(file: Path) -> str:
     with _copied(file) as folder:
-        return _events(EventStore(f"sqlite:///{folder}/{file.name}"))
+        return _events(EventStore(sqlite_url(folder / file.name)))
 
 
 def _events(store: EventStore) -> str:

@@ -1,4 +1,4 @@
-"""Say whether this version can use what an older one left, before it is served."""
+"""Bring what an older version stored to this one, or say whether this one can use it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,17 +18,22 @@ Check = Annotated[bool, typer.Option("--check", help="Read everything that is st
 
 @app.command()
 def upgrade(studies: Studies, check: Check = False, app_dir: AppFolder = None) -> None:
-    """Say whether this version can use what an older one left in a folder of studies; nothing is changed.
+    """Bring the databases of a folder of studies to this version, while no server runs; back up before.
+
+    A copy of each SQLite file that is changed stays beside it. With --check nothing is changed: it says whether this
+    version can use what is stored, and what it would change.
 
     \b
     Example: slicecast upgrade --check --studies scans
     """
-    if not check:
-        raise ConfigError("There is nothing to convert: this version reads all earlier ones. See so with --check.")
     if not studies.is_dir():
         raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
-    from slicecast.cli._stored import read_stored
+    from slicecast.cli._stored import read_stored, upgrade_databases
 
+    if not check:
+        for line in upgrade_databases(studies, app=app_dir):
+            typer.echo(line)
+        return
     found = read_stored(studies, app=app_dir)
     table = Table("what", "where", "found", "this version")
     for item in found:

@@ -16,7 +16,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
 from slicecast.config import build
-from slicecast.databases import open_sqlite
+from slicecast.databases import Schema, open_sqlite
 from slicecast.engine.session import Record, decode_record, encode_record
 from slicecast.errors import Conflict, InputError, PromptError, UnknownSession
 
@@ -51,6 +51,8 @@ _RECORDS = sql.Table(
     sql.Column("record", sql.Text, nullable=False),
 )
 
+SCHEMA = Schema(_METADATA, Path(__file__).parent / "revisions")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionHeader:
@@ -75,14 +77,20 @@ class SessionStore:
     Args:
         folder: made where it is missing.
         locate: the file of an image by its id, asked where it is no longer where a session found it.
+        upgrade: bring an earlier version's tables to this version's.
+
+    Raises:
+        ResourceError: the tables are another version's.
     """
 
-    def __init__(self, folder: Path, *, locate: Callable[[str], Path] | None = None) -> None:
+    def __init__(self, folder: Path, *, locate: Callable[[str], Path] | None = None, upgrade: bool = False) -> None:
         self._locate = locate
         folder.mkdir(parents=True, exist_ok=True)
         self._engine = open_sqlite(f"sqlite:///{folder / FILE}", wait_s=BUSY_TIMEOUT_S)
         weakref.finalize(self, self._engine.dispose)
-        _METADATA.create_all(self._engine)
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            SCHEMA.prepare(connection, upgrade=upgrade)
 
     def create(self, header: SessionHeader) -> None:
         """Keep a new session."""
