@@ -32,7 +32,7 @@ from slicecast.models.weights import (
 )
 
 if TYPE_CHECKING:
-    from slicecast.models.versions import ModelVersions
+    from slicecast.models.versions import Base, ModelVersions
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check the models' weights.")
 
@@ -42,7 +42,7 @@ Yes = Annotated[
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as 'slicecast models list' names them.")]
 
 Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images, in which the versions lie.")]
-Model = Annotated[str, typer.Option(help="The model that they are versions of; empty for the default.")]
+Model = Annotated[str, typer.Option(help="What they are versions of: a model, or automatic; empty for the default.")]
 
 
 @app.command("list")
@@ -97,18 +97,19 @@ def verify_models(
 
 @app.command("versions")
 def list_versions(studies: Studies) -> None:
-    """List the weights fine-tuned on the labels of a folder of studies, and which are used.
+    """List the weights that learnt the labels of a folder of studies, and which are used.
 
     \b
     Example: slicecast models versions --studies scans
     """
     versions = _versions(studies)
-    table = Table("version", "made", "labels", "gain in Dice", "used", "SHA-256", box=None)
+    table = Table("version", "made", "labels", "Dice or gain", "used", "SHA-256", box=None)
     for version in versions.all():
-        used = versions.deployed(get_spec(version.base)) == version
+        used = versions.deployed(_base(version.base)) == version
         made = datetime.fromtimestamp(version.made_s, UTC).strftime("%Y-%m-%d %H:%M")
-        gain = f"{version.verdict.get('gain', 0):+.3f}"
-        table.add_row(version.name, made, str(len(version.labels)), gain, "yes" if used else "", version.sha256[:16])
+        told = version.verdict
+        dice = f"{told['gain']:+.3f}" if "gain" in told else f"{told['dice']:.3f}"
+        table.add_row(version.name, made, str(len(version.labels)), dice, "yes" if used else "", version.sha256[:16])
     Console().print(table)
 
 
@@ -126,16 +127,22 @@ def roll_back(
     Examples:
       slicecast models rollback --studies scans
       slicecast models rollback --studies scans 2
+      slicecast models rollback --studies scans --model automatic
     """
-    base, versions = choose_model(model or None), _versions(studies)
+    base, versions = _base(model), _versions(studies)
     from slicecast.labelling.finetuning.tuner import campaign_of  # MONAI Label takes seconds, see main.py
 
-    before = versions.serving(base)
-    versions.roll_back(base, version)
-    now = versions.serving(base)
+    before = versions.deployed(base) or base
+    now = versions.roll_back(base, version) or base
     told = {"model": now.name, "sha256": now.sha256, "before": before.name}
     campaign_of(versions).weights_changed(Kind.ROLLED_BACK, getpass.getuser(), told)
-    typer.echo(f"{now.name} is used from now on, in place of {before.name}.")
+    typer.echo(f"{now.name if now.sha256 else 'Nothing'} is used from now on, in place of {before.name}.")
+
+
+def _base(model: str) -> Base:
+    from slicecast.labelling.finetuning.automatic import MODEL, NOTHING
+
+    return NOTHING if model == MODEL else choose_model(model or None)
 
 
 def _versions(studies: Path) -> ModelVersions:
@@ -145,7 +152,7 @@ def _versions(studies: Path) -> ModelVersions:
 
     versions = versions_beside(studies)
     if not versions.all():
-        raise NotFound(f"No weights were fine-tuned in {studies} yet. Begin with 'slicecast train finetune'.")
+        raise NotFound(f"Nothing has learnt the labels of {studies} yet. Begin with 'slicecast train finetune'.")
     return versions
 
 

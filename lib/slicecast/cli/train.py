@@ -14,14 +14,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from slicecast.campaign.events import Kind
 from slicecast.errors import NotFound
 from slicecast.models.registry import get_spec
 from slicecast.models.weights import choose_model
 
 if TYPE_CHECKING:
     from slicecast.labelling.finetuning.rounds import TuningRound
-    from slicecast.models.versions import ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune the model on a campaign's labels.")
 
@@ -75,17 +73,20 @@ def automatic(studies: Studies, labels: Labels = "", device: Device = "auto") ->
     Examples:
       slicecast train automatic --studies scans
       slicecast train automatic --studies scans --labels liver,spleen --device cuda
+      slicecast models rollback --studies scans --model automatic
     """
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
     from slicecast.labelling.finetuning.automatic import AutomaticModels, learn_automatic
-    from slicecast.labelling.finetuning.tuner import folder_tuner, versions_beside
+    from slicecast.labelling.finetuning.tuner import folder_tuner, recorder, versions_beside
 
     names = [name.strip() for name in labels.split(",") if name.strip()]
     with folder_tuner(studies, model=None, labels=names, device=device) as tuner:
         plan, files = tuner.plan()
-    models = AutomaticModels(versions_beside(studies).folder)
-    typer.echo(learn_automatic(plan, files, models, device=device, tell=typer.echo))
+    versions = versions_beside(studies)
+    promoted = recorder(versions, getpass.getuser())
+    models = AutomaticModels(versions)
+    typer.echo(learn_automatic(plan, files, models, device=device, tell=typer.echo, promoted=promoted))
 
 
 @app.command("go-on")
@@ -113,19 +114,12 @@ def go_on(
 
 def _carry_out(round: TuningRound, device: str) -> None:
     from slicecast.labelling.finetuning.training import carry_out
-    from slicecast.labelling.finetuning.tuner import campaign_of, described_verdict
+    from slicecast.labelling.finetuning.tuner import described_verdict, recorder
     from slicecast.models.versions import ModelVersions
 
     versions = ModelVersions(round.folder.parent.parent)
-    before = round.plan().deployed
-
-    def promoted(version: ModelVersion, verdict: object) -> None:
-        told = {"model": version.name, "sha256": version.sha256, "before": before, "labels": dict(version.labels)}
-        campaign = campaign_of(versions)
-        kept = {key: value for key, value in version.verdict.items() if key != "held_out"}
-        campaign.weights_changed(Kind.PROMOTED, getpass.getuser(), {**told, "verdict": kept})
-
-    result = carry_out(round, versions, get_spec(round.plan().base), device=device, promoted=promoted)
+    base = get_spec(round.plan().base)
+    result = carry_out(round, versions, base, device=device, promoted=recorder(versions, getpass.getuser()))
     for line in described_verdict(result["verdict"]):
         typer.echo(line)
     number = result.get("version")

@@ -143,7 +143,7 @@ class AppBehaviour(MONAILabelApp):
     @cached_property
     def automatic_models(self) -> AutomaticModels:
         """The networks that learnt the campaign's labels and segment without prompts."""
-        return AutomaticModels(versions_beside(campaign_place(self.app_dir, self.studies)).folder)
+        return AutomaticModels(versions_beside(campaign_place(self.app_dir, self.studies)))
 
     @cached_property
     def background_ranker(self) -> BackgroundRanker:

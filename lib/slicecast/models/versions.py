@@ -1,4 +1,4 @@
-"""Versions of a model that were fine-tuned on a campaign's labels, and which of them is deployed.
+"""Versions of a model that learnt a campaign's labels, and which of them is deployed.
 
 A folder holds the weights, `NAME-0003-1f2e3d4c.safetensors`, and `versions.json`, which says of each what it was made
 from and how it was judged. A version is never changed; it appears in the index after its file is whole on the disk,
@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from filelock import FileLock
@@ -28,11 +28,25 @@ from slicecast.models.registry import ModelSpec
 FOLDER, INDEX = "models", "versions.json"
 
 
+class Base(Protocol):
+    """What versions are of: a model of the registry, or anything else with a name."""
+
+    @property
+    def name(self) -> str:
+        """Its versions are called after it."""
+        ...
+
+    @property
+    def sha256(self) -> str | None:
+        """Of its own weights; versions of others do not serve in its place."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
-    """One set of fine-tuned weights."""
+    """One set of weights that learnt labels."""
 
-    number: int  # from 1
+    number: int  # from 1, among those of its base
     base: str  # name of the model that it was trained from
     base_sha256: str  # of that model's weights; the version serves no others
     file: str  # in the versions' folder
@@ -46,7 +60,12 @@ class ModelVersion:
     @property
     def name(self) -> str:
         """What it is called beside its base: `sam2_nano@3`."""
-        return f"{self.base}@{self.number}"
+        return name_of(self.base, self.number)
+
+
+def name_of(base: str, number: int) -> str:
+    """Return what a version is called; 0 is the base itself."""
+    return f"{base}@{number}" if number else base
 
 
 class ModelVersions:
@@ -65,12 +84,14 @@ class ModelVersions:
         """Return all versions, oldest first; raises ResourceError if the index cannot be read."""
         return self._read()[0]
 
-    def deployed(self, base: ModelSpec) -> ModelVersion | None:
+    def of(self, base: Base) -> tuple[ModelVersion, ...]:
+        """Return the versions of a base's present weights, oldest first."""
+        return tuple(v for v in self.all() if v.base == base.name and v.base_sha256 == str(base.sha256))
+
+    def deployed(self, base: Base) -> ModelVersion | None:
         """Return the version that serves in a model's place; None for its own weights."""
-        versions, deployed = self._read()
-        number = deployed.get(base.name, 0)
-        found = next((v for v in versions if v.number == number), None)
-        return found if found is not None and found.base_sha256 == base.sha256 else None
+        number = self._read()[1].get(base.name, 0)
+        return next((v for v in self.of(base) if v.number == number), None)
 
     def serving(self, base: ModelSpec) -> ModelSpec:
         """Return the model to use in a model's place: the deployed version, or itself."""
@@ -85,7 +106,7 @@ class ModelVersions:
         """
         if name == base.name:
             return base
-        version = next((v for v in self.all() if v.name == name and v.base_sha256 == base.sha256), None)
+        version = next((v for v in self.of(base) if v.name == name), None)
         if version is None:
             raise NotFound(f"There is no version '{name}' of the weights of '{base.name}' in {self.folder}.")
         return self.spec(version, base)
@@ -104,13 +125,13 @@ class ModelVersions:
         )
 
     def add(
-        self, model: nn.Module, base: ModelSpec, *, labels: Mapping[str, str], verdict: Mapping[str, Any]
+        self, model: nn.Module, base: Base, *, labels: Mapping[str, str], verdict: Mapping[str, Any]
     ) -> ModelVersion:
         """Keep a network's weights as the next version and deploy it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
             versions, deployed = self._read()
-            number = max((v.number for v in versions), default=0) + 1
+            number = max((v.number for v in versions if v.base == base.name), default=0) + 1
             before = self.deployed(base)
             with tempfile.TemporaryDirectory(dir=self.folder) as work:
                 part = Path(work) / "weights.safetensors"
@@ -134,7 +155,7 @@ class ModelVersions:
             self._write((*versions, version), {**deployed, base.name: number})
         return version
 
-    def roll_back(self, base: ModelSpec, number: int | None = None) -> ModelVersion | None:
+    def roll_back(self, base: Base, number: int | None = None) -> ModelVersion | None:
         """Deploy the version before the present one, or the one of that number; 0, or None before any, is the base.
 
         Returns:
@@ -149,10 +170,9 @@ class ModelVersions:
             present = self.deployed(base)
             if number is None:
                 if present is None:
-                    raise Conflict(f"'{base.name}' serves with its own weights already; there is nothing to take back.")
+                    raise Conflict(f"No version of '{base.name}' is used; there is nothing to take back.")
                 number = present.before
-            known = {v.number for v in versions if v.base_sha256 == base.sha256}
-            if number and number not in known:
+            if number and number not in {v.number for v in self.of(base)}:
                 raise NotFound(f"There is no version {number} of the weights of '{base.name}' in {self.folder}.")
             self._write(versions, {**deployed, base.name: number})
         return self.deployed(base)

@@ -6,11 +6,13 @@ import SimpleITK as sitk
 from labelserver import read_mask, serving
 from learning import run
 
+from slicecast.campaign.events import Kind
+from slicecast.files import file_sha256
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.batch import BatchInference, BatchRequest
-from slicecast.labelling.finetuning.automatic import AutomaticModels, common_structures, refusal
+from slicecast.labelling.finetuning.automatic import NOTHING, AutomaticModels, common_structures, refusal
 from slicecast.labelling.finetuning.rounds import LearntCase
-from slicecast.labelling.finetuning.tuner import folder_tuner, versions_beside
+from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
 from slicecast.labelling.preannotation import PreAnnotator, preannotation
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.training.finetune import finetune_settings
@@ -29,7 +31,7 @@ def case(name, *structures):
 
 
 def test_a_learnt_network_answers_without_prompts(learnt):
-    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt).folder)
+    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
     study = annotator._service.studies.open(learnt / "new.nii.gz")
     annotator.automatic("new", study)
@@ -55,7 +57,7 @@ def test_clients_list_it_and_get_a_draft(learnt, tmp_path):
 
 
 def test_batch_inference_needs_no_label_where_there_is_one(learnt):
-    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt).folder)
+    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
     for name in store.get_labeled_images():
         store.remove_label(name, "final")
@@ -71,7 +73,7 @@ def test_before_there_is_one_the_request_is_refused_with_the_remedy(studies, tmp
 
 
 def test_what_a_person_made_is_never_replaced(learnt):
-    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt).folder)
+    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
     mask = store.get_label_uri("ball_1", "final")
     store.save_label("new", mask, "original", {"model": "a person's", "params": {}})
@@ -81,16 +83,39 @@ def test_what_a_person_made_is_never_replaced(learnt):
     assert annotator.is_open("new")
 
 
+def test_a_network_is_recorded_with_its_hash_and_taken_back(learnt):
+    versions = versions_beside(learnt)
+    models, version = AutomaticModels(versions), versions.deployed(NOTHING)
+    assert file_sha256(versions.folder / version.file) == version.sha256
+    listed = run("models", "versions", "--studies", learnt).output
+    assert "automatic@1" in listed and version.sha256[:16] in listed
+
+    rollback = ["models", "rollback", "--studies", learnt, "--model", "automatic"]
+    done = run(*rollback)
+    assert "Nothing is used from now on, in place of automatic@1" in done.output
+    assert models.latest() is None and (versions.folder / version.file).is_file()
+    assert run(*rollback).exit_code == 1  # there is nothing before it
+    assert run(*rollback, 1).exit_code == 0 and models.latest().name == "automatic@1"
+
+    campaign = campaign_of(versions)
+    told = [event for event in campaign.store.read() if event.case == ""]
+    assert [event.kind for event in told] == [Kind.PROMOTED, Kind.ROLLED_BACK, Kind.ROLLED_BACK]
+    assert [event.data["sha256"] for event in told] == [version.sha256, "", version.sha256]
+    assert told[0].data["labels"].keys() == {"ball_0", "ball_1", "ball_2"}
+    assert campaign.verify() is None
+    campaign.store.close()
+
+
 def test_a_network_that_finds_too_little_is_not_used(studies, configs):
     configs(automatic={"least_dice": 1.01})
     done = run("train", "automatic", "--studies", studies, "--labels", "ball")
     assert done.exit_code == 0, done.output
     assert "Not used: the mean Dice" in done.output
-    assert AutomaticModels(versions_beside(studies).folder).latest() is None
+    assert AutomaticModels(versions_beside(studies)).latest() is None
 
 
 def test_a_network_that_is_worse_than_the_one_before_is_not_used(learnt):
-    before = AutomaticModels(versions_beside(learnt).folder).latest()
+    before = AutomaticModels(versions_beside(learnt)).latest()
     worse = {name: {"ball": value["ball"] - 0.05} for name, value in before.held_out.items()}
     strict = finetune_settings()
     assert "the one before" in refusal(worse, before, replace(strict, round=replace(strict.round, margin=0.01)))

@@ -132,8 +132,8 @@ def test_a_round_teaches_the_network_without_prompts_too(studies, configs):
     configs(round={"automatic": True, "margin": 0.01, "least_gain": 1.0})
     done = run("train", "finetune", "--studies", studies, "--device", "cpu")
     assert done.exit_code == 0 and "Without prompts: Network 1 segments" in done.output, done.output
-    round, models = Rounds(versions_beside(studies)).latest(), AutomaticModels(versions_beside(studies).folder)
-    assert models.latest().labels.keys() == {"ball_0", "ball_1", "ball_2"}
+    round, models = Rounds(versions_beside(studies)).latest(), AutomaticModels(versions_beside(studies))
+    assert models.latest().version.labels.keys() == {"ball_0", "ball_1", "ball_2"}
     assert not round.is_left() and round.steps()[0] >= 180  # three trainings of 60
     (round.folder / "automatic.json").unlink()
     assert round.is_left()

@@ -1,17 +1,16 @@
 """Automatic segmentation of a campaign: networks that learnt its labels, when one is used, and the task `automatic`.
 
-A folder holds `0001.safetensors` and `0001.json`, which says what the network knows, what it learnt and how it was
-judged; the highest number is used. The labels are divided into folds, each judged by a network that learnt the others.
-A network is used if it finds its structures well enough, and not worse than the one before did.
+The networks are kept beside the fine-tuned weights, as versions of `automatic`. The labels are divided into folds, each
+judged by a network that learnt the others. A network is used if it finds its structures well enough, and not worse than
+the one before did.
 """
 
 import hashlib
-import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import nn
 
 from slicecast.config import build
 from slicecast.errors import InputError, NotFound, SlicecastError
-from slicecast.files import appearing, temporary, write_atomically
+from slicecast.files import temporary
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
 from slicecast.labelling.finetuning.rounds import AUTOMATIC, LearntCase, RoundPlan, TuningRound
@@ -30,7 +29,7 @@ from slicecast.labelling.tasks.answer import InferAnswer, answer_ending, describ
 from slicecast.labelling.tasks.infer import as_http
 from slicecast.labelling.tasks.request import number_labels, read_extension, read_flag
 from slicecast.models.devices import choose_device
-from slicecast.models.versions import write_weights
+from slicecast.models.versions import ModelVersion, ModelVersions
 from slicecast.training.automatic import (
     AutomaticPlan,
     LabelledVolume,
@@ -45,56 +44,59 @@ from slicecast.volume.metrics import dice
 logger = logging.getLogger(__name__)
 
 MODEL = "automatic"  # How a pre-annotation names its model; a number follows
-RUNS = "runs"  # Folder of unfinished trainings, beside the networks
+RUNS = "runs"  # Folder of unfinished trainings
 Dices = dict[str, dict[str, float]]  # Case -> structure -> Dice over the volume
+Promoted = Callable[[ModelVersion], None]  # Told of what is used from now on
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """What the networks are versions of: without any, there is no automatic segmentation."""
+
+    name: str = MODEL
+    sha256: str = ""
+
+
+NOTHING = Nothing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutomaticModel:
     """A network that is used."""
 
-    number: int  # from 1
+    version: ModelVersion  # its file, and the labels that it learnt
     plan: AutomaticPlan  # of the network
-    labels: Mapping[str, str]  # case -> SHA-256 of the label that it learnt
     held_out: Dices  # how networks that had not learnt a case did on it
-    made_s: float = field(default_factory=time.time)  # when, seconds since 1970
 
     @property
     def name(self) -> str:
         """How a pre-annotation names it."""
-        return f"{MODEL}@{self.number}"
+        return self.version.name
 
 
 class AutomaticModels:
     """The networks of a campaign.
 
     Args:
-        folder: of the campaign's weights; the networks lie in a folder of it, which the first one makes.
+        versions: of the campaign.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / AUTOMATIC
+    def __init__(self, versions: ModelVersions) -> None:
+        self.versions = versions
         self._loaded: tuple[str, nn.Module] | None = None
 
     def latest(self) -> AutomaticModel | None:
         """Return the network that is used; None before there is one."""
-        files = sorted(self.folder.glob("[0-9]*.json"))
-        if not files:
+        version = self.versions.deployed(NOTHING)
+        if version is None:
             return None
-        content = json.loads(files[-1].read_text(encoding="utf-8"))
-        return build(AutomaticModel, content, where=str(files[-1]))
+        plan = build(AutomaticPlan, version.verdict["plan"], where=version.name)
+        return AutomaticModel(version=version, plan=plan, held_out=version.verdict["held_out"])
 
-    def add(
-        self, model: nn.Module, plan: AutomaticPlan, *, labels: Mapping[str, str], held_out: Dices
-    ) -> AutomaticModel:
+    def add(self, model: nn.Module, plan: AutomaticPlan, *, labels: Mapping[str, str], held_out: Dices) -> ModelVersion:
         """Keep a network; it is used from now on."""
-        before = self.latest()
-        made = AutomaticModel(number=before.number + 1 if before else 1, plan=plan, labels=labels, held_out=held_out)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with appearing(self.folder / f"{made.number:04}.safetensors") as part:
-            write_weights(model, part)
-        write_atomically(self.folder / f"{made.number:04}.json", json.dumps(asdict(made), indent=1).encode())
-        return made
+        verdict = {"plan": asdict(plan), "dice": round(mean_dice(held_out), 4), "held_out": held_out}
+        return self.versions.add(model, NOTHING, labels=labels, verdict=verdict)
 
     def segment(
         self, model: AutomaticModel, study: Study, values: Mapping[str, int], *, device: str = "auto"
@@ -107,7 +109,7 @@ class AutomaticModels:
         known = self._loaded
         if known is None or known[0] != model.name:
             network = model.plan.network()
-            tensors = load_file(self.folder / f"{model.number:04}.safetensors")
+            tensors = load_file(self.versions.folder / model.version.file)
             network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
             self._loaded = known = (model.name, network.to(choose_device(device)).eval())
         classes = np.array([0, *(values[name] for name in model.plan.names)], dtype=np.uint8)
@@ -123,6 +125,7 @@ def learn_automatic(
     device: str = "auto",
     folder: Path | None = None,
     tell: Callable[[str], None] = logger.info,
+    promoted: Promoted = lambda version: None,
 ) -> str:
     """Train on labels, judge by folds, and use the network if it is good enough; a stopped run goes on.
 
@@ -130,6 +133,7 @@ def learn_automatic(
         labels: file of each case's label.
         folder: of the trainings, gone when they end well; by default beside the networks.
         tell: hears what is going on.
+        promoted: told of a network that is used from now on.
 
     Returns:
         what came of it, in a sentence.
@@ -148,7 +152,7 @@ def learn_automatic(
         tell(f"Not learnt, because a structure is missing: {', '.join(left)}")
     volumes = {case.id: _labelled(case, labels[case.id], names) for case in cases}
     network = plan_for([given.volume.geometry for given in volumes.values()], names, settings.automatic)
-    run = folder or models.folder / RUNS / _digest(cases)
+    run = folder or models.versions.folder / AUTOMATIC / RUNS / _digest(cases)
     held_out = _judged(cases, volumes, network, settings, run, device, tell)
     why = refusal(held_out, models.latest(), settings)
     for name in names:
@@ -158,18 +162,19 @@ def learn_automatic(
     trained = _train(network, list(volumes.values()), settings, run / "all", device)
     made = models.add(trained, network, labels={case.id: case.sha256 for case in cases}, held_out=held_out)
     shutil.rmtree(run)
-    mean = np.mean([value for found in held_out.values() for value in found.values()])
+    promoted(made)
+    mean = mean_dice(held_out)
     return f"Network {made.number} segments without prompts from now on: Dice {mean:.3f} on labels not learnt."
 
 
-def learn_round(round: TuningRound, models: AutomaticModels, *, device: str = "auto") -> None:
+def learn_round(round: TuningRound, models: AutomaticModels, *, device: str, promoted: Promoted) -> None:
     """Train on the labels of a round of fine-tuning, unless that was done, and write there what came of it."""
     plan = round.plan()
     if not plan.training.round.automatic or round.automatic() is not None:
         return
     labels = {case.id: round.folder / "labels" / case.label for case in plan.cases}
     try:
-        why = learn_automatic(plan, labels, models, device=device, folder=round.folder / AUTOMATIC)
+        why = learn_automatic(plan, labels, models, device=device, folder=round.folder / AUTOMATIC, promoted=promoted)
     except SlicecastError as error:
         why = f"{error}"
     round.end_automatic(why)
@@ -186,9 +191,14 @@ def common_structures(cases: Sequence[LearntCase]) -> tuple[str, ...]:
     return tuple(sorted(name for name, count in counts.items() if 2 * count >= len(cases)))
 
 
+def mean_dice(found: Dices) -> float:
+    """Return the mean over cases and structures."""
+    return float(np.mean([value for by_name in found.values() for value in by_name.values()]))
+
+
 def refusal(held_out: Dices, before: AutomaticModel | None, settings: FinetuneSettings) -> str:
     """Say why a network is not used; empty if it is."""
-    mean = float(np.mean([value for found in held_out.values() for value in found.values()]))
+    mean = mean_dice(held_out)
     if mean < settings.automatic.least_dice:
         return f"Not used: the mean Dice is {mean:.3f}, below least_dice, {settings.automatic.least_dice}."
     old, new = [], []

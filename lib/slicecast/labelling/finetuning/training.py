@@ -34,13 +34,13 @@ from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings, engine_settings
 from slicecast.inference.studies import Study
-from slicecast.labelling.finetuning.automatic import AutomaticModels, learn_round
+from slicecast.labelling.finetuning.automatic import AutomaticModels, Promoted, learn_round
 from slicecast.labelling.finetuning.rounds import ALL, WEIGHTS, LearntCase, RoundPlan, TuningRound
 from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.sam2_build import load_sam2
-from slicecast.models.versions import ModelVersion, ModelVersions, write_weights
+from slicecast.models.versions import ModelVersions, write_weights
 from slicecast.models.weights import with_weights
 from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
@@ -183,14 +183,14 @@ def carry_out(
     base: ModelSpec,
     *,
     device: str = "auto",
-    promoted: Callable[[ModelVersion, Verdict], None] = lambda version, verdict: None,
+    promoted: Promoted = lambda version: None,
 ) -> dict[str, Any]:
     """Carry out a round, or what is left of it, and return its result.
 
     Args:
         base: the model, with its own weights.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
-        promoted: told of new weights that are used from now on.
+        promoted: told of new weights, and of a network that segments without prompts, that are used from now on.
 
     Raises:
         Conflict: another process works on it, or the model has other weights than when it was begun.
@@ -202,7 +202,7 @@ def carry_out(
         raise Conflict(f"Round {round.name} trains other weights of '{plan.base}' than are here. Begin a new one.")
     with round.alone():
         result = round.result() or _tune(round, versions, base, device, promoted)
-        learn_round(round, AutomaticModels(versions.folder), device=device)
+        learn_round(round, AutomaticModels(versions), device=device, promoted=promoted)
         return result
 
 
@@ -211,7 +211,7 @@ def _tune(
     versions: ModelVersions,
     base: ModelSpec,
     device: str,
-    promoted: Callable[[ModelVersion, Verdict], None],
+    promoted: Promoted,
 ) -> dict[str, Any]:
     """Train and judge, publish the weights if they pass the gate, and return the result."""
     plan = round.plan()
@@ -226,7 +226,7 @@ def _tune(
         labels={case.id: case.sha256 for case in plan.cases},
         verdict={**verdict.described(), HELD_OUT: held_out},
     )
-    promoted(version, verdict)
+    promoted(version)
     return round.end("DONE", verdict.why, verdict=verdict.described(), version=version.number)
 
 

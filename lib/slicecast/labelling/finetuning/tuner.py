@@ -27,11 +27,12 @@ from slicecast.config import read_config
 from slicecast.errors import SlicecastError, TooMany
 from slicecast.inference.studies import open_study
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
+from slicecast.labelling.finetuning.automatic import Promoted
 from slicecast.labelling.finetuning.rounds import RoundPlan, Rounds, TuningRound, changed_slices, plan_round
 from slicecast.labelling.store.labels import FINAL
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.models.registry import ModelSpec
-from slicecast.models.versions import FOLDER, ModelVersions
+from slicecast.models.versions import FOLDER, ModelVersion, ModelVersions, name_of
 from slicecast.models.weights import choose_model
 from slicecast.training.finetune import FILE, RoundSettings, finetune_settings
 from slicecast.volume import choose_axis, read_volume
@@ -274,6 +275,18 @@ def versions_beside(place: Path) -> ModelVersions:
 def campaign_of(versions: ModelVersions) -> Campaign:
     """Return the campaign to which versions belong."""
     return open_campaign(versions.folder.parent.parent)
+
+
+def recorder(versions: ModelVersions, who: str) -> Promoted:
+    """Return what enters weights that are used from now on into the campaign's chain of events."""
+
+    def promoted(version: ModelVersion) -> None:
+        verdict = {key: value for key, value in version.verdict.items() if key not in ("held_out", "plan")}
+        told = {"model": version.name, "sha256": version.sha256, "before": name_of(version.base, version.before)}
+        campaign = campaign_of(versions)
+        campaign.weights_changed(Kind.PROMOTED, who, {**told, "labels": dict(version.labels), "verdict": verdict})
+
+    return promoted
 
 
 @contextmanager
