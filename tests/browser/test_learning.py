@@ -76,6 +76,7 @@ def test_next_annotate_submit_train_promote_next(page, place):
     page.wait_for_selector("#tuning:not([data-running])", timeout=TRAINED_MS)
     told = page.inner_text("#tuning")
     assert "The new weights gain" in told and "In use: sam2_nano@1" in told
+    assert page.locator("#tuning tbody tr").first.inner_text().startswith("one click")
     page.screenshot(path=PICTURES / "learning.png", full_page=True)
     click(page, lease_next(page, place))
     first, second, third = answered_by(place)

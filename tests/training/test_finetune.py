@@ -9,12 +9,13 @@ from slicecast.errors import InputError
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2_build import load_sam2
 from slicecast.training.finetune import (
+    RANK,
     Augmentation,
     ClipSettings,
     LabelledBatches,
+    choose_parts,
     finetune,
     finetune_settings,
-    freeze_others,
     store_object,
     stored_object,
 )
@@ -69,9 +70,21 @@ def test_parts_of_a_network():
     model = load_sam2(bundled_spec())
     sizes = {}
     for parts in ("all", "memory", "decoder", "auto"):
-        freeze_others(model, parts)
+        choose_parts(model, parts)
         sizes[parts] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sizes["auto"] == sizes["all"] > sizes["decoder"] > 0 < sizes["memory"] < sizes["all"]
+
+
+def test_low_rank_changes_of_the_encoder_end_in_its_weights(tmp_path):
+    before = load_sam2(bundled_spec()).state_dict()
+    settings = finetune_settings({**few(), "parts": "lora"})
+    after = finetune(bundled_spec(), [ball_object()], settings, folder=tmp_path).state_dict()
+    assert after.keys() == before.keys()  # an ordinary checkpoint
+    changed = {name: after[name] - before[name] for name in before if not torch.equal(after[name], before[name])}
+    matrices = {name: c for name, c in changed.items() if name.startswith("image_encoder") and c.ndim > 1}
+    assert matrices and all(name.endswith((".attn.qkv.weight", ".attn.proj.weight")) for name in matrices)
+    assert all(torch.linalg.matrix_rank(change.double(), rtol=1e-3) <= RANK for change in matrices.values())
+    assert any(name.startswith("sam_mask_decoder") for name in changed)
 
 
 PLAIN = Augmentation(flip=0, turn_deg=0, scale=0, gamma=0, contrast=0, brightness=0, noise=0)

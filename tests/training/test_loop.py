@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from slicecast.errors import ConfigError, StateError
@@ -42,10 +43,13 @@ def weights(model):
 
 
 def test_training_lowers_the_loss_and_writes_history(tmp_path):
+    """For programs, and for TensorBoard."""
     run(tmp_path, settings=replace(SETTINGS, steps=100))
     lines = [json.loads(text) for text in (tmp_path / HISTORY).read_text().splitlines()]
     losses = [entry["total"] for entry in lines if entry["kind"] == "train"]
     assert losses[-1] < 0.3 * losses[0]
+    shown = EventAccumulator(str(tmp_path)).Reload().Scalars("train/total")
+    assert [event.value for event in shown] == pytest.approx(losses)
 
 
 def test_a_run_resumed_after_a_kill_ends_bit_exactly_like_one_that_ran_through(tmp_path):

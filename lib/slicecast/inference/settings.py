@@ -35,8 +35,8 @@ class EngineSettings:
     compile: bool = False  # let PyTorch compile the network, on a GPU only
     openvino: bool = True  # let OpenVINO compute it, on a CPU only and where it is installed
     slice_strategy: str = DEFAULT  # which slice is suggested next, unless a request chooses
-    ray: str = ""  # address of the Ray cluster that carries out the folds of fine-tuning, or `auto`; "": this machine
-    ray_gpus: float = 0.0  # share of a GPU that a fold takes there
+    ray: str = ""  # address of a Ray cluster for the folds of fine-tuning and for batches, or `auto`; "": this machine
+    ray_gpus: float = 0.0  # share of a GPU that a fold, or an image of a batch, takes there
     # how prompts are propagated, unless a request or session has options of its own
     propagation: EngineOptions = field(default_factory=EngineOptions)
 

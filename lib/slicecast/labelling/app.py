@@ -36,7 +36,7 @@ from slicecast.labelling.campaign.leased import Leased
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.finetuning.automatic import AutomaticModels, AutomaticTask
 from slicecast.labelling.finetuning.tuner import FineTuner, versions_beside
-from slicecast.labelling.preannotation import PreAnnotator, preannotation
+from slicecast.labelling.preannotation import FarGuess, PreAnnotator, preannotation
 from slicecast.labelling.state import only_server
 from slicecast.labelling.store.pacs import PacsDatastore, open_pacs
 from slicecast.labelling.store.stow import Outcome
@@ -303,7 +303,7 @@ class AppBehaviour(MONAILabelApp):
             UnknownImage: there is no image of that id.
         """
         study = self.service.studies.open(self.image_path(image_id))
-        self._preannotator.automatic(image_id, study)
+        self._preannotator.automatic(image_id)
         geometry = study.reorientation.source
         return preannotation(self.datastore(), image_id, geometry=geometry, labels=self.config.labels)
 
@@ -329,7 +329,10 @@ class AppBehaviour(MONAILabelApp):
     @cached_property
     def batch_inference(self) -> BatchInference:
         """Pre-annotations of many images at once."""
-        return BatchInference(self._preannotator, self.datastore())
+        far = FarGuess(
+            self.automatic_models.versions.folder.resolve(), self.config.model, self.config.labels, self.config.device
+        )
+        return BatchInference(self._preannotator, self.datastore(), far)
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Pre-annotate many images in this process, now; return a summary."""

@@ -1,16 +1,17 @@
 """Batch inference: pre-annotations of many images, one after the other, on request.
 
 MONAI Label would start a second app on the same studies, which needs CUDA. Here one thread of this process works at the
-lowest priority of the device queue, so users do not notice it. Images that have a label or a pre-annotation are
-skipped, so a batch that was stopped, or lost with the server, goes on when it is asked for again.
+lowest priority of the device queue, so users do not notice it, or hands the images to a Ray cluster. Images that have a
+label or a pre-annotation are skipped, so a batch that was stopped, or lost with the server, goes on when asked again.
 """
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -18,8 +19,10 @@ from monailabel.interfaces.datastore import Datastore
 
 from slicecast.databases import is_disk_full
 from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError, TooMany, UnknownImage
-from slicecast.labelling.preannotation import MODEL, PreAnnotator, Source
+from slicecast.inference.settings import engine_settings
+from slicecast.labelling.preannotation import MODEL, FarGuess, Guess, PreAnnotator, Source
 from slicecast.labelling.store.labels import ORIGINAL
+from slicecast.training.executor import each_part
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +99,14 @@ _COUNTED = {"done": DONE, "skipped": SKIPPED}
 
 
 class BatchInference:
-    """Runs one batch at a time."""
+    """Runs one batch at a time.
 
-    def __init__(self, annotator: PreAnnotator, store: Datastore) -> None:
-        self._annotator = annotator
+    Args:
+        far: how a cluster's worker answers, where `ray` in `configs/engine.yaml` names one.
+    """
+
+    def __init__(self, annotator: PreAnnotator, store: Datastore, far: FarGuess | None = None) -> None:
+        self._annotator, self._far = annotator, far
         self._store = store
         self._guard = threading.Lock()
         self._batches: list[BatchRun] = []
@@ -175,31 +182,49 @@ class BatchInference:
         return names[: request.most or None]
 
     def _work(self, batch: BatchRun) -> None:
-        sources: dict[str, Source] = {}
         try:
-            for name in batch.images:
-                if batch.stop.is_set():
-                    break
-                batch.results[name] = self._answer(name, sources, batch.stop)
-                logger.info("Batch inference, %d of %d: %s", len(batch.results), len(batch.images), name)
+            with closing(self._answers(batch)) as answers:
+                for name, answer in answers:
+                    batch.results[name] = answer
+                    logger.info("Batch inference, %d of %d: %s", len(batch.results), len(batch.images), name)
+                    if batch.stop.is_set():
+                        break
         except Cancelled:
             logger.info("Batch inference was stopped")
+        except Exception:  # a background thread's outermost boundary: it would be lost otherwise
+            batch.stop.set()
+            logger.exception("Batch inference broke off; asked for again, it goes on")
         finally:
             batch.end = datetime.now()
             batch.status = "STOPPED" if batch.stop.is_set() else "DONE"
 
-    def _answer(self, name: str, sources: dict[str, Source], stop: threading.Event) -> str:
+    def _answers(self, batch: BatchRun) -> Generator[tuple[str, str]]:
+        """Answer image after image; yield the name of each, and what became of it."""
+        sources = _Sources(self._annotator, self._store)
+        engine = engine_settings()
+        if not engine.ray or self._far is None:
+            for name in batch.images:
+                yield name, self._answer(name, partial(self._here, name, sources, batch.stop))
+            return
+        left = [name for name in batch.images if self._annotator.is_open(name)]
+        yield from ((name, SKIPPED) for name in batch.images if name not in left)
+        known = () if self._annotator.network() else tuple(sources)
+        parts = [partial(self._far, self._annotator.path(name), known) for name in left]
+        for name, found in zip(left, each_part(parts, workers=1, ray=engine.ray, gpus=engine.ray_gpus), strict=True):
+            yield name, self._answer(name, partial(self._kept, name, found))
+
+    def _here(self, name: str, sources: Iterable[Source], stop: threading.Event) -> str:
+        return DONE if self._annotator.make(name, sources, cancelled=stop.is_set) else UNLIKE
+
+    def _kept(self, name: str, found: Guess | str | None) -> str:
+        if isinstance(found, Guess):
+            self._annotator.keep(name, found)
+            return DONE
+        return found or UNLIKE
+
+    def _answer(self, name: str, work: Callable[[], str]) -> str:
         try:
-            if not self._annotator.is_open(name):
-                return SKIPPED
-            if self._annotator.make(name, None, cancelled=stop.is_set):
-                return DONE
-            for known_id in sorted(self._store.get_labeled_images())[:SOURCES]:
-                if known_id not in sources:
-                    sources[known_id] = self._annotator.source(known_id)
-                if self._annotator.make(name, sources[known_id], cancelled=stop.is_set):
-                    return DONE
-            return UNLIKE
+            return work() if self._annotator.is_open(name) else SKIPPED
         except Cancelled:
             raise
         except SlicecastError as error:
@@ -209,6 +234,20 @@ class BatchInference:
                 return "the server's disk is full"
             logger.exception("Batch inference of '%s' failed", name)
             return "the server made a mistake; its log says which"
+
+
+class _Sources:
+    """The labelled images to start from, each read when it is needed first."""
+
+    def __init__(self, annotator: PreAnnotator, store: Datastore) -> None:
+        self._annotator, self._store = annotator, store
+        self._read: dict[str, Source] = {}
+
+    def __iter__(self) -> Iterator[Source]:
+        for name in sorted(self._store.get_labeled_images())[:SOURCES]:
+            if name not in self._read:
+                self._read[name] = self._annotator.source(name)
+            yield self._read[name]
 
 
 def _stamp(when: datetime) -> str:

@@ -10,8 +10,9 @@ import logging
 import queue
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from slicecast.labelling.landmarks import Body, Landmark, find_body, landmarks, 
 from slicecast.labelling.store.labels import FINAL, ORIGINAL, read_final_label
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
+from slicecast.models.versions import ModelVersions
 from slicecast.prompts.model import IJK
 from slicecast.volume import Geometry, Volume, read_volume, write_mask, write_volume
 
@@ -47,6 +49,103 @@ class Source:
     landmarks: Mapping[str, Landmark]
 
 
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A pre-annotation that is not kept yet."""
+
+    model: str  # what made it
+    mask: bytes  # a .nii.gz file
+    params: Mapping[str, Any]  # of its record
+
+
+class Guesser:
+    """Segments images without a label: by the campaign's network, else from labelled images.
+
+    Args:
+        labels: the app's, whose numbers the masks have.
+        automatic: the campaign's networks.
+    """
+
+    def __init__(
+        self, service: SegmentService, labels: Sequence[str], automatic: AutomaticModels | None = None
+    ) -> None:
+        self.service, self.labels, self._automatic = service, tuple(labels), automatic
+
+    def network(self) -> AutomaticModel | None:
+        """Return the campaign's network; None before there is one."""
+        return self._automatic.latest() if self._automatic is not None else None
+
+    def guess(
+        self, path: Path, sources: Iterable[Source] = (), *, cancelled: Callable[[], bool] = lambda: False
+    ) -> Guess | None:
+        """Segment an image; None where there is no network, and it resembles no source.
+
+        Raises:
+            Cancelled: it was stopped.
+            SlicecastError: the image cannot be used.
+        """
+        study = self.service.studies.open(path)
+        with self.service.queue.background(cancelled=cancelled):
+            if network := self.network():
+                return self._by_network(study, network)
+            return next((found for known in sources if (found := self._from_label(path, study, known))), None)
+
+    def _by_network(self, study: Study, network: AutomaticModel) -> Guess:
+        values = number_labels(network.plan.names, self.labels)
+        with self.service.queue.step():
+            mask = cast(AutomaticModels, self._automatic).segment(network, study, values)
+        present = {name: value for name, value in values.items() if (mask == value).any()}
+        with tempfile.TemporaryDirectory(prefix="slicecast-") as folder:
+            file = write_mask(Path(folder) / "mask.nii.gz", mask, study.reorientation.source)
+            return Guess(network.name, file.read_bytes(), {"label_names": present})
+
+    def _from_label(self, path: Path, study: Study, source: Source) -> Guess | None:
+        places = transfer(source.landmarks, study.volume) if find_body(study.volume).resembles(source.body) else {}
+        if not places:
+            logger.info("'%s' gets no pre-annotation from '%s', which it does not resemble", path.name, source.image_id)
+            return None
+        points = {name: _as_stored(study, ijk) for name, ijk in places.items()}
+        request = InferRequest(
+            objects=tuple(Clicks(name, (ijk,)) for name, ijk in points.items()),
+            values=number_labels(points, self.labels),
+            extension=".nii.gz",
+            compress=True,
+        )
+        prompts = request.prompts(study.reorientation.source.size_ijk)
+        result = self.service.segment(SegmentRequest(path, prompts), study=study)
+        answer = write_answer(result, request, image=path)
+        try:
+            data = answer.file.read_bytes()
+        finally:
+            answer.file.unlink()
+        params = {**answer.params, "carried_from": source.image_id, "points": points}
+        return Guess(MODEL, data, params) if answer.params["label_names"] else None
+
+
+@dataclass(frozen=True, slots=True)
+class FarGuess:
+    """A guess as a task of a cluster, whose workers keep their models."""
+
+    folder: Path  # of the campaign's versions
+    model: str | None  # the server's
+    labels: tuple[str, ...]  # the app's
+    device: str  # of the models
+
+    def __call__(self, path: Path, sources: Sequence[Source]) -> Guess | str | None:
+        """Guess as :meth:`Guesser.guess` does, with the reason as text where the image cannot be used."""
+        try:
+            return _far_guesser(self).guess(path, sources)
+        except SlicecastError as error:
+            return str(error)
+
+
+@cache
+def _far_guesser(far: FarGuess) -> Guesser:
+    versions = ModelVersions(far.folder)
+    service = SegmentService(model=far.model, device=far.device, versions=versions)
+    return Guesser(service, far.labels, AutomaticModels(versions))
+
+
 class PreAnnotator:
     """Makes pre-annotations in one background thread, at the lowest priority of the device queue.
 
@@ -59,7 +158,7 @@ class PreAnnotator:
         self, service: SegmentService, store: Datastore, labels: Sequence[str], automatic: AutomaticModels | None = None
     ) -> None:
         self._service = service
-        self._automatic = automatic
+        self._guesser = Guesser(service, labels, automatic)
         self._store = store
         self._labels = tuple(labels)
         self._submitted: queue.SimpleQueue[str | Callable[[], None]] = queue.SimpleQueue()
@@ -92,76 +191,47 @@ class PreAnnotator:
 
     def _try(self, image_id: str, source: Source) -> bool:
         try:
-            return self.make(image_id, source)
+            return self.make(image_id, [source])
         except SlicecastError as error:
             logger.warning("'%s' gets no pre-annotation: %s", image_id, error)
             return False
 
-    def make(self, image_id: str, source: Source | None, *, cancelled: Callable[[], bool] = lambda: False) -> bool:
-        """Give an image a pre-annotation by the campaign's network, else from a labelled image.
-
-        False where there is neither, or the two images do not resemble each other.
+    def make(
+        self, image_id: str, sources: Iterable[Source] = (), *, cancelled: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Give an image a pre-annotation; False where there is no network, and it resembles no source.
 
         Raises:
             Cancelled: it was stopped.
             SlicecastError: the image cannot be used.
         """
-        path = Path(self._store.get_image_uri(image_id))
-        study = self._service.studies.open(path)
-        if network := self.network():
-            with self._service.queue.background(cancelled=cancelled):
-                self._segment(image_id, study, network)
-            return True
-        if source is None:
-            return False
-        places = transfer(source.landmarks, study.volume) if find_body(study.volume).resembles(source.body) else {}
-        if not places:
-            logger.info("'%s' gets no pre-annotation: it does not resemble '%s'", image_id, source.image_id)
-            return False
-        points = {name: _as_stored(study, ijk) for name, ijk in places.items()}
-        request = InferRequest(
-            objects=tuple(Clicks(name, (ijk,)) for name, ijk in points.items()),
-            values=number_labels(points, self._labels),
-            extension=".nii.gz",
-            compress=True,
-        )
-        with self._service.queue.background(cancelled=cancelled):
-            prompts = request.prompts(study.reorientation.source.size_ijk)
-            result = self._service.segment(SegmentRequest(path, prompts), study=study)
-        answer = write_answer(result, request, image=path)
-        try:
-            if self.is_open(image_id) and answer.params["label_names"]:
-                self._save(image_id, answer.file, {**answer.params, "carried_from": source.image_id, "points": points})
-        finally:
-            answer.file.unlink(missing_ok=True)
-        return bool(answer.params["label_names"])
+        found = self._guesser.guess(self.path(image_id), sources, cancelled=cancelled)
+        if found is not None:
+            self.keep(image_id, found)
+        return found is not None
 
-    def _save(self, image_id: str, file: Path, params: Mapping[str, Any]) -> None:
-        info = {"model": MODEL, "params": dict(params)}
-        self._store.save_label(image_id, str(file), ORIGINAL, info)
-        logger.info("'%s' has a pre-annotation, from the label of '%s'", image_id, params["carried_from"])
+    def path(self, image_id: str) -> Path:
+        """Return an image's file or folder."""
+        return Path(self._store.get_image_uri(image_id))
+
+    def keep(self, image_id: str, found: Guess) -> None:
+        """Keep a pre-annotation, unless the image got a label meanwhile."""
+        if not self.is_open(image_id):
+            return
+        with tempfile.TemporaryDirectory(prefix="slicecast-") as folder:
+            file = Path(folder) / "mask.nii.gz"
+            file.write_bytes(found.mask)
+            self._store.save_label(image_id, str(file), ORIGINAL, {"model": found.model, "params": dict(found.params)})
+        logger.info("'%s' has a pre-annotation, by %s", image_id, found.params.get("carried_from", found.model))
 
     def network(self) -> AutomaticModel | None:
         """Return the campaign's network; None before there is one."""
-        return self._automatic.latest() if self._automatic is not None else None
+        return self._guesser.network()
 
-    def automatic(self, image_id: str, study: Study) -> None:
+    def automatic(self, image_id: str) -> None:
         """Give an image a pre-annotation now, by the campaign's network, if there is one and the image is open."""
-        network = self.network()
-        if network is not None and self.is_open(image_id):
-            self._segment(image_id, study, network)
-
-    def _segment(self, image_id: str, study: Study, network: AutomaticModel) -> None:
-        values = number_labels(network.plan.names, self._labels)
-        with self._service.queue.step():
-            mask = cast(AutomaticModels, self._automatic).segment(network, study, values)
-        present = {name: value for name, value in values.items() if (mask == value).any()}
-        with tempfile.TemporaryDirectory(prefix="slicecast-") as folder:
-            file = write_mask(Path(folder) / "mask.nii.gz", mask, study.reorientation.source)
-            info = {"model": network.name, "params": {"label_names": present}}
-            if self.is_open(image_id):
-                self._store.save_label(image_id, str(file), ORIGINAL, info)
-                logger.info("'%s' has a pre-annotation by %s", image_id, network.name)
+        if self.network() is not None and self.is_open(image_id):
+            self.make(image_id)
 
     def is_open(self, image_id: str) -> bool:
         """Tell whether an image has no label, and no pre-annotation but one that a newer network can do better."""

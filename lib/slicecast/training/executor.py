@@ -1,11 +1,12 @@
-"""Carry out the parts of a training: in processes of this machine, or as tasks of a Ray cluster.
+"""Carry out the parts of a work: in processes of this machine, or as tasks of a Ray cluster.
 
-A part is picklable, takes its data from files by path, and leaves checkpoints there, so one that is run again goes on
-where it was. On a cluster the studies must therefore lie under the same path on every machine.
+A part is picklable and takes its data from files by path. That of a training leaves checkpoints there, so one that is
+run again goes on where it was. On a cluster the studies must therefore lie under the same path on every machine.
 """
 
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,12 @@ KNOCK_S = 5.0  # A cluster must take a connection within this time
 
 
 def run_parts(parts: Sequence[Callable[[], T]], *, workers: int, ray: str = "", gpus: float = 0.0) -> list[T]:
-    """Call all parts; return what they return, in their order.
+    """Call all parts; return what they return, in their order; see :func:`each_part`."""
+    return list(each_part(parts, workers=workers, ray=ray, gpus=gpus))
+
+
+def each_part(parts: Sequence[Callable[[], T]], *, workers: int, ray: str = "", gpus: float = 0.0) -> Iterator[T]:
+    """Call all parts; yield what they return, in their order. Closed early, it begins no further part.
 
     Args:
         workers: parts at a time on this machine; 1: in this process. A cluster has as many as it has room for.
@@ -34,11 +40,19 @@ def run_parts(parts: Sequence[Callable[[], T]], *, workers: int, ray: str = "", 
     if ray:
         with ray_cluster(ray) as cluster:
             task = cluster.remote(num_gpus=gpus, max_retries=RETRIES)(_call)
-            return list(cluster.get([task.remote(part) for part in parts]))
-    if workers == 1:
-        return [part() for part in parts]
-    with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
-        return [future.result() for future in [pool.submit(part) for part in parts]]
+            left = deque(task.remote(part) for part in parts)
+            try:
+                while left:
+                    yield cluster.get(left[0])
+                    left.popleft()
+            finally:
+                for begun in left:
+                    cluster.cancel(begun)
+    elif workers == 1:
+        yield from (part() for part in parts)
+    else:
+        with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
+            yield from pool.map(_call, parts)
 
 
 def _call(part: Callable[[], T]) -> T:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from slicecast.config import build, read_config
 from slicecast.engine.anchors import CLICK_SCALES, FILL_RANGE, MIN_CLICKED_SIDE_PX
@@ -230,6 +231,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """What may be trained: name -> beginnings of the parameters' names. `decoder` takes all norms along."""
 
+LORA = "lora"  # What `decoder` trains, and low-rank changes of the encoder's attention
+RANK = 8  # Of those
+
 SMALL_PARAMETERS = 20_000_000  # Networks up to this size are trained whole
 
 
@@ -268,7 +272,9 @@ class RoundSettings:
 class FinetuneSettings:
     """Everything that `configs/training/finetune.yaml` says; raises ConfigError if a value is out of range."""
 
-    parts: str = "auto"  # `auto` (the whole network where it is small, else `decoder`), `all`, `memory` or `decoder`
+    # what is trained: `all`, `memory`, `decoder` with all norms, `lora` (that, and low-rank changes of the encoder's
+    # attention), or `auto`: the whole network where it is small, else `decoder`
+    parts: str = "auto"
     seed: int = 1  # of everything random
     threads: int = 1  # of PyTorch
     round: RoundSettings = field(default_factory=RoundSettings)  # when, on what, and how the result is judged
@@ -279,8 +285,9 @@ class FinetuneSettings:
     automatic: AutomaticSettings = field(default_factory=AutomaticSettings)  # the network that segments without prompts
 
     def __post_init__(self) -> None:
-        if self.parts not in ("auto", *PARTS):
-            raise ConfigError(f"parts is {self.parts!r} in {FILE}; it must be auto, {', '.join(PARTS)}.")
+        known = ("auto", *PARTS, LORA)
+        if self.parts not in known:
+            raise ConfigError(f"parts is {self.parts!r} in {FILE}; it must be one of {', '.join(known)}.")
 
 
 def finetune_settings(content: Mapping[str, Any] | None = None) -> FinetuneSettings:
@@ -315,11 +322,11 @@ def finetune(
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     model = prepare_for_training(load_sam2(spec)).to(settings.loop.device)
-    freeze_others(model, settings.parts)
+    choose_parts(model, settings.parts)
     mix = replace(settings.prompts, drawn=spec.dense_prompts, withheld=settings.prompts.withheld if spec.carry else 1.0)
     batches = LabelledBatches(objects, settings.clips, size_px=spec.image_size, seed=settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return train(
+    averaged = train(
         model,
         ClipObjective(model, mix, settings.loss, seed=settings.seed),
         lambda first, last: (batches[number].to(settings.loop.device) for number in range(first, last)),
@@ -328,13 +335,46 @@ def finetune(
         seed=settings.seed,
         watch=watch,
     )
+    return merged(averaged)
 
 
-def freeze_others(model: nn.Module, parts: str) -> None:
-    """Leave only the named parts of the network to be trained."""
+def choose_parts(model: nn.Module, parts: str) -> None:
+    """Leave only the named parts of the network to be trained; `lora` adds what it trains."""
     if parts == "auto":
         parts = "all" if sum(p.numel() for p in model.parameters()) <= SMALL_PARAMETERS else "decoder"
+    if parts == LORA:
+        for linear in _attention(model):
+            parametrize.register_parametrization(linear, "weight", LowRank(linear, RANK))
     norms = {id(p) for m in model.modules() if "Norm" in type(m).__name__ for p in m.parameters(recurse=False)}
+    added = {id(p) for m in model.modules() if isinstance(m, LowRank) for p in m.parameters()}
+    taken = norms | added if parts in ("decoder", LORA) else set()
     for name, parameter in model.named_parameters():
-        wanted = name.startswith(PARTS[parts]) or (parts == "decoder" and id(parameter) in norms)
-        parameter.requires_grad_(wanted)
+        named = name.startswith(PARTS["decoder" if parts == LORA else parts])
+        parameter.requires_grad_(named or id(parameter) in taken)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """Make low-rank changes part of the weights, so that the network has the parameters that it always had."""
+    for linear in _attention(model):
+        if parametrize.is_parametrized(linear):
+            parametrize.remove_parametrizations(linear, "weight")
+    return model
+
+
+def _attention(model: nn.Module) -> list[nn.Linear]:
+    """Return the projections of the encoder's attention, `attn.qkv` and `attn.proj`."""
+    named = model.named_modules()
+    return [m for name, m in named if name.startswith("image_encoder") and name.endswith((".attn.qkv", ".attn.proj"))]
+
+
+class LowRank(nn.Module):
+    """A trained change of low rank to a frozen matrix; nothing at first (LoRA, arXiv 2106.09685, section 4.1)."""
+
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(rank, linear.in_features) / linear.in_features**0.5)
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the changed matrix (out, in)."""
+        return weight + self.up @ self.down

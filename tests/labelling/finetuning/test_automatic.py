@@ -1,24 +1,45 @@
 """From labels to a network to pre-annotations, by the command."""
 
+import os
+import shutil
+import signal
 from dataclasses import replace
 
+import pytest
 import SimpleITK as sitk
 from labelserver import read_mask, serving
 from learning import run
 
 from slicecast.campaign.events import Kind
+from slicecast.config import config_dir
 from slicecast.files import file_sha256
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.finetuning.automatic import NOTHING, AutomaticModels, common_structures, refusal
 from slicecast.labelling.finetuning.rounds import LearntCase
 from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
-from slicecast.labelling.preannotation import PreAnnotator, preannotation
+from slicecast.labelling.preannotation import FarGuess, PreAnnotator, preannotation
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.training.finetune import finetune_settings
 from slicecast.volume import read_volume
 from slicecast.volume.metrics import dice
 from slicecast_lab.simulation.fake import FakePredictor
+
+
+class DyingOnce(FarGuess):
+    """A worker that is killed at its first image."""
+
+    def __call__(self, path, sources):
+        mark = self.folder / "died"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(path, sources)
+
+
+def kept(mask, folder):
+    (folder / "here.nii.gz").write_bytes(mask)
+    return folder / "here.nii.gz"
 
 
 def open_store(studies):
@@ -34,7 +55,7 @@ def test_a_learnt_network_answers_without_prompts(learnt):
     store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
     study = annotator._service.studies.open(learnt / "new.nii.gz")
-    annotator.automatic("new", study)
+    annotator.automatic("new")
     answer = preannotation(store, "new", geometry=study.reorientation.source, labels=["ball"])
     truth = read_volume(store.get_label_uri("ball_1", "final"))
     assert dice(read_volume(answer["file"]).array == 1, truth.array == 1) > 0.7
@@ -63,6 +84,25 @@ def test_batch_inference_needs_no_label_where_there_is_one(learnt):
         store.remove_label(name, "final")
     assert BatchInference(annotator, store).run(BatchRequest(["new"])).results == {"new": "done"}
     assert store.get_label_info("new", "original")["model"] == "automatic@1"
+
+
+@pytest.mark.slow
+def test_a_cluster_answers_a_batch_as_this_process_does(learnt):
+    """Also where a worker dies; the answer to an image that cannot be read is a sentence."""
+    pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
+    shutil.copyfile(learnt / "ball_0.nii.gz", learnt / "more.nii.gz")
+    (learnt / "bad.nii.gz").write_bytes(b"no scan")
+    store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
+    annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
+    here = annotator._guesser.guess(learnt / "new.nii.gz").mask
+    engine = config_dir() / "engine.yaml"
+    engine.write_text(engine.read_text(encoding="utf-8").replace('ray: ""', "ray: auto"), encoding="utf-8")
+    far = DyingOnce(models.versions.folder, None, ("ball",), "cpu")
+    done = BatchInference(annotator, store, far).run(BatchRequest(["ball_0", "new", "more", "bad"]))
+    assert done.status == "DONE" and (done.results["new"], done.results["more"]) == ("done", "done")
+    assert done.results["ball_0"].startswith("skipped") and "bad.nii.gz" in done.results["bad"]
+    assert (models.versions.folder / "died").is_file()
+    assert (read_volume(store.get_label_uri("new", "original")).array == read_volume(kept(here, learnt)).array).all()
 
 
 def test_before_there_is_one_the_request_is_refused_with_the_remedy(studies, tmp_path):

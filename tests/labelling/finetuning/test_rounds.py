@@ -9,6 +9,9 @@ import sys
 import time
 
 import pytest
+import SimpleITK as sitk
+import torch
+from labelserver import read_mask, serving
 from learning import run
 
 from slicecast.campaign.events import Kind
@@ -21,6 +24,9 @@ from slicecast.labelling.finetuning.rounds import Rounds
 from slicecast.labelling.finetuning.training import HELD_OUT, carry_out
 from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
 from slicecast.models.registry import bundled_spec
+from slicecast.models.sam2_build import load_sam2
+from slicecast.models.versions import SLICES
+from slicecast.volume import read_volume, write_mask
 
 BASE = bundled_spec()
 
@@ -62,6 +68,10 @@ def test_new_weights_are_published_recorded_and_taken_back(tuned):
     assert version.labels.keys() == {"ball_0", "ball_1", "ball_2"}
     assert version.verdict[HELD_OUT].keys() == {"ball_0/ball", "ball_1/ball", "ball_2/ball"}
     assert service.model_name == "sam2_nano@1" and service.predictor.fingerprint != before
+    judged = version.verdict[SLICES]  # the folds' slices calibrate the new weights' confidence from the first click on
+    learnt = service._calibration_of(service.predictor.fingerprint)
+    assert judged.keys() == version.labels.keys() and learnt.slices == sum(map(len, judged.values())) > 0
+    assert service._calibration_of(before).slices == 0
 
     done = run("models", "rollback", "--studies", tuned)
     assert done.exit_code == 0 and "sam2_nano is used" in done.output
@@ -71,6 +81,7 @@ def test_new_weights_are_published_recorded_and_taken_back(tuned):
     campaign = campaign_of(versions)
     told = [event for event in campaign.store.read() if event.case == ""]
     assert [event.kind for event in told] == [Kind.PROMOTED, Kind.ROLLED_BACK]
+    assert told[0].data["verdict"].keys() == version.verdict.keys() - {HELD_OUT, SLICES}
     assert told[0].data["sha256"] == version.sha256 and told[0].data["before"] == "sam2_nano"
     assert told[1].data["sha256"] == BASE.sha256
     assert campaign.verify() is None and "" not in campaign.state().cases
@@ -89,15 +100,45 @@ def test_a_worse_model_is_refused(studies, configs):
 
 
 def test_what_the_deployed_weights_have_learnt_does_not_count_for_them(tuned, configs):
-    """Their own folds' scores stand for them: on labels that they have learnt they would look too good."""
+    """Their own folds' scores stand for them: on labels that they have learnt they would look too good.
+
+    The second round does not go on from the first one's weights either: at a rate of 0 it ends with the model's own.
+    """
     first = versions_beside(tuned).deployed(BASE)
-    configs(loop={"steps": 5})
+    configs(loop={"learning_rate": 0.0})
     done = run("train", "finetune", "--studies", tuned, "--device", "cpu")
     assert done.exit_code == 0, done.output
     latest = Rounds(versions_beside(tuned)).latest()
     assert json.loads((latest.folder / "deployed" / "scores.json").read_text()) == {}
     own = [scores["click"] for scores in first.verdict[HELD_OUT].values()]
     assert latest.result()["verdict"]["deployed"]["click"] == pytest.approx(sum(own) / len(own), abs=1e-4)
+
+    versions = versions_beside(tuned)
+    own, tuned_once, now = (
+        load_sam2(spec).state_dict() for spec in (BASE, versions.spec(first, BASE), versions.serving(BASE))
+    )
+    assert versions.deployed(BASE).number == 2
+    assert all(torch.equal(now[name], tensor) for name, tensor in own.items())
+    assert any(not torch.equal(tuned_once[name], tensor) for name, tensor in own.items())
+
+
+def test_only_slices_that_somebody_saw_to_are_learnt(studies, configs, tmp_path):
+    """With `slices: touched`: the clicked slice, and those that were changed before the label was submitted."""
+    configs(round={"slices": "touched"})
+    shutil.copyfile(studies / "ball_1.nii.gz", studies / "new.nii.gz")
+    wanted = json.dumps({"ball": [[12, 10, 8]], "result_extension": ".nrrd"})
+    with serving(tmp_path / "app", studies, {"labels": "ball", "preannotate": "false"}) as client:
+        answer = client.post("/infer/sam2?image=new&output=image", data={"params": wanted})
+        draft = sitk.GetArrayFromImage(read_mask(answer.content, tmp_path))
+        draft[2, 3, 4] = draft[13, 3, 4] = 1
+        final = write_mask(tmp_path / "final.nii.gz", draft, read_volume(studies / "new.nii.gz").geometry)
+        about = json.dumps({"label_info": [{"name": "ball", "idx": 1}]})
+        saved = client.put(
+            "/datastore/label?image=new&tag=final", files={"label": final.read_bytes()}, data={"params": about}
+        )
+        assert saved.status_code == 200, saved.text
+    slices = {case.id: case.slices for case in begin(studies).plan().cases}
+    assert slices == {"ball_0": None, "ball_1": None, "ball_2": None, "new": [2, 8, 13]}  # imported: all of them
 
 
 def test_two_processes_do_not_work_on_one_round(studies):

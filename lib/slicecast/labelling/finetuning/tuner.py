@@ -32,7 +32,7 @@ from slicecast.labelling.finetuning.rounds import RoundPlan, Rounds, TuningRound
 from slicecast.labelling.store.labels import FINAL
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.models.registry import ModelSpec
-from slicecast.models.versions import FOLDER, ModelVersion, ModelVersions, name_of
+from slicecast.models.versions import FOLDER, SLICES, ModelVersion, ModelVersions, name_of
 from slicecast.models.weights import choose_model
 from slicecast.training.finetune import FILE, RoundSettings, finetune_settings
 from slicecast.volume import choose_axis, read_volume
@@ -231,6 +231,7 @@ class FineTuner:
             "best_metric": round(sum(new) / len(new), 4) if new else 0.0,
             "train": {"loss": losses[-1]} if losses else {},
             "eval": dict(verdict.get("new") or {}),
+            "before": dict(verdict.get("deployed") or {}),
             "status": told["status"],
             "why": " ".join([(last.result() or {}).get("why", ""), *_automatic_lines(last)]).strip(),
             "serving": self._versions.serving(self._base()).name,
@@ -281,7 +282,7 @@ def recorder(versions: ModelVersions, who: str) -> Promoted:
     """Return what enters weights that are used from now on into the campaign's chain of events."""
 
     def promoted(version: ModelVersion) -> None:
-        verdict = {key: value for key, value in version.verdict.items() if key not in ("held_out", "plan")}
+        verdict = {key: value for key, value in version.verdict.items() if key not in ("held_out", "plan", SLICES)}
         told = {"model": version.name, "sha256": version.sha256, "before": name_of(version.base, version.before)}
         campaign = campaign_of(versions)
         campaign.weights_changed(Kind.PROMOTED, who, {**told, "labels": dict(version.labels), "verdict": verdict})
