@@ -13,7 +13,6 @@ from typing import Any
 
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
-from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
@@ -26,7 +25,7 @@ from slicecast.inference.volumetric import volumetric_services
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.finetuning.automatic import MODEL, AutomaticTask
 from slicecast.labelling.finetuning.tuner import NAME, FinetuneTask, versions_beside
-from slicecast.labelling.strategies import ConfidenceScoring, ranked_strategies, strategies
+from slicecast.labelling.strategies import ranked_strategies, strategies
 from slicecast.labelling.tasks.infer import segment_tasks
 from slicecast.server.settings import server_settings
 from slicecast.volume import read_volume
@@ -67,10 +66,6 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         return {NAME: FinetuneTask(self.fine_tuner)}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Register random, first and confidence, and those of configs/active.yaml."""
+        """Register random and first, and those of configs/active.yaml."""
         known = strategies()
         return {**known, **ranked_strategies(self.background_ranker, known, own=self.config.strategy)}
-
-    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """Register the score behind the strategy confidence."""
-        return {"confidence": ConfidenceScoring()}

@@ -6,24 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicecast.active import slices
-from slicecast.active.slices import STRATEGIES, SliceChoice, SliceEvidence, best_of, suggest, values
+from slicecast.active.slices import DEFAULT, RETIRED, STRATEGIES, SliceChoice, SliceEvidence, best_of, suggest, values
 from slicecast.errors import ConfigError
 
 RHO = 0.85
 
 
-def seen(quality, *, annotated=(), absent=(), agreement=None, area=None, calibrated=False):
+def seen(quality, *, annotated=(), agreement=None, area=None, calibrated=False):
     """Make evidence of slices that all show the object, unless their area says otherwise."""
     count = len(quality)
-    said, gone = np.zeros(count, bool), np.zeros(count, bool)
-    said[[*annotated, *absent]], gone[list(absent)] = True, True
+    said = np.zeros(count, bool)
+    said[list(annotated)] = True
     nowhere = np.full(count, np.nan)
     return SliceEvidence(
         np.array(quality, float),
         np.full(count, 10.0) if area is None else np.array(area, float),
         nowhere if agreement is None else np.array(agreement, float),
         said,
-        gone,
         calibrated,
     )
 
@@ -42,7 +41,6 @@ def evidences(draw):
         column(st.sampled_from([0.0, 0.0, 5.0, 40.0])),
         column(unit).astype(float),
         annotated,
-        column(st.booleans()) & annotated,
         draw(st.booleans()),
     )
 
@@ -109,12 +107,6 @@ def test_where_no_lanes_met_the_widest_gap_is_taken_instead_and_said():
     assert choice.slice == 3 and choice.strategy == "strided" and "two sides" in choice.reason
 
 
-def test_mid_begins_with_the_largest_slice_and_goes_on_from_the_middle():
-    area = [0, 5, 30, 20, 5, 5, 0]
-    assert suggest("mid", seen([0.5] * 7, area=area)).slice == 2
-    assert suggest("mid", seen([0.5] * 7, area=area, annotated=[2])).slice == 3
-
-
 @pytest.mark.parametrize("name", ["worst", "value"])
 def test_small_errors_end_it_only_where_qualities_are_calibrated(name):
     fine = [0.95, 0.97, 0.93]
@@ -138,37 +130,10 @@ def test_a_gain_below_the_cost_of_a_look_ends_it(monkeypatch):
     assert suggest("value", evidence).slice == 0
 
 
-def test_extent_asks_at_the_less_sure_end_first_whether_the_object_is_there():
-    area = [0, 4, 9, 9, 9, 4, 0]
-    quality = [0.5, 0.7, 0.9, 0.9, 0.9, 0.3, 0.5]
-    first = suggest("extent", seen(quality, annotated=[3], area=area))
-    assert (first.slice, first.question) == (5, "present")
-    second = suggest("extent", seen(quality, annotated=[3, 5], area=area))
-    assert (second.slice, second.question) == (1, "present")
-    done = suggest("extent", seen(quality, annotated=[1, 3, 5], area=area))
-    assert done.slice is None and "both ends" in done.reason
-
-
-@given(st.integers(8, 60), st.data())
-def test_extent_finds_the_ends_of_an_object_that_was_carried_too_far(count, data):
-    """A robot answers; what it calls absent is a wall. In the end no seen slice lies beyond the truth."""
-    low = data.draw(st.integers(0, count - 2))
-    high = data.draw(st.integers(low, count - 1))
-    start = data.draw(st.integers(low, high))
-    present, absent, asked = {start}, set(), 0
-    while True:
-        first = max((n for n in absent if n < start), default=-1) + 1
-        stop = min((n for n in absent if n > start), default=count)
-        area = [10.0 if first <= n < stop else 0.0 for n in range(count)]
-        quality = [0.5 if first <= n < stop else np.nan for n in range(count)]
-        evidence = seen(quality, annotated=sorted(present), absent=sorted(absent), area=area)
-        choice = suggest("extent", evidence)
-        if choice.slice is None:
-            break
-        asked += 1
-        (present if low <= choice.slice <= high else absent).add(choice.slice)
-    assert (first, stop - 1) == (low, high)
-    assert asked <= 2 * (np.log2(count) + 2)
+@pytest.mark.parametrize("name", RETIRED)
+def test_for_a_retired_strategy_the_default_answers_and_says_so(name):
+    choice = suggest(name, seen([0.5] * 7, annotated=[0]))
+    assert (choice.slice, choice.strategy) == (3, DEFAULT) and choice.reason.startswith(f"the strategy '{name}' exists")
 
 
 def test_of_several_objects_the_one_most_worth_a_look():
@@ -178,13 +143,13 @@ def test_of_several_objects_the_one_most_worth_a_look():
 
 
 def test_an_unknown_strategy_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'wurst'.*mid, strided, worst"):
+    with pytest.raises(ConfigError, match=r"'wurst'.*strided, worst"):
         suggest("wurst", seen([0.5]))
 
 
 def test_evidence_of_different_lengths_is_refused():
     with pytest.raises(ConfigError, match="one length"):
-        SliceEvidence(*[np.zeros(3)] * 4, np.zeros(2))
+        SliceEvidence(*[np.zeros(3)] * 3, np.zeros(2))
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class TestScoring:
         assert answer.status_code == 200 and set(answer.json()) == set(client.get("/info/").json()["scoring"])
 
     def test_one_method(self, client):
-        assert client.post("/scoring/confidence?run_sync=true").status_code == 200
+        assert client.post("/scoring/none?run_sync=true").status_code == 404
 
     def test_nothing_is_running(self, client):
         assert client.get("/scoring/?check_if_running=true").status_code == 404

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracking import (
     PLAIN,
-    WHOLE,
     absent,
     boxed,
     clicked,
@@ -19,7 +18,7 @@ from tracking import (
     walking_disk,
 )
 
-from slicecast.engine.caches import DiskTier, EmbeddingCache, ResultCache, key_of, prompt_key
+from slicecast.engine.caches import EmbeddingCache, ResultCache, key_of, prompt_key
 from slicecast.engine.ports import ModelPrompt, Observation
 from slicecast.engine.propagation import segment
 from slicecast_lab.simulation.fake import FakePredictor
@@ -252,44 +251,3 @@ def test_threads_share_it_without_mixing_keys():
         thread.join()
     stats = cache.stats()
     assert wrong == [] and stats.nbytes == 10 * stats.entries <= 200
-
-
-DISKS = clip_of(walking_disk(6))
-PLACES = [(n, WHOLE) for n in range(6)]
-
-
-@pytest.fixture
-def tier(tmp_path):
-    """Keeps what the fake predictor encodes: the grey of each cell."""
-    template = FakePredictor().encode(np.zeros((1, 128, 128), np.float32))[0]
-
-    def unpack(data):
-        return type(template)(np.frombuffer(data, np.float32).reshape(template.grey.shape))
-
-    made = DiskTier(tmp_path / "embeddings", 1 << 24, pack=lambda e: e.grey.tobytes(), unpack=unpack)
-    yield made
-    made.close()
-
-
-def cache_on(tier):
-    cache = EmbeddingCache(1 << 24)
-    cache.tier = tier
-    return cache
-
-
-def test_a_restart_finds_what_was_encoded(tier):
-    first = tracker_of(DISKS, cache=cache_on(tier))
-    wanted = first.embed(PLACES[:4])
-    second = tracker_of(DISKS, cache=cache_on(tier))
-    found = second.embed(PLACES)
-    assert first.encoded == 4 and second.encoded == 2 and second.cache.stats().from_disk == 4
-    assert all((a.grey == b.grey).all() for a, b in zip(wanted, found[:4], strict=True))
-    second.embed(PLACES)
-    assert second.cache.stats().from_disk == 4
-
-
-def test_another_model_finds_nothing(tier):
-    tracker_of(DISKS, cache=cache_on(tier)).embed(PLACES)
-    other = tracker_of(DISKS, cache=cache_on(tier), predictor=FakePredictor(image_size=64))
-    other.embed(PLACES)
-    assert other.encoded == 6

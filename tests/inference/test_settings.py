@@ -38,7 +38,6 @@ def test_the_budget_follows_the_free_memory():
         ({"embedding_mb": "much"}, "embedding_mb is 'much'"),
         ({"embedding_mb": 0}, "whole number of MiB from 1 on"),
         ({"answer_mb": -1}, "answer_mb is -1"),
-        ({"disk_mb": 1.5}, "disk_mb is 1.5"),
         ({"idle_encode": "yes"}, "true or false"),
         ({"compile": 1}, "true or false"),
     ],
@@ -46,3 +45,9 @@ def test_the_budget_follows_the_free_memory():
 def test_values_out_of_range_are_refused(wrong, complaint):
     with pytest.raises(ConfigError, match=complaint):
         EngineSettings(**wrong)
+
+
+def test_settings_of_earlier_versions_are_read(tmp_path, monkeypatch):
+    (tmp_path / "engine.yaml").write_text("disk_mb: 512\nslice_strategy: mid\n")
+    monkeypatch.setenv("SLICECAST_CONFIGS", str(tmp_path))
+    assert engine_settings() == EngineSettings(slice_strategy="mid")

@@ -43,12 +43,12 @@ def test_settings_that_are_none(conf, message):
 @pytest.mark.parametrize(
     ("request_", "name"),
     [
-        ({"strategy": "random"}, "confidence"),  # OHIF
-        ({}, "confidence"),
-        ({"strategy": "random", "client_id": ""}, "confidence"),
+        ({"strategy": "random"}, "coverage"),  # OHIF
+        ({}, "coverage"),
+        ({"strategy": "random", "client_id": ""}, "coverage"),
         ({"strategy": "random", "client_id": "user-7f3a"}, "random"),  # Slicer, where a menu chooses
         ({"strategy": "first"}, "first"),
     ],
 )
 def test_the_strategy_that_a_client_means(request_, name):
-    assert asked_strategy(request_, own="confidence") == name
+    assert asked_strategy(request_, own="coverage") == name

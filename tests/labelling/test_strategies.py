@@ -1,7 +1,6 @@
 """Which image is next, and why."""
 
 import random
-import threading
 import time
 
 import numpy as np
@@ -12,14 +11,9 @@ from labelserver import serving
 from slicecast.labelling.background_ranker import RankedQueue, VolumeChoice
 from slicecast.labelling.strategies import (
     LONG_AGO_S,
-    SCORE,
     Candidates,
-    ConfidenceScoring,
     RankedStrategy,
-    ScoringQueue,
-    confidence_of,
     last_shown,
-    record_result,
     strategies,
 )
 from slicecast.volume import write_volume
@@ -40,19 +34,19 @@ def label_all(store, tmp_path):
         store.save_label(image, str(label), "final", {})
 
 
-@pytest.mark.parametrize("name", ["random", "first", "confidence"])
+@pytest.mark.parametrize("name", ["random", "first"])
 def test_every_strategy_answers_with_a_reason(chosen, name):
     answer = chosen(name)
     assert answer["id"] in ("first", "second") and answer["reason"]
 
 
-@pytest.mark.parametrize("name", ["random", "first", "confidence"])
+@pytest.mark.parametrize("name", ["random", "first"])
 def test_all_labelled(chosen, store, tmp_path, name):
     label_all(store, tmp_path)
     assert chosen(name) is None
 
 
-@pytest.mark.parametrize("name", ["random", "first", "confidence"])
+@pytest.mark.parametrize("name", ["random", "first"])
 def test_strategies_describe_themselves(name):
     assert strategies()[name].info()["description"]
 
@@ -80,98 +74,16 @@ def test_last_shown_by_any_strategy():
     assert last_shown({"strategy": {"random": {"ts": 5}, "first": {"ts": 9}, "odd": {}}}) == 9
 
 
-def test_least_confident_first(chosen, store):
-    record_result(store, "first", model="sam2", confidence=0.8, when_s=NOW)
-    assert chosen("confidence")["id"] == "first"
-    record_result(store, "second", model="sam2", confidence=0.3, when_s=NOW)
-    answer = chosen("confidence")
-    assert (answer["id"], answer["confidence"]) == ("second", 0.3)
-    assert answer["reason"] == "mean slice confidence 0.30, the lowest of 2 with a mask (2 without a label)"
-
-
-def test_without_any_confidence_it_is_by_chance(chosen):
-    assert chosen("confidence")["reason"].startswith("no image has a confidence yet: random among 2")
-
-
 def test_only_the_candidates(store):
     view = Candidates(store, ["second"])
     assert view.get_unlabeled_images() == ["second"]
     assert view.get_image_uri("first") == store.get_image_uri("first")
 
 
-def test_what_is_known_is_what_the_store_knows(store, tmp_path):
-    store.update_image_info("first", {"last_result": {"confidence": 0.5}})
-    (tmp_path / "l.nii.gz").write_bytes(b"x")
-    store.save_label("first", str(tmp_path / "l.nii.gz"), "original", {"params": {"mean_confidence": 0.7}})
+def test_what_is_known_is_what_the_store_knows(store):
+    store.update_image_info("first", {"strategy": {"random": {"ts": 5}}})
     view = Candidates(store, ["first"])
-    assert view.get_image_info("first")["last_result"] == store.get_image_info("first")["last_result"]
-    assert view.get_label_info("first", "original") == store.get_label_info("first", "original")
-    assert view.get_label_info("second", "original") == {}
-
-
-@pytest.mark.parametrize(
-    ("image", "original", "score"),
-    [
-        ({}, {}, None),
-        ({"last_result": {"confidence": 0.4}}, {"params": {"mean_confidence": 0.9}}, 0.4),
-        ({"last_result": {"confidence": None}}, {"params": {"mean_confidence": 0.9}}, 0.9),
-        ({}, None, None),
-        ({"last_result": None}, {"params": None}, None),
-    ],
-)
-def test_confidence_of(image, original, score):
-    assert confidence_of(image, original) == score
-
-
-def test_scores_are_written_once(store, tmp_path):
-    label = tmp_path / "pre.nii.gz"
-    label.write_bytes(b"x")
-    record_result(store, "first", model="sam2", confidence=0.4, when_s=1.0)
-    store.save_label("second", str(label), "original", {"params": {"mean_confidence": 0.9}})
-    scoring = ConfidenceScoring()
-    assert scoring({}, store) == {"first": 0.4, "second": 0.9}
-    assert store.get_image_info("second")[SCORE] == 0.9
-    before = (tmp_path / "studies" / "datastore_v2.json").stat().st_mtime_ns
-    scoring({}, store)
-    assert (tmp_path / "studies" / "datastore_v2.json").stat().st_mtime_ns == before
-
-
-def test_labelled_images_are_left_alone(store, tmp_path):
-    label = tmp_path / "label.nii.gz"
-    label.write_bytes(b"x")
-    record_result(store, "first", model="sam2", confidence=0.4, when_s=1.0)
-    store.save_label("first", str(label), "final", {})
-    assert ConfidenceScoring()({}, store) == {}
-
-
-def test_a_waiting_method_is_not_queued_again():
-    begin, ran = threading.Event(), []
-
-    def run(method):
-        begin.wait(5)
-        ran.append(method)
-
-    queue = ScoringQueue(run)
-    queue.submit("blocker")
-    assert [queue.submit("confidence") for _ in range(50)] == [True] + [False] * 49
-    begin.set()
-    queue.wait()
-    assert ran == ["blocker", "confidence"]
-
-
-def test_a_failing_method_is_logged_and_the_next_one_runs(caplog):
-    ran = []
-
-    def run(method):
-        if method == "broken":
-            raise ValueError("a bug")
-        ran.append(method)
-
-    queue = ScoringQueue(run)
-    queue.submit("broken")
-    queue.submit("fine")
-    queue.wait()
-    assert ran == ["fine"] and "'broken' failed" in caplog.text
+    assert view.get_image_info("first")["strategy"] == store.get_image_info("first")["strategy"]
 
 
 WAIT_S = 120.0

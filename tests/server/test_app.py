@@ -35,8 +35,8 @@ def test_info_is_what_both_clients_need(client):
         "sam2_single": ("deepgrow", 3),
         "sam2_slice": ("deepgrow", 2),
     }
-    assert {"random", "first", "confidence", "strat_random", "coverage"} <= set(info["strategies"])
-    assert set(info["scoring"]) == {"confidence"}
+    assert {"random", "first", "strat_random", "coverage"} <= set(info["strategies"])
+    assert info["scoring"] == {}
     assert "config" not in info  # Slicer would ask to upgrade the server
 
 
@@ -85,7 +85,7 @@ def test_the_params_of_an_answer(client, tmp_path):
     )
     assert all(0 <= entry["value"] <= 1 for entry in params["confidence"])
     hint = params["next_slice"]
-    assert hint is None or {"slice", "axis", "reason", "score", "strategy", "question"} == hint.keys()
+    assert hint is None or {"slice", "axis", "reason", "score", "strategy"} == hint.keys()
     assert "signs" not in params and params["confidence_kind"] == "raw"
     assert params["latencies"]["total"] >= params["latencies"]["infer"] > 0
     assert isinstance(params["warnings"], list)
@@ -188,7 +188,7 @@ def test_an_uploaded_mask_is_a_prompt(client, studies, tmp_path):
     assert list(parts(response)[0]["objects"]) == ["liver"]
 
 
-@pytest.mark.parametrize("strategy", ["random", "first", "confidence", "strat_random", "coverage"])
+@pytest.mark.parametrize("strategy", ["random", "first", "strat_random", "coverage"])
 def test_next_sample(client, strategy):
     sample = client.post(f"/activelearning/{strategy}", json={"client_id": "anna"}).json()
     assert sample["id"] in ("first", "second") and sample["reason"]
@@ -203,7 +203,7 @@ def test_random_from_ohif_means_the_servers_own_strategy(studies, tmp_path):
 
 
 def test_a_strategy_that_does_not_exist_stops_the_start(studies, tmp_path):
-    refused = pytest.raises(ConfigError, match="Choose one of random, first, confidence")
+    refused = pytest.raises(ConfigError, match="Choose one of random, first")
     with refused, serving(tmp_path / "app", studies, {"strategy": "clairvoyance"}):
         pass
 
@@ -214,18 +214,12 @@ def test_random_twice_within_a_second(client):
 
 def test_unknown_strategy(client):
     response = client.post("/activelearning/clairvoyance", json={})
-    assert response.status_code == 404 and "Known: random, first, confidence" in response.json()["detail"]
+    assert response.status_code == 404 and "Known: random, first" in response.json()["detail"]
 
 
-def test_scoring_runs_in_this_process(client):
-    infer(client, "sam2_single", {"foreground": [[12, 10, 8]]})
-    scores = client.post("/scoring/confidence", json={}).json()
-    assert 0 <= scores["first"] <= 1
-    assert (
-        client.get("/datastore/?output=all").json()["objects"]["first"]["image"]["info"]["confidence"]
-        == scores["first"]
-    )
-    assert client.post("/scoring/entropy", json={}).status_code == 404
+def test_there_is_no_scoring(client):
+    assert client.post("/scoring/", json={}).json() == {}
+    assert client.post("/scoring/confidence", json={}).status_code == 404
 
 
 def test_pre_annotation_is_saved_with_its_names(client):

@@ -7,7 +7,6 @@ reasons name none, since a caller may count slices otherwise.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,6 @@ from slicecast.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-Question = Literal["outline", "present"]
-"""What the annotator is asked: to correct the outline, or only whether the object is on the slice."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +25,10 @@ class SliceEvidence:
     area_px: Floats  # (N,) predicted pixels, 0 where the object is not seen
     agreement: Floats  # (N,) Dice of the tracks from both sides; NaN where not two of them met
     annotated: Bools  # (N,) bool, has a prompt ("absent" included), or was accepted and locked
-    absent: Bools  # (N,) bool, marked as not showing the object
     calibrated: bool = False  # the qualities were fitted to true ones, so that the stop rule can trust their values
 
     def __post_init__(self) -> None:
-        arrays = (self.quality, self.area_px, self.agreement, self.annotated, self.absent)
+        arrays = (self.quality, self.area_px, self.agreement, self.annotated)
         if len({array.shape for array in arrays}) != 1 or self.quality.ndim != 1:
             raise ConfigError(f"Evidence of slices has shapes {[a.shape for a in arrays]}; give one length for all.")
 
@@ -62,12 +57,12 @@ class SliceChoice:
     reason: str  # why, in words and numbers
     score: float  # the strategy's own measure, larger is more worth a look; comparable between objects
     strategy: str  # name of what chose, which differs from what was asked for where that had nothing to go by
-    question: Question = "outline"
 
 
 SliceStrategy = Callable[[SliceEvidence], SliceChoice]
 
 DEFAULT = "strided"
+RETIRED = ("mid", "extent")  # Strategies of earlier versions, for which the default answers
 
 RHO = 0.85  # What a correction is worth one slice further on, as a share
 ENOUGH = 0.1  # Nothing more is suggested where every calibrated u is below this
@@ -79,11 +74,16 @@ ALIKE, JUMP_SHARE = 0.8, 0.4
 
 def suggest(strategy: str, evidence: SliceEvidence) -> SliceChoice:
     """Choose the next slice; never one that is annotated; raises ConfigError if no strategy has that name."""
-    return strategy_named(strategy)(evidence)
+    choice = strategy_named(strategy)(evidence)
+    if strategy in RETIRED:
+        return replace(choice, reason=f"the strategy '{strategy}' exists no longer: {choice.reason}")
+    return choice
 
 
 def strategy_named(name: str) -> SliceStrategy:
-    """Return a strategy; raises ConfigError if none has that name."""
+    """Return a strategy, the default for a retired one; raises ConfigError if none has that name."""
+    if name in RETIRED:
+        return STRATEGIES[DEFAULT]
     if name not in STRATEGIES:
         raise ConfigError(f"There is no slice strategy '{name}'. Choose one of: {', '.join(STRATEGIES)}.")
     return STRATEGIES[name]
@@ -106,22 +106,6 @@ def values(evidence: SliceEvidence, *, rho: float = RHO) -> Floats:
     nearest = apart[annotated].min(axis=0) if annotated.any() else np.full(len(numbers), np.inf)
     shares = np.where(apart < nearest, rho**apart, 0.0)
     return np.asarray(shares @ evidence.wrong, dtype=np.float64)
-
-
-def _mid(evidence: SliceEvidence) -> SliceChoice:
-    """Take the largest slice at first, later the free one nearest to the middle of what is seen."""
-    free = _seen(evidence)
-    if not len(free):
-        return _enough("mid", "every slice that shows it is annotated")
-    if not evidence.annotated.any():
-        largest = int(free[np.argmax(evidence.area_px[free])])
-        return SliceChoice(largest, f"it is largest here ({evidence.area_px[largest]:.0f} pixels)", 1.0, "mid")
-    first, last = _extent(evidence)
-    middle = (first + last) / 2
-    number = int(min(free, key=lambda n: (abs(n - middle), n)))
-    off = abs(number - middle)
-    why = f"nothing free is nearer to the middle of the {last - first + 1} slices that show it ({off:g} away)"
-    return SliceChoice(number, why, 1 / (1 + off), "mid")
 
 
 def _strided(evidence: SliceEvidence) -> SliceChoice:
@@ -195,38 +179,6 @@ def _chosen(name: str, evidence: SliceEvidence, worth: Floats, number: int) -> S
     return SliceChoice(number, f"{why}: {_cause(evidence, number)}", gain, name)
 
 
-def _extent_first(evidence: SliceEvidence) -> SliceChoice:
-    """Ask at the two ends whether the object is there at all, until both are settled; then there is nothing to ask."""
-    if evidence.extent is None:
-        return _enough("extent", "it is seen on no slice")
-    asked = [_end(evidence, step) for step in (-1, 1)]
-    open_ends = [(number, evidence.wrong[number]) for number in asked if number is not None]
-    if not open_ends:
-        return _enough("extent", "both ends are settled")
-    number, wrong = max(open_ends, key=lambda end: (end[1], -end[0]))
-    why = f"is it still there? At this end the quality is {1 - wrong:.2f}"
-    return SliceChoice(number, why, float(wrong), "extent", "present")
-
-
-def _end(evidence: SliceEvidence, step: int) -> int | None:
-    """Return the slice to ask about at one end, or None where that end is settled.
-
-    First the outermost slice that shows it. Once a slice is marked absent, the true end lies between that slice
-    and the outermost one known to show it: ask half-way.
-    """
-    first, last = _extent(evidence)
-    outermost = last if step > 0 else first
-    known = np.flatnonzero(evidence.annotated & ~evidence.absent)
-    inner = int((known.max() if step > 0 else known.min()) if len(known) else (first + last) // 2)
-    absent = [int(n) for n in np.flatnonzero(evidence.absent) if (n - inner) * step > 0]
-    if not absent:
-        return outermost if evidence.free[outermost] else None
-    between = [n for n in range(inner + step, min(absent, key=lambda n: n * step), step) if evidence.free[n]]
-    if not between or (evidence.calibrated and max(evidence.wrong[n] for n in between) < ENOUGH):
-        return None
-    return between[len(between) // 2]
-
-
 def _cause(evidence: SliceEvidence, number: int) -> str:
     """Name what is most striking about a slice."""
     areas, agreement = evidence.area_px, evidence.agreement[number]
@@ -245,10 +197,6 @@ def _enough(name: str, why: str) -> SliceChoice:
     return SliceChoice(None, f"good enough: {why}", 0.0, name)
 
 
-def _seen(evidence: SliceEvidence) -> NDArray[np.intp]:
-    return np.flatnonzero(evidence.free & (evidence.area_px > 0))
-
-
 def _extent(evidence: SliceEvidence) -> tuple[int, int]:
     found = evidence.extent
     return (0, -1) if found is None else found
@@ -263,11 +211,9 @@ def _slices(count: int) -> str:
 
 
 STRATEGIES: dict[str, SliceStrategy] = {
-    "mid": _mid,
     "strided": _strided,
     "worst": _worst,
     "disagree": _disagree,
     "value": _value,
-    "extent": _extent_first,
 }
 """Every slice strategy by its name."""

@@ -195,7 +195,7 @@ def _central(points: Points) -> int:
     return int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())
 
 
-RETIRED = ("auto",)
+RETIRED = ("auto", "confidence")
 """Strategies that earlier versions offered; where one is still asked for, the campaign's own or the default answers."""
 
 FILE = "active.yaml"

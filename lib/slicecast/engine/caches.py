@@ -8,12 +8,10 @@ after a correction or a client that sends all its prompts each time, pays only f
 
 import hashlib
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import diskcache
 from cachetools import LRUCache
 
 from slicecast.engine.ports import Embedding, ModelPrompt, Observation
@@ -32,7 +30,6 @@ class CacheStats:
     evictions: int  # values dropped to keep the budget
     entries: int  # values held now
     nbytes: int  # bytes held now
-    from_disk: int = 0  # of the misses, those found on the disk
 
 
 class _Entries(LRUCache[Hashable, tuple[Value, int]]):
@@ -158,32 +155,15 @@ def _nbytes(seen: Observation) -> int:
     return SMALL_BYTES + seen.logits.nbytes + seen.memory.nbytes
 
 
-class Tier(Protocol):
-    """A slower store behind the cache."""
-
-    def load(self, key: Hashable) -> Embedding | None:
-        """Return an embedding; None where it is not there."""
-        ...
-
-    def store(self, key: Hashable, value: Embedding) -> None:
-        """Keep an embedding."""
-        ...
-
-
 class EmbeddingCache:
     """Encoded slices by content key, least recently used dropped first, bounded in bytes.
 
     Safe to share between threads. Two threads that miss the same slice may both encode it; the
     second result is dropped, so callers always see one value per key.
-
-    Attributes:
-        tier: asked before a slice is encoded, and given what was; None: there is none.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self._held: Lru[Embedding] = Lru(budget_bytes)
-        self._from_tier = 0
-        self.tier: Tier | None = None
 
     def get_many(self, keys: Sequence[Hashable], encode: Callable[[list[int]], list[Embedding]]) -> list[Embedding]:
         """Return the embeddings of ``keys``, encoding those that are missing.
@@ -194,12 +174,10 @@ class EmbeddingCache:
         found = self._held.find(keys)
         # One position for each key: a slice that two objects ask for at once is encoded once.
         wanted = {key: n for n, key in enumerate(keys) if key not in found}
-        found |= self._from_below(list(wanted))
-        missing = [n for key, n in wanted.items() if key not in found]
+        missing = list(wanted.values())
         if missing:
             encoded = dict(zip((keys[n] for n in missing), encode(missing), strict=True))
             found |= {key: self._keep(key, value) for key, value in encoded.items()}
-            self._to_below(encoded)
         return [found[key] for key in keys]
 
     def __contains__(self, key: Hashable) -> bool:
@@ -207,62 +185,11 @@ class EmbeddingCache:
 
     def stats(self) -> CacheStats:
         """Return the counters."""
-        return replace(self._held.stats(), from_disk=self._from_tier)
+        return self._held.stats()
 
     def clear(self) -> None:
         """Drop everything that is held."""
         self._held.clear()
 
-    def _from_below(self, keys: Sequence[Hashable]) -> dict[Hashable, Embedding]:
-        if self.tier is None:
-            return {}
-        found = {key: value for key in keys if (value := self.tier.load(key)) is not None}
-        self._from_tier += len(found)
-        return {key: self._keep(key, value) for key, value in found.items()}
-
-    def _to_below(self, encoded: Mapping[Hashable, Embedding]) -> None:
-        if self.tier is not None:
-            for key, value in encoded.items():
-                self.tier.store(key, value)
-
     def _keep(self, key: Hashable, value: Embedding) -> Embedding:
         return self._held.keep(key, value, nbytes=value.nbytes)
-
-
-class DiskTier:
-    """Embeddings in a folder, least recently used dropped first; safe between threads and processes.
-
-    Only bytes are stored, never pickled objects: what the folder holds is not executed.
-
-    Args:
-        folder: made where it is missing.
-        budget_bytes: of all files together, about.
-        pack: turns an embedding to bytes.
-        unpack: turns them back.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        budget_bytes: int,
-        *,
-        pack: Callable[[Embedding], bytes],
-        unpack: Callable[[bytes], Embedding],
-    ) -> None:
-        self._files = diskcache.Cache(
-            str(folder), size_limit=budget_bytes, eviction_policy="least-recently-used", cull_limit=8
-        )
-        self._pack, self._unpack = pack, unpack
-
-    def load(self, key: Hashable) -> Embedding | None:
-        """Return an embedding; None where it is not there."""
-        data = self._files.get(key_of(key))
-        return self._unpack(data) if isinstance(data, bytes) else None
-
-    def store(self, key: Hashable, value: Embedding) -> None:
-        """Keep an embedding."""
-        self._files.set(key_of(key), self._pack(value))
-
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()

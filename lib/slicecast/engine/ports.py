@@ -121,14 +121,6 @@ class DevicePredictor(SlicePredictor, Protocol):
         """Return what a whole slice looks like, (D,)."""
         ...
 
-    def pack(self, embedding: Embedding) -> bytes:
-        """Return an encoded slice as bytes."""
-        ...
-
-    def unpack(self, data: bytes) -> Embedding:
-        """Return the encoded slice of bytes made by :meth:`pack`."""
-        ...
-
     def release(self) -> None:
         """Free device memory that is cached but unused."""
         ...

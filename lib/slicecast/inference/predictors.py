@@ -3,13 +3,11 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.caches import DiskTier
 from slicecast.engine.ports import DevicePredictor, Embedding, Observation, PromptJob, SlicePredictor, TrackJob
 from slicecast.errors import OutOfMemory
 from slicecast.inference.queue import DeviceQueue
@@ -51,10 +49,6 @@ class QueuedPredictor:
         """Free device memory that is cached but unused."""
         with self._queue.step():
             self._predictor.release()
-
-    def disk_tier(self, folder: Path, budget_bytes: int) -> DiskTier:
-        """Return a store on the disk for embeddings."""
-        return DiskTier(folder, budget_bytes, pack=self._predictor.pack, unpack=self._predictor.unpack)
 
     def pool(self, embeddings: Sequence[Embedding]) -> NDArray[np.float32]:
         """Return one vector for each embedding, (N, D)."""

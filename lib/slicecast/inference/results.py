@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.active.calibration import Calibration, SliceFeatures
-from slicecast.active.slices import Question, SliceChoice, SliceEvidence, best_of, suggest
+from slicecast.active.slices import SliceChoice, SliceEvidence, best_of, suggest
 from slicecast.engine.crop_window import paste
 from slicecast.engine.postprocess import ObjectResult, probability_of_presence, slice_confidence
 from slicecast.engine.propagation import Prompts, Segmentation
@@ -49,7 +49,6 @@ class NextSlice:
     reason: str
     score: float  # the strategy's own measure; larger is more urgent
     strategy: str = ""
-    question: Question = "outline"  # `outline`: correct the outline; `present`: only answer whether the object is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +234,7 @@ def next_slice(choice: SliceChoice | None, axis: str, stored: Callable[[int], in
     """Return a choice with its stored slice number; None where no slice needs annotation."""
     if choice is None or choice.slice is None:
         return None
-    return NextSlice(stored(choice.slice), axis, choice.reason, choice.score, choice.strategy, choice.question)
+    return NextSlice(stored(choice.slice), axis, choice.reason, choice.score, choice.strategy)
 
 
 def result_callback(
@@ -343,7 +342,7 @@ def evidence_of(
     such a slice is no candidate until labels were submitted.
     """
     quality, agreement = np.full(len(areas), np.nan), np.full(len(areas), np.nan)
-    annotated, absent = np.zeros(len(areas), dtype=bool), np.zeros(len(areas), dtype=bool)
+    annotated = np.zeros(len(areas), dtype=bool)
     met = track.met
     for number, answer in track.answers.items():
         if calibrated or answer.present:
@@ -351,8 +350,8 @@ def evidence_of(
         if number in met:
             agreement[number] = answer.agreement
     for prompt in track.prompts:
-        annotated[prompt.slice], absent[prompt.slice] = True, prompt.absent
-    return SliceEvidence(quality, areas, agreement, annotated, absent, calibrated)
+        annotated[prompt.slice] = True
+    return SliceEvidence(quality, areas, agreement, annotated, calibrated)
 
 
 def choose(evidence: SliceEvidence, strategy: str, calibration: Calibration) -> SliceChoice:

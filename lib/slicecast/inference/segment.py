@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from slicecast.active.calibration import UNCALIBRATED, Calibration, Pair, SliceFeatures, calibrate
 from slicecast.active.slices import strategy_named
-from slicecast.config import home_dir
 from slicecast.engine import propagation
 from slicecast.engine.caches import EmbeddingCache, Lru, ResultCache
 from slicecast.engine.options import EngineOptions
@@ -45,7 +44,6 @@ from slicecast.volume import Reorientation, SliceAxis, choose_axis
 
 MAX_OBJECTS = 255  # Labels are uint8
 MAX_LOADED = 2  # Versions of the model in memory: the deployed one, and an earlier one that open sessions finish on
-EMBEDDINGS = "embeddings"  # Folder of embeddings among the caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +165,7 @@ class SegmentService:
         if self._given and name not in ("", self._given.fingerprint):
             raise Conflict(_runs_another(name, self._given.fingerprint))
         with self._guard:
-            found = self._given or self._load(self.spec_named(name))
-            if self.cache.tier is None and self.settings.disk_mb:
-                self.cache.tier = found.disk_tier(home_dir() / EMBEDDINGS, self.settings.disk_mb * MB)
-            return found
+            return self._given or self._load(self.spec_named(name))
 
     def _load(self, spec: ModelSpec) -> QueuedPredictor:
         if spec.name not in self._loaded:
@@ -417,8 +412,8 @@ def segment(
         axis: ``auto``, ``axial``, ``coronal`` or ``sagittal``.
         range: half-open, slices along the axis to stay within.
         window: window's name, ``low:high`` or ``auto``.
-        slice_strategy: which slice is suggested next: ``mid``, ``strided``, ``worst``, ``disagree``, ``value`` or
-            ``extent``. Default: that of ``configs/engine.yaml``.
+        slice_strategy: which slice is suggested next: ``strided``, ``worst``, ``disagree`` or ``value``.
+            Default: that of ``configs/engine.yaml``.
         service: keeps model, images and encoded slices between calls. Default: a new one, with the default
             model; pass your own when you ask more than once.
 

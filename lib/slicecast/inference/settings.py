@@ -30,7 +30,6 @@ class EngineSettings:
 
     embedding_mb: int | str = "auto"  # MiB of encoded slices; ``auto``: a quarter of the free memory
     answer_mb: int = 512  # MiB of the model's answers
-    disk_mb: int = 0  # MiB of encoded slices on the disk; 0: none
     idle_encode: bool = True  # encode the rest of a volume while the server is idle
     compile: bool = False  # let PyTorch compile the network, on a GPU only
     openvino: bool = True  # let OpenVINO compute it, on a CPU only and where it is installed
@@ -44,7 +43,6 @@ class EngineSettings:
         if self.embedding_mb != "auto":
             _require_whole("embedding_mb", self.embedding_mb, least=1)
         _require_whole("answer_mb", self.answer_mb, least=0)
-        _require_whole("disk_mb", self.disk_mb, least=0)
         for name in ("idle_encode", "compile", "openvino"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be true or false.")
@@ -75,6 +73,7 @@ def engine_settings() -> EngineSettings:
     if not (config_dir() / FILE).is_file():
         return EngineSettings()
     content = read_config(FILE)
+    content.pop("disk_mb", None)  # of earlier versions
     given = content.get("propagation") or {}
     for name in ("zoom", "evidence"):
         if isinstance(given, dict) and isinstance(given.get(name), bool):  # YAML reads on and off as truth values

@@ -99,10 +99,9 @@ class LabelCanvas:
             if areas[number]:
                 logits = self._logits.slice(number)[mask].astype(np.float32)
                 quality[number] = float((1 / (1 + np.exp(-logits))).mean()) * float(np.clip(predicted_iou, 0, 1))
-        annotated, absent = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-        for prompt in given:
-            annotated[prompt.slice], absent[prompt.slice] = True, prompt.absent
-        return SliceEvidence(quality, areas, np.full(count, np.nan), annotated, absent)
+        annotated = np.zeros(count, dtype=bool)
+        annotated[[prompt.slice for prompt in given]] = True
+        return SliceEvidence(quality, areas, np.full(count, np.nan), annotated)
 
 
 def _shape(field: ObjectField) -> tuple[int, int, int]:

@@ -5,7 +5,6 @@ An app's main.py imports this module, not the class: MONAI Label would take the 
 
 import copy
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
@@ -17,7 +16,6 @@ from typing import Any
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
-from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
@@ -44,10 +42,8 @@ from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dico
 from slicecast.labelling.store.uploads import SafeSessions
 from slicecast.labelling.strategies import (
     EMBEDDINGS,
-    ScoringQueue,
     StudyCases,
     open_background_ranker,
-    record_result,
 )
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
@@ -102,8 +98,7 @@ class AppBehaviour(MONAILabelApp):
     """A MONAI Label app; set `self.config`, `self.service` and `self.volumetric` before the constructor runs.
 
     Methods raise our own errors, which `slicecast.server.errors` turns into answers. Images are named by id, never by
-    path. Scoring runs in a thread of this process instead of a new process. Nothing is downloaded, and nothing written
-    outside the studies and the app.
+    path. Nothing is downloaded, and nothing written outside the studies and the app.
     """
 
     config: AppConfig
@@ -114,7 +109,6 @@ class AppBehaviour(MONAILabelApp):
     _sessions: SafeSessions | None
     _infers: dict[str, SegmentTask | AutomaticTask]
     _strategies: dict[str, Strategy]
-    _scoring_methods: dict[str, ScoringMethod]
     _trainers: dict[str, TrainTask]
 
     @cached_property
@@ -223,9 +217,6 @@ class AppBehaviour(MONAILabelApp):
         image = find_image(request, store, sessions=self._sessions_folder())
         answer = task.answer({**copy.deepcopy(dict(request)), "image": str(image.path)})
         if image.id is not None:
-            if task.dimension == 3:
-                when_s, confidence = time.time(), answer.params.get("mean_confidence")
-                record_result(store, image.id, model=request["model"], confidence=confidence, when_s=when_s)
             model = task.fingerprint
             self.campaign_service.remember(image.id, answer, request=request, model=model)
         file = str(answer.file)
@@ -373,24 +364,13 @@ class AppBehaviour(MONAILabelApp):
         return {}
 
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Run a scoring method now."""
-        _known(request.get("method"), self._scoring_methods, "scoring method")
-        return super().scoring(request, datastore)
-
-    def async_scoring(self, method: str | None, params: Any = None) -> dict[str, Any]:
-        """Queue scoring methods in this process; MONAI Label would start a new one for every next sample."""
-        for name in [method] if method else list(self._scoring_methods):
-            self._scoring_queue.submit(name)
-        return {}
+        """Refuse: this app has no scoring method."""
+        raise NotFound(f"There is no scoring method '{request.get('method')}'. This app has none.")
 
     @property
     def _cache(self) -> Path:
         """Folder of uploads and downloads; MONAI Label would use the user's home."""
         return Path(self.app_dir) / CACHE
-
-    @cached_property
-    def _scoring_queue(self) -> ScoringQueue:
-        return ScoringQueue(lambda name: self.scoring({"method": name}))
 
     @cached_property
     def _preannotator(self) -> PreAnnotator:

@@ -1,24 +1,20 @@
-"""Strategies that choose the next image among those without a final label, and the scores they use.
+"""Strategies that choose the next image among those without a final label.
 
 Every answer has a reason in words. OHIF's strategy menu has no effect, it always asks for `random`: see
-`slicecast.labelling.app.asked_strategy`. A result's confidence is recorded when it is made (`record_result`); scoring
-only copies it into the image's info, so a pass over all images takes milliseconds. The strategies of
-`slicecast.active.volumes` read the ranked queues of the background ranker: Next Sample takes the first candidate of a
-queue. While there is no queue yet it chooses at random, and says so.
+`slicecast.labelling.app.asked_strategy`. The strategies of `slicecast.active.volumes` read the ranked queues of the
+background ranker: Next Sample takes the first candidate of a queue. While there is no queue yet it chooses at random,
+and says so.
 """
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
-from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.active.volumes import STRATEGIES, active_settings
@@ -74,38 +70,6 @@ class Random(Strategy):
         return [min(max(now - last_shown(datastore.get_image_info(image)), 1.0), LONG_AGO_S) for image in images]
 
 
-class LeastConfident(Strategy):
-    """The image whose mask has the lowest confidence; a random one while no image has a mask."""
-
-    def __init__(self, *, otherwise: Strategy) -> None:
-        super().__init__("Image whose mask the model was least sure of")
-        self._otherwise = otherwise
-
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose an image; None when all are labelled."""
-        scores = {image: self._score(image, datastore) for image in sorted(datastore.get_unlabeled_images())}
-        scored = {image: score for image, score in scores.items() if score is not None}
-        if not scored:
-            chosen = self._otherwise(request, datastore)
-            return chosen and {**chosen, "reason": f"no image has a confidence yet: {chosen['reason']}"}
-        image = min(scored, key=lambda name: (scored[name], name))
-        among = f"{len(scored)} with a mask ({len(scores)} without a label)"
-        reason = f"mean slice confidence {scored[image]:.2f}, the lowest of {among}"
-        return {"id": image, SCORE: scored[image], "reason": reason}
-
-    def rank(self, names: Sequence[str], datastore: Datastore) -> list[Choice]:
-        """Order cases for the queue: the least sure first, those without a mask last."""
-        scores = {name: self._score(name, datastore) for name in names}
-        reasons = {n: "no mask yet" if s is None else f"mean slice confidence {s:.2f}" for n, s in scores.items()}
-        order = sorted(names, key=lambda name: (2.0 if scores[name] is None else scores[name], name))
-        return [Choice(name, reasons[name], scores[name]) for name in order]
-
-    @staticmethod
-    def _score(image: str, datastore: Datastore) -> float | None:
-        original = datastore.get_label_info(image, DefaultLabelTag.ORIGINAL.value)
-        return confidence_of(datastore.get_image_info(image), original)
-
-
 def last_shown(image_info: Mapping[str, Any]) -> float:
     """Return when any strategy last offered an image, seconds since 1970; 0 for never."""
     return max((entry.get("ts", 0) for entry in (image_info.get("strategy") or {}).values()), default=0)
@@ -113,8 +77,7 @@ def last_shown(image_info: Mapping[str, Any]) -> float:
 
 def strategies(*, rng: random.Random | None = None, clock: Clock = time.time) -> dict[str, Strategy]:
     """Return the app's strategies by name."""
-    chance = Random(rng=rng, clock=clock)
-    return {"random": chance, "first": First(), "confidence": LeastConfident(otherwise=chance)}
+    return {"random": Random(rng=rng, clock=clock), "first": First()}
 
 
 class Candidates:
@@ -138,88 +101,11 @@ class Candidates:
         record = self._records.get(image_id)
         return record.image.info if record else self._store.get_image_info(image_id)
 
-    def get_label_info(self, label_id: str, label_tag: str) -> Mapping[str, Any]:
-        """Return what is known of a label; nothing where there is none."""
-        record = self._records.get(label_id)
-        if record is None:
-            return self._store.get_label_info(label_id, label_tag)
-        label = record.labels.get(label_tag)
-        return label.info if label else {}
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
 
 logger = logging.getLogger(__name__)
-
-SCORE = "confidence"  # Key of the score in an image's info: 0 (unsure) to 1
-LAST_RESULT = "last_result"  # Key of the model and confidence of an image's last result
-
-
-def record_result(datastore: Datastore, image_id: str, *, model: str, confidence: float | None, when_s: float) -> None:
-    """Record the model's confidence in its last result for an image."""
-    entry = {"model": model, "confidence": confidence, "ts": int(when_s)}
-    datastore.update_image_info(image_id, {LAST_RESULT: entry})
-
-
-def confidence_of(image_info: Mapping[str, Any], original_info: Mapping[str, Any] | None = None) -> float | None:
-    """Return the confidence of the last result, else of the pre-annotation; None when there is neither."""
-    params = (original_info or {}).get("params") or {}
-    candidates = ((image_info.get(LAST_RESULT) or {}).get("confidence"), params.get("mean_confidence"))
-    return next((float(value) for value in candidates if isinstance(value, int | float)), None)
-
-
-class ConfidenceScoring(ScoringMethod):
-    """Scores each image without a final label by the mean confidence of its slices."""
-
-    def __init__(self) -> None:
-        super().__init__("Mean slice confidence of the last result or of the pre-annotation, 0 to 1")
-
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, float]:
-        """Write the scores that have changed into the images' info; return all of them."""
-        scores: dict[str, float] = {}
-        seen = Candidates(datastore, datastore.get_unlabeled_images())
-        for image_id in seen.get_unlabeled_images():
-            info = seen.get_image_info(image_id)
-            score = confidence_of(info, seen.get_label_info(image_id, DefaultLabelTag.ORIGINAL.value))
-            if score is None:
-                continue
-            scores[image_id] = score
-            if info.get(SCORE) != score:
-                datastore.update_image_info(image_id, {SCORE: score})
-        return scores
-
-
-class ScoringQueue:
-    """Runs scoring methods in one background thread; a method that is queued already is not queued twice."""
-
-    def __init__(self, run: Callable[[str], Any]) -> None:
-        self._run = run
-        self._waiting: set[str] = set()
-        self._guard = threading.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
-
-    def submit(self, method: str) -> bool:
-        """Queue a method; False if it was waiting already."""
-        with self._guard:
-            if method in self._waiting:
-                return False
-            self._waiting.add(method)
-        self._thread.submit(self._work, method)
-        return True
-
-    def wait(self) -> None:
-        """Return once everything queued so far is done."""
-        self._thread.submit(lambda: None).result()
-
-    def _work(self, method: str) -> None:
-        with self._guard:
-            self._waiting.discard(method)
-        try:
-            self._run(method)
-        except Exception:  # a background thread's outermost boundary: it would be lost otherwise
-            logger.exception("The scoring method '%s' failed", method)
-
 
 ABOUT = {
     "strat_random": "Random within groups of images that look alike",

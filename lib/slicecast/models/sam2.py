@@ -9,7 +9,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
@@ -275,15 +274,6 @@ class Sam2Predictor:
         with self._inference():
             channels = embedding.features.maps[-1][0].float().flatten(1)
             return torch.cat([channels.mean(1), channels.std(1, correction=0)]).cpu().numpy()
-
-    def pack(self, embedding: Encoded) -> bytes:
-        """Return an encoded slice as bytes (safetensors)."""
-        return save({str(n): m.contiguous().cpu() for n, m in enumerate(embedding.features.maps)})
-
-    def unpack(self, data: bytes) -> Encoded:
-        """Return the encoded slice of bytes made by :meth:`pack`."""
-        maps = load(data)
-        return Encoded(Features(tuple(maps[str(n)].to(self.device) for n in range(len(maps)))))
 
     def release(self) -> None:
         """Give back what the device holds and nobody uses."""

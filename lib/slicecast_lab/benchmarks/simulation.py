@@ -37,7 +37,7 @@ ROOT = project_dir("docs").parent
 NOISY = Robot("noisy")
 ANY = CaseFiles("", Path(), Path(), (), "")  # Stands for a case where only settings matter
 
-SLICES = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "random", "oracle_worst")
+SLICES = ("value", "strided", "worst", "disagree", "raw:value", "random", "oracle_worst")
 FEWER = ("value", "strided", "worst", "raw:value", "oracle_worst")
 VOLUMES = ("random", "strat_random", "coverage", "oracle")
 BUDGETS = (0, 1, 2, 3, 5, 8, 12, 20)

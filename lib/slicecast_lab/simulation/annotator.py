@@ -226,15 +226,11 @@ class RobotSession:
         union = np.count_nonzero(found | truth)
         return np.count_nonzero(found & truth) / union if union else 1.0
 
-    def correct(
-        self, given: GivenPrompts, number: int, answer: ProductAnswer | None, *, only_present: bool = False
-    ) -> tuple[GivenPrompts, Actions]:
-        """Correct a slice, or only state whether it shows the object; return all prompts, and what it took."""
+    def correct(self, given: GivenPrompts, number: int, answer: ProductAnswer | None) -> tuple[GivenPrompts, Actions]:
+        """Correct a slice; return all prompts, and what it took."""
         truth = self._truth(number)
         if not truth.any():
             return given.without(number), Actions(looks=1, clicks=1)
-        if only_present:
-            return self._clicks(given, number, None, times=1)
         if self.strokes == "mask":
             painted = self.robot.paint(truth, self.case.files.id, number)
             return given.painting(number, painted), Actions(looks=1, masks=1)

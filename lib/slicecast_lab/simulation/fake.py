@@ -74,15 +74,6 @@ class FakePredictor:
         """Return what a whole slice looks like, (2,): mean and deviation of its grey values."""
         return np.array([embedding.grey.mean(), embedding.grey.std()], dtype=np.float32)
 
-    def pack(self, embedding: _Picture) -> bytes:
-        """Return an encoded slice as bytes: its side, then its values."""
-        return embedding.grey.shape[0].to_bytes(4, "little") + embedding.grey.tobytes()
-
-    def unpack(self, data: bytes) -> _Picture:
-        """Return the encoded slice of bytes made by :meth:`pack`."""
-        side = int.from_bytes(data[:4], "little")
-        return _Picture(np.frombuffer(data, dtype=np.float32, offset=4).reshape(side, side))
-
     def release(self) -> None:
         """Free nothing: it holds nothing."""
 

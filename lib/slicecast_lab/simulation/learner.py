@@ -127,5 +127,3 @@ def _boxes(study: Study, support: Support, predictor: QueuedPredictor) -> Iterat
         low, high = slice_to_source_ijk(study.reorientation, axis, n=number, xy=xy).tolist()
         if low != high:
             yield Box(tuple(low), tuple(high))
-
-

@@ -39,10 +39,9 @@ DIGITS = 5
 
 
 def check_strategy(name: str) -> None:
-    """Raise ConfigError where a name, or a part of it, is no slice strategy."""
-    for part in name.split("+"):
-        if part not in PRODUCT and part not in OWN:
-            raise ConfigError(f"There is no slice strategy '{part}'. Choose from: {', '.join([*PRODUCT, *OWN])}.")
+    """Raise ConfigError where a name is no slice strategy."""
+    if name not in PRODUCT and name not in OWN:
+        raise ConfigError(f"There is no slice strategy '{name}'. Choose from: {', '.join([*PRODUCT, *OWN])}.")
 
 
 def play(session: RobotSession, strategy: str, corrections: int) -> dict[str, Any]:
@@ -74,26 +73,26 @@ def turns(session: RobotSession, strategy: str, corrections: int, *, go_on: bool
     """Yield the turns of a case; fewer than asked for where no slice is left to name.
 
     Args:
-        strategy: ``extent+value``: the second where the first has nothing more to ask.
+        strategy: its name.
         go_on: a strategy that finds it good enough is followed by `strided`, so that all courses are equally long.
     """
     number, enough = pick_slice(session.case, "largest"), False
     given, done = session.correct(GivenPrompts(), number, None)
     for count in range(corrections + 1):
-        parts = ([] if enough else strategy.split("+")) + [INSTEAD] * go_on
+        parts = [strategy] * (not enough) + [INSTEAD] * go_on
         answer, chosen, by = _consult(session, given, parts, last=count == corrections)
-        enough = enough or by == len(strategy.split("+"))
+        enough = enough or by == 1
         yield CorrectedSlice(number, answer, done, enough)
         if chosen is None:
             return
-        number, only_present = chosen
-        given, done = session.correct(given, number, answer, only_present=only_present)
+        number = chosen
+        given, done = session.correct(given, number, answer)
 
 
 def _consult(
     session: RobotSession, given: GivenPrompts, parts: Sequence[str], *, last: bool
-) -> tuple[ProductAnswer, tuple[int, bool] | None, int]:
-    """Return the product's answer, which slice is next with whether only its presence is asked, and who named it."""
+) -> tuple[ProductAnswer, int | None, int]:
+    """Return the product's answer, which slice is next, and who named it."""
     for place, part in enumerate(parts):
         answer = session.ask(given, part if part in PRODUCT else "")
         if last:
@@ -104,15 +103,15 @@ def _consult(
     return answer, None, 0
 
 
-def _of_product(session: RobotSession, given: GivenPrompts, answer: ProductAnswer) -> tuple[int, bool] | None:
+def _of_product(session: RobotSession, given: GivenPrompts, answer: ProductAnswer) -> int | None:
     hint = answer.next_slice
     if hint is None:
         return None
     number = session.case.stored_slice(hint.slice)
-    return None if number in given.slices else (number, hint.question == "present")
+    return None if number in given.slices else number
 
 
-def _own(session: RobotSession, given: GivenPrompts, answer: ProductAnswer, name: str) -> tuple[int, bool] | None:
+def _own(session: RobotSession, given: GivenPrompts, answer: ProductAnswer, name: str) -> int | None:
     case = session.case
     seen = case.slices(answer.mask if name == "random" else answer.mask != case.truth)
     voxels = np.array([np.count_nonzero(seen.slice(n)) for n in range(seen.count)])
@@ -120,9 +119,9 @@ def _own(session: RobotSession, given: GivenPrompts, answer: ProductAnswer, name
     if not voxels.any():
         return None
     if name == "oracle_worst":
-        return int(voxels.argmax()), False
+        return int(voxels.argmax())
     rng = generator(session.robot.seed, name, case.files.id, len(given.slices))
-    return int(rng.choice(np.flatnonzero(voxels))), False
+    return int(rng.choice(np.flatnonzero(voxels)))
 
 
 def _step(session: RobotSession, turn: CorrectedSlice) -> dict[str, Any]:
@@ -215,7 +214,7 @@ def describe(calibration: Calibration) -> dict[str, Any]:
 
 RAW = "raw:"  # Before a strategy's name: without what other labels taught about the model's confidence
 
-DEFAULTS = ("value", "strided", "worst", "disagree", "extent+value", "raw:value", "raw:worst", "random", "oracle_worst")
+DEFAULTS = ("value", "strided", "worst", "disagree", "raw:value", "raw:worst", "random", "oracle_worst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +222,7 @@ class SliceTask:
     """One case and all strategies, which share the first answer."""
 
     files: CaseFiles
-    # names; ``extent+value``: the second where the first has nothing more to ask; `RAW` before a name
-    strategies: tuple[str, ...]
+    strategies: tuple[str, ...]  # names, perhaps with `RAW` before them
     corrections: int  # slices corrected after the first
     robot: Robot = PERFECT
     strokes: str = "mask"

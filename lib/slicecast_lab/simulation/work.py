@@ -38,7 +38,7 @@ UNRELATED = {"server", "cli", "demo", "dicom", "campaign", "training", "benchmar
 
 SHOWN_BY = {"page", "tables", "picture", "report"}  # Modules that only show results
 
-QUIET = EngineSettings(embedding_mb=1024, disk_mb=0, idle_encode=False)
+QUIET = EngineSettings(embedding_mb=1024, idle_encode=False)
 """A task keeps nothing for others, and nothing runs beside it."""
 
 Progress = Callable[[int, int, str], None]  # Called with the tasks done, their number, and the name of the last

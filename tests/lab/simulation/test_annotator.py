@@ -40,15 +40,6 @@ def test_a_slice_without_the_object_is_marked_and_costs_a_click(session):
     assert not session.case.slices(session.ask(said).mask).slice(empty).any()
 
 
-def test_whether_it_is_there_takes_one_click(session):
-    said, _ = session.correct(GivenPrompts(), pick_slice(session.case, "largest"), None)
-    first, _ = session.case.extent
-    said, done = session.correct(said, first, session.ask(said), only_present=True)
-    ((x, y, positive),) = said.points[first]
-    assert positive and session.case.slices(session.case.truth).slice(first)[y, x]
-    assert done == Actions(looks=1, clicks=1)
-
-
 @pytest.mark.parametrize("kind", ["perfect", "noisy"])
 def test_clicks_end_when_the_slice_is_good_and_all_are_counted(session, kind):
     clicking = RobotSession(session.case, session.service, Robot(kind), "clicks")

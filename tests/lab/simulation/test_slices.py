@@ -5,7 +5,7 @@ import pytest
 from slicecast.errors import ConfigError
 from slicecast_lab.simulation.slices import check_strategy, play, play_label, turns
 
-NAMES = ["value", "strided", "worst", "disagree", "extent+value", "random", "oracle_worst"]
+NAMES = ["value", "strided", "worst", "disagree", "random", "oracle_worst"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,4 +41,4 @@ def test_a_course_repeats(session):
 
 def test_unknown_strategies_are_refused():
     with pytest.raises(ConfigError, match="best"):
-        check_strategy("extent+best")
+        check_strategy("best")

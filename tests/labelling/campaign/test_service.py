@@ -318,12 +318,11 @@ def test_a_removed_label_opens_its_case(service, store, mask):
     assert ask(service, "bob")["id"] == "first"
 
 
-def test_the_queue_is_in_the_strategys_order(service, store):
+def test_the_queue_is_in_the_strategys_order(service):
     service.sync()
-    store.update_image_info("second", {"last_result": {"confidence": 0.25}})
-    assert [(c.case, c.reason) for c in service.queue(strategies()["confidence"])] == [
-        ("second", "mean slice confidence 0.25"),
-        ("first", "no mask yet"),
+    assert [(c.case, c.reason) for c in service.queue(strategies()["first"])] == [
+        ("first", "number 1 of 2 by name"),
+        ("second", "number 2 of 2 by name"),
     ]
     assert [c.case for c in service.queue(strategies()["random"])] == ["first", "second"]
 
@@ -375,7 +374,7 @@ def damaged(tmp_path):
 
 
 def test_what_cannot_be_segmented_never_enters_the_queue(damaged):
-    for strategy in ("random", "first", "confidence"):
+    for strategy in ("random", "first"):
         assert ask(damaged, f"ann {strategy}", strategy=strategy)["id"] == "good"
         damaged.campaign.release("good", f"ann {strategy}")
     damaged.wait()

@@ -75,7 +75,6 @@ def test_params():
         "reason": "least sure",
         "score": 0.5,
         "strategy": "worst",
-        "question": "outline",
     }
     assert params["next_slice"] == hint and params["good_enough"] == "" and params["confidence_kind"] == "raw"
     latencies = params["latencies"]

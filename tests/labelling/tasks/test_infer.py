@@ -24,7 +24,7 @@ class Questions:
         self.error = error or QueueFull("busy")
         self.asked: list[SegmentRequest] = []
         self.studies = Studies()
-        self.settings = EngineSettings(slice_strategy="extent")
+        self.settings = EngineSettings(slice_strategy="value")
 
     def segment(self, request, **_):
         self.asked.append(request)
@@ -123,7 +123,7 @@ def test_a_question_that_makes_no_sense_does_not_reach_the_service(ask):
 
 def test_the_first_choice_of_a_client_is_the_servers_own():
     task = SegmentTask(Questions(), type=InferType.DEEPGROW, dimension=3, description="one")
-    assert task.info()["config"]["slice_strategy"][:2] == ["extent", "mid"]
+    assert task.info()["config"]["slice_strategy"][:2] == ["value", "strided"]
 
 
 def test_a_task_needs_no_weights_to_be_listed():

@@ -172,8 +172,8 @@ def test_odd_absent_slices_are_refused(value):
 
 
 def test_a_request_names_the_strategy_of_the_next_slice():
-    wire = {"foreground": [[1, 2, 3]], "slice_strategy": ["extent", "value"]}
-    assert parse_request(wire, style="single").slice_strategy == "extent"
+    wire = {"foreground": [[1, 2, 3]], "slice_strategy": ["worst", "value"]}
+    assert parse_request(wire, style="single").slice_strategy == "worst"
     assert parse_request({"foreground": [[1, 2, 3]]}, style="single").slice_strategy == ""
 
 

@@ -13,7 +13,7 @@ from builders import phantom
 from labelserver import read_mask
 from monailabel.endpoints.user.auth import User
 
-from slicecast.active.slices import STRATEGIES
+from slicecast.active.slices import RETIRED, STRATEGIES
 from slicecast.errors import QueueFull
 from slicecast.inference.caller import Caller, calling
 from slicecast.server.app import create_app
@@ -372,14 +372,14 @@ def test_a_session_belongs_to_whom_the_campaign_page_knows(client):
 
 
 def test_the_strategies_of_the_wire_are_those_there_are():
-    assert set(get_args(SliceStrategyName)) == set(STRATEGIES)
+    assert set(get_args(SliceStrategyName)) == {*STRATEGIES, *RETIRED}
 
 
 def test_a_propagation_names_the_strategy_of_the_next_slice(client, session):
     say(client, session, CLICK)
-    with client.stream("POST", f"{session}/propagate?slice_strategy=extent") as answer:
+    with client.stream("POST", f"{session}/propagate?slice_strategy=value") as answer:
         summary = json.loads(list(answer.iter_lines())[-1])
-    assert summary["next_slice"]["strategy"] == "extent" and summary["next_slice"]["question"] == "present"
+    assert summary["next_slice"]["strategy"] == "value"
     assert client.post(f"{session}/propagate?slice_strategy=no").status_code == 422
 
 

@@ -486,7 +486,7 @@ def open_campaign_service(
 
 
 def _score(answer: Mapping[str, Any]) -> float | None:
-    value = answer.get("confidence", answer.get("weight"))
+    value = answer.get("weight")
     return float(value) if isinstance(value, int | float) else None
 
 

@@ -53,7 +53,7 @@ def answer_params(
 
     Keys: label_names (name -> value, objects with voxels), label_info (the same as a list), objects (value, voxels
     and ml of each), confidence (per slice, counted as stored along `axis`), confidence_kind (raw or calibrated),
-    mean_confidence, axis, window, next_slice (slice, axis, reason, score, strategy, question), good_enough (why there
+    mean_confidence, axis, window, next_slice (slice, axis, reason, score, strategy), good_enough (why there
     is none), slices (recomputed, reused; stopped: object, slice, reason), latencies in seconds, warnings.
     """
     return {
@@ -106,7 +106,6 @@ def _next_slice(result: SegmentResult) -> dict[str, Any] | None:
         "reason": suggestion.reason,
         "score": _rounded(suggestion.score),
         "strategy": suggestion.strategy,
-        "question": suggestion.question,
     }
 
 

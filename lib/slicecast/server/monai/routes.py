@@ -67,22 +67,16 @@ def app_info(request: Request, user: AnyUser, app: LabellingApp) -> dict[str, An
 
 
 @scoring_router.post("/scoring/", tags=["Scoring"])
-def run_all_scoring(
-    app: LabellingApp, params: Annotated[dict[str, Any] | None, Body()] = None
-) -> dict[str, dict[str, Any]]:
-    """Run all scoring methods in this process; the body may hold the params of each by its name."""
-    methods = {name: (params or {}).get(name) for name in app.info()["scoring"]}
-    requests = {
-        name: {**own, "method": name} if isinstance(own, dict) else {"method": name} for name, own in methods.items()
-    }
-    return {name: {"result": app.scoring(request), "detail": None} for name, request in requests.items()}
+def run_all_scoring(params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, dict[str, Any]]:
+    """Run all scoring methods; there is none."""
+    return {}
 
 
 @scoring_router.post("/scoring/{method}", tags=["Scoring"])
 def run_scoring(
     method: str, app: LabellingApp, params: Annotated[dict[str, Any] | None, Body()] = None
 ) -> dict[str, Any]:
-    """Run a scoring method in this process, where MONAI Label would start another."""
+    """Run a scoring method; there is none."""
     return app.scoring({**(params or {}), "method": method})
 
 

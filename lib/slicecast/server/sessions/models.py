@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from slicecast.active.slices import Question
 from slicecast.engine.session import Add, Grid, Item, PackedMask, Painted
 from slicecast.errors import PromptError, TooLarge
 from slicecast.inference.results import SliceUpdate, objects_of
@@ -18,8 +17,8 @@ from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import Absent, Box, Point
 from slicecast.volume.slices import decode_rle, encode_rle
 
-SliceStrategyName = Literal["mid", "strided", "worst", "disagree", "value", "extent"]
-"""The names of `active/slices`; empty is the server's own."""
+SliceStrategyName = Literal["strided", "worst", "disagree", "value", "mid", "extent"]
+"""The names of `active/slices`, and of strategies that earlier versions had."""
 
 MAX_PROMPTS = 10_000  # Of one request; `session_prompts` counts them, because more are answered with 413
 MAX_MASKS = 256  # Painted slices of one request
@@ -206,7 +205,6 @@ class NextView(BaseModel):
     reason: str
     score: float | None = Field(description="The strategy's score; the largest is most worth annotating")
     strategy: str
-    question: Question = Field(description="present: only say whether the structure is there; absent is a prompt")
 
 
 class ObjectView(BaseModel):
