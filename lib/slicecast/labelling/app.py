@@ -30,7 +30,6 @@ from slicecast.inference.volumetric import Segmenter
 from slicecast.labelling.background_ranker import BackgroundRanker
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
-from slicecast.labelling.campaign.leased import Leased
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.finetuning.automatic import AutomaticModels, AutomaticTask
 from slicecast.labelling.finetuning.tuner import FineTuner, versions_beside
@@ -42,7 +41,6 @@ from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dico
 from slicecast.labelling.store.uploads import SafeSessions
 from slicecast.labelling.strategies import (
     EMBEDDINGS,
-    StudyCases,
     open_background_ranker,
 )
 from slicecast.labelling.tasks.answer import write_answer
@@ -92,6 +90,26 @@ class AppConfig:
             insecure=_switch("insecure", given.get("insecure", "false")),
             preannotate=_switch("preannotate", given.get("preannotate", "true")),
         )
+
+
+class Leased(Strategy):
+    """A strategy whose answers are leased to the caller.
+
+    Args:
+        strategy: chooses.
+        name: of it.
+        service: leases.
+    """
+
+    def __init__(self, strategy: Strategy, name: str, service: CampaignService) -> None:
+        super().__init__(strategy.description)
+        self.chooser = strategy
+        self._name = name
+        self._service = service
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose a case and lease it; None when nothing is left."""
+        return self._service.next_sample(self.chooser, self._name, request)
 
 
 class AppBehaviour(MONAILabelApp):
@@ -144,7 +162,7 @@ class AppBehaviour(MONAILabelApp):
         """The order of images without a label; off for a DICOM server, which would have to send each image."""
         return open_background_ranker(
             self.service,
-            StudyCases(self.datastore),
+            self.datastore,
             folder=campaign_place(self.app_dir, self.studies) / FOLDER / EMBEDDINGS,
             local=is_writable_folder(self.studies),
         )

@@ -5,24 +5,32 @@ the lowest priority in the device queue, so a click waits for one slice at most.
 content and model.
 """
 
+import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+import diskcache
 import numpy as np
+from monailabel.interfaces.datastore import Datastore
+from numpy.typing import NDArray
 
 from slicecast.active.features import flaw_of
 from slicecast.active.volumes import ActiveSettings, VolumeChoice, VolumeFeatures, rank
+from slicecast.engine.caches import EmbeddingCache, key_of
+from slicecast.engine.crop_window import whole_crop
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.tracks import Tracker
 from slicecast.errors import Cancelled, ReadingFull, SlicecastError
+from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.prefetch import wait_until_idle
 from slicecast.inference.segment import SegmentService
-from slicecast.inference.studies import Studies, stamp_of
-from slicecast.labelling.embeddings import CachedVolume, VolumeCache, embed
+from slicecast.inference.studies import Studies, Study, stamp_of
+from slicecast.volume import choose_axis
 
 logger = logging.getLogger(__name__)
 
@@ -31,20 +39,82 @@ PUBLISH_S, PUBLISH_TIMES = 5.0, 20.0
 more: with thousands of volumes ranking itself takes seconds."""
 
 
-class Cases(Protocol):
-    """The studies, as far as the ranker needs them."""
+EMBEDDED_SLICES = 8  # Evenly spaced slices whose mean is a volume's embedding
+CACHE_BYTES = 1 << 27  # Of encoded slices. Small, because a volume is read once and not again.
 
-    def labelled(self) -> Sequence[str]:
-        """Return the names of the volumes with a final label."""
-        ...
+VERSION = 1  # Part of the cache keys; raise it when the meaning of the embedding changes
 
-    def waiting(self) -> Sequence[str]:
-        """Return the names of the volumes without one."""
-        ...
 
-    def image(self, name: str) -> Path:
-        """Return a volume's file or folder."""
-        ...
+def embed(
+    predictor: QueuedPredictor, study: Study, *, cancelled: Callable[[], bool] = lambda: False
+) -> NDArray[np.float32]:
+    """Return a volume's embedding, (D,) float32.
+
+    Args:
+        predictor: the model; every call is a step in the device queue.
+        cancelled: asked before each batch.
+
+    Raises:
+        Cancelled: `cancelled` said so.
+    """
+    frames = study.frames(choose_axis(study.volume.geometry), study.window("auto"))
+    tracker = Tracker(predictor, frames, EmbeddingCache(CACHE_BYTES), EngineOptions(), cancelled=cancelled)
+    numbers = sorted({int((n + 0.5) * frames.count / EMBEDDED_SLICES) for n in range(EMBEDDED_SLICES)})
+    crop = whole_crop(frames)
+    return predictor.pool(tracker.embed([(number, crop) for number in numbers])).mean(axis=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedVolume:
+    """What is cached of a volume."""
+
+    content: str  # digest of its voxels
+    flaw: str = ""  # what is wrong with them; empty for nothing
+    embedding: NDArray[np.float32] | None = None  # (D,) float32; None where it could not be embedded
+
+    def to_bytes(self) -> bytes:
+        """Return it as JSON."""
+        embedding = None if self.embedding is None else [float(value) for value in self.embedding]
+        return json.dumps({"content": self.content, "flaw": self.flaw, "embedding": embedding}).encode()
+
+    @staticmethod
+    def of_bytes(data: bytes) -> "CachedVolume":
+        """Return what :meth:`to_bytes` wrote; earlier versions wrote scores too, which are left out."""
+        found = json.loads(data)
+        embedding = None if found["embedding"] is None else np.array(found["embedding"], dtype=np.float32)
+        return CachedVolume(found["content"], found["flaw"], embedding)
+
+
+class VolumeCache:
+    """The cache on disk: JSON texts, so that reading it executes nothing. Safe between threads and processes.
+
+    Args:
+        folder: made where it is missing.
+        model: fingerprint of the model that embeds.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self._files = diskcache.Cache(str(folder), eviction_policy="none")
+        self._model = model
+
+    def content_of(self, stamp: tuple) -> str | None:
+        """Return the digest of a file's voxels, by its stamp (path, size, time); None when it was not read yet."""
+        data = self._files.get(key_of("file", stamp))
+        return data.decode() if isinstance(data, bytes) else None
+
+    def load(self, content: str) -> CachedVolume | None:
+        """Return what is cached of a volume by its digest, or None."""
+        data = self._files.get(key_of(VERSION, self._model, content))
+        return CachedVolume.of_bytes(data) if isinstance(data, bytes) else None
+
+    def keep(self, stamp: tuple, known: CachedVolume) -> None:
+        """Store a volume, and which file it belongs to."""
+        self._files.set(key_of("file", stamp), known.content.encode())
+        self._files.set(key_of(VERSION, self._model, known.content), known.to_bytes())
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +134,10 @@ class BackgroundRanker:
         folder: of the cache on disk.
     """
 
-    def __init__(self, service: SegmentService, cases: Cases, *, settings: ActiveSettings, folder: Path) -> None:
-        self._service, self._cases, self._settings, self._folder = service, cases, settings, folder
+    def __init__(
+        self, service: SegmentService, datastore: Callable[[], Datastore], *, settings: ActiveSettings, folder: Path
+    ) -> None:
+        self._service, self._datastore, self._settings, self._folder = service, datastore, settings, folder
         self._studies = Studies(max_volumes=1)
         self._cached: dict[str, tuple[tuple, CachedVolume]] = {}
         self._queues: dict[str, RankedQueue] = {}
@@ -122,7 +194,8 @@ class BackgroundRanker:
                 self._rested.set()
 
     def _round(self) -> None:
-        labelled, waiting = sorted(self._cases.labelled()), sorted(self._cases.waiting())
+        images = self._datastore()
+        labelled, waiting = sorted(images.get_labeled_images()), sorted(images.get_unlabeled_images())
         store = VolumeCache(self._folder, self._service.predictor.fingerprint)
         try:
             self._load_cached(store, [*labelled, *waiting])
@@ -144,9 +217,12 @@ class BackgroundRanker:
         order = np.random.default_rng(self._settings.seed).permutation(len(waiting))
         return [waiting[int(n)] for n in order]
 
+    def _image(self, name: str) -> Path:
+        return Path(self._datastore().get_image_uri(name))
+
     def _load_cached(self, store: VolumeCache, names: Sequence[str]) -> None:
         """Load what the cache has of these files; forget files that have changed or were removed."""
-        stamps = {name: stamp_of(self._cases.image(name)) for name in names}
+        stamps = {name: stamp_of(self._image(name)) for name in names}
         self._cached = {n: entry for n, entry in self._cached.items() if stamps.get(n) == entry[0]}
         for name, stamp in stamps.items():
             content = None if name in self._cached else store.content_of(stamp)
@@ -156,7 +232,7 @@ class BackgroundRanker:
 
     def _embed(self, store: VolumeCache, name: str) -> None:
         wait_until_idle(self._service.queue, self._stop)
-        path = self._cases.image(name)
+        path = self._image(name)
         stamp = stamp_of(path)
         try:
             study = self._studies.open(path)

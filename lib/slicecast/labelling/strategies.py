@@ -115,25 +115,6 @@ ABOUT = {
 EMBEDDINGS = "scores"  # Folder of the ranker's cache, in the campaign's folder; named by what earlier versions kept
 
 
-class StudyCases:
-    """The studies as the ranker sees them."""
-
-    def __init__(self, datastore: Callable[[], Datastore]) -> None:
-        self._datastore = datastore
-
-    def labelled(self) -> Sequence[str]:
-        """Return the names of the images with a final label."""
-        return list(self._datastore().get_labeled_images())
-
-    def waiting(self) -> Sequence[str]:
-        """Return the names of the images without one."""
-        return list(self._datastore().get_unlabeled_images())
-
-    def image(self, name: str) -> Path:
-        """Return an image's file or folder."""
-        return Path(self._datastore().get_image_uri(name))
-
-
 class RankedStrategy(Strategy):
     """A strategy that reads a ranked queue.
 
@@ -143,7 +124,7 @@ class RankedStrategy(Strategy):
     """
 
     def __init__(self, name: str, ranker: BackgroundRanker, *, otherwise: Strategy) -> None:
-        super().__init__(ABOUT.get(name, f"Images ordered by {name.replace('_', ' ')}"))
+        super().__init__(ABOUT[name])
         self._name, self._ranker, self._otherwise = name, ranker, otherwise
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
@@ -167,7 +148,7 @@ class RankedStrategy(Strategy):
 
 
 def open_background_ranker(
-    service: SegmentService, cases: StudyCases, *, folder: Path, local: bool
+    service: SegmentService, datastore: Callable[[], Datastore], *, folder: Path, local: bool
 ) -> BackgroundRanker:
     """Return a ranker with the settings of `configs/active.yaml`.
 
@@ -176,7 +157,7 @@ def open_background_ranker(
     """
     chosen = active_settings()
     return BackgroundRanker(
-        service, cases, settings=replace(chosen, background=chosen.background and local), folder=folder
+        service, datastore, settings=replace(chosen, background=chosen.background and local), folder=folder
     )
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,6 @@ from slicecast.volume.headers import (
     require_size,
 )
 from slicecast.volume.nifti import check_nifti, read_nifti
-from slicecast.volume.whole import is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,29 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, compress: bool
         full = shutil.disk_usage(target.parent).free < volume.array.nbytes  # ITK does not say why it failed
         raise OSError(errno.ENOSPC if full else errno.EIO, f"Cannot write {target}: {reason(error)}") from error
     return target
+
+
+_NIFTI_HEADER = 352  # Bytes, with those that tell of extensions
+_GZIP_COUNT = 4  # Bytes at the end of a gzip stream, the length of what was packed modulo 2**32 (RFC 1952, 2.3.1)
+
+
+def is_whole(file: Path, ending: str, voxel_bytes: int) -> bool:
+    """Tell whether a NIfTI, NRRD or MetaImage file as ITK writes it, of so many bytes of voxels, goes to its end.
+
+    On a full disk ITK leaves some out and says nothing.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(1 << 16)
+        stream.seek(max(0, size - _GZIP_COUNT))
+        packed = int.from_bytes(stream.read(), "little")
+    if ending == ".nii.gz":
+        return packed == (_NIFTI_HEADER + voxel_bytes) % 2**32
+    start = {".nii": _NIFTI_HEADER, ".nrrd": head.find(b"\n\n") + 2, ".mha": head.find(b"LOCAL\n") + 6}[ending]
+    if b"encoding: gzip" in head[:start]:
+        return packed == voxel_bytes % 2**32
+    said = re.search(rb"CompressedDataSize = (\d+)", head[:start])
+    return size == start + (int(said[1]) if said else voxel_bytes)
 
 
 def require_file(source: Path) -> str:

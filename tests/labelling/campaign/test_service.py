@@ -18,8 +18,8 @@ from slicecast.campaign.settings import CampaignSettings
 from slicecast.campaign.state import Status
 from slicecast.errors import Conflict, InputError, NotFound
 from slicecast.inference.caller import Caller, calling
+from slicecast.labelling.app import Leased
 from slicecast.labelling.campaign.event_prompts import MAX_PROMPTS, prompts_of
-from slicecast.labelling.campaign.leased import Leased
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.strategies import strategies
