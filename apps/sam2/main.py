@@ -18,10 +18,10 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 import slicecast
 from slicecast.inference.queue import DeviceQueue
-from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
 from slicecast.inference.volumetric import volumetric_services
+from slicecast.inference.workers import WorkersService
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.finetuning.automatic import MODEL, AutomaticTask
 from slicecast.labelling.finetuning.tuner import NAME, FinetuneTask, versions_beside
@@ -39,7 +39,7 @@ class SlicecastApp(behaviour.AppBehaviour, MONAILabelApp):
         self.config = behaviour.AppConfig.from_conf(conf)
         queue = DeviceQueue(server_settings().queue)
         versions = versions_beside(behaviour.campaign_place(app_dir, studies))
-        self.service = SegmentService(
+        self.service = WorkersService(
             model=self.config.model, device=self.config.device, queue=queue, versions=versions
         )
         READING.most = request_limits().voxels_at_once

@@ -22,6 +22,7 @@ SlicecastError
 │   ├── DeviceUnavailable
 │   ├── OutOfMemory
 │   ├── QueueFull
+│   ├── WorkerDied
 │   └── ReadingFull
 └── Cancelled                      the user stopped the work: 499
 
@@ -146,6 +147,10 @@ class UpgradeNeeded(ResourceError):
 
 class QueueFull(ResourceError):
     """Too much work is waiting; try again later."""
+
+
+class WorkerDied(ResourceError):
+    """The process that worked on a request ended."""
 
 
 class ReadingFull(ResourceError):

@@ -239,6 +239,11 @@ class Scheduler:
             raise QueueFull(f"The server is busy: {waiting} requests are waiting. Try again in a few seconds.")
 
 
+def current_job() -> Job:
+    """Return the job that this thread works on; a job of nobody where there is none."""
+    return _current.get() or Job()
+
+
 @contextmanager
 def _working_on(job: Job) -> Iterator[Job]:
     """Make every step of this thread belong to a job."""
@@ -293,7 +298,7 @@ class DeviceQueue:
         Raises:
             Cancelled: the job's answer is no longer wanted.
         """
-        job = _current.get() or Job()
+        job = current_job()
         job.check()
         if tracking:
             job.priority = max(job.priority, Priority.PROPAGATION)

@@ -1,8 +1,11 @@
 """Segment an image from prompts: what Python programs, the command line, the app and the server call."""
 
+import logging
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,15 +17,16 @@ from numpy.typing import NDArray
 from slicecast.active.calibration import UNCALIBRATED, Calibration, Pair, SliceFeatures, calibrate
 from slicecast.active.slices import strategy_named
 from slicecast.engine import propagation
-from slicecast.engine.caches import EmbeddingCache, Lru, ResultCache
+from slicecast.engine.caches import CacheStats, EmbeddingCache, Lru, ResultCache
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import DevicePredictor
 from slicecast.engine.propagation import Prompts
 from slicecast.engine.tracks import RENDER_BYTES, Progress, Tracker
-from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, PromptError
+from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, PromptError, SlicecastError
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
-from slicecast.inference.queue import DeviceQueue
+from slicecast.inference.processes import Worker
+from slicecast.inference.queue import DeviceQueue, QueueStats
 from slicecast.inference.results import (
     Clock,
     OnSlice,
@@ -33,16 +37,20 @@ from slicecast.inference.results import (
     to_stored,
 )
 from slicecast.inference.settings import MB, EngineSettings, engine_settings
-from slicecast.inference.studies import Studies, Study
+from slicecast.inference.studies import Studies, Study, open_study
+from slicecast.models.graphs import PROGRESS
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import SLICES, ModelVersions
 from slicecast.models.weights import choose_model
-from slicecast.prompts import MaskPrompt, PromptSet, slice_ranges, to_slice_prompts
+from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet, slice_ranges, to_slice_prompts
 from slicecast.prompts.model import IJK, Named, collect_prompts
-from slicecast.volume import Reorientation, SliceAxis, choose_axis
+from slicecast.volume import Geometry, Reorientation, SliceAxis, Volume, choose_axis
+
+logger = logging.getLogger(__name__)
 
 MAX_OBJECTS = 255  # Labels are uint8
+PATIENCE_S = 8.0  # How long a server's end waits for a model in preparation: a graph is compiled whole or not at all
 MAX_LOADED = 2  # Versions of the model in memory: the deployed one, and an earlier one that open sessions finish on
 
 
@@ -267,6 +275,49 @@ class SegmentService:
                 raise
             result = self._carry_out(work, other, clock)
             return replace(result, warnings=(*result.warnings, ON_THE_CPU))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Prepare the model, and work ahead while nobody asks, in threads, for as long as the block lasts."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self.prepare, args=(stop.is_set,), name="slicecast-prepare", daemon=True)
+        thread.start()
+        try:
+            with self.prefetcher.running():
+                yield
+        finally:
+            stop.set()
+            thread.join(PATIENCE_S)
+
+    def prepare(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Load the model, and let it answer clicks on a small invented scan, so that the first user does not wait."""
+        if self._given:
+            return
+        start = time.perf_counter()
+        array = np.zeros((8, 64, 64), dtype=np.int16)
+        array[1:7, 20:44, 20:44] = 100
+        study = open_study(Volume(array, Geometry((64, 64, 8), (1.0, 1.0, 1.0))))
+        clicks = tuple(Point((30, 30, k)) for k in (2, 5))
+        request = SegmentRequest(Path("invented"), PromptSet((ObjectPrompts("invented", points=clicks),)))
+        try:
+            with self.queue.background(cancelled=cancelled):
+                self.segment(request, study=study)
+            PROGRESS.info("The model is ready after %.0f s.", time.perf_counter() - start)
+        except SlicecastError as error:
+            logger.info("The model was not prepared: %s", error)
+
+    def cache_stats(self) -> CacheStats:
+        """Return the counters of the cache of encoded slices."""
+        return self.cache.stats()
+
+    def step_stats(self) -> QueueStats:
+        """Return state and counters of the queue for the model."""
+        return self.queue.steps.stats()
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The processes that answer requests; none where this one does."""
+        return ()
 
     def release(self) -> None:
         """Give back the memory of what was kept between requests."""

@@ -21,6 +21,8 @@ SERVER_FILE = "server.yaml"
 MB = 1 << 20
 
 FREE_SHARE = 0.25  # Of the free memory that encoded slices may take where the budget is `auto`
+MOST_WORKERS = 64
+
 LEAST_MB, MOST_MB = 256, 8192  # Bounds of that
 
 
@@ -33,6 +35,7 @@ class EngineSettings:
     idle_encode: bool = True  # encode the rest of a volume while the server is idle
     compile: bool = False  # let PyTorch compile the network, on a GPU only
     openvino: bool = True  # let OpenVINO compute it, on a CPU only and where it is installed
+    workers: int = 1  # processes that answer requests, each with a model and caches of its own; 1: the server's own
     slice_strategy: str = DEFAULT  # which slice is suggested next, unless a request chooses
     ray: str = ""  # address of a Ray cluster for the folds of fine-tuning and for batches, or `auto`; "": this machine
     ray_gpus: float = 0.0  # share of a GPU that a fold, or an image of a batch, takes there
@@ -46,6 +49,8 @@ class EngineSettings:
         for name in ("idle_encode", "compile", "openvino"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be true or false.")
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or not 1 <= self.workers <= MOST_WORKERS:
+            raise ConfigError(f"workers is {self.workers!r} in {FILE}; give a whole number from 1 to {MOST_WORKERS}.")
         strategy_named(self.slice_strategy)
         if not isinstance(self.ray, str):
             raise ConfigError(f"ray is {self.ray!r} in {FILE}; it must be a cluster's address, auto, or empty.")

@@ -27,7 +27,7 @@ MAX_VOLUMES = 4  # Volumes kept in memory between requests
 MAX_BYTES = 1 << 30  # Their voxels together; one volume is always kept
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Study:
     """One volume, opened."""
 
@@ -72,13 +72,20 @@ class Studies:
 
     def open(self, path: Path) -> Study:
         """Return the volume of a file or DICOM folder; raises VolumeError if it cannot be used."""
-        stamp = stamp_of(path)
+
+        def read() -> Study:
+            with without_folders(path):
+                return open_study(self._read(path))
+
+        return self.held(stamp_of(path), read)
+
+    def held(self, stamp: tuple, opened: Callable[[], Study]) -> Study:
+        """Return what is held under a name, opened where it is not."""
         with self._guard:
             held = self._held.get(stamp)
         if held is not None:
             return held
-        with without_folders(path):
-            study = open_study(self._read(path))
+        study = opened()
         with self._guard:
             self._held[stamp] = study
             while len(self._held) > 1 and sum(s.volume.array.nbytes for s in self._held.values()) > self._max_bytes:

@@ -23,6 +23,7 @@ from slicecast.config import home_dir
 
 logger = logging.getLogger(__name__)
 
+PROGRESS = logging.getLogger("slicecast.progress")  # Of what is worth telling who started a server
 Graph = Callable[..., tuple[Tensor, ...]]  # Tensors in, tensors out; a module itself is one
 FOLDER = "graphs"  # Of compiled graphs among the caches
 KEPT_FILES = 32  # Compiled graphs on the disk; a version of the bundled model has eleven, of 9 MB at most
@@ -51,7 +52,7 @@ def compile_graphs(
 
     @cache
     def convert() -> Any:
-        logger.info("Compiling %s for this processor; later starts find it on the disk.", name)
+        PROGRESS.info("Compiling %s for this processor; later starts find it on the disk.", name)
         return _convert(module, examples[0])
 
     def load(example: tuple[Tensor, ...]) -> Graph:

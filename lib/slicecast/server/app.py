@@ -101,11 +101,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.sessions = _session_context(app, labelling.volumetric)
         app.state.nninteractive = _desk(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
-        prefetcher, scorer, batch = labelling.service.prefetcher, labelling.background_ranker, labelling.batch_inference
+        ranker, batch = labelling.background_ranker, labelling.batch_inference
         with (
             labelling.alone,
-            prefetcher.running(),
-            scorer.running(),
+            labelling.service.running(),
+            ranker.running(),
             batch.running(),
             app.state.nninteractive.running(),
         ):

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from slicecast.inference.queue import Scheduler
+from slicecast.inference.queue import QueueStats
 from slicecast.inference.segment import SegmentService
 
 BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -91,10 +91,11 @@ class ServiceCollector(Collector):
         service = self._service()
         if service is None:
             return
-        yield from _queue_metrics("jobs", "Requests", service.queue.jobs)
-        yield from _queue_metrics("steps", "Model calls", service.queue.steps)
+        yield from _queue_metrics("jobs", "Requests", service.queue.jobs.stats())
+        yield from _queue_metrics("steps", "Model calls", service.step_stats())
         yield _slices(service)
         yield from _cache_metrics(service)
+        yield from _worker_metrics(service)
         yield from _device_metrics()
 
     def describe(self) -> list[Metric]:
@@ -102,8 +103,7 @@ class ServiceCollector(Collector):
         return []
 
 
-def _queue_metrics(name: str, what: str, queue: Scheduler) -> Iterator[Metric]:
-    stats = queue.stats()
+def _queue_metrics(name: str, what: str, stats: QueueStats) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"slicecast_{name}_working", f"{what} in work now", value=stats.working)
     waiting = GaugeMetricFamily(f"slicecast_{name}_waiting", f"{what} waiting now", labels=["urgency"])
     taken = CounterMetricFamily(f"slicecast_{name}", f"{what} taken up", labels=["urgency"])
@@ -126,7 +126,7 @@ def _slices(service: SegmentService) -> Metric:
 
 
 def _cache_metrics(service: SegmentService) -> Iterator[Metric]:
-    stats = service.cache.stats()
+    stats = service.cache_stats()
     asked = CounterMetricFamily("slicecast_cache_slices", "Encoded slices asked for", labels=["found"])
     asked.add_metric(["hit"], stats.hits)
     asked.add_metric(["miss"], stats.misses)
@@ -134,6 +134,22 @@ def _cache_metrics(service: SegmentService) -> Iterator[Metric]:
     yield CounterMetricFamily("slicecast_cache_evictions", "Encoded slices dropped for room", value=stats.evictions)
     yield GaugeMetricFamily("slicecast_cache_entries", "Encoded slices held", value=stats.entries)
     yield GaugeMetricFamily("slicecast_cache_bytes", "Bytes of encoded slices held", value=stats.nbytes)
+
+
+def _worker_metrics(service: SegmentService) -> Iterator[Metric]:
+    """Yield nothing where the server does the work itself."""
+    ready = GaugeMetricFamily("slicecast_worker_ready", "Whether a worker process takes requests", labels=["worker"])
+    requests = GaugeMetricFamily("slicecast_worker_requests", "Requests that a worker has in work", labels=["worker"])
+    starts = CounterMetricFamily("slicecast_worker_restarts", "Ends of a worker's process", labels=["worker"])
+    memory = GaugeMetricFamily("slicecast_worker_memory_bytes", "Resident memory of a worker", labels=["worker"])
+    for worker in service.workers:
+        name = [str(worker.number)]
+        ready.add_metric(name, worker.ready)
+        requests.add_metric(name, worker.pending)
+        starts.add_metric(name, worker.restarts)
+        memory.add_metric(name, worker.resident_bytes)
+    if service.workers:
+        yield from (ready, requests, starts, memory)
 
 
 def _device_metrics() -> Iterator[Metric]:
