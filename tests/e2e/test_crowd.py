@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
+import psutil
 import pytest
 import yaml
 from labelserver import copy_app
@@ -21,11 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from slicecast.config import project_dir
 from slicecast.demo.server_process import serving
 from slicecast_lab.benchmarks.server import ANSWER_LIMIT_S as WAIT_S
-from slicecast_lab.benchmarks.server import SessionClient, centre, write_pipes
+from slicecast_lab.benchmarks.server import SessionClient, centre, wait_for_workers, write_pipes
 
 SLICES = 120
 SOAK_S = float(os.environ.get("SOAK_S", "60"))
 """How long the soak test runs; ten minutes before a release."""
+KILL_S = 15.0
+"""How often it kills a worker."""
 
 
 def wait_until(condition):
@@ -35,14 +38,16 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
-def start(folder: Path, *, pipes: int, slices: int = SLICES, **queue):
-    """Start a server on new volumes, with other limits of the queue."""
+def start(folder: Path, *, pipes: int, slices: int = SLICES, workers: int = 1, **queue):
+    """Start a server on new volumes, with other limits of the queue, and worker processes."""
     write_pipes(folder / "studies", pipes, slices=slices)
     copy_app(folder / "app")
     configs = Path(shutil.copytree(project_dir("configs"), folder / "configs"))
     limits = yaml.safe_load((configs / "server.yaml").read_text())
     limits["queue"] |= queue
     (configs / "server.yaml").write_text(yaml.safe_dump(limits))
+    engine = (configs / "engine.yaml").read_text()
+    (configs / "engine.yaml").write_text(engine.replace("workers: 1", f"workers: {workers}"))
     return again(folder)
 
 
@@ -52,7 +57,14 @@ def again(folder: Path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLICECAST_CONFIGS", str(folder / "configs"))
         with serving(folder / "studies", app=folder / "app", log=folder / f"log-{time.time():.0f}") as server:
+            wait_for_workers(server.url)
             yield server
+
+
+def workers_of(server):
+    """Return the worker processes of a server."""
+    children = psutil.Process(server.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +164,10 @@ def work_of(url, name, number):
 
 
 @pytest.mark.slow
-def test_eight_annotators_on_four_volumes_are_not_mixed(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_eight_annotators_on_four_volumes_are_not_mixed(tmp_path, workers):
     """All at once on one server, one after the other on another; every mask is the same."""
-    with start(tmp_path / "crowd", pipes=4, slices=60) as server, ThreadPoolExecutor(8) as pool:
+    with start(tmp_path / "crowd", pipes=4, slices=60, workers=workers) as server, ThreadPoolExecutor(8) as pool:
         crowd = list(pool.map(lambda n: work_of(server.url, f"user {n}", n), range(8)))
     with start(tmp_path / "serial", pipes=4, slices=60) as server:
         serial = [work_of(server.url, f"user {n}", n) for n in range(8)]
@@ -187,6 +200,43 @@ def test_a_killed_server_loses_no_prompt(tmp_path):
             quiet.click(ijk)
         assert quiet.result() == resumed
         quiet.close()
+
+
+@pytest.mark.slow
+def test_killed_workers_lose_nothing_and_end_with_their_server(tmp_path):
+    """All killed in the middle of a session's propagation, and of a request: the answers are those of one process."""
+    with start(tmp_path / "workers", pipes=2, workers=2) as server, ThreadPoolExecutor(1) as pool:
+        session = SessionClient(server.url, "pipe0", name="anna")
+        session.click(centre(0, 40))
+        types = []
+        for line in session.lines():
+            types.append(line["type"])
+            if len(types) == 8:
+                kill_all(workers_of(server))
+        assert types[-1] == "summary" and types.count("slice") > 8
+        found = [session.result()]
+        wait_for_workers(server.url)
+        answer = pool.submit(infer, server.url, "pipe1", centre(1, 60), client_id="bob")
+        wait_until(lambda: working(server.url))
+        kill_all(workers_of(server))
+        found.append(answer.result(WAIT_S).content)
+        wait_for_workers(server.url)
+        left = workers_of(server)
+        os.kill(server.pid, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=WAIT_S)
+        assert not any(worker.is_running() for worker in left)
+    with start(tmp_path / "one", pipes=2) as server:
+        session = SessionClient(server.url, "pipe0", name="anna")
+        session.click(centre(0, 40))
+        session.propagate()
+        assert found == [session.result(), infer(server.url, "pipe1", centre(1, 60), client_id="bob").content]
+        session.close()
+
+
+def kill_all(workers):
+    assert len(workers) == 2
+    for worker in workers:
+        worker.kill()
 
 
 def annotate_for_a_while(url, number, until, doing):
@@ -240,11 +290,24 @@ def do(act, session, url, seed, rng):
     return None
 
 
+def kill_now_and_then(server, until, rng):
+    """Kill a worker every `KILL_S`; return how often."""
+    kills = 0
+    while time.monotonic() < until - KILL_S:
+        time.sleep(KILL_S)
+        if workers := workers_of(server):
+            rng.choice(workers).kill()
+            kills += 1
+    return kills
+
+
 @pytest.mark.slow
-def test_soak(tmp_path):
-    """A team works for a while; nothing breaks, and in the end nothing is left in work."""
-    with start(tmp_path, pipes=3, slices=40) as server, ThreadPoolExecutor(6) as pool:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_soak(tmp_path, workers):
+    """A team works for a while; nothing breaks, even where workers die, and in the end nothing is left in work."""
+    with start(tmp_path, pipes=3, slices=40, workers=workers) as server, ThreadPoolExecutor(7) as pool:
         until, doing = time.monotonic() + SOAK_S, {}
+        killer = pool.submit(kill_now_and_then, server, until, random.Random(0)) if workers > 1 else None
         teams = [pool.submit(annotate_for_a_while, server.url, n, until, doing) for n in range(6)]
         _, late = wait(teams, timeout=SOAK_S + 4 * WAIT_S)
         assert not late, f"still at work: {doing}; queue: {metrics(server.url)}"
@@ -255,4 +318,6 @@ def test_soak(tmp_path):
         assert httpx.get(f"{server.url}/slicecast/sessions").json() == {"sessions": []}
     assert [wrong for _, wrong in outcomes if wrong] == []
     assert all(done > 0 for done, _ in outcomes)
+    if killer is not None:
+        print(f"{killer.result()} workers killed, ", end="")
     print(f"{sum(done for done, _ in outcomes)} requests in {SOAK_S:g} s, none failed")
