@@ -181,18 +181,25 @@ OBJECTS = {
 
 
 def log_config(file: Path, level: int, *, log_format: LogFormat = LogFormat.lines) -> dict[str, Any]:
-    """Describe the log for `logging.config`: all from INFO on to a file, from `level` on to the terminal."""
+    """Describe the log for `logging.config`: all from INFO on to a file, from `level` on to the terminal.
+
+    What the server prepares is told on the terminal at any level.
+    """
     kept = {"class": "logging.handlers.RotatingFileHandler", "filename": str(file), "encoding": "utf-8"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": OBJECTS if log_format is LogFormat.json else LINES},
+        "formatters": {"line": OBJECTS if log_format is LogFormat.json else LINES, "text": {}},
         "handlers": {
             "terminal": {"class": "logging.StreamHandler", "formatter": "line", "level": level},
+            "told": {"class": "logging.StreamHandler", "formatter": "text"},
             "file": {**kept, "maxBytes": 10 << 20, "backupCount": 5, "formatter": "line"},
         },
         "root": {"level": min(level, logging.INFO), "handlers": ["terminal", "file"]},
-        "loggers": {"uvicorn.access": {"level": "WARNING"}},
+        "loggers": {
+            "uvicorn.access": {"level": "WARNING"},
+            "slicecast.progress": {"level": "INFO", "handlers": ["told"] if level > logging.INFO else []},
+        },
     }
 
 

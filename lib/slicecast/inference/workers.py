@@ -33,6 +33,7 @@ from slicecast.inference.results import OnSlice, SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import MB
 from slicecast.inference.studies import Study
+from slicecast.models.graphs import PROGRESS
 from slicecast.models.versions import ModelVersions
 from slicecast.volume import Geometry, Reorientation, Volume
 
@@ -42,7 +43,7 @@ ATTEMPTS = 3  # How often a request is begun whose worker dies: it may be the re
 CROWDED = 3  # So many requests more than another worker has, and a volume moves to that one
 PLACES = 256  # Volumes of which is known where they are
 SHARED_MEMORY = Path("/dev/shm")  # Files in memory, where the system has them
-SLICE, PROGRESS = "slice", "progress"
+SLICE, STEPS = "slice", "steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Assignment:
             found = service.segment(
                 self.request,
                 study=service.studies.held((self.volume.digest,), self.volume.open),
-                progress=lambda done, what: tell(PROGRESS, (done, what)),
+                progress=lambda done, what: tell(STEPS, (done, what)),
                 cancelled=cancelled,
                 on_slice=partial(tell, SLICE) if self.listens else None,
                 keep_partial=self.keep_partial,
@@ -200,7 +201,7 @@ class WorkersService(SegmentService):
             time.sleep(0.1)
         if self._workers:
             count = sum(worker.ready for worker in workers)
-            logger.info("%d worker processes are ready after %.0f s", count, time.perf_counter() - start)
+            PROGRESS.info("%d worker processes are ready after %.0f s", count, time.perf_counter() - start)
 
     def segment(
         self,
@@ -237,7 +238,7 @@ class WorkersService(SegmentService):
         def hear(kind: str, value: Any) -> None:
             if kind == SLICE and on_slice is not None:
                 on_slice(value)
-            elif kind == PROGRESS and progress is not None:
+            elif kind == STEPS and progress is not None:
                 progress(*value)
 
         return self._ask(study.digest, task, hear, lambda: unwanted() or job.cancelled())
