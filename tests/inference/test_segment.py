@@ -11,7 +11,7 @@ import slicecast
 from slicecast.active.calibration import Pair, SliceFeatures, calibrate
 from slicecast.active.slices import STRATEGIES
 from slicecast.engine.options import EngineOptions
-from slicecast.errors import Cancelled, ConfigError, PromptError, UnknownModel, VolumeError
+from slicecast.errors import Cancelled, ConfigError, PromptError, UnknownModel, VolumeError, WeightsMissing
 from slicecast.inference.segment import MAX_OBJECTS, SegmentRequest, SegmentService, segment
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
@@ -395,3 +395,26 @@ def test_a_closed_service_holds_no_model_and_loads_it_again_when_asked(ball_file
     gc.collect()
     assert model() is None
     assert np.array_equal(service.segment(SegmentRequest(ball_file, clicked())).mask, before)
+
+
+def prepare(monkeypatch, load):
+    monkeypatch.setattr("slicecast.inference.segment.load_predictor", load)
+    service = SegmentService(model="sam2_nano", settings=EngineSettings(idle_encode=False))
+    service.prepare()
+    return service
+
+
+def test_a_server_prepares_its_model_and_says_so(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    service = prepare(monkeypatch, lambda spec, **given: FakePredictor())
+    assert service.work.prompted >= 2 and service.work.tracked > 0
+    assert "The model is ready" in caplog.text
+
+
+def test_a_model_without_weights_is_left_to_the_first_request(monkeypatch, caplog):
+    def load(spec, **given):
+        raise WeightsMissing("no file")
+
+    caplog.set_level("INFO")
+    assert prepare(monkeypatch, load).work.prompted == 0
+    assert "not prepared: no file" in caplog.text

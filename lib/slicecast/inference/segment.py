@@ -50,7 +50,6 @@ from slicecast.volume import Geometry, Reorientation, SliceAxis, Volume, choose_
 logger = logging.getLogger(__name__)
 
 MAX_OBJECTS = 255  # Labels are uint8
-PATIENCE_S = 8.0  # How long a server's end waits for a model in preparation: a graph is compiled whole or not at all
 MAX_LOADED = 2  # Versions of the model in memory: the deployed one, and an earlier one that open sessions finish on
 
 
@@ -277,17 +276,23 @@ class SegmentService:
             return replace(result, warnings=(*result.warnings, ON_THE_CPU))
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Prepare the model, and work ahead while nobody asks, in threads, for as long as the block lasts."""
+    def running(self, *, prepare: bool = False) -> Iterator[None]:
+        """Work ahead while nobody asks, in threads, for as long as the block lasts.
+
+        Args:
+            prepare: load the model now, not at the first request.
+        """
         stop = threading.Event()
-        thread = threading.Thread(target=self.prepare, args=(stop.is_set,), name="slicecast-prepare", daemon=True)
-        thread.start()
+        thread = threading.Thread(target=self.prepare, args=(stop.is_set,), name="slicecast-prepare")
+        if prepare:
+            thread.start()
         try:
             with self.prefetcher.running():
                 yield
         finally:
             stop.set()
-            thread.join(PATIENCE_S)
+            if prepare:  # a process that ends in the middle of a graph's compilation is aborted
+                thread.join()
 
     def prepare(self, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Load the model, and let it answer clicks on a small invented scan, so that the first user does not wait."""

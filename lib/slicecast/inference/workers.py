@@ -163,11 +163,11 @@ class WorkersService(SegmentService):
         self._fingerprints: dict[str, str] = {}
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Have worker processes for as long as the block lasts."""
+    def running(self, *, prepare: bool = False) -> Iterator[None]:
+        """Have worker processes, which prepare the model in any case, for as long as the block lasts."""
         count = self.settings.workers
         if count == 1:
-            with super().running():
+            with super().running(prepare=prepare):
                 yield
             return
         folder = Path(tempfile.mkdtemp(prefix="slicecast-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None))

@@ -104,7 +104,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ranker, batch = labelling.background_ranker, labelling.batch_inference
         with (
             labelling.alone,
-            labelling.service.running(),
+            labelling.service.running(prepare=app.state.prepare),
             ranker.running(),
             batch.running(),
             app.state.nninteractive.running(),
@@ -132,8 +132,12 @@ def _desk(app: FastAPI) -> Desk:
     return Desk(app.state.sessions, folder, chosen, keep_draft=labelling_app().keep_draft)
 
 
-def create_app() -> FastAPI:
-    """Build the application."""
+def create_app(*, prepare: bool = False) -> FastAPI:
+    """Build the application.
+
+    Args:
+        prepare: load the model when the server starts, not at the first click.
+    """
     app = FastAPIOffline(  # FastAPI with the scripts of /docs from this server, because a hospital may be offline
         title="Slicecast",
         version=slicecast.__version__,
@@ -143,7 +147,7 @@ def create_app() -> FastAPI:
     )
     describe = app.openapi
     app.openapi = lambda: as_json(describe())  # type: ignore[method-assign] # FastAPI's way
-    app.state.service = None
+    app.state.service, app.state.prepare = None, prepare
     app.state.metrics = Metrics.of(lambda: app.state.service)
     secure(app, server_settings())
     app.add_middleware(CountRequests, metrics=app.state.metrics)
@@ -180,4 +184,4 @@ def _monailabel_routers() -> list[APIRouter]:
     ]
 
 
-app = create_app()
+app = create_app(prepare=True)
