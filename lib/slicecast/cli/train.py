@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from slicecast.errors import NotFound
+from slicecast.errors import ConfigError, NotFound
 from slicecast.models.registry import get_spec
 from slicecast.models.weights import choose_model
 
@@ -50,7 +50,8 @@ def finetune(studies: Studies, model: Model = "", labels: Labels = "", device: D
     """
     if not studies.is_dir():
         raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
-    choose_model(model or None)
+    if (spec := choose_model(model or None)).volumetric:
+        raise ConfigError(f"{spec.name} sees volumes, and only models that see slices are fine-tuned. Name a SAM 2.")
     from slicecast.labelling.finetuning.tuner import folder_tuner  # MONAI Label takes seconds, see main.py
 
     names = [name.strip() for name in labels.split(",") if name.strip()]

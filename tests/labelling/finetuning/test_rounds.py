@@ -50,6 +50,12 @@ def test_too_few_labels_are_said(studies, configs):
         begin(studies)
 
 
+def test_a_volumetric_model_is_refused_before_anything_is_begun(studies):
+    done = run("train", "finetune", "--studies", studies, "--model", "sam_med3d")
+    assert done.exit_code != 0 and "only models that see slices are fine-tuned" in done.output
+    assert Rounds(versions_beside(studies)).all() == []
+
+
 def test_a_label_that_changes_begins_another_round(studies, tmp_path):
     begin(studies)
     only = tmp_path / "only"

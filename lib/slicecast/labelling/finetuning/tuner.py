@@ -27,7 +27,7 @@ from slicecast.config import read_config
 from slicecast.errors import SlicecastError, TooMany
 from slicecast.inference.studies import open_study
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
-from slicecast.labelling.finetuning.automatic import Promoted
+from slicecast.labelling.finetuning.automatic import NOTHING, Promoted
 from slicecast.labelling.finetuning.rounds import RoundPlan, Rounds, TuningRound, changed_slices, plan_round
 from slicecast.labelling.store.labels import FINAL
 from slicecast.labelling.store.studies import StudiesDatastore
@@ -235,6 +235,7 @@ class FineTuner:
             "status": told["status"],
             "why": " ".join([(last.result() or {}).get("why", ""), *_automatic_lines(last)]).strip(),
             "serving": self._versions.serving(self._base()).name,
+            "automatic": getattr(self._versions.deployed(NOTHING), "name", ""),
         }
 
 
