@@ -124,7 +124,7 @@ class RankedStrategy(Strategy):
     """
 
     def __init__(self, name: str, ranker: BackgroundRanker, *, otherwise: Strategy) -> None:
-        super().__init__(ABOUT[name])
+        super().__init__(ABOUT.get(name, f"Images ordered by {name}"))
         self._name, self._ranker, self._otherwise = name, ranker, otherwise
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:

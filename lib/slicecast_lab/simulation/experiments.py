@@ -15,8 +15,6 @@ from slicecast_lab.simulation.work import Setup
 
 Experiment = Literal["volumes", "slices", "joint"]
 
-EXPERIMENTS: tuple[Experiment, ...] = ("volumes", "slices", "joint")
-
 
 def simulate_slices(
     cases: Sequence[CaseFiles], teachers: Sequence[CaseFiles], like: SliceTask, setup: Setup, work: Work
