@@ -12,6 +12,7 @@ from accessible import serious
 from clinic import LABELS, PICTURES, SAMPLES, TRUTH_VALUES, dice, inside
 from labelserver import ROOT, copy_app
 
+from slicecast.active.slices import STRATEGIES
 from slicecast.demo.server_process import RunningServer, free_port, serving
 from slicecast.volume import read_volume
 
@@ -29,6 +30,9 @@ PLACE_OF = """async (ijk) => {
   const frame = document.getElementById("scan").getBoundingClientRect();
   return scan.canvasAt(ijk).map((at, place) => at + (place ? frame.top : frame.left));
 }"""
+
+
+SIZE = """async () => (await import("/annotate/page/main.js")).scan.size"""
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +209,62 @@ def test_the_readmes_first_case_in_the_browser(anna, clinic):
     assert dice(saved(clinic, "liver", case), truth("liver", case)) > 0.5
     anna.page.click("#yes:has-text('Next case')")
     anna.page.wait_for_url(f"**/annotate/?image={next(name for name in CASES if name != case)}")
+
+
+def test_the_next_cases_scan_is_there_before_it_is_asked_for(anna, clinic):
+    """It opens without loading page or scan again, with nothing of the first case left, and can be worked on."""
+    asked: list[str] = []
+    anna.page.on("request", lambda request: asked.append(request.url))
+    anna.open()
+    anna.page.wait_for_function(
+        f"performance.getEntriesByType('resource').some(({{ name }}) => name.endsWith('scan.nii?image={CASES[1]}'))"
+    )
+    anna.page.click("#structures >> text=liver")
+    anna.click(inside(truth("liver")))
+    submit(anna)
+    before = len(asked)
+    anna.page.click("#yes:has-text('Next case')")
+    anna.page.wait_for_selector("body[data-ready]:not([data-submitted])")
+    assert anna.page.inner_text("#name") == CASES[1] and anna.page.url.endswith(f"?image={CASES[1]}")
+    assert not [url for url in asked[before:] if "scan.nii" in url or "/page/" in url]
+    assert anna.prompts() == [] and anna.ml("liver") == 0 and anna.page.is_disabled("#submit")
+    shown, stored = anna.page.evaluate(SIZE), read_volume(SAMPLES / "studies" / f"{CASES[1]}.nii.gz").array.shape
+    assert tuple(shown) == stored[::-1]
+    anna.page.click("#structures >> text=liver")
+    anna.click(inside(truth("liver", CASES[1])))
+    submit(anna)
+    assert dice(saved(clinic, "liver", CASES[1]), truth("liver", CASES[1])) > 0.5
+    anna.page.go_back()
+    anna.page.wait_for_selector(f"#name:text-is('{CASE}')")
+
+
+def test_axis_grey_values_and_strategy_can_be_chosen(anna):
+    """What is drawn stays; prompts become painted slices along the other axis."""
+    i, j, k = inside(truth("liver"))
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.click((i, j, k))
+    before = anna.ml("liver")
+    anna.page.click("summary")
+    for choice, value in (("#axis", "coronal"), ("#grey", "liver")):
+        anna.page.select_option(choice, value)
+        with anna.page.expect_response("**/draft"), anna.change("/propagate"):
+            anna.page.click("#yes")
+        anna.settle()
+        assert anna.ml("liver") == pytest.approx(before)
+        assert all("painted" in text for text in anna.prompts())
+    assert anna.page.inner_text("#place").startswith("coronal slice ")
+    session = anna.page.request.get(f"{anna.url}/slicecast/sessions").json()["sessions"]
+    assert [(one["axis"], one["window"]) for one in session] == [("coronal", "liver")]
+    with anna.page.expect_request("**/propagate?slice_strategy=worst"):
+        anna.page.select_option("#strategy", "worst")
+    anna.settle()
+    assert set(anna.page.locator("#strategy option").evaluate_all("all => all.map(one => one.value)")) == {
+        "",
+        *STRATEGIES,
+    }
+    anna.click((i, j + 4, k))
+    assert anna.prompts()[-1] == f"+ inside, slice {j + 4}"
 
 
 def test_every_gesture_can_be_taken_back(anna):
@@ -402,6 +462,12 @@ def test_guided_from_slice_to_slice(anna):
     assert suggestion.startswith("Check slice ") and f"axial slice {number} " in anna.page.inner_text("#place")
     anna.page.select_option("#window", "lung")
     anna.picture("guided")
+    anna.click((i, j, k + 2))
+    anna.page.keyboard.press("p")
+    assert anna.page.inner_text("#place").startswith(f"axial slice {number} ")
+    opacity = anna.page.input_value("#opacity")
+    anna.page.keyboard.press("+")
+    assert anna.page.input_value("#opacity") > opacity
 
     anna.page.uncheck("#guide")
     anna.page.keyboard.press("b")

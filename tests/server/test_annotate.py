@@ -44,6 +44,24 @@ def test_the_scan_comes_on_the_grid_of_the_prompts(client, studies, tmp_path):
     assert not sent.geometry.differences(stored.geometry)
 
 
+def test_the_case_that_comes_next_stays_free(client):
+    assert {client.get("/annotate/next").json()["image"] for _ in range(20)} == {"first", "second"}  # by chance
+    for _ in range(3):
+        assert client.post("/campaign/next", json={"ahead": "first"}, headers=PRESSED).json()["id"] == "first"
+        assert client.post("/campaign/case/first/release", headers=PRESSED).is_success
+    client.post("/campaign/case/first/take", headers=PRESSED)
+    assert {client.get("/annotate/next").json()["image"] for _ in range(5)} == {"second"}
+    assert (
+        client.post("/campaign/next", json={}, headers={**PRESSED, "X-Slicecast-User": "Bob"}).json()["id"] == "second"
+    )
+    assert client.get("/annotate/next").json() == {"image": None}
+
+
+def test_nothing_of_a_patient_is_left_in_the_browser(client):
+    for path in ("", "scan.nii?image=first"):
+        assert client.get(f"/annotate/{path}").headers["Cache-Control"] == "no-store", path
+
+
 @pytest.mark.parametrize("route", ["case", "scan.nii"])
 def test_an_unknown_image_is_refused(client, route):
     answer = client.get(f"/annotate/{route}", params={"image": "nobody_knows"})

@@ -123,6 +123,11 @@ class Sessions:
         self._clock, self._new_id = clock, new_id
         self._locks = _Locks()
 
+    @property
+    def others(self) -> list[str]:
+        """The models that sessions may be opened with beside the server's own."""
+        return list(self._others)
+
     def open(
         self,
         image: Path,

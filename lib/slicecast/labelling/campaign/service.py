@@ -131,17 +131,17 @@ class CampaignService:
         return True
 
     def next_sample(self, strategy: Strategy, name: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Lease the next case to the caller; None when nothing is left for them."""
+        """Lease the next case to the caller, that of `ahead` if it may be; None when nothing is left for them."""
         images, store = self.sync(), self._datastore()
         answers: dict[str, dict[str, Any]] = {}
 
         def ranking(names: Sequence[str]) -> list[Choice]:
-            left = list(names)
-            while left and (answer := strategy(request, Candidates(store, left))):
-                if not self.why_unusable(answer["id"]):
-                    answers[answer["id"]] = dict(answer)
-                    return [Choice(answer["id"], str(answer.get("reason", "")), _score(answer))]
-                left.remove(answer["id"])
+            for left in ([name for name in names if name == request.get("ahead")], list(names)):
+                while left and (answer := strategy(request, Candidates(store, left))):
+                    if not self.why_unusable(answer["id"]):
+                        answers[answer["id"]] = dict(answer)
+                        return [Choice(answer["id"], str(answer.get("reason", "")), _score(answer))]
+                    left.remove(answer["id"])
             return []
 
         who = self.who(client_id=request.get("client_id"))

@@ -6,20 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from slicecast.errors import NotFound
 from slicecast.inference.caller import current_caller
+from slicecast.labelling.strategies import Candidates
 from slicecast.server.campaign import view
 from slicecast.server.dependencies import AnyUser, LabellingApp
 from slicecast.server.errors import COMMON
-from slicecast.volume import Volume, choose_axis, read_volume, write_volume
+from slicecast.server.sessions.routes import session_context
+from slicecast.volume import SliceAxis, Volume, choose_axis, read_volume, window_names, write_volume
 from slicecast.volume.grid import onto_grid
 
 HERE = Path(__file__).parent
 VIEWER = HERE / "node_modules" / "@niivue" / "niivue" / "dist" / "index.js"
+
+NOT_KEPT = {"Cache-Control": "no-store"}
+"""A browser writes nothing of it to its disk, and shows nothing of it after a log-out when somebody goes back."""
 
 router = APIRouter(prefix="/annotate", tags=["Annotation page"])
 
@@ -33,7 +38,7 @@ def mount_annotate(app: FastAPI) -> None:
 @router.get("/", include_in_schema=False)
 def page(user: AnyUser) -> FileResponse:
     """Send the page; `?image=` names the image, without it the next case is taken."""
-    return FileResponse(HERE / "page" / "index.html")
+    return FileResponse(HERE / "page" / "index.html", headers=NOT_KEPT)
 
 
 @router.get("", include_in_schema=False)
@@ -52,12 +57,24 @@ def viewer(user: AnyUser) -> FileResponse:
     return FileResponse(VIEWER, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
 
 
+@router.get("/next", summary="Say which case would probably come next")
+def coming(app: LabellingApp, user: AnyUser) -> dict[str, str | None]:
+    """Return the case that the campaign would choose now; it stays free, so that its scan can be loaded ahead."""
+    service, strategy = app.campaign_service, app.own_strategy()
+    service.sync()
+    state, now_s = service.campaign.state(), service.campaign.now_s()
+    held = {case.name for case in state.cases.values() if case.lease and case.lease.live(now_s)}
+    free = [choice.case for choice in service.queue(strategy) if choice.case not in held]
+    answer = strategy({}, Candidates(app.datastore(), free)) if free else None
+    return {"image": answer and answer["id"]}
+
+
 @router.get("/case", summary="Say what is known of an image's case")
-def case(image: str, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
+def case(image: str, request: Request, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
     """Return its name, why it was chosen, the slice that a reviewer asked for, who asks, and the server's labels.
 
-    Also how it stands, what of it can be looked at (`masks`, along `axis`), whether the caller may judge it, and the
-    next case that waits for a reviewer.
+    Also how it stands, what of it can be looked at (`masks`, along `axis`), whether the caller may judge it, the
+    next case that waits for a reviewer, and what a session may be opened with (`choices`).
     """
     study = app.service.studies.open(app.image_path(image))
     service = app.campaign_service
@@ -74,6 +91,11 @@ def case(image: str, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
         "slice": (known.asked or {}).get("slice"),
         "owner": current_caller().named(),
         "labels": list(app.config.labels),
+        "choices": {
+            "axis": [axis.name.lower() for axis in SliceAxis],
+            "window": list(window_names()),
+            "model": session_context(request).sessions.others,
+        },
         "masks": list(masks),
         "axis": axes[0] if axes else choose_axis(study.volume.geometry).name.lower(),
         **view.judging(service, known, who),
@@ -109,5 +131,4 @@ def scan(image: str, app: LabellingApp, user: AnyUser) -> Response:
 def _nifti(volume: Volume, headers: Mapping[str, str] | None = None) -> Response:
     with tempfile.TemporaryDirectory() as folder:
         content = write_volume(Path(folder) / "scan.nii", volume).read_bytes()
-    told = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(content, media_type="application/octet-stream", headers=told)
+    return Response(content, media_type="application/octet-stream", headers={**NOT_KEPT, **(headers or {})})

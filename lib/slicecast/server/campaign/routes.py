@@ -65,10 +65,14 @@ def status_json(app: LabellingApp) -> dict[str, Any]:
 
 
 @router.post("/next", summary="Lease the next case")
-def next_case(app: LabellingApp, x_requested_with: Annotated[str, Header()] = "") -> dict[str, Any]:
-    """Choose by the campaign's own strategy."""
+def next_case(
+    app: LabellingApp,
+    body: Annotated[dict[str, Any] | None, Body()] = None,
+    x_requested_with: Annotated[str, Header()] = "",
+) -> dict[str, Any]:
+    """Choose by the campaign's own strategy; `ahead`, a case that it chose before, is taken if it is still free."""
     _require(x_requested_with, "annotator")
-    return app.next_sample({"client_id": app.campaign_service.who()})
+    return app.next_sample({"client_id": app.campaign_service.who(), "ahead": (body or {}).get("ahead")})
 
 
 @router.post("/case/{name}/{action}", summary="Press a button of a case")

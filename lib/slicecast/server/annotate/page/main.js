@@ -10,49 +10,116 @@ import { SliceBar } from "./slices.js";
 
 const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
   ["wheel, ↑ ↓", "next and previous slice"], ["C X B E V", "click, outside, brush, eraser, look"], ["A", "the structure is not on this slice"],
-  ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["N", "show the suggested slice"], ["[ ]", "previous and next structure"],
-  ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"],
+  ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["N, P", "the suggested slice; the one suggested before"], ["[ ]", "previous and next structure"],
+  ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"], ["+ −", "structures more and less opaque"],
   ["S", "save the draft now"], ["Ctrl + Enter", "submit"]];
 const HINTS = ["Name a structure on the left, or choose one.", "Click on the structure, or drag a box around it.",
-  "Correct: Shift + click removes, click adds, Brush paints. Ctrl + Z undoes.", "Look at the suggested slice (N). If it is right, press L; then submit."];
+  "Correct: a click adds, Outside (or Shift + click) takes away, Brush paints, Undo takes back.", "Look at the suggested slice (Show it). If it is right, press Looks right; then submit."];
 const BEAT_MS = 60_000, RETRY_MS = 2_000, CLICK_PX = 5;
 const CONFLICT = 409;
 const MENU = 12; // so many of the server's labels are listed from the start
 
-const asks = new URLSearchParams(location.search);
-const scan = new Scan($("scan"));
+const scan = new Scan($("scan"), $("marks"));
 const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
-const state = { image: asks.get("image"), session: null, review: null, names: [], active: null, tool: "click",
-  ml: {}, confidence: {}, suggestion: null, running: false, again: false, drafted: new Set(), busy: 0 };
+const nothingYet = () => ({ session: null, review: null, names: [], active: null, ml: {}, confidence: {},
+  suggestion: null, enough: "", suggested: [], drafted: new Set() });
+const state = { tool: "click", running: false, again: false, busy: 0, ...nothingYet() };
 
 // ---- what happens on the page
 
-async function begin() {
-  if (!state.image) return nextCase();
-  const found = await server.caseOf(state.image);
+/** Open what the address names; without an image, the next case. */
+function begin() {
+  const asks = new URLSearchParams(location.search);
+  return asks.get("image") ? open(asks.get("image"), asks.has("review")) : nextCase();
+}
+
+/** Go to another case within the page. */
+function go(image, toReview = false) {
+  history.pushState(null, "", `/annotate/?image=${encodeURIComponent(image)}${toReview ? "&review" : ""}`);
+  return attempt(() => open(image, toReview));
+}
+
+async function open(image, toReview) {
+  for (const mark of ["ready", "mode", "submitted", "judged"]) delete document.body.dataset[mark];
+  for (const id of ["saved", "progress", "suggestion"]) $(id).textContent = "";
+  Object.assign(state, nothingYet(), { image });
+  $("submit").disabled = true;
+  const found = await server.caseOf(image);
   state.case = found.name;
   $("name").textContent = found.title;
-  $("name").title = found.name;
+  $("name").href = `/campaign/case/${encodeURIComponent(found.name)}`;
   $("why").textContent = found.reason;
   document.title = `${found.title} · Slicecast`;
   $("labels").replaceChildren(...found.labels.map((name) => Object.assign(document.createElement("option"), { value: name })));
-  if (asks.has("review") || !await taken()) return review(found);
-  const open = (await server.sessions()).findLast((one) => one.image === state.image && one.owner === found.owner && !one.id.includes("-")); // others' clients name theirs
-  state.session = open ?? await server.openSession(state.image, "current");
-  await scan.open(server.scanAddress(state.image), state.session.axis);
-  const listed = found.labels.length > MENU || found.labels.join() === "object" ? [] : found.labels;
-  for (const name of [...listed, ...state.session.objects, ...state.session.prompts.map((prompt) => prompt.object)]) know(name);
-  choose(state.session.objects[0] ?? null);
-  scan.watch(showPlace, showMarks);
-  scan.goToSlice(found.slice ?? Math.floor(scan.slices / 2));
-  hinted(0);
-  setInterval(() => document.hidden || hold("heartbeat"), BEAT_MS); // seconds of work are counted by it
-  show();
-  if (state.session.objects.length) await propagate();
-  ready();
+  const mine = !toReview && await taken();
+  if (!mine) document.body.dataset.mode = "review";
+  const [content, session] = await Promise.all([loaded(image), mine && sessionOf(image, found)]);
+  await scan.open(content);
+  scan.cut(session ? session.axis : found.axis);
+  if (mine) await work(session, found);
+  else await (state.review = new Review(scan, bar, image, found, go)).begin();
+  $("windows").hidden = !scan.isCt;
+  document.body.dataset.ready = "yes";
+  lookAhead(mine ? server.coming() : found.to_review);
 }
 
-function ready() { $("single").setAttribute("aria-pressed", scan.slow); $("windows").hidden = !scan.isCt; document.body.dataset.ready = "yes"; }
+async function sessionOf(image, { owner }) {
+  const open = (await server.sessions()).findLast((one) => one.image === image && one.owner === owner && !one.id.includes("-")); // others' clients name theirs
+  return open ?? server.openSession({ image, start: "current" });
+}
+
+async function work(session, { labels, slice, choices }) {
+  state.session = session;
+  const listed = labels.length > MENU || labels.join() === "object" ? [] : labels;
+  for (const name of [...listed, ...session.objects, ...session.prompts.map((prompt) => prompt.object)]) know(name);
+  choose(session.objects[0] ?? null);
+  offer(choices);
+  scan.onMove = showPlace;
+  scan.goToSlice(slice ?? Math.floor(scan.slices / 2));
+  hinted(0);
+  if (session.objects.length) await propagate();
+}
+
+/** Offer what a session may be opened with, beside what it was opened with. */
+function offer({ axis, window, model }) {
+  for (const [id, names] of Object.entries({ axis, grey: window, model: [state.session.model, ...model] })) $(id).replaceChildren(...[...new Set(names)].map((name) => element("option", { textContent: name })));
+  $("models").hidden = !model.length;
+  showHow();
+}
+
+function showHow() { $("axis").value = state.session.axis; $("grey").value = state.session.window; $("model").value = state.session.model; }
+
+/** Go on with other slices, grey values or another model: what is drawn so far becomes painted slices of a new session. */
+async function reopen() {
+  const before = state.session, [axis, window, model] = ["axis", "grey", "model"].map((id) => $(id).value);
+  const why = "<p>The structures stay as they are shown. Their prompts become painted slices, and undo begins here.</p>";
+  if (before.prompts.length && !await asked("Go on with this?", why, "Go on")) return showHow();
+  busy(1);
+  await attempt(async () => {
+    if (!await save()) return showHow();
+    state.session = await server.openSession({ image: state.image, start: "current", axis, window, model });
+    await server.closeSession(before.id);
+    scan.clear();
+    scan.cut(axis);
+    Object.assign(state, { confidence: {}, suggestion: null, suggested: [] });
+    showHow();
+    await propagate();
+  });
+  busy(-1);
+}
+
+// ---- the next case's scan, ahead: in this tab's memory only, so that nothing of a patient outlives the tab or a log-out
+
+async function lookAhead(coming) {
+  const image = await Promise.resolve(coming).catch(() => null);
+  if (image && image !== state.image) state.ahead = { image, content: server.scan(image).catch(() => null) };
+}
+
+async function loaded(image) {
+  const ahead = state.ahead?.image === image ? await state.ahead.content : null;
+  state.ahead = null;
+  return ahead ?? server.scan(image);
+}
 
 /** Take the case; where somebody else holds it, say so. */
 async function taken() {
@@ -72,16 +139,10 @@ async function hold(action) {
   await server.act(state.case, action).catch((error) => { if (gone(error)) say(error.message); });
 }
 
-async function review(found) {
-  state.review = new Review(scan, bar, state.image, found);
-  await state.review.begin();
-  ready();
-}
-
 async function nextCase() {
-  const found = await server.nextCase();
+  const found = await server.nextCase(state.ahead?.image);
   if (!found.id) { say("Every case is done, or with somebody else."); return; }
-  location.href = `/annotate/?image=${encodeURIComponent(found.id)}`;
+  return go(found.id);
 }
 
 /** Do what changes the session, then show the session and compute what changed. */
@@ -149,10 +210,11 @@ async function propagate() {
 
 async function once() {
   if (!state.session.objects.length) { scan.clear(); state.ml = {}; state.confidence = {}; state.suggestion = null; return save(); }
-  const seen = {}, began = performance.now();
+  const seen = {}, began = performance.now(), { id } = state.session;
   let summary = null;
   show();
-  await server.propagate(state.session.id, (event) => {
+  await server.propagate(id, $("strategy").value, (event) => {
+    if (state.session?.id !== id) return; // another case was opened meanwhile
     if (event.type === "slice") {
       (seen[event.object] ??= new Set()).add(event.slice);
       (state.confidence[event.object] ??= {})[event.slice] = event.confidence;
@@ -162,7 +224,7 @@ async function once() {
       $("progress").textContent = `${event.done} slices, ${((performance.now() - began) / 1000).toFixed(1)} s`;
     } else summary = event;
   });
-  if (summary && !summary.cancelled) await finish(summary, seen, performance.now() - began);
+  if (summary && !summary.cancelled && state.session?.id === id) await finish(summary, seen, performance.now() - began);
 }
 
 function finish(summary, seen, ms) {
@@ -175,6 +237,8 @@ function finish(summary, seen, ms) {
   }
   state.ml = Object.fromEntries(Object.entries(summary.objects).map(([name, one]) => [name, one]));
   state.suggestion = summary.next_slice;
+  if (state.suggestion && state.suggestion.slice !== state.suggested.at(-1)) state.suggested.push(state.suggestion.slice);
+  state.visited = state.suggested.length - 1;
   state.enough = summary.good_enough;
   const ends = summary.stopped.filter((one) => one.object === state.active).map((one) => `slice ${one.slice}`);
   $("progress").textContent = `${summary.recomputed + summary.reused} answers, ${summary.recomputed} new, ${(ms / 1000).toFixed(1)} s` + (ends.length ? `; not seen any more at ${ends.join(" and ")}` : "");
@@ -239,9 +303,9 @@ function show() {
   $("sizing").hidden = !["brush", "eraser"].includes(state.tool);
   const next = state.suggestion;
   $("go").hidden = !next;
-  $("suggestion").textContent = next ? `Check slice ${next.slice} next: ${next.reason}` : state.enough ? `${state.enough} Submit when you agree.` : "";
+  $("suggestion").textContent = next ? `Check slice ${next.slice} next: ${next.reason}` : state.enough ? `${state.enough.replace(/\.?$/, ".")} Submit when you agree.` : "";
   $("submit").classList.toggle("offered", !next && Boolean(state.enough));
-  if (scan.mask) { showPlace(); showSlices(); showMarks(); }
+  if (session && scan.mask) { showPlace(); showSlices(); scan.mark(session.prompts.filter((one) => one.object === state.active)); }
 }
 
 function promptItem(prompt) {
@@ -260,8 +324,6 @@ function showPlace() {
   $("lock").textContent = locked().includes(number) ? "Unlock" : "Looks right";
   bar.at(number);
 }
-
-function showMarks() { scan.mark($("marks"), state.session.prompts.filter((one) => one.object === state.active)); }
 
 function showSlices() {
   const prompted = (state.session.prompts ?? []).filter((one) => one.object === state.active);
@@ -361,13 +423,20 @@ function toggle(button, work) { const on = button.getAttribute("aria-pressed") !
 function step(by) { scan.goToSlice(Math.min(Math.max(scan.here[scan.along] + by, 0), scan.slices - 1)); }
 function turn(by) { if (state.names.length) choose(state.names[(state.names.indexOf(state.active) + by + state.names.length) % state.names.length]); }
 function use(tool) { state.tool = tool; show(); }
+function opaque(by) { $("opacity").valueAsNumber += by; scan.opacity($("opacity").valueAsNumber); }
+
+/** Show a suggested slice: the present one, or the one before the one shown last. */
+function suggested(place) {
+  state.visited = Math.max(0, place);
+  if (state.suggested.length) scan.goToSlice(state.suggested[state.visited]);
+}
 
 const actions = {
   undo: () => state.session.can_undo && change(() => server.undo(state.session.id)),
   redo: () => state.session.can_redo && change(() => server.redo(state.session.id)),
   absent: () => add({ kind: "absent", slice: scan.here[scan.along] }),
   lock: toggleLock, range: lockToHere, fill,
-  go: () => state.suggestion && scan.goToSlice(state.suggestion.slice),
+  go: () => suggested(state.suggested.length - 1),
   stop: () => { state.again = false; server.cancel(state.session.id); },
   submit, next: () => (state.review ? state.review.leave() : attempt(nextCase)),
   back: () => step(-1), forth: () => step(1),
@@ -382,9 +451,11 @@ for (const id of ["dark", "bright"]) $(id).addEventListener("input", () => scan.
 $("window").addEventListener("change", (event) => { scan.window(...event.target.value.split(" ").map(Number)); event.target.blur(); });
 $("guide").checked = localStorage.slicecast_guide === "yes";
 $("guide").addEventListener("change", (event) => { localStorage.slicecast_guide = event.target.checked ? "yes" : "no"; });
+for (const select of document.querySelectorAll("[data-how]")) select.addEventListener("change", reopen);
+$("strategy").addEventListener("change", () => change(() => state.session));
 $("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
 
-const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, n: actions.go, o: actions.outline, f: actions.single, s: save,
+const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, n: actions.go, p: () => suggested(state.visited - 1), "+": () => opaque(0.1), "=": () => opaque(0.1), "-": () => opaque(-0.1), o: actions.outline, f: actions.single, s: save,
   c: () => use("click"), x: () => use("outside"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
   ArrowUp: () => step(1), ArrowDown: () => step(-1), Escape: actions.stop };
 const pressedInReview = { n: () => state.review.nextDifference(), o: actions.outline, f: actions.single, ArrowUp: () => step(1), ArrowDown: () => step(-1) };
@@ -401,6 +472,8 @@ document.addEventListener("keydown", (event) => {
   work();
 }, true);
 
+setInterval(() => state.session && !document.hidden && hold("heartbeat"), BEAT_MS); // seconds of work are counted by it
+window.addEventListener("popstate", () => location.reload());
 attempt(begin);
 
 export { scan }; // for tests, and for a look from the browser's console

@@ -7,18 +7,16 @@ const DIFFERENCE = [[87, 199, 149], [76, 180, 231], [240, 176, 74], [230, 80, 90
 const NOTHING = { voxels: null, values: {} };
 
 export class Review {
-  /** Show what of a case can be looked at; `found` is what the server knows of it. */
-  constructor(scan, bar, image, found) {
-    Object.assign(this, { scan, bar, image, found, names: [], chosen: null, first: NOTHING, second: NOTHING, agreement: {} });
+  /** Show what of a case can be looked at; `found` is what the server knows of it, `go` opens another. */
+  constructor(scan, bar, image, found, go) {
+    Object.assign(this, { scan, bar, image, found, go, names: [], chosen: null, first: NOTHING, second: NOTHING, agreement: {} });
   }
 
   async begin() {
     const { scan, found } = this;
-    document.body.dataset.mode = "review";
-    await scan.open(server.scanAddress(this.image), found.axis);
-    scan.watch(() => this.place(), () => {});
+    scan.onMove = () => this.place();
     $("first").replaceChildren(...found.masks.map((title) => element("option", { textContent: title })));
-    $("second").append(...found.masks.map((title) => element("option", { textContent: title, value: title })));
+    $("second").replaceChildren($("second").options[0], ...found.masks.map((title) => element("option", { textContent: title, value: title })));
     for (const select of ["first", "second"]) $(select).onchange = () => this.look();
     $("judge").hidden = !(found.may_judge && found.reviewer);
     const reopen = found.status === "approved";
@@ -69,6 +67,8 @@ export class Review {
       if (all) { this.size[number] = all; this.agreement[number] = same / all; }
     }
     scan.colour(compares ? DIFFERENCE : this.names.map((_, place) => colour(place)));
+    scan.held = { all: new Set(Object.keys(this.size).map(Number)) };
+    scan.drawWhole();
     this.list(counts);
     this.place();
     this.slices();
@@ -124,6 +124,7 @@ export class Review {
   /** Go on to the next case that waits for a reviewer, or to the campaign. */
   leave() {
     const next = this.found.to_review;
-    location.href = next ? `/annotate/?image=${encodeURIComponent(next)}&review` : "/campaign/";
+    if (next) this.go(next, true);
+    else location.href = "/campaign/";
   }
 }

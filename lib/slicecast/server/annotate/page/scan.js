@@ -3,13 +3,14 @@
 import { Niivue, NVImage, SLICE_TYPE, DRAG_MODE, MULTIPLANAR_TYPE, SHOW_RENDER } from "./niivue.js";
 
 const WORLD_AXIS = { sagittal: 0, coronal: 1, axial: 2 };
-const DRAW_MS = 120;
-const LARGE = 3e7; // voxels; from so many on 3D takes more than a second a picture without a graphics card
+const DRAW_MS = 120, STILL_MS = 500;
+const LARGE = 3e6; // voxels; from so many on 3D keeps a person waiting where there is no graphics card
+const COARSE = 3; // so many times smaller is 3D drawn then
 
 export class Scan {
-  /** Draw on a canvas of the page. */
-  constructor(canvas) {
-    this.canvas = canvas;
+  /** Draw on a canvas of the page; `over` is the one above it, for prompts. */
+  constructor(canvas, over) {
+    Object.assign(this, { canvas, over, prompts: [], version: 0 });
     this.viewer = new Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.35, 0.75, 1, 0.7],
@@ -33,34 +34,80 @@ export class Scan {
     });
   }
 
-  /** Load a scan; `axis` is the session's. */
-  async open(address, axis) {
-    await this.viewer.attachToCanvas(this.canvas, false);
-    await this.viewer.loadVolumes([{ url: address, name: "scan.nii" }]);
-    const scan = this.viewer.volumes[0];
+  /** Show a scan, the content of its NIfTI file, in place of the one before. */
+  async open(content) {
+    const { viewer } = this;
+    if (!this.attached) await this.attach();
+    const scan = await NVImage.new(content, "scan.nii", "gray");
     this.size = scan.hdr.dims.slice(1, 4);
     this.matrix = scan.hdr.affine;
     this.inverse = inverted(this.matrix);
-    this.along = this.axisAlong(WORLD_AXIS[axis]);
-    this.across = [0, 1, 2].filter((place) => place !== this.along); // of a slice: columns, then rows
-    this.plane = WORLD_AXIS[axis];
-    this.paintPlane = 2 - this.plane; // as NiiVue numbers its views
-    this.arrange(this.slow ? "slice" : "all");
+    const { opacity = 0.5 } = this.mask ?? {};
     this.mask = NVImage.zerosLike(scan, "uint8");
-    this.mask.name = "structures";
-    this.mask.hdr.scl_slope = 1;
-    this.mask.hdr.scl_inter = 0;
-    this.mask.opacity = 0.5;
+    Object.assign(this.mask, { name: "structures", opacity });
+    Object.assign(this.mask.hdr, { scl_slope: 1, scl_inter: 0 });
     this.held = {}; // by structure, the slices on which it may be
     this.stale = new Set(); // slices that are not shown yet as they are
-    this.viewer.addVolume(this.mask);
+    this.prompts = [];
+    this.picture = null;
+    const large = this.size[0] * this.size[1] * this.size[2] > LARGE;
+    this.coarse = large && this.software ? COARSE : 1;
+    viewer.opts.show3Dcrosshair = !this.software;
+    Object.assign(viewer.scene, { crosshairPos: [0.5, 0.5, 0.5], pan2Dxyzmm: [0, 0, 0, 1] });
+    const { toRAS } = this.mask;
+    this.mask.toRAS = null; // a mask without voxels need not be rendered, which takes as long as the scan
+    viewer.volumes = [scan, this.mask];
+    viewer.setVolume(scan, 0);
+    this.mask.toRAS = toRAS;
+    viewer.overlayTexture = viewer.overlayTextureID = viewer.rgbaTex(viewer.overlayTexture, viewer.gl.TEXTURE2, viewer.back.dims);
+    viewer.updateInterpolation(1);
+    this.colours = [];
   }
 
-  /** Whether 3D would keep a person waiting: the scan is large, and there is no graphics card. */
-  get slow() {
-    const { gl } = this.viewer, known = gl.getExtension("WEBGL_debug_renderer_info");
-    const card = known ? gl.getParameter(known.UNMASKED_RENDERER_WEBGL) : "";
-    return this.size[0] * this.size[1] * this.size[2] > LARGE && /swiftshader|llvmpipe|software/i.test(card);
+  async attach() {
+    const { viewer } = this;
+    await viewer.attachToCanvas(this.canvas, false);
+    const { gl } = viewer, known = gl.getExtension("WEBGL_debug_renderer_info");
+    this.software = /swiftshader|llvmpipe|software/i.test(known ? gl.getParameter(known.UNMASKED_RENDERER_WEBGL) : "");
+    if (this.software) this.keep3D();
+    viewer.onLocationChange = () => this.onMove?.();
+    const draw = viewer.drawScene.bind(viewer);
+    viewer.drawScene = (...given) => { const drawn = draw(...given); this.drawOver(); return drawn; };
+    this.attached = true;
+  }
+
+  /** Count slices along a session's axis. */
+  cut(axis) {
+    this.plane = WORLD_AXIS[axis];
+    this.along = this.axisAlong(this.plane);
+    this.across = [0, 1, 2].filter((place) => place !== this.along); // of a slice: columns, then rows
+    this.paintPlane = 2 - this.plane; // as NiiVue numbers its views
+    if (this.only) this.arrange("slice");
+  }
+
+  /** Without a graphics card 3D is drawn, small, when it changed and things are still; in between its picture is shown. */
+  keep3D() {
+    const { viewer } = this, draw = viewer.draw3D.bind(viewer);
+    viewer.draw3D = (where) => {
+      const { renderAzimuth, renderElevation, volScaleMultiplier } = viewer.scene;
+      const seen = [where, renderAzimuth, renderElevation, volScaleMultiplier].join();
+      const [left, top, width, height] = where, small = [width, height].map((side) => Math.ceil(side / this.coarse));
+      if (this.picture?.seen === seen) {
+        viewer.screenSlices.push(this.picture.tile);
+        if (this.picture.version !== this.version) this.drawWhenStill();
+        return;
+      }
+      draw([left, top, ...small]);
+      const tile = { ...viewer.screenSlices.pop(), leftTopWidthHeight: [...where] }, canvas = new OffscreenCanvas(...small);
+      viewer.screenSlices.push(tile);
+      canvas.getContext("2d").drawImage(this.canvas, left, top, ...small, 0, 0, ...small);
+      this.picture = { seen, tile, canvas, version: this.version };
+    };
+  }
+
+  drawWhenStill() {
+    clearTimeout(this.still);
+    this.still = setTimeout(() => { this.picture = null; this.viewer.drawScene(); }, STILL_MS);
   }
 
   spacing(place) { return Math.hypot(...[0, 1, 2].map((row) => this.matrix[row][place])); }
@@ -73,19 +120,19 @@ export class Scan {
 
   /** Give the structures their colours, [red, green, blue] each, in the order of their values from 1. */
   colour(colours) {
-    const all = this.colours = [[0, 0, 0], ...colours];
+    const all = [[0, 0, 0], ...colours];
     this.mask.setColormapLabel({
       R: all.map((c) => c[0]), G: all.map((c) => c[1]), B: all.map((c) => c[2]),
       A: all.map((_, place) => (place ? 255 : 0)), I: all.map((_, place) => place),
       labels: all.map((_, place) => String(place)),
     });
-    this.drawAll();
+    this.colours = all;
   }
 
   /** Show the structures filled or as outlines. */
   outline(on) {
     this.viewer.opts.atlasOutline = on ? 1 : 0;
-    this.drawAll();
+    this.drawWhole();
   }
 
   opacity(value) { this.mask.opacity = value; this.drawAll(); }
@@ -96,7 +143,7 @@ export class Scan {
     const [darkest, brightest] = [scan.robust_min ?? scan.global_min, scan.robust_max ?? scan.global_max];
     scan.cal_min = darkest + (brightest - darkest) * low;
     scan.cal_max = Math.max(darkest + (brightest - darkest) * high, scan.cal_min + 1e-6);
-    this.viewer.updateGLVolume();
+    this.drawScan();
   }
 
   /** Whether the grey values are Hounsfield units, as far as they tell: air is far below water. */
@@ -106,13 +153,20 @@ export class Scan {
   window(centre, width) {
     if (!width) return this.contrast(0, 1);
     Object.assign(this.viewer.volumes[0], { cal_min: centre - width / 2, cal_max: centre + width / 2 });
-    this.viewer.updateGLVolume();
+    this.drawScan();
+  }
+
+  drawScan() {
+    this.viewer.refreshLayers(this.viewer.volumes[0], 0); // not the structures above it
+    this.version++;
+    this.viewer.drawScene();
   }
 
   /** Look from all sides ("all"), or only at the slices ("slice"). */
   arrange(how) {
+    this.only = how === "slice";
     const only = [SLICE_TYPE.SAGITTAL, SLICE_TYPE.CORONAL, SLICE_TYPE.AXIAL][this.plane];
-    this.viewer.setSliceType(how === "slice" ? only : SLICE_TYPE.MULTIPLANAR);
+    this.viewer.setSliceType(this.only ? only : SLICE_TYPE.MULTIPLANAR);
   }
 
   /** Return a slice of one structure, row by row. */
@@ -135,7 +189,7 @@ export class Scan {
     this.drawSoon();
   }
 
-  clear() { this.mask.img.fill(0); this.held = {}; this.drawAll(); }
+  clear() { this.mask.img.fill(0); this.drawAll(); this.held = {}; }
 
   each(number, work) {
     const step = [1, this.size[0], this.size[0] * this.size[1]];
@@ -154,6 +208,7 @@ export class Scan {
     else for (const number of stale) this.send(number);
     if (before !== viewer.overlayTexture) viewer.gl.deleteTexture(before); // NiiVue leaves that to chance, and it is large
     this.whole = false;
+    this.version++;
     stale.clear();
     viewer.drawScene();
   }
@@ -183,7 +238,10 @@ export class Scan {
     gl.texSubImage3D(gl.TEXTURE_3D, 0, ...first, ...size, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
   }
 
-  drawAll() { this.whole = true; this.drawSoon(); }
+  /** Draw every slice that holds a structure. */
+  drawAll() { for (const slices of Object.values(this.held)) for (const number of slices) this.stale.add(number); this.drawSoon(); }
+
+  drawWhole() { this.whole = true; this.drawSoon(); }
 
   drawSoon() {
     if (this.waiting) return;
@@ -214,21 +272,25 @@ export class Scan {
     return [(left + width * along(share(0.75, 0.25))) / scale, (top + height * along(share(0.25, 0.75))) / scale];
   }
 
-  /** Mark prompts on the views whose slice they are on. */
-  mark(canvas, prompts) {
-    const scale = window.devicePixelRatio || 1, draw = canvas.getContext("2d"), here = this.here;
-    canvas.width = canvas.clientWidth * scale;
-    canvas.height = canvas.clientHeight * scale;
+  /** Draw above the scan: the picture of 3D, and on the views whose slice they are on, prompts. */
+  drawOver() {
+    if (this.along === undefined) return;
+    const { over, picture, here } = this, scale = window.devicePixelRatio || 1, draw = over.getContext("2d");
+    over.width = over.clientWidth * scale;
+    over.height = over.clientHeight * scale;
+    if (picture && this.viewer.screenSlices.includes(picture.tile)) draw.drawImage(picture.canvas, ...picture.tile.leftTopWidthHeight);
     draw.scale(scale, scale);
     this.viewer.screenSlices.forEach(({ axCorSag: plane }, tile) => {
       if (plane > SLICE_TYPE.SAGITTAL) return;
       const normal = this.axisAlong(2 - plane);
-      for (const { kind, ijk, positive, low_ijk: low, high_ijk: high } of prompts) {
+      for (const { kind, ijk, positive, low_ijk: low, high_ijk: high } of this.prompts) {
         if (kind === "point" && ijk[normal] === here[normal]) dot(draw, this.canvasAt(ijk, tile), positive);
         if (kind === "box" && low[normal] <= here[normal] && here[normal] <= high[normal]) frame(draw, this.canvasAt(low, tile), this.canvasAt(high, tile));
       }
     });
   }
+
+  mark(prompts) { this.prompts = prompts; this.drawOver(); }
 
   /** The voxel axis that runs along a world axis. */
   axisAlong(world) {
@@ -255,14 +317,6 @@ export class Scan {
   }
 
   goToSlice(number) { this.goTo(this.here.map((index, place) => (place === this.along ? number : index))); }
-
-  /** Tell of every move of the crosshair, and of every time that the scan was drawn. */
-  watch(onMove, onDrawn) {
-    this.onMove = onMove;
-    this.viewer.onLocationChange = onMove;
-    const drawScene = this.viewer.drawScene.bind(this.viewer);
-    this.viewer.drawScene = (...given) => { const drawn = drawScene(...given); onDrawn(); return drawn; };
-  }
 }
 
 function dot(draw, [x, y], positive) {

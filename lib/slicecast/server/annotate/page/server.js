@@ -30,8 +30,9 @@ const session = (id, part = "") => `/slicecast/sessions/${id}${part}`;
 const ofCase = (name, part) => `/campaign/case/${encodeURIComponent(name)}/${part}`;
 
 export const caseOf = (image) => json("GET", `/annotate/case?image=${encodeURIComponent(image)}`);
-export const scanAddress = (image) => `/annotate/scan.nii?image=${encodeURIComponent(image)}`;
-export const openSession = (image, start) => json("POST", "/slicecast/sessions", { image, start });
+export const scan = async (image) => (await ask("GET", `/annotate/scan.nii?image=${encodeURIComponent(image)}`)).arrayBuffer();
+export const coming = async () => (await json("GET", "/annotate/next")).image;
+export const openSession = (asked) => json("POST", "/slicecast/sessions", asked);
 export const sessions = async () => (await json("GET", "/slicecast/sessions")).sessions;
 export const readSession = (id) => json("GET", session(id));
 export const closeSession = (id) => ask("DELETE", session(id));
@@ -44,7 +45,7 @@ export const unlock = (id, object, slices) => json("POST", session(id, "/release
 export const cancel = (id) => json("POST", session(id, "/cancel"));
 export const saveDraft = (id, dropped) => json("POST", session(id, "/draft"), { dropped });
 export const act = (name, action, content = {}) => json("POST", ofCase(name, action), content);
-export const nextCase = () => json("POST", "/campaign/next", {});
+export const nextCase = (ahead) => json("POST", "/campaign/next", { ahead });
 
 /** Get one of a case's masks: `voxels` in the scan's order, one byte each, and the value of each structure in `values`. */
 export async function mask(image, title) {
@@ -53,9 +54,9 @@ export async function mask(image, title) {
   return { voxels: new Uint8Array(content, offset), values: JSON.parse(response.headers.get("X-Slicecast-Labels")) };
 }
 
-/** Propagate a session's prompts; calls `onEvent` with every line as it comes. */
-export async function propagate(id, onEvent) {
-  const response = await ask("POST", session(id, "/propagate"));
+/** Propagate a session's prompts; `strategy` suggests the next slice, empty is the server's own. Calls `onEvent` with every line as it comes. */
+export async function propagate(id, strategy, onEvent) {
+  const response = await ask("POST", session(id, `/propagate${strategy ? `?slice_strategy=${strategy}` : ""}`));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
