@@ -66,8 +66,8 @@ def main(folder: Path) -> None:
         said = {"opened_s": round(time.monotonic() - began, 1), "opened_mib": memory()}
         print(said, flush=True)
         page.click("#structures >> text=liver")
-        for work in ("slice, one view", "mask, one view", "all views", "slice", "cursor", "mask"):
-            if work == "all views":
+        for work in ("slice", "cursor", "mask", "one view", "slice, one view", "mask, one view"):
+            if work == "one view":
                 page.click("#single")
                 continue
             took = page.evaluate(FRAME.replace("WORK", f"({WORK})"), work.partition(",")[0])

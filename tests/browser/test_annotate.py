@@ -215,10 +215,8 @@ def test_the_next_cases_scan_is_there_before_it_is_asked_for(anna, clinic):
     """It opens without loading page or scan again, with nothing of the first case left, and can be worked on."""
     asked: list[str] = []
     anna.page.on("request", lambda request: asked.append(request.url))
-    anna.open()
-    anna.page.wait_for_function(
-        f"performance.getEntriesByType('resource').some(({{ name }}) => name.endsWith('scan.nii?image={CASES[1]}'))"
-    )
+    with anna.page.expect_response(f"**/scan.nii?image={CASES[1]}"):
+        anna.open()
     anna.page.click("#structures >> text=liver")
     anna.click(inside(truth("liver")))
     submit(anna)
