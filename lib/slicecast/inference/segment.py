@@ -4,17 +4,16 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.calibration import UNCALIBRATED, Calibration, Pair, SliceFeatures, calibrate
+from slicecast.active.calibration import UNCALIBRATED
 from slicecast.active.slices import strategy_named
 from slicecast.engine import propagation
 from slicecast.engine.caches import CacheStats, EmbeddingCache, Lru, ResultCache
@@ -41,7 +40,7 @@ from slicecast.inference.studies import Studies, Study, open_study
 from slicecast.models.graphs import PROGRESS
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
-from slicecast.models.versions import SLICES, ModelVersions
+from slicecast.models.versions import ModelVersions
 from slicecast.models.weights import choose_model
 from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet, slice_ranges, to_slice_prompts
 from slicecast.prompts.model import IJK, Named, collect_prompts
@@ -135,7 +134,6 @@ class SegmentService:
         self.result_cache = ResultCache(self.settings.answer_mb * MB)
         self.prefetcher = Prefetcher(self.queue, self.cache, enabled=self.settings.idle_encode)
         self.calibration = UNCALIBRATED  # learnt from submitted labels; replaced as a whole by the campaign service
-        self._judged: dict[str, Calibration] = {}  # learnt by the gate of each version, used until labels say more
         self._fallback = fallback
         self._renders: Lru[NDArray[np.float32]] = Lru(RENDER_BYTES)
         self._last_resorts: dict[str, QueuedPredictor] = {}
@@ -179,20 +177,10 @@ class SegmentService:
             settings = self.settings
             loaded = load_predictor(spec, device=self._device, compiled=settings.compile, openvino=settings.openvino)
             self._loaded[spec.name] = QueuedPredictor(loaded, self.queue)
-            self._judged[loaded.fingerprint] = calibrate(self._judged_slices(spec.name), model=loaded.fingerprint)
             while len(self._loaded) > MAX_LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(spec.name)
         return self._loaded[spec.name]
-
-    def _judged_slices(self, name: str) -> list[Pair]:
-        verdict: Mapping[str, Any] = next((v.verdict for v in self._versions.all() if v.name == name), {})
-        judged = verdict.get(SLICES, {}).items()
-        return [Pair(case, SliceFeatures.from_row(row[:-1]), row[-1]) for case, rows in judged for row in rows]
-
-    def _calibration_of(self, fingerprint: str) -> Calibration:
-        learnt = self.calibration.of_model(fingerprint)
-        return learnt if learnt.after is not None else self._judged.get(fingerprint, learnt)
 
     def spec_named(self, name: str) -> ModelSpec:
         """Return the model with the weights of a version; "" for those that are deployed now.
@@ -364,7 +352,7 @@ class SegmentService:
         clock.lap("propagate")
         mask = to_stored(found, study, axis)
         strategy = request.slice_strategy or self.settings.slice_strategy
-        learnt = self._calibration_of(predictor.fingerprint)
+        learnt = self.calibration.of_model(predictor.fingerprint)
         advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=learnt)
         clock.lap("post")
         result = to_result(

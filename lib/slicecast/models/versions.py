@@ -27,9 +27,6 @@ from slicecast.models.registry import ModelSpec
 
 FOLDER, INDEX = "models", "versions.json"
 
-SLICES = "slices"
-"""Key of a verdict: by case, rows (`active/calibration`) of slices that the folds answered, with their true IoU."""
-
 
 class Base(Protocol):
     """What versions are of: a model of the registry, or anything else with a name."""

@@ -1,10 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from builders import ball, scan
 
-from slicecast.active.calibration import SliceFeatures
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
 from slicecast.labelling.finetuning.training import KINDS, JudgedObject, judge
@@ -55,20 +52,3 @@ def test_a_structure_is_segmented_from_each_kind_of_prompt(tmp_path):
     found = JudgedObject(image, open_study(volume), truth).dice_by_prompt(service)
     assert found.keys() == set(KINDS)
     assert all(value > 0.7 for value in found.values()), found
-
-
-def test_what_the_gate_knows_of_slices_is_their_true_iou():
-    truth = np.roll(ball(), 2, axis=0)
-    study = open_study(scan(truth))
-    service = SegmentService(predictor=FakePredictor(image_size=64))
-    judged = JudgedObject(Path("ball"), study, truth)
-    rows = judged.slice_rows(service)
-    answer = judged._ask(service, judged._first("click"))
-    clicked, mask = int(np.argmax(truth.sum(axis=(1, 2)))), answer.mask == 1
-    others = [int(entry.slice) for entry in answer.confidence if entry.slice != clicked]
-    ious = [
-        (mask[n] & truth[n]).sum() / (mask[n] | truth[n]).sum() if (mask[n] | truth[n]).any() else 1.0 for n in others
-    ]
-    assert [row[-1] for row in rows] == pytest.approx(ious, abs=1e-3)
-    assert len({row[-1] for row in rows}) > 2
-    assert [SliceFeatures.from_row(row[:-1]).distance for row in rows] == [abs(n - clicked) for n in others]

@@ -40,7 +40,7 @@ from slicecast.models.devices import choose_device
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.sam2_build import load_sam2
-from slicecast.models.versions import SLICES, ModelVersions, write_weights
+from slicecast.models.versions import ModelVersions, write_weights
 from slicecast.models.weights import with_weights
 from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
@@ -79,24 +79,6 @@ class JudgedObject:
     def dice_by_prompt(self, service: SegmentService) -> dict[str, float]:
         """Return the Dice of the product's answer to each kind of prompt; 0 where it cannot be prompted so."""
         return {kind: self._dice(service, kind) for kind in KINDS}
-
-    def slice_rows(self, service: SegmentService) -> list[list[float]]:
-        """Return what the confidence of each slice after a click goes by, and the IoU that the slice really has.
-
-        A row is that of a :class:`slicecast.active.calibration.SliceFeatures`, with the IoU as its last number.
-        """
-        try:
-            result = self._ask(service, self._first("click"))
-        except SlicecastError:
-            return []
-        turn, features = self.study.reorientation, {int(c.slice): c.features for c in result.confidence}
-        found, truth = (SliceStack(turn.to_canonical_array(m), self.axis) for m in (result.mask == 1, self.truth))
-        rows = []
-        for number in range(truth.count):
-            if known := features.get(turn.to_source_slice(self.axis, number)):
-                shared = dice(found.slice(number), truth.slice(number))
-                rows.append([*known.to_row(), round(shared / (2 - shared), 4)])
-        return rows
 
     def _dice(self, service: SegmentService, kind: str) -> float:
         try:
@@ -242,7 +224,7 @@ def _tune(
         model,
         base,
         labels={case.id: case.sha256 for case in plan.cases},
-        verdict={**verdict.described(), HELD_OUT: held_out, SLICES: _slice_rows(round, plan)},
+        verdict={**verdict.described(), HELD_OUT: held_out},
     )
     promoted(version)
     return round.end("DONE", verdict.why, verdict=verdict.described(), version=version.number)
@@ -283,13 +265,6 @@ def _judged(
     own = (version.verdict.get(HELD_OUT) or {}) if version is not None else {}
     known = {name: score for name, score in own.items() if groups.get(name) in same}
     return judge(new, {**known, **deployed}, settings=settings, groups=groups), new
-
-
-def _slice_rows(round: TuningRound, plan: RoundPlan) -> dict[str, list[list[float]]]:
-    """Return the slices on which the folds were judged, by case: they calibrate the confidence of the new weights."""
-    files = [round.folder / f"fold-{n + 1}" / f"{SLICES}.json" for n in range(len(plan.folds))]
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
-    return {case: rows for part in found for case, rows in part.items()}
 
 
 def _score_fold(round: TuningRound, base: ModelSpec, number: int, device: str) -> Scores:
@@ -342,15 +317,12 @@ def _scores(round: TuningRound, part: str, spec: ModelSpec, cases: Sequence[Lear
     predictor = load_predictor(spec, device=device)
     service = SegmentService(predictor=predictor, settings=EngineSettings(idle_encode=False, embedding_mb=256))
     found: dict[str, dict[str, float]] = {}
-    slices: dict[str, list[list[float]]] = {}
     for case in cases:
         study, label = case.study(), case.array(round.folder)
         for name, value in case.values.items():
             thing = JudgedObject(Path(case.image), study, label == value)
             found[_structure(case, name)] = thing.dice_by_prompt(service)
-            slices.setdefault(case.id, []).extend(thing.slice_rows(service))
     file.parent.mkdir(exist_ok=True)
-    write_atomically(file.with_name(f"{SLICES}.json"), json.dumps(slices).encode())
     write_atomically(file, json.dumps(found).encode())
     return found
 

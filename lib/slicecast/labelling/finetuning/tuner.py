@@ -32,7 +32,7 @@ from slicecast.labelling.finetuning.rounds import RoundPlan, Rounds, TuningRound
 from slicecast.labelling.store.labels import FINAL
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.models.registry import ModelSpec
-from slicecast.models.versions import FOLDER, SLICES, ModelVersion, ModelVersions, name_of
+from slicecast.models.versions import FOLDER, ModelVersion, ModelVersions, name_of
 from slicecast.models.weights import choose_model
 from slicecast.training.finetune import FILE, RoundSettings, finetune_settings
 from slicecast.volume import choose_axis, read_volume
@@ -283,7 +283,7 @@ def recorder(versions: ModelVersions, who: str) -> Promoted:
     """Return what enters weights that are used from now on into the campaign's chain of events."""
 
     def promoted(version: ModelVersion) -> None:
-        verdict = {key: value for key, value in version.verdict.items() if key not in ("held_out", "plan", SLICES)}
+        verdict = {key: value for key, value in version.verdict.items() if key not in ("held_out", "plan")}
         told = {"model": version.name, "sha256": version.sha256, "before": name_of(version.base, version.before)}
         campaign = campaign_of(versions)
         campaign.weights_changed(Kind.PROMOTED, who, {**told, "labels": dict(version.labels), "verdict": verdict})
