@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from slicecast.cli import doctor
 from slicecast.cli.doctor import CheckStatus
+from slicecast.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +103,8 @@ def test_images_that_cannot_be_segmented_are_listed_with_their_reasons(tmp_path)
     assert first.status is CheckStatus.OK and first.found.startswith("1 images")
     assert {check.name for check in notes} == {"empty", "below/"} and "0 bytes" in notes[0].found
     assert all(check.status is CheckStatus.NOTE for check in notes) and sorted(tmp_path.rglob("*")) == before
-    assert [check.status for check in doctor.check_studies(tmp_path / "none")] == [CheckStatus.FAIL]
+    with pytest.raises(ConfigError, match="There is no folder"):
+        CliRunner().invoke(doctor.app, ["--studies", str(tmp_path / "none")], catch_exceptions=False)
 
 
 @contextmanager
@@ -118,6 +120,9 @@ def answering(answers):
 
         def do_POST(self):
             form = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path != "/auth/token":
+                self.say(*answers.get("POST", (413, {"detail": "Send less."})))
+                return
             good = form == b"username=lee&password=secret"
             self.say(*((200, {"access_token": "good"}) if good else (401, {"detail": "They do not belong together."})))
 
@@ -125,6 +130,7 @@ def answering(answers):
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
+            self.send_header("Content-Type", "text/html" if isinstance(body, bytes) else "application/json")
             self.end_headers()
             self.wfile.write(data)
 
@@ -141,6 +147,11 @@ def answering(answers):
             thread.join()
 
 
+def checked(url):
+    result = CliRunner().invoke(doctor.app, ["--json", "--server", url])
+    return {check["name"]: check for check in json.loads(result.stdout)}
+
+
 def reached(*words, token=""):
     result = CliRunner().invoke(doctor.app, ["--json", "--server", *words], input=f"{token}\n")
     checks = json.loads(result.stdout[result.stdout.index("[") :])
@@ -149,18 +160,51 @@ def reached(*words, token=""):
     return last["name"], last["status"], f"{last['found']} {last['remedy']}"
 
 
+ROOM = {"model": "sam2_nano", "device": "cuda:0", "device_mb": 9000, "disk_mb": 50000, "image_mb": 2048}
+HEALTH = {"/slicecast/health": (200, {**ROOM, "sessions_each": 16})}
 ALIVE = {"/healthz": (200, {"status": "ok", "version": "0.1.0"})}
 
 
 def test_a_server_that_is_reached():
-    with answering({**ALIVE, "/info/": (200, {"models": {"sam2": {}, "sam2_slice": {}}})}) as url:
-        assert reached(url) == ("models", "ok", "sam2, sam2_slice ")
+    with answering({**ALIVE, **HEALTH, "/info/": (200, {"models": {"sam2": {}, "sam2_slice": {}}})}) as url:
+        assert {name: check["found"] for name, check in checked(url).items()} == {
+            "name": "127.0.0.1 is 127.0.0.1",
+            "version": "0.1.0",
+            "models": "sam2, sam2_slice",
+            "model": "sam2_nano on cuda:0",
+            "memory": "9000 MiB free",
+            "disk": "50000 MiB free",
+            "limits": "images up to 2048 MiB, 16 open sessions a user",
+            "size": "a request of 2 MiB comes through",
+        }
+
+
+@pytest.mark.parametrize(
+    ("answers", "name", "remedy"),
+    [
+        (
+            {"/slicecast/health": (503, {"detail": "The weights of sam2_nano are missing."})},
+            "model",
+            "slicecast doctor",
+        ),
+        ({"/slicecast/health": (200, {**HEALTH["/slicecast/health"][1], "device_mb": 12})}, "memory", "smaller model"),
+        ({"/slicecast/health": (200, {**HEALTH["/slicecast/health"][1], "disk_mb": 12})}, "disk", "make room"),
+        ({"POST": (413, b"<html>413 Request Entity Too Large</html>")}, "size", "client_max_body_size"),
+        ({"/info/": (500, {"detail": "A fault."})}, "models", "the server's log"),
+        ({"/healthz": (200, {"status": "ok", "version": "9.9"})}, "version", ""),
+    ],
+)
+def test_a_server_that_is_reached_but_lacks_something(answers, name, remedy):
+    with answering({**ALIVE, **HEALTH, "/info/": (200, {"models": {"sam2": {}}}), **answers}) as url:
+        check = checked(url)[name]
+    assert (check["status"], remedy in check["remedy"]) == ("ok" if name == "version" else "fail", True)
+    assert name != "version" or check["found"] == "9.9; here it is 0.1.0"
 
 
 def test_a_server_that_asks_for_a_login():
-    with answering({**ALIVE, "/info/": (401, {"detail": "Log in first"})}) as url:
+    with answering({**ALIVE, **HEALTH, "/info/": (401, {"detail": "Log in first"})}) as url:
         assert reached(url)[0::2] == ("login", "the server asks for a login slicecast doctor --server URL --user NAME")
-        assert reached(url, "--user", "lee", token="secret")[:2] == ("models", "ok")
+        assert reached(url, "--user", "lee", token="secret")[:2] == ("size", "ok")
         name, status, text = reached(url, "--user", "lee", token="wrong")
         assert (name, status) == ("login", "fail") and "do not belong together" in text
 

@@ -7,6 +7,7 @@ import httpx
 import pytest
 import trustme
 
+from slicecast.cli._connection import examine_server
 from slicecast.demo.server_process import free_port, serving
 from slicecast.server.security.users import Users
 
@@ -33,6 +34,14 @@ def test_https_with_a_login_and_a_log_of_objects(tmp_path, monkeypatch):
         answer = client.post("/login", data={"username": "anna", "password": token})
         assert answer.status_code == 303 and "; secure" in answer.headers["set-cookie"].lower()
         assert client.get("/info/").status_code == 200
+        seen = {
+            name: (fine, found) for name, fine, found, _ in examine_server(str(client.base_url), "anna", lambda: token)
+        }
+        assert all(fine for fine, _ in seen.values()) and {"login", "model", "memory", "disk", "size"} <= seen.keys()
+        assert seen["model"][1].startswith("sam2_nano on ")
+        monkeypatch.delenv("SSL_CERT_FILE")
+        *_, (name, fine, _, remedy) = examine_server(str(client.base_url), "anna", lambda: token)
+        assert (name, fine) == ("connection", False) and "the certificate does not count here" in remedy
     lines = (tmp_path / "scans" / ".slicecast" / "app" / "logs" / "app.log").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     assert any("is ready" in entry["message"] for entry in entries)

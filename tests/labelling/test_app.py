@@ -3,7 +3,8 @@
 import pytest
 
 from slicecast.errors import ConfigError
-from slicecast.labelling.app import DEFAULT_LABELS, AppConfig, asked_strategy
+from slicecast.labelling.app import asked_strategy
+from slicecast.labelling.conf import DEFAULT_LABELS, AppConfig
 
 
 def test_defaults():

@@ -1,4 +1,4 @@
-"""Finds why a client does not reach a server: address, name, port, TLS, version, login, models."""
+"""Finds why a client does not reach a server, or lacks something there: from address and TLS to disk and limits."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -11,6 +11,11 @@ import slicecast
 Finding = tuple[str, bool, str, str]  # Name of a check, whether it went well, what was found, the remedy
 
 WAIT_S = 10.0
+LEAST_DISK_MB, LEAST_DEVICE_MB = 1024, 1024
+"""Below this the next labels, or the next click, may find no room."""
+
+BODY = b" " * (2 << 20)
+"""Larger than nginx lets through by default (1 MiB); a painted mask may be larger."""
 
 
 def examine_server(url: str, user: str, ask_token: Callable[[], str]) -> Iterator[Finding]:
@@ -77,11 +82,36 @@ def _answers(client: httpx.Client, alive: httpx.Response, user: str, ask_token: 
             yield "login", False, _detail(login), "slicecast users list, on the server; a token is shown only once"
             return
         yield "login", True, user, ""
-        info = client.get("/info/", headers={"Authorization": f"Bearer {login.json()['access_token']}"})
+        client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+        info = client.get("/info/")
     if info.status_code != 200:
         yield "models", False, f"{info.status_code}: {_detail(info)}", "see the server's log"
         return
     yield "models", True, ", ".join(sorted(info.json()["models"])), ""
+    yield from _room(client.get("/slicecast/health"))
+    sent = client.post("/slicecast/sessions", content=BODY)
+    passed = sent.headers.get("content-type", "").startswith("application/json")  # the server's own refusal
+    found = "a request of 2 MiB comes through" if passed else f"{sent.status_code} for a request of 2 MiB"
+    yield "size", passed, found, "" if passed else "raise the proxy's limit (nginx: client_max_body_size 2g)"
+
+
+def _room(answer: httpx.Response) -> Iterator[Finding]:
+    if answer.status_code != 200:
+        yield "model", False, f"{answer.status_code}: {_detail(answer)}", "slicecast doctor, on the server"
+        return
+    health = answer.json()
+    yield "model", True, f"{health['model']} on {health['device']}", ""
+    least, free = LEAST_DEVICE_MB, health["device_mb"]
+    yield (
+        "memory",
+        free >= least,
+        f"{free} MiB free",
+        "" if free >= least else "stop other programs, or take a smaller model",
+    )
+    least, free = LEAST_DISK_MB, health["disk_mb"]
+    yield "disk", free >= least, f"{free} MiB free", "" if free >= least else "make room where the studies lie"
+    limits = f"images up to {health['image_mb']} MiB, {health['sessions_each']} open sessions a user"
+    yield "limits", True, limits, ""
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -1,10 +1,24 @@
-"""Checks output paths before anything is computed."""
+"""Checks output paths and the device's name before anything is computed."""
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated
 
-from slicecast.errors import ConfigError, ResourceError
+import typer
+
+from slicecast.errors import ConfigError, DeviceUnavailable, ResourceError
+
+
+def check_device(name: str) -> str:
+    """Return the name of a device; raises DeviceUnavailable where PyTorch, seconds later, would know none."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise DeviceUnavailable(f"There is no device {name!r}. Use auto, cpu, cuda, cuda:N or mps.")
+    return name
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=check_device)]
 
 
 def check_output(path: Path | None, endings: Collection[str] = (), *, makes_folders: bool = False) -> None:

@@ -44,9 +44,9 @@ def status(studies: Studies, as_json: AsJson = False) -> None:
     \b
     Example: slicecast campaign status --studies scans
     """
+    state = _campaign(studies).state()
     from slicecast.campaign.summary import agreements, people, progress
 
-    state = _campaign(studies).state()
     if as_json:
         counts = {"events": state.number, "head": _head(state), "progress": progress(state)}
         typer.echo(json.dumps({**counts, "people": [person.who for person in people(state)]}))
@@ -102,9 +102,9 @@ def export(
     """
     wanted = _wanted(statuses)
     check_output(out if layout == "csv" else out / "dataset.json", makes_folders=True)
+    state = _campaign(studies).state()
     from slicecast.campaign.export import export_csv, export_dataset
 
-    state = _campaign(studies).state()
     if layout == "csv":
         typer.echo(f"{export_csv(state, out)} cases in {out}")
         return
@@ -123,9 +123,10 @@ def report(studies: Studies, out: Out) -> None:
     Example: slicecast campaign report --studies scans -o report.html
     """
     check_output(out, (".html", ".png"), makes_folders=True)
+    state = _campaign(studies).state()
     from slicecast.campaign.report import write_report
 
-    file = write_report(_campaign(studies).state(), out, title=f"Campaign {studies.resolve().name}")
+    file = write_report(state, out, title=f"Campaign {studies.resolve().name}")
     typer.echo(str(file))
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slicecast import config
-from slicecast.errors import SlicecastError
+from slicecast.errors import ConfigError, SlicecastError
 from slicecast.models.registry import load_registry
 from slicecast.models.weights import choose_model, is_present, verify
 
@@ -73,6 +73,8 @@ def doctor(
       slicecast doctor --studies scans --json
       slicecast doctor --server https://labels.example.org --user dr.lee
     """
+    if studies is not None and not studies.is_dir():
+        raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
     checks = (
         list(check_server(server, user)) if server else [*examine(model), *(check_studies(studies) if studies else ())]
     )
@@ -193,9 +195,6 @@ def check_folder(name: str, folder: Path) -> Check:
 
 def check_studies(folder: Path) -> Iterator[Check]:
     """List the images that cannot be segmented, by their headers; a note each, because the others can be."""
-    if not folder.is_dir():
-        yield Check("studies", CheckStatus.FAIL, f"none at {folder}", "slicecast doctor --studies DIR")
-        return
     store = "slicecast.labelling.store"  # by name: the command must also run where packages are missing
     nested_volumes = importlib.import_module(f"{store}.unusable").nested_volumes
     with tempfile.TemporaryDirectory() as work:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slicecast.cli._outputs import check_output
+from slicecast.cli._outputs import Device, check_output
 from slicecast.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ Folder = Annotated[Path, typer.Option(help="Where that server keeps its sessions
 Log = Annotated[Path | None, typer.Option("--log", metavar="FILE", help="Write the log itself, as JSON lines.")]
 Revision = Annotated[int, typer.Option(help="The session as it was at this revision; negative: as it ended.")]
 Image = Annotated[Path | None, typer.Option(help="Where the image lies now, if it was moved.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 @app.command("replay")

@@ -11,17 +11,20 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from slicecast.active.slices import STRATEGIES
-from slicecast.cli._outputs import check_output
+from slicecast.active.slices import STRATEGIES, strategy_named
+from slicecast.cli._outputs import Device, check_output
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
 from slicecast.prompts.model import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import read_volume, write_mask
 from slicecast.volume.reading import WRITTEN_ENDINGS, require_file
+from slicecast.volume.slices import axis_named
+from slicecast.volume.windowing import window_named
 
 if TYPE_CHECKING:
     from slicecast.inference.results import SegmentResult
     from slicecast.inference.segment import SegmentRequest
+    from slicecast.inference.studies import Study
     from slicecast.inference.volumetric import Segmenter
 
 app = typer.Typer(add_completion=False)
@@ -34,7 +37,6 @@ Boxes = Annotated[list[str] | None, typer.Option("--box", metavar=BOX_FORM, help
 Masks = Annotated[list[str] | None, typer.Option("--mask", metavar=MASK_FORM, help="Painted slices, on the same grid.")]
 Absents = Annotated[list[str] | None, typer.Option("--absent", metavar=ABSENT_FORM, help="Slice without it.")]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Axis = Annotated[str, typer.Option(help="Slice axis: auto, axial, coronal or sagittal.")]
 Range = Annotated[str, typer.Option("--range", metavar="A:B", help="Only these slices; B is not included.")]
 Window = Annotated[str, typer.Option(help="auto, a CT preset's name, or LOW:HIGH.")]
@@ -78,21 +80,25 @@ def segment(
     check_output(output, WRITTEN_ENDINGS)
     check_output(json_file)
     check_output(picture, (".png", ".pdf", ".svg"), makes_folders=True)
+    _check_names(axis, window, slice_strategy)
     chosen, wanted = choose_model(model or None), _range(slices)
     prompts = parse_prompts(
         points=point or (), negatives=negative or (), boxes=box or (), masks=mask or (), absent=absent or ()
     )
+    volume = read_volume(image)
+    prompts.check(volume.geometry)
     from slicecast.inference.pictures import draw_result  # torch takes seconds, see main.py
     from slicecast.inference.segment import SegmentRequest
+    from slicecast.inference.studies import open_study
     from slicecast.inference.volumetric import open_service
 
     request = SegmentRequest(image, prompts, axis=axis, range=wanted, window=window, slice_strategy=slice_strategy)
-    result = _with_progress(open_service(chosen.name, device=device), request)
+    result = _with_progress(open_service(chosen.name, device=device), request, open_study(volume))
     write_mask(output, result.mask, result.geometry)
     if json_file is not None:
         json_file.write_text(json.dumps(describe(result), indent=2) + "\n", encoding="utf-8")
     if picture is not None:
-        draw_result(read_volume(image), result, picture)
+        draw_result(volume, result, picture)
     _say(result, output)
 
 
@@ -116,12 +122,19 @@ def describe(result: SegmentResult) -> dict[str, Any]:
     }
 
 
-def _with_progress(service: Segmenter, request: SegmentRequest) -> SegmentResult:
+def _check_names(axis: str, window: str, slice_strategy: str) -> None:
+    axis_named(axis)
+    window_named(window)
+    if slice_strategy:
+        strategy_named(slice_strategy)
+
+
+def _with_progress(service: Segmenter, request: SegmentRequest, study: Study) -> SegmentResult:
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading")
+        task = bar.add_task("loading the model")
         return service.segment(
-            request, progress=lambda done, what: bar.update(task, description=f"{what}: {done} slices")
+            request, study=study, progress=lambda done, what: bar.update(task, description=f"{what}: {done} slices")
         )
 
 
@@ -131,6 +144,8 @@ def _range(text: str) -> tuple[int, int] | None:
     start, colon, stop = text.partition(":")
     if not (colon and start.strip().isdigit() and stop.strip().isdigit()):
         raise ConfigError(f"--range {text} is not of the form A:B, such as 10:42.")
+    if int(start) >= int(stop):
+        raise ConfigError(f"--range {text} holds no slice. Give A:B with A below B; B is not included.")
     return int(start), int(stop)
 
 

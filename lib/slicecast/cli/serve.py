@@ -11,7 +11,7 @@ from contextlib import redirect_stdout, suppress
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import uvicorn
@@ -51,7 +51,9 @@ AppFolder = Annotated[
     typer.Option("--app", help="Folder of a MONAI Label app, for log and sessions too. Default: in the studies."),
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Open the server to the network without any login.")]
-Verbose = Annotated[str, typer.Option(help="What is printed: DEBUG, INFO, WARNING or ERROR.")]
+Verbose = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"], typer.Option(help="What is printed, from which level on.")
+]
 
 TlsCert = Annotated[Path | None, typer.Option(help="Speak HTTPS with this certificate (PEM, with its chain).")]
 TlsKey = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM, without a password).")]
@@ -82,7 +84,8 @@ def serve(
     check_logins(host, insecure=insecure)
     check_port(host, port)
     tls = tls_arguments(tls_cert, tls_key)
-    from slicecast.labelling.state import only_server  # these take a while, see main.py
+    from slicecast.labelling.conf import AppConfig  # these take a while, see main.py
+    from slicecast.labelling.state import only_server
     from slicecast.volume.reading import dataset_description, value_names
 
     spec = choose_model(model or None)
@@ -92,6 +95,7 @@ def serve(
         "insecure": "true" if insecure else "",
     }
     pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
+    AppConfig.from_conf(dict(pairs))
     arguments = ["--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose, *tls]
     settings = [word for key, value in pairs for word in ("--conf", key, value)]
     with only_server(studies):

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from slicecast.campaign.backup import INDEX
+from slicecast.cli._outputs import Device
 from slicecast.errors import ConfigError, NotFound
 from slicecast.models.registry import get_spec
 from slicecast.models.weights import choose_model
@@ -26,7 +28,6 @@ app = typer.Typer(no_args_is_help=True, help="Fine-tune the model on a campaign'
 Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images; the labels and weights lie in it.")]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
 Labels = Annotated[str, typer.Option(help="Names of the structures, for labels without names of their own.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 @app.callback()
@@ -48,8 +49,7 @@ def finetune(studies: Studies, model: Model = "", labels: Labels = "", device: D
       slicecast train finetune --studies scans --labels liver,spleen --device cuda
       slicecast models rollback --studies scans
     """
-    if not studies.is_dir():
-        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    _require_labels(studies)
     if (spec := choose_model(model or None)).volumetric:
         raise ConfigError(f"{spec.name} sees volumes, and only models that see slices are fine-tuned. Name a SAM 2.")
     from slicecast.labelling.finetuning.tuner import folder_tuner  # MONAI Label takes seconds, see main.py
@@ -76,8 +76,7 @@ def automatic(studies: Studies, labels: Labels = "", device: Device = "auto") ->
       slicecast train automatic --studies scans --labels liver,spleen --device cuda
       slicecast models rollback --studies scans --model automatic
     """
-    if not studies.is_dir():
-        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    _require_labels(studies)
     from slicecast.labelling.finetuning.automatic import AutomaticModels, learn_automatic
     from slicecast.labelling.finetuning.tuner import folder_tuner, recorder, versions_beside
 
@@ -100,10 +99,10 @@ def go_on(
     \b
     Example: slicecast train go-on scans/campaign/models/rounds/0002
     """
-    from slicecast.labelling.finetuning.rounds import MANIFEST, TuningRound
-
-    if not (folder / MANIFEST).is_file():
+    if not (folder / "round.json").is_file():
         raise NotFound(f"{folder} is no round of fine-tuning. Give campaign/models/rounds/NUMBER of the studies.")
+    from slicecast.labelling.finetuning.rounds import TuningRound
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     round = TuningRound(folder)
     try:
@@ -111,6 +110,13 @@ def go_on(
     except Exception as error:  # the outermost boundary of the process: the server reads it from the round
         round.halt("ERROR", f"{error}")
         raise
+
+
+def _require_labels(studies: Path) -> None:
+    if not studies.is_dir():
+        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
+    if not (studies / INDEX).is_file():
+        raise NotFound(f"There are no labels in {studies}. Serve that folder and submit some, or give the right one.")
 
 
 def _carry_out(round: TuningRound, device: str) -> None:

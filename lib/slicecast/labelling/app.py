@@ -1,4 +1,4 @@
-"""The base class of our MONAI Label app, and its settings (`--conf KEY VALUE`).
+"""The base class of our MONAI Label app.
 
 An app's main.py imports this module, not the class: MONAI Label would take the first class it finds there.
 """
@@ -7,7 +7,6 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +19,8 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from slicecast.active.calibration import Calibration
-from slicecast.active.volumes import RETIRED, active_settings, current
+from slicecast.active.volumes import RETIRED
 from slicecast.campaign.settings import FOLDER
-from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.sessions import Propagated
@@ -31,6 +29,7 @@ from slicecast.labelling.background_ranker import BackgroundRanker
 from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
+from slicecast.labelling.conf import AppConfig
 from slicecast.labelling.finetuning.automatic import AutomaticModels, AutomaticTask
 from slicecast.labelling.finetuning.tuner import FineTuner, versions_beside
 from slicecast.labelling.preannotation import FarGuess, PreAnnotator, preannotation
@@ -45,51 +44,17 @@ from slicecast.labelling.strategies import (
 )
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
-from slicecast.labelling.tasks.request import BACKGROUND, MAX_LABELS, RESERVED, InferRequest, number_labels
+from slicecast.labelling.tasks.request import BACKGROUND, InferRequest, number_labels
 from slicecast.prompts import MaskPrompt
 
 logger = logging.getLogger(__name__)
 
 CACHE = "cache"  # Folder of the app for uploads and downloads, and for a campaign whose studies cannot be written to
 RANDOM = "random"  # The strategy of a request that names none
-DEFAULT_LABELS = ("object",)  # Used when no label is configured: without any, OHIF offers no points
-STOCK_KEYS = ("server_mode",)  # Settings that MONAI Label itself adds
 
 
 STUDY_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Endings of images in the studies' folder; MONAI Label would list JPEG and XML files too."""
-
-
-@dataclass(frozen=True, slots=True)
-class AppConfig:
-    """The app's settings."""
-
-    labels: tuple[str, ...] = DEFAULT_LABELS  # names of the structures, in the order of the menus
-    model: str | None = None  # name in `configs/models.yaml`; None for the default
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    follow_links: bool = False  # list links in the studies that lead out of them
-    # chooses the next image for a client that names none, or cannot (see `asked_strategy`). Default: the one of
-    # `configs/active.yaml`.
-    strategy: str = ""
-    insecure: bool = False  # answer other machines although nobody logs in (see `slicecast.server.security.gate`)
-    # a submitted label starts pre-annotations of other images (see `slicecast.labelling.preannotation`)
-    preannotate: bool = True
-
-    @classmethod
-    def from_conf(cls, conf: Mapping[str, str] | None) -> "AppConfig":
-        """Read `--conf` pairs, which are text; raises ConfigError if a key is unknown, or a value impossible."""
-        given = {key: str(value).strip() for key, value in (conf or {}).items()}
-        own = [field.name for field in fields(cls)]
-        refuse_unknown_keys(given, [*own, *STOCK_KEYS], where="--conf")
-        return cls(
-            labels=_labels(given.get("labels", "")),
-            model=given.get("model") or None,
-            device=given.get("device") or "auto",
-            follow_links=_switch("follow_links", given.get("follow_links", "false")),
-            strategy=current(given.get("strategy") or active_settings().strategy),
-            insecure=_switch("insecure", given.get("insecure", "false")),
-            preannotate=_switch("preannotate", given.get("preannotate", "true")),
-        )
 
 
 class Leased(Strategy):
@@ -445,21 +410,3 @@ def _known(name: Any, known: Mapping[str, Any], what: str, *, error: type[NotFou
     if name not in known:
         raise error(f"There is no {what} '{name}'. Known: {', '.join(known) or 'none'}.")
     return known[name]
-
-
-def _labels(text: str) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"--conf labels '{text}' names a label twice. Give each once.")
-    if len(names) > MAX_LABELS:
-        raise ConfigError(f"--conf labels names {len(names)} labels; a mask numbers at most {MAX_LABELS}. Name fewer.")
-    for name in RESERVED & set(names):
-        raise ConfigError(f"--conf labels: '{name}' cannot be a label, because requests use that word. Rename it.")
-    return tuple(names) or DEFAULT_LABELS
-
-
-def _switch(key: str, text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise ConfigError(f"--conf {key} is '{text}'; write true or false.")
-    return words[text.lower()]

@@ -25,6 +25,7 @@ from slicecast.server.annotate.routes import mount_annotate
 from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.dependencies import LabellingApp, labelling_app
 from slicecast.server.errors import COMMON, HANDLERS, as_json
+from slicecast.server.health import router as health_router
 from slicecast.server.html import PAGES, render
 from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
@@ -154,6 +155,7 @@ def create_app(*, prepare: bool = False) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGES / "assets"), name="assets")
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
+    app.include_router(health_router, responses=COMMON)
     app.include_router(scoring_router, responses=COMMON)
     app.include_router(login_router)
     app.include_router(sessions_router, responses=COMMON)

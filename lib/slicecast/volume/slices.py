@@ -52,6 +52,14 @@ class SliceAxis(IntEnum):
         return geometry.spacing_mm[x], geometry.spacing_mm[y]
 
 
+def axis_named(name: str) -> SliceAxis | None:
+    """Return an axis by its name, None for "auto"; raises ConfigError where there is none of that name."""
+    chosen = str(name).strip().upper()
+    if chosen != "AUTO" and chosen not in SliceAxis.__members__:
+        raise ConfigError(f"Unknown slice axis '{name}'. Use auto, axial, coronal or sagittal.")
+    return SliceAxis.__members__.get(chosen)
+
+
 def choose_axis(geometry: Geometry, name: str | SliceAxis = "auto") -> SliceAxis:
     """Choose the slice axis of a canonical grid.
 
@@ -60,13 +68,9 @@ def choose_axis(geometry: Geometry, name: str | SliceAxis = "auto") -> SliceAxis
     Raises:
         ConfigError: the name is none of auto, axial, coronal, sagittal.
     """
-    if isinstance(name, SliceAxis):
-        return name
-    chosen = str(name).strip().upper()
-    if chosen in SliceAxis.__members__:
-        return SliceAxis[chosen]
-    if chosen != "AUTO":
-        raise ConfigError(f"Unknown slice axis '{name}'. Use auto, axial, coronal or sagittal.")
+    named = name if isinstance(name, SliceAxis) else axis_named(name)
+    if named is not None:
+        return named
     thin = [axis for axis in SliceAxis if geometry.size_ijk[axis] == 1]
     candidates = thin or list(SliceAxis)
     largest = max(geometry.spacing_mm[axis] for axis in candidates)

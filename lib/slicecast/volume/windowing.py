@@ -58,9 +58,25 @@ class _Presets:
     percentiles: tuple[float, float]
 
 
+VOLUMES_OWN = ("auto", "percentile", "full")
+"""Names of windows that depend on the volume."""
+
+
 def window_names() -> tuple[str, ...]:
     """List the names that `choose_window` accepts, beside numbers such as '-160:240'."""
-    return ("auto", "percentile", "full", *_presets().ct)
+    return (*VOLUMES_OWN, *_presets().ct)
+
+
+def window_named(name: str | None) -> Window | None:
+    """Return a window by its name, None for one that depends on the volume; raises ConfigError for no name."""
+    word = _plain(name or "auto")
+    if word in _presets().ct:
+        return _presets().ct[word]
+    if ":" in word:
+        return _window_of_numbers(word)
+    if word not in VOLUMES_OWN:
+        raise ConfigError(f"Unknown window '{name}'. Use {', '.join(window_names())} or numbers such as -160:240.")
+    return None
 
 
 def choose_window(volume: Volume, name: str | None = "auto") -> Window:
@@ -73,14 +89,10 @@ def choose_window(volume: Volume, name: str | None = "auto") -> Window:
     Raises:
         ConfigError: the name is unknown.
     """
-    word = _plain(name or "auto")
-    presets = _presets()
-    if word in presets.ct:
-        return presets.ct[word]
-    if ":" in word:
-        return _window_of_numbers(word)
-    if word not in ("auto", "percentile", "full"):
-        raise ConfigError(f"Unknown window '{name}'. Use {', '.join(window_names())} or numbers such as -160:240.")
+    named = window_named(name)
+    if named is not None:
+        return named
+    word, presets = _plain(name or "auto"), _presets()
     sample = _sample(volume.array)
     if word == "auto" and _is_ct(volume.modality, sample):
         return presets.ct[presets.ct_default]

@@ -43,9 +43,7 @@ class Play:
         task = SliceTask(_ANY, tuple(strategies or SLICES), self.corrections, self.robot, self.strokes)
         return simulate_slices(list(cases.test), list(cases.pool), task, self.setup, self._work)
 
-    def volumes(
-        self, cases: Split, strategies: Sequence[str], budgets: Sequence[int], *, seeds: int
-    ) -> dict[str, Any]:
+    def volumes(self, cases: Split, strategies: Sequence[str], budgets: Sequence[int], *, seeds: int) -> dict[str, Any]:
         """Compare which volume comes next, labelled by one slice's mask."""
         plan = VolumePlan(tuple(strategies or VOLUMES), tuple(budgets), seeds, Labelling(robot=self.robot))
         return simulate_volumes(cases, plan, self.setup, self._work)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from slicecast.cli._outputs import check_output
+from slicecast.cli._outputs import Device, check_output
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import find_cases
@@ -37,7 +37,6 @@ Salient = Annotated[int, typer.Option(min=0, help="seed-exact: voxels above whic
 Model = Annotated[
     str, typer.Option(help="A name of `slicecast models list`; empty for the default. --preset takes several.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Corrections = Annotated[int, typer.Option(help="So many further clicks (after clicks) or painted slices.")]
 Baselines = Annotated[
     str, typer.Option(metavar="LIST", help="Any of copy,copy-extent,region,levelset,walker,monailabel.")

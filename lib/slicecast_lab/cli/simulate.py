@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from slicecast.cli._outputs import check_output
+from slicecast.cli._outputs import Device, check_output
 from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import Split, find_cases, find_split, has_split
 from slicecast_lab.evaluation.settings import FORMATS, parse_numbers, parse_values
+from slicecast_lab.simulation.strategies import check_slices, check_volumes
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +33,6 @@ Patients = Annotated[str, typer.Option(metavar="TEXT", help="Names that agree up
 PoolSize = Annotated[int, typer.Option("--pool", min=0, help="Only the first N volumes to label; 0 for all.")]
 Limit = Annotated[int, typer.Option(min=0, help="Only the first N test cases; 0 for all.")]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Processes side by side; -1 for one a core.")]
 Ray = Annotated[str, typer.Option(metavar="ADDRESS", help="Spread over Ray: auto, or a cluster's address.")]
 Store = Annotated[Path | None, typer.Option(metavar="FILE", help="Keeps what is done: a stopped run goes on.")]
@@ -76,6 +76,11 @@ def simulate(
     check_output(json_file)
     check_output(plot, FORMATS)
     values, numbers = parse_values(label) if label else (), parse_numbers(budgets)
+    names = tuple(filter(None, (word.strip() for word in strategies.split(","))))
+    for word in names:
+        (check_slices if experiment == "slices" else check_volumes)(word)
+    for word in slice_strategies.split(","):
+        check_slices(word)
     name = choose_model(model or None).name
     cases = find_campaign(data, values, pool=pool, limit=limit, patients=patients, divided=experiment != "slices")
     # PyTorch takes seconds, see main.py
@@ -84,7 +89,6 @@ def simulate(
     from slicecast_lab.simulation.work import Setup, Workers
 
     play = Play(Setup(name, device), Workers(jobs, ray), store, Robot(robot, seed), strokes, corrections)
-    names = tuple(filter(None, (word.strip() for word in strategies.split(","))))
     if experiment == "slices":
         report = play.slices(cases, names)
     elif experiment == "joint":

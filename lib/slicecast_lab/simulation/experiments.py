@@ -9,8 +9,9 @@ from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles, Split
 from slicecast_lab.simulation.learner import Labelling
 from slicecast_lab.simulation.slices import PairTask, SliceTask, TaughtPairs, describe
+from slicecast_lab.simulation.strategies import ORACLE
 from slicecast_lab.simulation.summary import summarise_joint, summarise_slices, summarise_volumes
-from slicecast_lab.simulation.volumes import ORACLE, VolumePlan, Work, learn, run_campaigns
+from slicecast_lab.simulation.volumes import VolumePlan, Work, learn, run_campaigns
 from slicecast_lab.simulation.work import Setup
 
 Experiment = Literal["volumes", "slices", "joint"]

@@ -29,19 +29,11 @@ from slicecast_lab.simulation.annotator import (
     RobotSession,
     generator,
 )
-
-OWN = ("random", "oracle_worst")
-"""Strategies of the simulation itself: chance within what is seen, and the slice with the most wrong voxels."""
+from slicecast_lab.simulation.strategies import RAW, check_slices
 
 INSTEAD = "strided"  # Goes on where another strategy finds it good enough
 
 DIGITS = 5
-
-
-def check_strategy(name: str) -> None:
-    """Raise ConfigError where a name is no slice strategy."""
-    if name not in PRODUCT and name not in OWN:
-        raise ConfigError(f"There is no slice strategy '{name}'. Choose from: {', '.join([*PRODUCT, *OWN])}.")
 
 
 def play(session: RobotSession, strategy: str, corrections: int) -> dict[str, Any]:
@@ -212,8 +204,6 @@ def describe(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-RAW = "raw:"  # Before a strategy's name: without what other labels taught about the model's confidence
-
 DEFAULTS = ("value", "strided", "worst", "disagree", "raw:value", "raw:worst", "random", "oracle_worst")
 
 
@@ -230,7 +220,7 @@ class SliceTask:
 
     def __post_init__(self) -> None:
         for name in self.strategies:
-            check_strategy(name.removeprefix(RAW))
+            check_slices(name)
         if not self.strategies or len(set(self.strategies)) != len(self.strategies):
             raise ConfigError("Name each strategy once, and at least one.")
         if self.strokes not in STROKES:

@@ -11,7 +11,8 @@ from scipy.integrate import trapezoid
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.report import DIGITS, GOAL_DICE, Mean, bootstrap_mean, rounded
 from slicecast_lab.simulation.annotator import EFFORTS, Actions, EffortModel
-from slicecast_lab.simulation.volumes import ORACLE, Pool, SimulatedCampaign, VolumePlan
+from slicecast_lab.simulation.strategies import ORACLE
+from slicecast_lab.simulation.volumes import Pool, SimulatedCampaign, VolumePlan
 
 RESAMPLES = 4000
 SEED = 20260121  # Of the bootstrap

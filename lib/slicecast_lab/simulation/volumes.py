@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.active.volumes import STRATEGIES, VolumeFeatures, rank
+from slicecast.active.volumes import VolumeFeatures, rank
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
 from slicecast_lab.simulation.annotator import generator
 from slicecast_lab.simulation.learner import EmbedTask, Labelling, SupportTask
+from slicecast_lab.simulation.strategies import ORACLE, check_volumes
 from slicecast_lab.simulation.work import SimulationTask
-
-ORACLE = "oracle"  # Knows the truth: takes the volume whose label helps the test volumes most, one after the other
 
 DEFAULTS = ("random", "strat_random", "coverage", ORACLE)
 
@@ -38,9 +37,7 @@ class VolumePlan:
 
     def __post_init__(self) -> None:
         for name in self.strategies:
-            if name not in (*STRATEGIES, ORACLE):
-                known = ", ".join([*STRATEGIES, ORACLE])
-                raise ConfigError(f"There is no volume strategy '{name}'. Choose from: {known}.")
+            check_volumes(name)
         if not self.strategies or len(set(self.strategies)) != len(self.strategies):
             raise ConfigError("Name each strategy once, and at least one.")
         if any(b <= a for a, b in pairwise(self.budgets)) or not self.budgets or self.budgets[0] < 0:

@@ -13,8 +13,9 @@ from slicecast_lab.simulation.annotator import Robot
 from slicecast_lab.simulation.experiments import simulate_joint, simulate_slices, simulate_volumes
 from slicecast_lab.simulation.learner import Labelling
 from slicecast_lab.simulation.slices import SliceTask
+from slicecast_lab.simulation.strategies import ORACLE
 from slicecast_lab.simulation.tables import draw_report, tables_of
-from slicecast_lab.simulation.volumes import ORACLE, VolumePlan
+from slicecast_lab.simulation.volumes import VolumePlan
 from slicecast_lab.simulation.work import FAKE, Setup, Workers, carry_out
 
 SETUP = Setup(FAKE, "cpu")

@@ -3,7 +3,8 @@
 import pytest
 
 from slicecast.errors import ConfigError
-from slicecast_lab.simulation.slices import check_strategy, play, play_label, turns
+from slicecast_lab.simulation.slices import play, play_label, turns
+from slicecast_lab.simulation.strategies import check_slices
 
 NAMES = ["value", "strided", "worst", "disagree", "random", "oracle_worst"]
 
@@ -41,4 +42,4 @@ def test_a_course_repeats(session):
 
 def test_unknown_strategies_are_refused():
     with pytest.raises(ConfigError, match="best"):
-        check_strategy("best")
+        check_slices("best")

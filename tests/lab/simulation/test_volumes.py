@@ -5,8 +5,9 @@ import pytest
 
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import CaseFiles
+from slicecast_lab.simulation.strategies import ORACLE
 from slicecast_lab.simulation.summary import summarise_volumes
-from slicecast_lab.simulation.volumes import ORACLE, Pool, VolumePlan, run_campaigns
+from slicecast_lab.simulation.volumes import Pool, VolumePlan, run_campaigns
 
 BUDGETS = (0, 1, 2, 5, 8)
 
