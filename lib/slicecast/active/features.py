@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 from scipy.stats import median_abs_deviation
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 
 from slicecast.errors import ConfigError
 
@@ -52,6 +50,8 @@ def to_points(embeddings: Sequence[NDArray[np.float32]]) -> Points:
     rows = np.stack(embeddings).astype(np.float64)
     points = rows - rows.mean(axis=0)
     if min(points.shape) > DIMENSIONS:
+        from sklearn.decomposition import PCA
+
         points = PCA(DIMENSIONS, svd_solver="full").fit_transform(points)
     some = pdist(points[:: max(1, len(points) // SCALE_SAMPLE)])
     usual = np.median(some) if len(some) else 0.0
@@ -73,6 +73,8 @@ def clusters(points: Points, count: int, *, rng: np.random.Generator) -> NDArray
     count = max(1, min(count, distinct))
     if count == 1:
         return np.zeros(len(points), dtype=np.intp)
+    from sklearn.cluster import KMeans  # takes a second, see cli/main.py
+
     means = KMeans(count, n_init=4, random_state=int(rng.integers(2**31 - 1)))
     return np.asarray(means.fit_predict(points), dtype=np.intp)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from slicecast.active.volumes import active_settings, current
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError
 from slicecast.labelling.tasks.request import MAX_LABELS, RESERVED
@@ -37,7 +38,7 @@ class AppConfig:
             model=given.get("model") or None,
             device=given.get("device") or "auto",
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
-            strategy=_strategy(given.get("strategy", "")),
+            strategy=current(given.get("strategy") or active_settings().strategy),
             insecure=_switch("insecure", given.get("insecure", "false")),
             preannotate=_switch("preannotate", given.get("preannotate", "true")),
         )
@@ -59,9 +60,3 @@ def _switch(key: str, text: str) -> bool:
     if text.lower() not in words:
         raise ConfigError(f"--conf {key} is '{text}'; write true or false.")
     return words[text.lower()]
-
-
-def _strategy(name: str) -> str:
-    from slicecast.active.volumes import active_settings, current  # scikit-learn takes a second
-
-    return current(name or active_settings().strategy)

@@ -1,6 +1,7 @@
 """Names of strategies: the product's and the simulation's own; light to import, so that a wrong one is refused soon."""
 
 from slicecast.active.slices import STRATEGIES as SLICES
+from slicecast.active.volumes import STRATEGIES as VOLUMES
 from slicecast.errors import ConfigError
 
 OWN = ("random", "oracle_worst")
@@ -18,7 +19,5 @@ def check_slices(name: str) -> None:
 
 def check_volumes(name: str) -> None:
     """Raise ConfigError where a name is no volume strategy."""
-    from slicecast.active.volumes import STRATEGIES  # scikit-learn takes a second
-
-    if name not in (*STRATEGIES, ORACLE):
-        raise ConfigError(f"There is no volume strategy '{name}'. Choose from: {', '.join([*STRATEGIES, ORACLE])}.")
+    if name not in (*VOLUMES, ORACLE):
+        raise ConfigError(f"There is no volume strategy '{name}'. Choose from: {', '.join([*VOLUMES, ORACLE])}.")
