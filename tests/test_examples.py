@@ -33,7 +33,7 @@ ELSEWHERE = {
     r"useradd|cp deploy|systemctl|journalctl": "tests/deploy/test_systemd.py",
     r"SLICECAST_NAME=\S+ caddy": "tests/deploy/test_compose.py",
     r"slicecast serve": "tests/cli/test_serve.py",  # it does not end; one runs beside all examples
-    r"slicecast models (pull|rollback)|.* --model sam_med3d": "tests/cli/test_models.py",  # downloads
+    r"slicecast models (pull|rollback|versions)|.* --model sam_med3d": "tests/cli/test_models.py",
     r"slicecast segment dicom_folder": "tests/cli/test_segment.py",
     r"slicecast (simulate|finetuning) --data hippocampus": "tests/lab/cli/test_simulate.py",  # a data set of others
     r"ray ": "by hand: a cluster",
