@@ -21,7 +21,7 @@ PLACE_OF = """async (ijk) => {
   const frame = document.getElementById("scan").getBoundingClientRect();
   return scan.canvasAt(ijk).map((at, place) => at + (place ? frame.top : frame.left));
 }"""
-COLOURS = 160
+COLOURS = 256
 
 
 def main(url: str = "http://127.0.0.1:8000") -> None:
@@ -30,6 +30,7 @@ def main(url: str = "http://127.0.0.1:8000") -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 760})
         page.set_default_timeout(120_000)
+        page.add_init_script("localStorage.slicecast_hint = 4")  # the hints were read
         page.goto(f"{url}/annotate/?image={CASE}")
         page.wait_for_selector("body[data-ready]")
         for name, value in VALUES.items():
@@ -39,7 +40,7 @@ def main(url: str = "http://127.0.0.1:8000") -> None:
         page.wait_for_timeout(1000)
         page.screenshot(path=HERE / "annotate.png")
     picture = Image.open(HERE / "annotate.png").convert("RGB")
-    small = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     small.save(HERE / "annotate.png", optimize=True)
 
 
