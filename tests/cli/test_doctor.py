@@ -70,6 +70,19 @@ def test_missing_weights_fail_with_the_command_that_gets_them():
     assert check.status is CheckStatus.FAIL and "slicecast models pull sam2.1_hiera_tiny" in check.found
 
 
+def test_without_a_gpu_the_smaller_input_is_advised(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (advice,) = doctor.check_size("sam2.1_hiera_tiny")
+    assert advice.status is CheckStatus.NOTE and advice.remedy == "slicecast serve --model sam2.1_hiera_tiny_512"
+    assert not [
+        *doctor.check_size("sam2_nano"),
+        *doctor.check_size("sam2.1_hiera_tiny_512"),
+        *doctor.check_size("sam9"),
+    ]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert not list(doctor.check_size("sam2.1_hiera_tiny"))
+
+
 def test_an_unknown_model_fails_the_check_and_not_the_command():
     assert doctor.check_weights("sam9").status is CheckStatus.FAIL
 

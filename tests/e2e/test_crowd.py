@@ -215,6 +215,7 @@ def test_killed_workers_lose_nothing_and_end_with_their_server(tmp_path):
                 kill_all(workers_of(server))
         assert types[-1] == "summary" and types.count("slice") > 8
         found = [session.result()]
+        session.close()
         wait_for_workers(server.url)
         answer = pool.submit(infer, server.url, "pipe1", centre(1, 60), client_id="bob")
         wait_until(lambda: working(server.url))

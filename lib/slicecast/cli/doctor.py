@@ -102,6 +102,7 @@ def examine(model: str | None = None) -> Iterator[Check]:
     yield check_torch_pair()
     yield check_device()
     yield check_weights(model)
+    yield from check_size(model)
     yield from check_volumetric()
     yield check_folder("sample data", config.project_dir("sample-data") / "studies")
     yield check_writable("app folder", config.project_dir("apps") / "sam2")
@@ -174,6 +175,23 @@ def check_weights(model: str | None) -> Check:
     except SlicecastError as error:
         return Check("weights", CheckStatus.FAIL, str(error), "slicecast models list")
     return Check("weights", CheckStatus.OK, f"{spec.name}, SHA-256 right, {path}")
+
+
+def check_size(model: str | None) -> Iterator[Check]:
+    """Where there is no GPU, name the model that has the same weights at a smaller input, if there is one."""
+    import torch
+
+    try:
+        spec = choose_model(model)
+    except SlicecastError:
+        return
+    same = (other for other in load_registry().values() if other.file == spec.file)
+    smaller = next((other for other in same if other.image_size < spec.image_size), None)
+    if smaller and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        found = (
+            f"{spec.name} needs seconds a slice on a CPU; {smaller.name} has its weights, {smaller.image_size} pixels"
+        )
+        yield Check("speed", CheckStatus.NOTE, found, f"slicecast serve --model {smaller.name}")
 
 
 def check_volumetric() -> Iterator[Check]:

@@ -10,9 +10,11 @@ Figures are kept part by part in build/bench/speed/; the page's tables are writt
 """
 
 import argparse
+import cProfile
 import json
 import multiprocessing
 import os
+import pstats
 import shutil
 import subprocess
 import sys
@@ -28,7 +30,6 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 import torch
 import yaml
-from torch.profiler import ProfilerActivity, profile
 
 from slicecast.config import CONFIGS_VARIABLE, config_dir, project_dir
 from slicecast.engine.options import EngineOptions
@@ -50,7 +51,7 @@ from slicecast_lab.evaluation.video import load_video_tracker
 
 ROOT = project_dir("docs").parent
 NANO_THREADS, TINY_THREADS = 1, 2
-TINY, TINY_YAML = "random_tiny", "configs/sam2.1/sam2.1_hiera_t.yaml"
+TINY, TINY_512, TINY_YAML = "random_tiny", "random_tiny_512", "configs/sam2.1/sam2.1_hiera_t.yaml"
 REPEATS = {"ct": 3, "mr": 3, "large": 2, "clip": 1}
 QUICK_SLICES = {"ct": 10, "mr": 10, "large": 8, "clip": 3}
 MIDDLE, CORRECTION, BEFORE_LATE, LATE, BEGINNING, FIRST_SLICE = 0, 1, 5, 6, 3, 6  # Places in Target.clicks
@@ -102,13 +103,27 @@ class Product:
         return Timing(seconds, peak_rss_mib(), int((result.mask > 0).sum()), *counts, parts=dict(result.seconds))
 
     def profile(self, image: Path, clicks: Clicks, options: Mapping[str, Any] | None = None) -> list[tuple[str, float]]:
-        """Return the operations that a request spends most time in, as shares of the time of all of them."""
-        with profile(activities=[ProfilerActivity.CPU]) as seen:
+        """Return the network's calls with all that they call, then the functions with the most time of their own.
+
+        As shares of the whole request; cProfile makes small functions look larger than they are.
+        """
+        with cProfile.Profile() as seen:
             self.segment(image, clicks, options)
-        spent = {entry.key: entry.self_cpu_time_total for entry in seen.key_averages()}
-        total = sum(spent.values())
-        largest = sorted(spent, key=lambda key: -spent[key])[:OPERATIONS]
-        return [(key, spent[key] / total) for key in largest]
+        seen.create_stats()
+        spent = {key: (own, whole) for key, (_, _, own, whole, _) in pstats.Stats(seen).stats.items()}  # type: ignore[attr-defined]
+        total = sum(own for own, _ in spent.values())
+        network = [
+            (f"{name} (with all below)", whole / total)
+            for (file, _, name), (_, whole) in spent.items()
+            if Path(file).name == "sam2.py" and name in ("encode", "prompt", "track")
+        ]
+        largest = sorted(spent, key=lambda key: -spent[key][0])[:OPERATIONS]
+        return network + [(_called(key), spent[key][0] / total) for key in largest]
+
+
+def _called(key: tuple[str, int, str]) -> str:
+    file, _, name = key
+    return name.strip("<>").replace("built-in method ", "") if file == "~" else f"{Path(file).stem}.{name}"
 
 
 class Direct:
@@ -230,12 +245,22 @@ class Round:
 
 
 def contest(
-    scan: SpeedScan, model: str, threads: int, repeats: int, play: Callable[[Round, SpeedScan], None]
+    scan: SpeedScan,
+    model: str,
+    threads: int,
+    repeats: int,
+    play: Callable[[Round, SpeedScan], None],
+    *,
+    ours: str = "",
 ) -> Figures:
-    """Let all contestants take turns on a scan, after a warm-up on another one of theirs."""
+    """Let all contestants take turns on a scan, after a warm-up on another one of theirs.
+
+    Args:
+        ours: the product's model, if it is another one.
+    """
     with ExitStack() as stack:
         contestants = {
-            "ours": stack.enter_context(Contestant("ours", model, threads=threads)),
+            "ours": stack.enter_context(Contestant("ours", ours or model, threads=threads)),
             "direct": stack.enter_context(Contestant("direct", model, threads=threads)),
             "theirs": stack.enter_context(MonaiLabelProcess(model, threads=threads)),
         }
@@ -293,9 +318,25 @@ def measure_tiny(effort: Effort) -> Figures:
         return contest(effort.scan("clip"), TINY, TINY_THREADS, effort.repeats("clip"), play_tiny)
 
 
+def measure_small(effort: Effort) -> Figures:
+    """Measure the same network at 512 pixels in a window, against the others at 1024."""
+    with random_tiny(effort.folder):
+        threads, repeats = TINY_THREADS, effort.repeats("clip")
+        return contest(effort.scan("clip"), TINY, threads, repeats, play_small, ours=TINY_512)
+
+
+def play_small(turn: Round, scan: SpeedScan) -> None:
+    """Click on the first slice, without a stop rule, then correct; as MONAI Label's task does."""
+    first, corrected = scan.objects[0].clicks[FIRST_SLICE], scan.objects[0].clicks[CORRECTION]
+    turn.ours("first", [first], fresh=True, options=NO_STOP)
+    turn.theirs("first", [first], fresh=True)
+    turn.ours("correction", [first, corrected], options=NO_STOP)
+    turn.theirs("correction", [first, corrected])
+
+
 @contextmanager
 def random_tiny(folder: Path) -> Iterator[None]:
-    """Let the settings' folder be one that knows TINY."""
+    """Let the settings' folder be one that knows TINY and TINY_512."""
     os.environ[CONFIGS_VARIABLE] = str(in_its_own_process(write_random_tiny, folder))
     try:
         yield
@@ -310,7 +351,7 @@ def write_random_tiny(folder: Path) -> Path:
     torch.save({"model": build_sam2(TINY_YAML).state_dict()}, weights)
     configs = Path(shutil.copytree(config_dir(), folder / "configs"))
     registry = yaml.safe_load((configs / "models.yaml").read_text(encoding="utf-8"))
-    registry["models"][TINY] = {
+    entry = {
         "title": "SAM 2.1 tiny with random weights",
         "architecture": TINY_YAML,
         "image_size": 1024,
@@ -321,6 +362,7 @@ def write_random_tiny(folder: Path) -> Path:
         "sha256": file_sha256(weights),
         "licence": "none needed",
     }
+    registry["models"] |= {TINY: entry, TINY_512: {**entry, "image_size": 512, "zoom": True}}
     (configs / "models.yaml").write_text(yaml.safe_dump(registry), encoding="utf-8")
     return configs
 
@@ -346,7 +388,7 @@ def measure_objects(effort: Effort) -> Figures:
 
 
 def measure_profiles(effort: Effort) -> Figures:
-    """Profile the product: PyTorch's operations by their own time."""
+    """Profile the product: the network's calls, and functions by their own time."""
     found = {}
     scan = effort.scan("ct")
     clicks = scan.objects[0].clicks
@@ -355,7 +397,11 @@ def measure_profiles(effort: Effort) -> Figures:
         ours.ask("segment", scan.image, one)
         ours.ask("fresh")
         found["bundled model, first click, 3 mm CT"] = ours.ask("profile", scan.image, one)
-        found["bundled model, correction"] = ours.ask("profile", scan.image, {"object": clicks[:2]})
+        found["bundled model, correction, 3 mm CT"] = ours.ask("profile", scan.image, {"object": clicks[:2]})
+        scan = effort.scan("mr")
+        clicks = scan.objects[0].clicks
+        found["bundled model, first click, MR"] = ours.ask("profile", scan.image, {"object": clicks[:1]})
+        found["bundled model, correction, MR"] = ours.ask("profile", scan.image, {"object": clicks[:2]})
     with random_tiny(effort.folder), Contestant("ours", TINY, threads=TINY_THREADS) as ours:
         short = few_slices(effort.scan("clip"), 3, effort.folder)
         one = {"object": short.objects[0].clicks[:1]}
@@ -366,7 +412,11 @@ def measure_profiles(effort: Effort) -> Figures:
 def measure_server(effort: Effort) -> Figures:
     """Let `benchmarks.server` measure the server."""
     file = effort.folder / "server.json"
-    parts = ["--only", "info"] if effort.quick else ["--only", "info", "--only", "throughput", "--only", "memory"]
+    parts = (
+        ["--only", "info"]
+        if effort.quick
+        else [f"--only={name}" for name in ("clicks", "info", "throughput", "memory")]
+    )
     command = [sys.executable, "-m", "slicecast_lab.benchmarks.server", *parts, "--json", str(file)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -378,6 +428,7 @@ PARTS: dict[str, Callable[[Effort], Figures]] = {
     "large": lambda effort: measure_scan("large", effort),
     "objects": measure_objects,
     "tiny": measure_tiny,
+    "tiny512": measure_small,
     "profiles": measure_profiles,
     "server": measure_server,
 }

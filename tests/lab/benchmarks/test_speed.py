@@ -39,7 +39,8 @@ def test_both_do_the_whole_volume_where_they_are_compared(scan):
 
 def test_a_profile_has_shares(scan):
     shares = Product(bundled_spec().name).profile(scan.image, {"object": scan.objects[0].clicks[:1]})
-    assert len(shares) > 3 and 0 < sum(share for _, share in shares) <= 1
+    assert len(shares) > 3 and all(0 < share <= 1 for _, share in shares)
+    assert {"encode (with all below)", "track (with all below)"} <= {name for name, _ in shares}
 
 
 @pytest.mark.slow
