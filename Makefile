@@ -16,10 +16,11 @@ PORT    ?= 8000
 MODEL   ?=
 ARGS    ?=
 FUZZ_S  ?= 300
+PYTHON312 ?= python3.12
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-image test-durability test-contract test-gpu test-data test-browser test-desktop pictures wheelhouse docs lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-image test-durability test-next-python test-contract test-gpu test-data test-browser test-desktop pictures wheelhouse docs lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,9 @@ test-image: install ## the Dockerfile carried out in a fresh Debian, and an inst
 
 test-durability: install ## kill -9 a server 30 times in each thing that it keeps; nothing may be lost or there twice
 	KILLS=30 $(PYTEST) -m slow tests/durability $(ARGS)
+
+test-next-python: ## install into a venv of Python 3.12, build/python312, and test there (PYTHON312=path)
+	$(MAKE) VENV=build/python312 PYTHON=$(PYTHON312) test
 
 test-contract: install ## what MONAI Label's own tests ask of its endpoints
 	$(PYTEST) tests/contract $(ARGS)

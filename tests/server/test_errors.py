@@ -9,8 +9,9 @@ from labelserver import TestClient
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from sqlalchemy.exc import OperationalError
 
-from slicecast.errors import QueueFull, TooMany, VolumeError
-from slicecast.server.errors import HANDLERS
+from slicecast.config import project_dir
+from slicecast.errors import QueueFull, SlicecastError, TooMany, VolumeError
+from slicecast.server.errors import HANDLERS, TooManyLogins
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,26 @@ def test_status_and_reason(error, status):
 
     response = TestClient(app).get("/")
     assert (response.status_code, response.json()) == (status, {"detail": "said"})
+
+
+def kinds(kind=SlicecastError):
+    """Every class of error of the program."""
+    return [kind, *(one for child in kind.__subclasses__() for one in kinds(child))]
+
+
+@pytest.mark.parametrize("kind", [one for one in kinds() if one.__module__.startswith("slicecast.")])
+def test_every_error_leads_to_its_line_or_the_paragraph_of_its_status(kind):
+    app = FastAPI(exception_handlers=HANDLERS)
+    error = kind(7) if kind is TooManyLogins else kind("said")
+
+    @app.get("/")
+    def fail() -> None:
+        raise error
+
+    place = TestClient(app).get("/").headers["link"].partition("#")[2].partition(">")[0]
+    page = (project_dir("docs") / "errors.md").read_text(encoding="utf-8")
+    text = place.removeprefix(":~:text=")
+    assert f"| `{text}` |" in page if text != place else f"\n### {place}\n" in page
 
 
 @pytest.mark.parametrize("error", [QueueFull("said"), TooMany("said")])
