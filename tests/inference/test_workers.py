@@ -3,6 +3,7 @@ import pickle
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,22 @@ def test_nothing_is_left_behind(images):
         assert file.exists()
     assert not file.parent.exists() and not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert np.array_equal(service.segment(click(images[0])).mask, expected(click(images[0])).mask)  # by itself
+
+
+def test_without_a_worker_that_can_be_started_the_server_does_the_work(images):
+    service = WorkersService(predictor=SlowPredictor(), settings=EngineSettings(workers=2, idle_encode=False))
+    with service.running():
+        wait_until(lambda: all(worker.ready for worker in service.workers))
+
+        def lost(update):
+            for worker in service.workers:
+                worker._make = None  # what is started now ends at once
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+
+        found = service.segment(click(images[0]), on_slice=lost)
+        assert all(worker.broken for worker in service.workers)
+    same(found, expected(click(images[0])))
 
 
 @pytest.mark.parametrize("labels", [np.zeros((3, 4, 5), np.uint8), ball(), ball().astype(np.uint8) * 7])

@@ -241,7 +241,14 @@ class WorkersService(SegmentService):
             elif kind == STEPS and progress is not None:
                 progress(*value)
 
-        return self._ask(study.digest, task, hear, lambda: unwanted() or job.cancelled())
+        try:
+            return self._ask(study.digest, task, hear, lambda: unwanted() or job.cancelled())
+        except WorkerDied:
+            if self._usable():
+                raise
+        return self.segment(
+            request, study=study, progress=progress, cancelled=cancelled, on_slice=on_slice, keep_partial=keep_partial
+        )
 
     def fingerprint_of(self, name: str = "") -> str:
         """Say which weights answer for a version's name; changes whenever answers may change."""
@@ -263,7 +270,7 @@ class WorkersService(SegmentService):
                 return value
             except WorkerDied:
                 logger.warning("Worker %d died in the middle of a request; attempts left: %d", worker.number, left)
-                if not left:
+                if not left or not self._usable():
                     raise
 
     def _usable(self) -> bool:
@@ -273,6 +280,8 @@ class WorkersService(SegmentService):
         """Choose the worker that holds a volume, unless it is not there or another has far less to do."""
         with self._guard:
             usable = [worker for worker in self._workers if not worker.broken]
+            if not usable:
+                raise WorkerDied("No worker process can be started; the server's log says why.")
             held = list(self._places.values())
             idlest = min(usable, key=lambda w: (not w.ready, w.pending, held.count(w)))
             known = self._places.get(digest, idlest)
