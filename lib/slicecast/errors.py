@@ -150,7 +150,9 @@ class QueueFull(ResourceError):
 
 
 class WorkerDied(ResourceError):
-    """The process that worked on a request ended."""
+    """The process that worked on a request ended; `working` is false where it ended before it began."""
+
+    working: bool = True
 
 
 class ReadingFull(ResourceError):

@@ -145,6 +145,8 @@ class Worker:
         while not self.broken:
             self._receive()
             self._process.join()
+            died = WorkerDied("The process that worked on this ended. Try again.")
+            died.working = self.ready
             failed_starts = 0 if self.ready else failed_starts + 1
             with self._guard:
                 self.ready = False
@@ -156,7 +158,7 @@ class Worker:
                     if not self.broken:
                         self._start()
             for box in calls:
-                box.put((DIED, WorkerDied("The process that worked on this ended. Try again.")))
+                box.put((DIED, died))
             if self._closing:
                 return
 

@@ -264,11 +264,12 @@ class WorkersService(SegmentService):
         """Have a task carried out by the worker of that place, and by another where it dies."""
         left = ATTEMPTS
         while True:
-            worker, left = self._worker_of(place), left - 1
+            worker = self._worker_of(place)
             try:
                 value, self._loads[worker.number] = worker.carry_out(task, hear, cancelled)
                 return value
-            except WorkerDied:
+            except WorkerDied as died:
+                left -= died.working
                 logger.warning("Worker %d died in the middle of a request; attempts left: %d", worker.number, left)
                 if not left or not self._usable():
                     raise
