@@ -129,7 +129,8 @@ def roll_back(
       slicecast models rollback --studies scans 2
       slicecast models rollback --studies scans --model automatic
     """
-    base, versions = _base(model), _versions(studies)
+    versions = _versions(studies)
+    base = _base(model)
     from slicecast.labelling.finetuning.tuner import campaign_of  # MONAI Label takes seconds, see main.py
 
     before = versions.deployed(base) or base
