@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from slicecast.cli._outputs import check_output
+from slicecast.cli._checks import check_output
 
 app = typer.Typer(add_completion=False)
 

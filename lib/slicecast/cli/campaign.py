@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slicecast.campaign.state import ReadingTask, State, Status
-from slicecast.cli._outputs import check_output
+from slicecast.cli._checks import check_output
 from slicecast.cli.export import end_with_skipped
 from slicecast.errors import ConfigError, Conflict, NotFound
 

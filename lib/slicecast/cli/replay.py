@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slicecast.cli._outputs import Device, check_output
+from slicecast.cli._checks import Device, check_output
 from slicecast.errors import InputError
 
 if TYPE_CHECKING:

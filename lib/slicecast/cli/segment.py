@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from slicecast.active.slices import STRATEGIES, strategy_named
-from slicecast.cli._outputs import Device, check_output
+from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
 from slicecast.prompts.model import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slicecast.campaign.backup import INDEX
-from slicecast.cli._outputs import Device
+from slicecast.cli._checks import Device
 from slicecast.errors import ConfigError, NotFound
 from slicecast.models.registry import get_spec
 from slicecast.models.weights import choose_model

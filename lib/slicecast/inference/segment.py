@@ -84,7 +84,7 @@ class SegmentRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class OpenedRequest:
     """One request, its opened image and its callbacks; see :meth:`SegmentService.segment`."""
 
     request: SegmentRequest
@@ -253,7 +253,11 @@ class SegmentService:
             Cancelled: the user stopped it, and wants no partial result.
         """
         clock = Clock()
-        work = _Work(request, study or self.studies.open(request.image), progress, cancelled, on_slice, keep_partial)
+        study = study or self.studies.open(request.image)
+        return self._answer(OpenedRequest(request, study, progress, cancelled, on_slice, keep_partial), clock)
+
+    def _answer(self, work: OpenedRequest, clock: Clock) -> SegmentResult:
+        request = work.request
         try:
             return self._carry_out(work, self.predictor_named(request.model), clock)
         except OutOfMemory:
@@ -326,7 +330,7 @@ class SegmentService:
         self.cache.clear()
         self.result_cache.clear()
 
-    def _carry_out(self, work: _Work, predictor: QueuedPredictor, clock: Clock) -> SegmentResult:
+    def _carry_out(self, work: OpenedRequest, predictor: QueuedPredictor, clock: Clock) -> SegmentResult:
         request, study = work.request, work.study
         axis = choose_axis(study.volume.geometry, request.axis)
         window = study.window(request.window)

@@ -24,13 +24,12 @@ from cachetools import LRUCache
 
 from slicecast.active.calibration import Calibration
 from slicecast.engine.caches import CacheStats
-from slicecast.engine.tracks import Progress
 from slicecast.errors import WorkerDied
 from slicecast.inference.predictors import Work
 from slicecast.inference.processes import Cancelled, Task, Tell, Worker
 from slicecast.inference.queue import DeviceQueue, Priority, QueueSettings, QueueStats, current_job
-from slicecast.inference.results import OnSlice, SegmentResult
-from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.results import Clock, SegmentResult
+from slicecast.inference.segment import OpenedRequest, SegmentRequest, SegmentService
 from slicecast.inference.settings import MB
 from slicecast.inference.studies import Study
 from slicecast.models.graphs import PROGRESS
@@ -203,52 +202,32 @@ class WorkersService(SegmentService):
             count = sum(worker.ready for worker in workers)
             PROGRESS.info("%d worker processes are ready after %.0f s", count, time.perf_counter() - start)
 
-    def segment(
-        self,
-        request: SegmentRequest,
-        *,
-        study: Study | None = None,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        on_slice: OnSlice | None = None,
-        keep_partial: bool = False,
-    ) -> SegmentResult:
-        """Segment an image as requested, in a worker; see `SegmentService.segment`.
+    def _answer(self, work: OpenedRequest, clock: Clock) -> SegmentResult:
+        """Answer a request in a worker; here where there is none.
 
         Raises:
             WorkerDied: every worker that took it up died.
         """
-        study = study or self.studies.open(request.image)
-        shared = self._volumes.of(study) if self._usable() else None
+        shared = self._volumes.of(work.study) if self._usable() else None
         if shared is None:
-            return super().segment(
-                request,
-                study=study,
-                progress=progress,
-                cancelled=cancelled,
-                on_slice=on_slice,
-                keep_partial=keep_partial,
-            )
+            return super()._answer(work, clock)
         job = current_job()
-        background = job.priority is Priority.BACKGROUND
-        listens = on_slice is not None
-        task = Assignment(request, shared, self.calibration, job.user, background, listens, keep_partial)
-        unwanted = cancelled or (lambda: False)
+        background, listens = job.priority is Priority.BACKGROUND, work.on_slice is not None
+        task = Assignment(work.request, shared, self.calibration, job.user, background, listens, work.keep_partial)
+        unwanted = work.cancelled or (lambda: False)
 
         def hear(kind: str, value: Any) -> None:
-            if kind == SLICE and on_slice is not None:
-                on_slice(value)
-            elif kind == STEPS and progress is not None:
-                progress(*value)
+            if kind == SLICE and work.on_slice is not None:
+                work.on_slice(value)
+            elif kind == STEPS and work.progress is not None:
+                work.progress(*value)
 
         try:
-            return self._ask(study.digest, task, hear, lambda: unwanted() or job.cancelled())
+            return self._ask(work.study.digest, task, hear, lambda: unwanted() or job.cancelled())
         except WorkerDied:
             if self._usable():
                 raise
-        return self.segment(
-            request, study=study, progress=progress, cancelled=cancelled, on_slice=on_slice, keep_partial=keep_partial
-        )
+        return super()._answer(work, clock)
 
     def fingerprint_of(self, name: str = "") -> str:
         """Say which weights answer for a version's name; changes whenever answers may change."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from slicecast.cli._outputs import Device, check_output
+from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import find_cases

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from slicecast.cli._outputs import check_output
+from slicecast.cli._checks import check_output
 from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import find_split
 from slicecast_lab.evaluation.settings import parse_numbers, parse_values

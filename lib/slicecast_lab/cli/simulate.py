@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from slicecast.cli._outputs import Device, check_output
+from slicecast.cli._checks import Device, check_output
 from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import Split, find_cases, find_split, has_split
 from slicecast_lab.evaluation.settings import FORMATS, parse_numbers, parse_values

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from slicecast.cli._outputs import check_output
+from slicecast.cli._checks import check_output
 from slicecast.errors import ConfigError, NotFound
 from slicecast.models.registry import bundled_spec
 from slicecast_lab.evaluation.candidate import candidate_spec
