@@ -1,11 +1,19 @@
+from dataclasses import fields
+
 import pytest
 
-from slicecast.engine.options import EngineOptions
+from slicecast.engine.options import STOCK, EngineOptions
 from slicecast.errors import ConfigError
 
 
 def test_the_defaults_are_valid():
     assert EngineOptions().zoom == "auto"
+
+
+def test_stock_switches_every_rule_off_whatever_else_is_said():
+    stock = EngineOptions(stock=True, zoom="on", least_iou=0.9)
+    assert {name: getattr(stock, name) for name in STOCK} == STOCK
+    assert {f.name for f in fields(EngineOptions)} == {*STOCK, "stock", "zoom_margin", "zoom_rounds"}  # those need zoom
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from tracking import PLAIN, boxed, clicked, disk, frames_of, painted, same_answe
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
 from slicecast.engine.caches import EmbeddingCache
-from slicecast.engine.crop_window import CropWindow
+from slicecast.engine.crop_window import CropWindow, paste
+from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import Bank, ModelPrompt, PromptJob, TrackJob
 from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import Track, Tracker, propagate
@@ -142,6 +143,21 @@ def test_a_forward_track_equals_sam2s_own_predictor(hiera, clip, kind):
     theirs = reference(hiera, clip, [prompt])
     assert_same(one_lane(clip.tracker(hiera), prompt, stop=COUNT), theirs)
     assert np.std(theirs[3][0]) > 1e-2  # there is something to compare
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_with_one_option_the_whole_product_equals_sam2s_own_predictor(hiera, clip, kind):
+    prompt = PROMPTS[kind](0)
+    tracker = Tracker(Sam2Predictor(hiera), frames_of(clip.grey), clip.cache, EngineOptions(stock=True))
+    theirs = reference(hiera, clip, [prompt])
+    found = segment(tracker, {"a": (prompt,)})
+    assert_same(found.objects["a"].answers, theirs)
+    wrong = [
+        np.count_nonzero((paste(logits, WHOLE, (SIZE, SIZE)) > 0) != (found.labels.get(number, 0) == 1))
+        for number, (logits, _) in theirs.items()
+        if number != prompt.slice  # there what was painted, or clicked on, is as it was said
+    ]
+    assert max(wrong) <= 1, wrong  # a pixel of a logit within the tolerance
 
 
 def test_without_pointers_too_a_track_equals_sam2s_own_predictor(hiera, clip):

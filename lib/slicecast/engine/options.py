@@ -9,12 +9,27 @@ from slicecast.errors import ConfigError
 RETIRED = ("far_anchor", "settle_slices")
 """Options of earlier versions, as sessions still hold them; neither could be set but from Python."""
 
+STOCK: Mapping[str, Any] = {
+    "zoom": "off",
+    "gone_slices": 0,
+    "like_share": 0.0,
+    "least_iou": 0.0,
+    "leap": 0.0,
+    "bounded_clicks": False,
+    "evidence": "off",
+    "keep_components": False,
+    "fill_holes_px": 0,
+}
+"""What `EngineOptions.stock` sets."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """How prompts are carried through a volume.
 
     Args:
+        stock: answer as SAM 2's own predictor does: every other option is set as :data:`STOCK` says. What remains is
+            in docs/decisions/0031-rules-for-other-weights.md.
         zoom: crop around the object before resampling to the model's input: ``auto`` follows the
             model's registry entry.
         zoom_margin: side of the crop over the larger side of the object on its prompted slices.
@@ -37,6 +52,7 @@ class EngineOptions:
         ConfigError: a value is out of range.
     """
 
+    stock: bool = False
     zoom: Literal["auto", "on", "off"] = "auto"
     zoom_margin: float = 2.0
     zoom_rounds: int = 1
@@ -50,6 +66,8 @@ class EngineOptions:
     fill_holes_px: int = 16
 
     def __post_init__(self) -> None:
+        for name, value in STOCK.items() if self.stock else ():
+            object.__setattr__(self, name, value)
         for name in ("zoom", "evidence"):
             if getattr(self, name) not in ("auto", "on", "off"):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be auto, on or off.")
