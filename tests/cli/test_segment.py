@@ -78,6 +78,14 @@ def test_a_wrong_request_is_one_sentence(tmp_path, words, says):
     assert not (tmp_path / "out.nii.gz").exists()
 
 
+def test_the_scan_is_not_written_over(tmp_path):
+    scan = tmp_path / IMAGE.name
+    scan.write_bytes(IMAGE.read_bytes())
+    done = run(scan, "-o", scan, "--point", "a=47,70,18", "--range", "18:19")
+    assert done.exit_code == 2 and "the scan itself" in done.output
+    assert scan.read_bytes() == IMAGE.read_bytes()
+
+
 def test_a_missing_image_is_one_sentence(tmp_path):
     done = run(tmp_path / "none.nii.gz", "-o", tmp_path / "out.nii.gz", "--point", "a=1,1,1")
     assert done.exit_code == 2

@@ -12,9 +12,10 @@ from slicecast.active.calibration import Pair, SliceFeatures, calibrate
 from slicecast.active.slices import STRATEGIES
 from slicecast.engine.options import EngineOptions
 from slicecast.errors import Cancelled, ConfigError, PromptError, UnknownModel, VolumeError, WeightsMissing
-from slicecast.inference.segment import MAX_OBJECTS, SegmentRequest, SegmentService, segment
+from slicecast.inference.segment import SegmentRequest, SegmentService, segment
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.mapping import MAX_OBJECTS
 from slicecast.prompts.model import UNNAMED, collect_prompts
 from slicecast.volume import Reorientation, Volume, write_volume
 from slicecast_lab.simulation.fake import FakePredictor

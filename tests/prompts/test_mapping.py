@@ -15,10 +15,10 @@ from slicecast.prompts import (
     Point,
     PromptSet,
     first_clicked,
-    slice_ranges,
     slice_to_source_ijk,
     to_slice_prompts,
 )
+from slicecast.prompts.mapping import slice_ranges
 from slicecast.volume import Reorientation, SliceAxis, SliceStack, Volume, canonicalise
 
 SIZE = (4, 5, 6)

@@ -21,15 +21,18 @@ def check_device(name: str) -> str:
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=check_device)]
 
 
-def check_output(path: Path | None, endings: Collection[str] = (), *, makes_folders: bool = False) -> None:
+def check_output(
+    path: Path | None, endings: Collection[str] = (), *, makes_folders: bool = False, keep: Path | None = None
+) -> None:
     """Say before the work what would stop a file from being written at its end; None is none.
 
     Args:
         endings: that the name may have; empty for any.
         makes_folders: the file's folder is created where it is missing.
+        keep: a file that is read, and must not be written over.
 
     Raises:
-        ConfigError: another ending, a folder of that name, or no folder for it.
+        ConfigError: another ending, a folder of that name, no folder for it, or the file to keep.
         ResourceError: the folder cannot be written to.
     """
     if path is None:
@@ -38,8 +41,12 @@ def check_output(path: Path | None, endings: Collection[str] = (), *, makes_fold
         raise ConfigError(f"{path} must end in one of {', '.join(endings)}.")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder. Give the name of a file in it.")
+    if keep is not None and path.resolve() == keep.resolve():
+        raise ConfigError(f"{path} is the scan itself, which would be lost. Give another name.")
     folder = next(place for place in path.absolute().parents if place.exists())
-    if not folder.is_dir() or (folder != path.absolute().parent and not makes_folders):
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is a file. Give a folder in its place.")
+    if folder != path.absolute().parent and not makes_folders:
         raise ConfigError(f"The folder {path.parent} does not exist. Create it first.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ResourceError(f"{folder} cannot be written to. Give another place for {path.name}.")

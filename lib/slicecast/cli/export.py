@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from slicecast.errors import ConfigError, NotFound
+from slicecast.cli._checks import check_output
+from slicecast.errors import NotFound
 
 app = typer.Typer(add_completion=False)
 
@@ -31,8 +32,7 @@ def export(studies: Studies, output: Output, kind: Format = "nifti", tag: Tag = 
       slicecast export my-studies -o segs --format dicom-seg --image ct_abdomen_a
       slicecast export my-dicom -o contours --format rtstruct
     """
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file. Give a folder with --output.")
+    check_output(output / "label", makes_folders=True)
     from slicecast.dicom.export import export_labels, stored_labels
 
     labels = stored_labels(studies, tag=tag)

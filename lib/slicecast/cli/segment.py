@@ -15,8 +15,9 @@ from slicecast.active.slices import STRATEGIES, strategy_named
 from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
+from slicecast.prompts import place
 from slicecast.prompts.model import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
-from slicecast.volume import read_volume, write_mask
+from slicecast.volume import Reorientation, choose_axis, read_volume, write_mask
 from slicecast.volume.reading import WRITTEN_ENDINGS, require_file
 from slicecast.volume.slices import axis_named
 from slicecast.volume.windowing import window_named
@@ -77,16 +78,20 @@ def segment(
       slicecast segment dicom_folder -o out.nrrd --mask tumour=one_slice.nii.gz --picture out.png
     """
     require_file(image)
-    check_output(output, WRITTEN_ENDINGS)
+    check_output(output, WRITTEN_ENDINGS, keep=image)
     check_output(json_file)
     check_output(picture, (".png", ".pdf", ".svg"), makes_folders=True)
-    _check_names(axis, window, slice_strategy)
+    axis_named(axis)
+    window_named(window)
+    if slice_strategy:
+        strategy_named(slice_strategy)
     chosen, wanted = choose_model(model or None), _range(slices)
     prompts = parse_prompts(
         points=point or (), negatives=negative or (), boxes=box or (), masks=mask or (), absent=absent or ()
     )
     volume = read_volume(image)
-    prompts.check(volume.geometry)
+    way = Reorientation.of(volume.geometry)
+    place(prompts, way, choose_axis(way.geometry, axis), within=wanted)
     from slicecast.inference.pictures import draw_result  # torch takes seconds, see main.py
     from slicecast.inference.segment import SegmentRequest
     from slicecast.inference.studies import open_study
@@ -120,13 +125,6 @@ def describe(result: SegmentResult) -> dict[str, Any]:
         "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
         "warnings": list(result.warnings),
     }
-
-
-def _check_names(axis: str, window: str, slice_strategy: str) -> None:
-    axis_named(axis)
-    window_named(window)
-    if slice_strategy:
-        strategy_named(slice_strategy)
 
 
 def _with_progress(service: Segmenter, request: SegmentRequest, study: Study) -> SegmentResult:

@@ -19,9 +19,8 @@ from slicecast.engine import propagation
 from slicecast.engine.caches import CacheStats, EmbeddingCache, Lru, ResultCache
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import DevicePredictor
-from slicecast.engine.propagation import Prompts
 from slicecast.engine.tracks import RENDER_BYTES, Progress, Tracker
-from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, PromptError, SlicecastError
+from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, SlicecastError
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.processes import Worker
@@ -42,13 +41,12 @@ from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.versions import ModelVersions
 from slicecast.models.weights import choose_model
-from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet, slice_ranges, to_slice_prompts
+from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet, place
 from slicecast.prompts.model import IJK, Named, collect_prompts
-from slicecast.volume import Geometry, Reorientation, SliceAxis, Volume, choose_axis
+from slicecast.volume import Geometry, Volume, choose_axis
 
 logger = logging.getLogger(__name__)
 
-MAX_OBJECTS = 255  # Labels are uint8
 MAX_LOADED = 2  # Versions of the model in memory: the deployed one, and an earlier one that open sessions finish on
 
 
@@ -334,7 +332,7 @@ class SegmentService:
         request, study = work.request, work.study
         axis = choose_axis(study.volume.geometry, request.axis)
         window = study.window(request.window)
-        prompts, limits = place(request, study.reorientation, axis)
+        prompts, limits = place(request.prompts, study.reorientation, axis, within=request.range)
         clock.lap("read")
         fallback = OutOfMemoryFallback(predictor, self.release)
         tracker = Tracker(
@@ -380,54 +378,6 @@ class SegmentService:
 
 def _runs_another(asked: str, running: str) -> str:
     return f"'{asked}' was asked for; this service runs '{running}'. Start it with that model."
-
-
-def place(
-    request: SegmentRequest, reorientation: Reorientation, axis: SliceAxis
-) -> tuple[Prompts, dict[str, tuple[int, int]]]:
-    """Bring prompts and ranges to canonical slices.
-
-    Raises:
-        PromptError: a prompt lies outside the range, or there are too many objects.
-    """
-    if len(request.prompts.objects) > MAX_OBJECTS:
-        raise PromptError(
-            f"{len(request.prompts.objects)} objects were given; one mask holds at most {MAX_OBJECTS}. "
-            "Segment them in several requests."
-        )
-    prompts = to_slice_prompts(request.prompts, reorientation, axis)
-    count = reorientation.geometry.size_ijk[axis]
-    chosen = _canonical_range(request.range, reorientation, axis, count)
-    boxes = slice_ranges(request.prompts, reorientation, axis)
-    limits = {name: _overlap(boxes[name] or chosen, chosen) for name in prompts}
-    for name, (low, high) in limits.items():
-        for prompt in prompts[name]:
-            if not low <= prompt.slice < high and not prompt.absent:
-                stored = reorientation.to_source_slice(axis, prompt.slice)
-                raise PromptError(
-                    f"'{name}' has a prompt on {axis.name.lower()} slice {stored}, outside the range or the 3D box "
-                    "it is confined to. Widen that or remove the prompt."
-                )
-    return prompts, limits
-
-
-def _canonical_range(
-    asked: tuple[int, int] | None, reorientation: Reorientation, axis: SliceAxis, count: int
-) -> tuple[int, int]:
-    if asked is None:
-        return 0, count
-    start, stop = asked
-    if not 0 <= start < stop <= count:
-        raise PromptError(
-            f"The range {start}:{stop} does not fit the {count} {axis.name.lower()} slices. "
-            f"Give start:stop with 0 <= start < stop <= {count}."
-        )
-    ends = sorted(reorientation.to_canonical_slice(axis, n) for n in (start, stop - 1))
-    return ends[0], ends[1] + 1
-
-
-def _overlap(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
-    return max(first[0], second[0]), min(first[1], second[1])
 
 
 def segment(

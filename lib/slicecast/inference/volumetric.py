@@ -20,13 +20,13 @@ from slicecast.engine.volumetric import FAR_LOGIT, CubeAnswer, GridClick, Object
 from slicecast.errors import ConfigError, Conflict
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.results import Clock, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, next_slice
-from slicecast.inference.segment import SegmentRequest, SegmentService, place
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
 from slicecast.models.registry import load_registry
 from slicecast.models.volumetric import load_volume_predictor
 from slicecast.models.weights import choose_model, is_present
-from slicecast.prompts import ObjectPrompts, SlicePrompt
+from slicecast.prompts import ObjectPrompts, SlicePrompt, place
 from slicecast.prompts.simulate import deepest_point
 from slicecast.volume import Geometry, SliceAxis, SliceStack, Window, choose_axis
 from slicecast.volume.isotropic import Isotropic, part_of, resample
@@ -226,7 +226,7 @@ class VolumetricService:
         clock = Clock()
         study = study or self.studies.open(request.image)
         axis = choose_axis(study.volume.geometry, request.axis)
-        prompts, limits = place(request, study.reorientation, axis)
+        prompts, limits = place(request.prompts, study.reorientation, axis, within=request.range)
         clock.lap("read")
         tracker = self._tracker(study, study.window(request.window), progress, cancelled)
         fields = {

@@ -1,6 +1,6 @@
 """Prompts of the annotator, and their place on the slices."""
 
-from slicecast.prompts.mapping import SlicePrompt, first_clicked, slice_ranges, slice_to_source_ijk, to_slice_prompts
+from slicecast.prompts.mapping import SlicePrompt, first_clicked, place, slice_to_source_ijk, to_slice_prompts
 from slicecast.prompts.model import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "PromptSet",
     "SlicePrompt",
     "first_clicked",
-    "slice_ranges",
+    "place",
     "slice_to_source_ijk",
     "to_slice_prompts",
 ]

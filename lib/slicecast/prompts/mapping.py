@@ -12,6 +12,8 @@ from slicecast.errors import PromptError
 from slicecast.prompts.model import Box, ObjectPrompts, PromptSet
 from slicecast.volume import Reorientation, SliceAxis, SliceStack
 
+MAX_OBJECTS = 255  # Labels are uint8
+
 
 def _no_points() -> np.ndarray:
     return np.zeros((0, 2), dtype=np.float32)
@@ -53,6 +55,49 @@ def to_slice_prompts(
     """
     prompt_set.check(reorientation.source)
     return {entry.name: _slice_prompts(entry, reorientation, axis) for entry in prompt_set.objects}
+
+
+def place(
+    prompt_set: PromptSet, reorientation: Reorientation, axis: SliceAxis, *, within: tuple[int, int] | None = None
+) -> tuple[dict[str, tuple[SlicePrompt, ...]], dict[str, tuple[int, int]]]:
+    """Bring prompts to canonical slices; also give the half-open range of them to which each object is confined.
+
+    Args:
+        within: half-open, slices along the axis, counted as stored. Default: all.
+
+    Raises:
+        PromptError: there are too many objects, a prompt lies outside the range, or what `to_slice_prompts` raises.
+    """
+    if len(prompt_set.objects) > MAX_OBJECTS:
+        raise PromptError(
+            f"{len(prompt_set.objects)} objects were given; one mask holds at most {MAX_OBJECTS}. "
+            "Segment them in several requests."
+        )
+    prompts = to_slice_prompts(prompt_set, reorientation, axis)
+    low, high = _canonical_range(within, reorientation, axis)
+    boxes = {name: box or (low, high) for name, box in slice_ranges(prompt_set, reorientation, axis).items()}
+    limits = {name: (max(first, low), min(end, high)) for name, (first, end) in boxes.items()}
+    for name, (first, end) in limits.items():
+        for prompt in prompts[name]:
+            if not first <= prompt.slice < end and not prompt.absent:
+                stored = reorientation.to_source_slice(axis, prompt.slice)
+                raise PromptError(
+                    f"'{name}' has a prompt on {axis.name.lower()} slice {stored}, outside the range or the 3D box "
+                    "it is confined to. Widen that or remove the prompt."
+                )
+    return prompts, limits
+
+
+def _canonical_range(asked: tuple[int, int] | None, reorientation: Reorientation, axis: SliceAxis) -> tuple[int, int]:
+    count = reorientation.geometry.size_ijk[axis]
+    start, stop = asked or (0, count)
+    if not 0 <= start < stop <= count:
+        raise PromptError(
+            f"The range {start}:{stop} does not fit the {count} {axis.name.lower()} slices. "
+            f"Give start:stop with 0 <= start < stop <= {count}."
+        )
+    ends = sorted(reorientation.to_canonical_slice(axis, n) for n in (start, stop - 1))
+    return ends[0], ends[1] + 1
 
 
 def first_clicked(prompts: Iterable[SlicePrompt]) -> SlicePrompt:

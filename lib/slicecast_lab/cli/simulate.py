@@ -74,6 +74,7 @@ def simulate(
       slicecast lab simulate --data hippocampus --pool 40 --limit 20 --jobs 8 --ray auto --store done.jsonl
     """
     check_output(json_file)
+    check_output(store)
     check_output(plot, FORMATS)
     values, numbers = parse_values(label) if label else (), parse_numbers(budgets)
     names = tuple(filter(None, (word.strip() for word in strategies.split(","))))

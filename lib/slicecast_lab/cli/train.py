@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from slicecast.cli._checks import check_output
+from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError, NotFound
 from slicecast.models.registry import bundled_spec
 from slicecast_lab.evaluation.candidate import candidate_spec
@@ -102,7 +102,7 @@ def promote_weights(
     split: str = typer.Option("", metavar="NAME", help="A list of split.json of --data."),
     limit: int = typer.Option(0, min=0, help="At most so many cases; 0 for all."),
     setting: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="Changes of the entry that it needs."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
+    device: Device = "auto",
     force: bool = typer.Option(False, help="Replace without comparing."),
 ) -> None:
     """Make weights the bundled ones if they are not worse on the same prompts; also writes their hash.
