@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from slicecast.cli import doctor
 from slicecast.cli.doctor import CheckStatus
-from slicecast.errors import ConfigError
+from slicecast.errors import NotFound
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_images_that_cannot_be_segmented_are_listed_with_their_reasons(tmp_path)
     assert first.status is CheckStatus.OK and first.found.startswith("1 images")
     assert {check.name for check in notes} == {"empty", "below/"} and "0 bytes" in notes[0].found
     assert all(check.status is CheckStatus.NOTE for check in notes) and sorted(tmp_path.rglob("*")) == before
-    with pytest.raises(ConfigError, match="There is no folder"):
+    with pytest.raises(NotFound, match="There is no folder"):
         CliRunner().invoke(doctor.app, ["--studies", str(tmp_path / "none")], catch_exceptions=False)
 
 

@@ -1,4 +1,4 @@
-"""Checks output paths and the device's name before anything is computed."""
+"""Checks folders, output paths and the device's name before anything is computed."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from slicecast.errors import ConfigError, DeviceUnavailable, ResourceError
+from slicecast.errors import ConfigError, DeviceUnavailable, NotFound, ResourceError
 
 
 def check_device(name: str) -> str:
@@ -19,6 +19,19 @@ def check_device(name: str) -> str:
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=check_device)]
+
+
+def require_folder(folder: Path | None) -> Path | None:
+    """Return the folder of the images; raises NotFound where there is none of that name."""
+    if folder is not None and not folder.is_dir():
+        raise NotFound(f"There is no folder {folder}. Give the folder of the images with --studies.")
+    return folder
+
+
+Studies = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="Folder of the images; labels and campaign lie in it.", callback=require_folder),
+]
 
 
 def check_output(

@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from slicecast.cli._checks import check_output
+from slicecast.cli._checks import Studies, check_output
 
 app = typer.Typer(add_completion=False)
 
-Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images, which are not copied.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write, .tar.")]
 AppFolder = Annotated[Path | None, typer.Option("--app", help="Folder of `serve --app`, whose sessions are taken too.")]
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slicecast.campaign.state import ReadingTask, State, Status
-from slicecast.cli._checks import check_output
+from slicecast.cli._checks import Studies, check_output
 from slicecast.cli.export import end_with_skipped
 from slicecast.errors import ConfigError, Conflict, NotFound
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images; the campaign lies in it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Head = Annotated[str, typer.Option(metavar="N:DIGEST", help="A head noted earlier, which the chain must still hold.")]
 Layout = Annotated[Literal["msd", "nnunet", "csv"], typer.Option("--format", help="Of what is written.")]

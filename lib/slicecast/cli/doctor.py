@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from slicecast import config
-from slicecast.errors import ConfigError, SlicecastError
+from slicecast.cli._checks import require_folder
+from slicecast.errors import SlicecastError
 from slicecast.models.registry import load_registry
 from slicecast.models.weights import choose_model, is_present, verify
 
@@ -58,7 +59,10 @@ def doctor(
     model: Annotated[str | None, typer.Option(help="Check this model instead of the default one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     studies: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also list the images of this folder that cannot be segmented.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also list the images of this folder that cannot be segmented.", callback=require_folder
+        ),
     ] = None,
     server: Annotated[str, typer.Option(metavar="URL", help="Look only why this server is not reached.")] = "",
     user: Annotated[str, typer.Option(metavar="NAME", help="Log in to it; the token is asked for.")] = "",
@@ -73,8 +77,6 @@ def doctor(
       slicecast doctor --studies scans --json
       slicecast doctor --server https://labels.example.org --user dr.lee
     """
-    if studies is not None and not studies.is_dir():
-        raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
     checks = (
         list(check_server(server, user)) if server else [*examine(model), *(check_studies(studies) if studies else ())]
     )

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from slicecast.cli._checks import Studies
 from slicecast.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Take in labels that were made elsewhere.")
 
 Folder = Annotated[Path, typer.Argument(help="NIfTI, NRRD, MHA or DICOM SEG; or a Decathlon or nnU-Net data set.")]
-Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images.")]
 Map = Annotated[str, typer.Option("--map", metavar="N=NAME,...", help="Names of the values, before all others.")]
 Kind = Annotated[Literal["final", "draft"], typer.Option("--as", help="draft: the next annotator's start.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -56,8 +56,6 @@ def import_folder(
       slicecast labels import Task09_Spleen --studies scans --user "Dr Lee"
       slicecast labels import nnUNet_predictions --studies scans --map 1=liver --as draft
     """
-    if not studies.is_dir():
-        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}. Give the one that holds the labels.")
     named = read_map(mapping)

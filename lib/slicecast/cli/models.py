@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from slicecast.campaign.events import Kind
+from slicecast.cli._checks import Studies
 from slicecast.errors import NotFound, ResourceError
 from slicecast.models.registry import ModelSpec, get_spec, load_registry
 from slicecast.models.weights import (
@@ -41,7 +42,6 @@ Yes = Annotated[
 ]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as 'slicecast models list' names them.")]
 
-Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images, in which the versions lie.")]
 Model = Annotated[str, typer.Option(help="What they are versions of: a model, or automatic; empty for the default.")]
 
 
@@ -147,8 +147,6 @@ def _base(model: str) -> Base:
 
 
 def _versions(studies: Path) -> ModelVersions:
-    if not studies.is_dir():
-        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
     from slicecast.labelling.finetuning.tuner import versions_beside
 
     versions = versions_beside(studies)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slicecast.campaign.backup import INDEX
-from slicecast.cli._checks import Device
+from slicecast.cli._checks import Device, Studies
 from slicecast.errors import ConfigError, NotFound
 from slicecast.models.registry import get_spec
 from slicecast.models.weights import choose_model
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune the model on a campaign's labels.")
 
-Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images; the labels and weights lie in it.")]
 Model = Annotated[str, typer.Option(help="A name of `slicecast models list`; empty for the default.")]
 Labels = Annotated[str, typer.Option(help="Names of the structures, for labels without names of their own.")]
 
@@ -113,8 +112,6 @@ def go_on(
 
 
 def _require_labels(studies: Path) -> None:
-    if not studies.is_dir():
-        raise NotFound(f"There is no folder {studies}. Give the folder of the images with --studies.")
     if not (studies / INDEX).is_file():
         raise NotFound(f"There are no labels in {studies}. Serve that folder and submit some, or give the right one.")
 

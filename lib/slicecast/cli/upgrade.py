@@ -7,11 +7,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slicecast.errors import ConfigError
+from slicecast.cli._checks import Studies
 
 app = typer.Typer(add_completion=False)
 
-Studies = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images that are served.")]
 AppFolder = Annotated[Path | None, typer.Option("--app", help="Folder of `serve --app`, whose sessions are read too.")]
 Check = Annotated[bool, typer.Option("--check", help="Read everything that is stored, and change nothing.")]
 
@@ -26,8 +25,6 @@ def upgrade(studies: Studies, check: Check = False, app_dir: AppFolder = None) -
     \b
     Example: slicecast upgrade --check --studies scans
     """
-    if not studies.is_dir():
-        raise ConfigError(f"There is no folder {studies}. Give the folder of your images with --studies.")
     from slicecast.cli._stored import read_stored, upgrade_databases
 
     if not check:
