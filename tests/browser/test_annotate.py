@@ -265,6 +265,45 @@ def test_axis_grey_values_and_strategy_can_be_chosen(anna):
     assert anna.prompts()[-1] == f"+ inside, slice {j + 4}"
 
 
+SHOWN = """async (number) => {
+  const { scan } = await import("/annotate/page/main.js");
+  return [...scan.slice(1, number)];
+}"""
+
+
+def test_another_reading_of_a_box_can_be_chosen(anna):
+    """What is bright in it, what is dark, and what was answered first; each is one step back."""
+    liver = truth("liver")
+    i, j, k = inside(liver)
+    rows, columns = np.flatnonzero(liver[k].any(axis=1)), np.flatnonzero(liver[k].any(axis=0))
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.page.keyboard.press("r")
+    anna.page.wait_for_selector("#message:not([hidden]):has-text('has no click and no box')")
+    anna.place((i, j, k))
+    anna.drag(*((int(columns[end]), int(rows[end]), k) for end in (0, -1)))
+
+    def shown() -> np.ndarray:
+        return np.reshape(anna.page.evaluate(SHOWN, int(k)), liver[k].shape) > 0
+
+    first = shown()
+    anna.press("r")
+    assert anna.prompts()[-1] == f"✎ painted, slice {k}"
+    assert dice(shown(), liver[k]) > dice(first, liver[k])
+    anna.picture("reading")
+    readings = [shown()]
+    for _ in range(4):
+        with anna.change("/prompts"):
+            anna.page.click("#reading")
+        anna.settle()
+        readings.append(shown())
+        if (shown() == first).all():
+            break
+    assert (readings[-1] == first).all() and 2 <= len(readings) <= 5
+    anna.press("Control+z")
+    assert (shown() == readings[-2]).all()
+
+
 def test_every_gesture_can_be_taken_back(anna):
     i, j, k = inside(truth("liver"))
     anna.open()

@@ -15,8 +15,12 @@ from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slicecast.config import build
 from slicecast.engine.options import EngineOptions, without_retired
+from slicecast.engine.readings import other_readings
 from slicecast.engine.session import (
     Accept,
     Add,
@@ -43,7 +47,7 @@ from slicecast.inference.session_store import SessionHeader, SessionLog, Session
 from slicecast.inference.settings import require_few_points
 from slicecast.inference.studies import Study
 from slicecast.inference.volumetric import Segmenter
-from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, to_slice_prompts
+from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, SlicePrompt, to_slice_prompts
 from slicecast.volume import SliceAxis, choose_axis
 
 Items = list[tuple[str, Item]]  # Prompts of objects, as a log keeps them: (object, item)
@@ -250,6 +254,23 @@ class Sessions:
         """Unlock slices of an object; raises NotFound if one of them is not accepted."""
         return self._edit(session_id, lambda s, image: s.releasing(object, slices), expected_revision)
 
+    def readings(self, session_id: str, object: str, number: int) -> Sequence[NDArray[np.bool_]]:
+        """Return what else an object's clicks or box on a slice may mean: masks (H, W) of the stored slice.
+
+        Raises:
+            NotFound: it has neither there.
+        """
+        header, session = self._read(session_id)
+        image = self._image(header)
+        study, axis, prompts = image.study, image.axis, prompt_set(session.content, image.grid)
+        given = to_slice_prompts(prompts, study.reorientation, axis).get(object, ()) if prompts else ()
+        for prompt in given:
+            if study.reorientation.to_source_slice(axis, prompt.slice) == number and _is_clicked_or_boxed(prompt):
+                picture = study.frames(axis, study.window(header.window)).read(prompt.slice)
+                found = other_readings(picture, prompt)
+                return [study.reorientation.to_source_plane(axis, mask) for mask in found]
+        raise NotFound(f"'{object}' has no click and no box on slice {number}. Click on it there, or box it.")
+
     def propagate(
         self,
         session_id: str,
@@ -400,6 +421,10 @@ class _Image:
         prompts = prompt_set(content, self.grid)
         if prompts is not None:
             to_slice_prompts(prompts, self.study.reorientation, self.axis)
+
+
+def _is_clicked_or_boxed(prompt: SlicePrompt) -> bool:
+    return prompt.box_xyxy is not None or bool((prompt.labels == 1).any())
 
 
 def _check_item(name: str, item: Item, grid: Grid) -> None:

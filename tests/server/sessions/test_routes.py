@@ -20,6 +20,7 @@ from slicecast.server.app import create_app
 from slicecast.server.sessions.models import SliceStrategyName
 from slicecast.server.sessions.routes import may_use, named_caller
 from slicecast.volume import read_volume
+from slicecast.volume.metrics import dice
 from slicecast.volume.slices import decode_rle, encode_rle
 
 WAIT_S = 60.0
@@ -74,6 +75,27 @@ def test_a_session_from_open_to_close(client):
     assert opened["id"] not in [entry["id"] for entry in client.get(ROOT).json()["sessions"]]
     gone = client.get(address)
     assert gone.status_code == 410 and "was closed" in gone.json()["detail"]
+
+
+def test_another_reading_is_offered_chosen_and_propagated(client, session):
+    say(client, session, CLICK)
+    k = CENTRE[2]
+    asked = {"object": "ball", "slice": k}
+    offered = client.get(f"{session}/readings", params=asked).json()["readings"]
+    reading = max(offered, key=lambda one: dice(decode_rle(one["counts"], tuple(one["size"])), TRUTH[k]))
+    assert dice(decode_rle(reading["counts"], tuple(reading["size"])), TRUTH[k]) > 0.9
+    assert say(client, session, {"kind": "mask", **asked, "rle": reading}).status_code == 200
+    events = {event.get("slice"): event for event in propagate(client, session)}
+    assert events[k]["rle"] == reading
+    assert events[k + 1]["confidence"] > 0  # it was carried on from there
+    assert client.get(f"{session}/readings", params=asked).json()["readings"] == offered  # also once one was chosen
+
+
+def test_where_nothing_was_clicked_there_is_no_other_reading(client, session):
+    say(client, session, CLICK)
+    for asked in ({"object": "ball", "slice": CENTRE[2] + 1}, {"object": "bone", "slice": CENTRE[2]}):
+        answer = client.get(f"{session}/readings", params=asked)
+        assert answer.status_code == 404 and "has no click and no box on slice" in answer.json()["detail"]
 
 
 def test_slices_come_one_by_one_and_make_up_the_result(client, session, studies, tmp_path):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from slicecast.engine.session import Add, Grid, Item, PackedMask, Painted
+from slicecast.engine.session import Add, Grid, Item, Mask, PackedMask, Painted
 from slicecast.errors import PromptError, TooLarge
 from slicecast.inference.results import SliceUpdate, objects_of
 from slicecast.inference.sessions import Propagated, SessionState
@@ -107,6 +107,12 @@ class Slices(Strict):
 
     object: Name
     slices: list[Index] = Field(min_length=1, max_length=100_000)
+
+
+class Readings(BaseModel):
+    """What else the clicks or the box of a structure on a slice may mean; send one as a mask prompt to choose it."""
+
+    readings: list[RleModel]
 
 
 class DraftChange(Strict):
@@ -324,13 +330,18 @@ def _prompt_view(prompt: Add) -> PromptView:
     return PromptView(id=prompt.id, object=prompt.object, **details)
 
 
+def rle_model(mask: Mask) -> RleModel:
+    """Return a mask (H, W) as run lengths."""
+    rle = encode_rle(mask)
+    return RleModel(size=(rle["size"][0], rle["size"][1]), counts=rle["counts"])
+
+
 def slice_event(update: SliceUpdate) -> SliceEvent:
     """Describe one structure on one slice."""
-    rle = encode_rle(update.mask)
     return SliceEvent(
         slice=update.slice,
         object=update.object,
-        rle=RleModel(size=(rle["size"][0], rle["size"][1]), counts=rle["counts"]),
+        rle=rle_model(update.mask),
         confidence=_finite(update.confidence),
         ms=round(1000 * update.seconds, 1),
         reused=update.reused,

@@ -26,14 +26,17 @@ from slicecast.server.sessions.models import (
     DraftChange,
     Drafted,
     Event,
+    Index,
     Name,
     OpenSession,
     PromptList,
+    Readings,
     SessionList,
     SessionView,
     Slices,
     SliceStrategyName,
     Stopping,
+    rle_model,
     session_prompts,
     session_view,
 )
@@ -252,6 +255,15 @@ async def propagate(
     """
     work = propagation(context, session_id, user=caller.named(), slice_strategy=slice_strategy or "")
     return await stream_lines(http, work, limiter=context.limiter)
+
+
+@router.get("/{session_id}/readings", summary="See what else clicks or a box may mean", responses=KNOWN)
+def readings(session_id: SessionOf, object: Name, slice: Index, context: ContextOf) -> Readings:
+    """See what else the clicks or the box of a structure on a slice may mean: at most four masks, by their grey values.
+
+    To choose one, add it as a mask prompt; it is then propagated like any painted slice.
+    """
+    return Readings(readings=[rle_model(mask) for mask in context.sessions.readings(session_id, object, slice)])
 
 
 @router.post("/{session_id}/cancel", summary="Stop a propagation", status_code=202, responses=KNOWN)

@@ -3,6 +3,7 @@
 import * as server from "./server.js";
 import { $, asked, colour, element, escaped, say, structure } from "./dom.js";
 import { disc, filled } from "./paint.js";
+import { Readings } from "./readings.js";
 import { Review } from "./review.js";
 import { decode, encode } from "./rle.js";
 import { Scan } from "./scan.js";
@@ -10,7 +11,7 @@ import { SliceBar } from "./slices.js";
 
 const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
   ["wheel, ↑ ↓", "next and previous slice"], ["C X B E V", "click, outside, brush, eraser, look"], ["A", "the structure is not on this slice"],
-  ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["N, P", "the suggested slice; the one suggested before"], ["[ ]", "previous and next structure"],
+  ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["R", "another reading of the clicks or the box on this slice; again: the next one"], ["N, P", "the suggested slice; the one suggested before"], ["[ ]", "previous and next structure"],
   ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"], ["+ −", "structures more and less opaque"],
   ["S", "save the draft now"], ["Ctrl + Enter", "submit"]];
 const HINTS = ["Name a structure on the left, or choose one.", "Click on the structure, or drag a box around it.",
@@ -21,6 +22,7 @@ const MENU = 12; // so many of the server's labels are listed from the start
 
 const scan = new Scan($("scan"), $("marks"));
 const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
+const readings = new Readings();
 const nothingYet = () => ({ session: null, review: null, names: [], active: null, ml: {}, confidence: {},
   suggestion: null, enough: "", suggested: [], drafted: new Set() });
 const state = { tool: "click", running: false, again: false, busy: 0, ...nothingYet() };
@@ -298,7 +300,7 @@ function show() {
   $("undo").disabled = !session?.can_undo;
   $("redo").disabled = !session?.can_redo;
   $("stop").hidden = !state.running;
-  for (const id of ["absent", "lock", "range", "fill"]) $(id).disabled = state.active === null;
+  for (const id of ["absent", "lock", "range", "fill", "reading"]) $(id).disabled = state.active === null;
   for (const button of $("tools").children) button.setAttribute("aria-checked", button.dataset.tool === state.tool);
   $("sizing").hidden = !["brush", "eraser"].includes(state.tool);
   const next = state.suggestion;
@@ -413,6 +415,18 @@ function fill() {
   return add({ kind: "mask", slice: number, rle: encode(after, scan.rows, scan.columns) });
 }
 
+/** Show what else the clicks or the box on this slice may mean; each time another one, then the first answer again. */
+function otherReading() {
+  const number = scan.here[scan.along], name = state.active, { id, prompts } = state.session;
+  const said = prompts.filter((one) => one.object === name && one.kind !== "mask").map((one) => one.id);
+  return attempt(async () => {
+    const shown = scan.slice(value(name), number);
+    const pixels = await readings.next([id, name, number, ...said].join(), shown, () => server.readings(id, name, number));
+    if (!pixels) say(`There is no other reading of ${name} on slice ${number}.`);
+    else await add({ kind: "mask", slice: number, rle: encode(pixels, scan.rows, scan.columns) });
+  });
+}
+
 function toggleLock() {
   const number = scan.here[scan.along], work = locked().includes(number) ? server.unlock : server.lock;
   hinted(4);
@@ -435,7 +449,7 @@ const actions = {
   undo: () => state.session.can_undo && change(() => server.undo(state.session.id)),
   redo: () => state.session.can_redo && change(() => server.redo(state.session.id)),
   absent: () => add({ kind: "absent", slice: scan.here[scan.along] }),
-  lock: toggleLock, range: lockToHere, fill,
+  lock: toggleLock, range: lockToHere, fill, reading: () => state.active !== null && otherReading(),
   go: () => suggested(state.suggested.length - 1),
   stop: () => { state.again = false; server.cancel(state.session.id); },
   submit, next: () => (state.review ? state.review.leave() : attempt(nextCase)),
@@ -455,7 +469,7 @@ for (const select of document.querySelectorAll("[data-how]")) select.addEventLis
 $("strategy").addEventListener("change", () => change(() => state.session));
 $("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
 
-const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, n: actions.go, p: () => suggested(state.visited - 1), "+": () => opaque(0.1), "=": () => opaque(0.1), "-": () => opaque(-0.1), o: actions.outline, f: actions.single, s: save,
+const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, r: actions.reading, n: actions.go, p: () => suggested(state.visited - 1), "+": () => opaque(0.1), "=": () => opaque(0.1), "-": () => opaque(-0.1), o: actions.outline, f: actions.single, s: save,
   c: () => use("click"), x: () => use("outside"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
   ArrowUp: () => step(1), ArrowDown: () => step(-1), Escape: actions.stop };
 const pressedInReview = { n: () => state.review.nextDifference(), o: actions.outline, f: actions.single, ArrowUp: () => step(1), ArrowDown: () => step(-1) };

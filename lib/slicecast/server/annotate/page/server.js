@@ -38,6 +38,7 @@ export const readSession = (id) => json("GET", session(id));
 export const closeSession = (id) => ask("DELETE", session(id));
 export const addPrompts = (id, prompts) => json("POST", session(id, "/prompts"), { prompts });
 export const removePrompt = (id, prompt) => json("DELETE", session(id, `/prompts/${prompt}`));
+export const readings = async (id, object, slice) => (await json("GET", session(id, `/readings?object=${encodeURIComponent(object)}&slice=${slice}`))).readings;
 export const undo = (id) => json("POST", session(id, "/undo"));
 export const redo = (id) => json("POST", session(id, "/redo"));
 export const lock = (id, object, slices) => json("POST", session(id, "/accept"), { object, slices });
