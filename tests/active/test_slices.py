@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicecast.active import slices
-from slicecast.active.slices import DEFAULT, RETIRED, STRATEGIES, SliceChoice, SliceEvidence, best_of, suggest, values
+from slicecast.active.slices import STRATEGIES, SliceChoice, SliceEvidence, best_of, suggest, values
 from slicecast.errors import ConfigError
 
 RHO = 0.85
@@ -128,12 +128,6 @@ def test_a_gain_below_the_cost_of_a_look_ends_it(monkeypatch):
     assert suggest("value", evidence).slice is None
     monkeypatch.setattr(slices, "LOOK_COST", 0.1)
     assert suggest("value", evidence).slice == 0
-
-
-@pytest.mark.parametrize("name", RETIRED)
-def test_for_a_retired_strategy_the_default_answers_and_says_so(name):
-    choice = suggest(name, seen([0.5] * 7, annotated=[0]))
-    assert (choice.slice, choice.strategy) == (3, DEFAULT) and choice.reason.startswith(f"the strategy '{name}' exists")
 
 
 def test_of_several_objects_the_one_most_worth_a_look():

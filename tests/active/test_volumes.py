@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slicecast.active.volumes import STRATEGIES, ActiveSettings, VolumeFeatures, active_settings, rank
+from slicecast.active.volumes import STRATEGIES, VolumeFeatures, rank
 from slicecast.errors import ConfigError
 
 EVERY = tuple(STRATEGIES)
@@ -105,11 +105,3 @@ def test_unknown_names_are_refused(name):
 def test_a_name_given_twice_is_refused():
     with pytest.raises(ConfigError, match="same name"):
         ranked("random", volumes(2), volumes(2))
-
-
-def test_settings_of_earlier_versions_are_read(monkeypatch, tmp_path, caplog):
-    old = "strategy: auto\noffered: [random, coverage, auto]\nshare: 0.25\nleast: 50\nbudget: 0\nseed: 3\n"
-    (tmp_path / "active.yaml").write_text(old)
-    monkeypatch.setenv("SLICECAST_CONFIGS", str(tmp_path))
-    assert active_settings() == ActiveSettings("strat_random", ("random", "coverage"), True, 3)
-    assert "'auto' exists no longer; 'strat_random' is used" in caplog.text

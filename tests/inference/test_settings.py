@@ -45,9 +45,3 @@ def test_the_budget_follows_the_free_memory():
 def test_values_out_of_range_are_refused(wrong, complaint):
     with pytest.raises(ConfigError, match=complaint):
         EngineSettings(**wrong)
-
-
-def test_settings_of_earlier_versions_are_read(tmp_path, monkeypatch):
-    (tmp_path / "engine.yaml").write_text("disk_mb: 512\nslice_strategy: mid\n")
-    monkeypatch.setenv("SLICECAST_CONFIGS", str(tmp_path))
-    assert engine_settings() == EngineSettings(slice_strategy="mid")

@@ -132,8 +132,6 @@ def test_an_order_appears_in_the_background_and_next_sample_uses_it(client, tmp_
     assert sample["id"] != "scan0"
     asked = ask(client, "coverage", client_id="anna")  # as Slicer asks; the first is leased to OHIF
     assert asked["id"] != sample["id"]
-    retired = ask(client, "auto", client_id="berta")
-    assert retired["chosen_by"] == "coverage" and retired["reason"].startswith("the strategy 'auto' exists no longer: ")
 
 
 class Board:

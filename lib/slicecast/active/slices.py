@@ -62,7 +62,6 @@ class SliceChoice:
 SliceStrategy = Callable[[SliceEvidence], SliceChoice]
 
 DEFAULT = "strided"
-RETIRED = ("mid", "extent")  # Strategies of earlier versions, for which the default answers
 
 RHO = 0.85  # What a correction is worth one slice further on, as a share
 ENOUGH = 0.1  # Nothing more is suggested where every calibrated u is below this
@@ -74,16 +73,11 @@ ALIKE, JUMP_SHARE = 0.8, 0.4
 
 def suggest(strategy: str, evidence: SliceEvidence) -> SliceChoice:
     """Choose the next slice; never one that is annotated; raises ConfigError if no strategy has that name."""
-    choice = strategy_named(strategy)(evidence)
-    if strategy in RETIRED:
-        return replace(choice, reason=f"the strategy '{strategy}' exists no longer: {choice.reason}")
-    return choice
+    return strategy_named(strategy)(evidence)
 
 
 def strategy_named(name: str) -> SliceStrategy:
-    """Return a strategy, the default for a retired one; raises ConfigError if none has that name."""
-    if name in RETIRED:
-        return STRATEGIES[DEFAULT]
+    """Return a strategy; raises ConfigError if none has that name."""
     if name not in STRATEGIES:
         raise ConfigError(f"There is no slice strategy '{name}'. Choose one of: {', '.join(STRATEGIES)}.")
     return STRATEGIES[name]

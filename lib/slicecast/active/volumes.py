@@ -5,7 +5,6 @@ the arguments. Offered are the strategies that were measured (docs/results/activ
 `strat_random` and `coverage`. Formulas: docs/active-learning.md.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,9 +23,7 @@ from slicecast.active.features import (
 from slicecast.config import build, read_config
 from slicecast.errors import ConfigError
 
-__all__ = ["RETIRED", "STRATEGIES", "ActiveSettings", "VolumeChoice", "VolumeFeatures", "rank"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["STRATEGIES", "ActiveSettings", "VolumeChoice", "VolumeFeatures", "rank"]
 
 MOST_STRATA = 8
 
@@ -195,40 +192,25 @@ def _central(points: Points) -> int:
     return int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())
 
 
-RETIRED = ("auto", "confidence")
-"""Strategies that earlier versions offered; where one is still asked for, the campaign's own or the default answers."""
-
 FILE = "active.yaml"
-DEFAULT = "strat_random"
-RETIRED_SETTINGS = ("share", "least", "budget")  # Of `auto`; a file that still holds them is read without them
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveSettings:
     """What `configs/active.yaml` says; raises ConfigError if a value is unknown or out of range."""
 
-    strategy: str = DEFAULT  # the campaign's own
+    strategy: str = "strat_random"  # the campaign's own
     offered: tuple[str, ...] = ("random", "strat_random", "coverage")  # names in the clients' menus
     # embed volumes while the server is idle; otherwise strategies that need embeddings choose by chance
     background: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strategy", current(self.strategy))
-        object.__setattr__(self, "offered", tuple(name for name in self.offered if name not in RETIRED))
         for name in self.offered:
             if name not in STRATEGIES:
                 raise ConfigError(f"The setting offered in {FILE} names '{name}', which is no strategy. Remove it.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"The setting seed in {FILE} is {self.seed!r}; give a whole number from 0.")
-
-
-def current(name: str) -> str:
-    """Return a strategy's name; for a retired one the default's, with a warning in the log."""
-    if name in RETIRED:
-        logger.warning("The strategy '%s' exists no longer; '%s' is used. Change the setting.", name, DEFAULT)
-        return DEFAULT
-    return name
 
 
 def active_settings() -> ActiveSettings:
@@ -237,5 +219,4 @@ def active_settings() -> ActiveSettings:
     Raises:
         ConfigError: the file is missing, or a setting is unknown or out of range.
     """
-    content = {key: value for key, value in read_config(FILE).items() if key not in RETIRED_SETTINGS}
-    return build(ActiveSettings, content, where=FILE)
+    return build(ActiveSettings, read_config(FILE), where=FILE)

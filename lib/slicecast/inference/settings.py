@@ -78,7 +78,6 @@ def engine_settings() -> EngineSettings:
     if not (config_dir() / FILE).is_file():
         return EngineSettings()
     content = read_config(FILE)
-    content.pop("disk_mb", None)  # of earlier versions
     given = content.get("propagation") or {}
     for name in ("zoom", "evidence"):
         if isinstance(given, dict) and isinstance(given.get(name), bool):  # YAML reads on and off as truth values

@@ -19,7 +19,6 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from slicecast.active.calibration import Calibration
-from slicecast.active.volumes import RETIRED
 from slicecast.campaign.settings import FOLDER
 from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
@@ -291,8 +290,6 @@ class AppBehaviour(MONAILabelApp):
         _known(name, self._strategies, "strategy")
         sample = super().next_sample({**request, "strategy": name})
         told = {key: value for key, value in sample.items() if key != "path"}  # of the server; clients download
-        if sample and request.get("strategy") in RETIRED:
-            told["reason"] = f"the strategy '{request['strategy']}' exists no longer: {sample['reason']}"
         return {**told, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
 
     def own_strategy(self) -> Strategy:
@@ -400,10 +397,9 @@ def asked_strategy(request: Mapping[str, Any], *, own: str) -> str:
     """Return the name of the strategy that a request asks for.
 
     OHIF asks for `random` whatever its menu shows, and sends no `client_id`; from it, `random` means the server's own.
-    So does a strategy of earlier versions, from any client.
     """
     name = request.get("strategy") or RANDOM
-    return own if name in RETIRED or (name == RANDOM and not request.get("client_id")) else str(name)
+    return own if name == RANDOM and not request.get("client_id") else str(name)
 
 
 def _known(name: Any, known: Mapping[str, Any], what: str, *, error: type[NotFound] = NotFound) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from slicecast.active.volumes import active_settings, current
+from slicecast.active.volumes import active_settings
 from slicecast.config import refuse_unknown_keys
 from slicecast.errors import ConfigError
 from slicecast.labelling.tasks.request import MAX_LABELS, RESERVED
@@ -38,7 +38,7 @@ class AppConfig:
             model=given.get("model") or None,
             device=given.get("device") or "auto",
             follow_links=_switch("follow_links", given.get("follow_links", "false")),
-            strategy=current(given.get("strategy") or active_settings().strategy),
+            strategy=given.get("strategy") or active_settings().strategy,
             insecure=_switch("insecure", given.get("insecure", "false")),
             preannotate=_switch("preannotate", given.get("preannotate", "true")),
         )

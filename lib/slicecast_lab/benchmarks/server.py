@@ -50,7 +50,7 @@ ANSWER_LIMIT_S = 120.0  # Longer than any loaded machine needs
 
 VOLUMES, ANNOTATORS = 4, 8
 WARM_UP = 0.2  # Share of the time after which the server's memory should not grow any more
-STRATEGIES = ("random", "confidence", "strat_random", "auto")
+STRATEGIES = ("random", "first", "strat_random", "coverage")
 """Asked for the next sample; the orders of the last two are made in the background meanwhile."""
 
 CLICK_SCANS = ("ct", "mr", "large")

@@ -13,7 +13,7 @@ from builders import phantom
 from labelserver import read_mask
 from monailabel.endpoints.user.auth import User
 
-from slicecast.active.slices import RETIRED, STRATEGIES
+from slicecast.active.slices import STRATEGIES
 from slicecast.errors import QueueFull
 from slicecast.inference.caller import Caller, calling
 from slicecast.server.app import create_app
@@ -394,7 +394,7 @@ def test_a_session_belongs_to_whom_the_campaign_page_knows(client):
 
 
 def test_the_strategies_of_the_wire_are_those_there_are():
-    assert set(get_args(SliceStrategyName)) == {*STRATEGIES, *RETIRED}
+    assert set(get_args(SliceStrategyName)) == set(STRATEGIES)
 
 
 def test_a_propagation_names_the_strategy_of_the_next_slice(client, session):

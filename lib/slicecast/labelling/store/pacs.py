@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from dicomweb_client import DICOMwebClient
-from dicomweb_client.session_utils import create_session_from_gcp_credentials, create_session_from_user_pass
+from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.datastore.local import DataModel, ImageLabelModel
@@ -245,11 +245,7 @@ class PacsDatastore(StudiesDatastore):
 def open_pacs(url: str, cache: Path, **options: Any) -> PacsDatastore:
     """Open the studies of a DICOM server with MONAI Label's settings, without connecting yet."""
     user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
-    session = None
-    if "googleapis.com" in url:
-        session = create_session_from_gcp_credentials()
-    elif user and password:
-        session = create_session_from_user_pass(user, password)
+    session = create_session_from_user_pass(user, password) if user and password else None
     client = DICOMwebClientX(
         url=url,
         session=session,

@@ -10,12 +10,9 @@ import logging
 import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import quote
 
 import anyio
-import google.auth
-import google.auth.transport.requests
 import httpx
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
@@ -52,9 +49,6 @@ SAFE = "/:@!$&'()*+,;=~"  # Characters of a path that stay as they are
 LISTS = re.compile(r"(^|/)(series|instances)/?$")
 """Paths of lists."""
 SERIES_UID = "0020000E"
-
-GOOGLE = ".googleapis.com"
-GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 router = APIRouter(prefix="/proxy", tags=["DICOM"])
 
@@ -136,8 +130,6 @@ def _prefixed(path: str) -> str:
 
 async def _send(client: httpx.AsyncClient, message: httpx.Request) -> httpx.Response:
     host = message.url.host
-    if host.endswith(GOOGLE):
-        message.headers["authorization"] = f"Bearer {await anyio.to_thread.run_sync(_google_token)}"
     try:
         answer = await client.send(message, stream=True)
     except httpx.PoolTimeout as error:
@@ -192,9 +184,3 @@ async def _body(request: Request, *, limit: int) -> AsyncIterator[bytes]:
 def _basic_auth() -> httpx.BasicAuth | None:
     name, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     return httpx.BasicAuth(name, password) if name and password else None
-
-
-def _google_token() -> Any:
-    credentials, _ = google.auth.default(scopes=[GOOGLE_SCOPE])
-    credentials.refresh(google.auth.transport.requests.Request())
-    return credentials.token

@@ -17,8 +17,7 @@ from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import Absent, Box, Point
 from slicecast.volume.slices import decode_rle, encode_rle
 
-SliceStrategyName = Literal["strided", "worst", "disagree", "value", "mid", "extent"]
-"""The names of `active/slices`, and of strategies that earlier versions had."""
+SliceStrategyName = Literal["strided", "worst", "disagree", "value"]  # The names of `active/slices`
 
 MAX_PROMPTS = 10_000  # Of one request; `session_prompts` counts them, because more are answered with 413
 MAX_MASKS = 256  # Painted slices of one request
