@@ -103,7 +103,7 @@ def infer(place: Place, address: str, **more: object):
 
 
 def seg_of_open() -> bytes:
-    store = labelling_app().dicom_studies()
+    store = labelling_app().datastore()
     series = store.catalogue.of_image("open")
     volume, stream = read_volume(series.scan_path()), BytesIO()
     write_seg((volume.array > 70).astype(np.uint8), volume.geometry, series, SegNames({"a": 1}, "1", "1.2.3")).save_as(
@@ -316,7 +316,7 @@ def prepare(place: Place) -> None:
     for address in READS:
         done(place.client.get(address))
     labelling_app().campaign_service.wait()
-    while labelling_app().dicom_studies().deliveries.waiting():
+    while labelling_app().datastore().deliveries.waiting():
         time.sleep(0.02)
 
 

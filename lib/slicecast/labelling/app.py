@@ -35,7 +35,7 @@ from slicecast.labelling.preannotation import FarGuess, PreAnnotator, preannotat
 from slicecast.labelling.state import only_server
 from slicecast.labelling.store.pacs import PacsDatastore, open_pacs
 from slicecast.labelling.store.stow import Outcome
-from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, dicom_names, find_image
+from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, find_image
 from slicecast.labelling.store.uploads import SafeSessions
 from slicecast.labelling.strategies import (
     EMBEDDINGS,
@@ -87,7 +87,7 @@ class AppBehaviour(MONAILabelApp):
     service: SegmentService
     volumetric: Mapping[str, Segmenter] = MappingProxyType({})
     studies: str
-    _datastore: Datastore
+    _datastore: StudiesDatastore
     _sessions: SafeSessions | None
     _infers: dict[str, SegmentTask | AutomaticTask]
     _strategies: dict[str, Strategy]
@@ -131,12 +131,10 @@ class AppBehaviour(MONAILabelApp):
             local=is_writable_folder(self.studies),
         )
 
-    def init_datastore(self) -> Datastore:
-        """Open the studies: a folder or a DICOM server with our own store, XNAT and DSA with MONAI Label's."""
+    def init_datastore(self) -> StudiesDatastore:
+        """Open the studies: a folder or a DICOM server."""
         if self.studies.startswith(("http://", "https://")):
             settings.MONAI_LABEL_DICOMWEB_CACHE_PATH = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or str(self._cache)
-            if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
-                return super().init_datastore()
             cache = Path(settings.MONAI_LABEL_DICOMWEB_CACHE_PATH)
             return open_pacs(self.studies, cache, labels=self.config.labels)
         return StudiesDatastore(
@@ -148,18 +146,8 @@ class AppBehaviour(MONAILabelApp):
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
-    def datastore(self) -> Datastore:
+    def datastore(self) -> StudiesDatastore:
         """Return the images and labels."""
-        return self._datastore
-
-    def dicom_studies(self) -> StudiesDatastore:
-        """Return the images and labels as DICOM, with a catalogue of their series.
-
-        Raises:
-            NotFound: they lie on an XNAT or DSA server, which is not served as DICOM.
-        """
-        if not isinstance(self._datastore, StudiesDatastore):
-            raise NotFound("These studies are not served as DICOM. Start the server with a folder or a DICOM server.")
         return self._datastore
 
     def unlisted_series(self) -> frozenset[str]:
@@ -173,7 +161,7 @@ class AppBehaviour(MONAILabelApp):
         def save(image: str, file: Path, record: Mapping[str, object]) -> None:
             self.campaign_service.save(image, file, tag=DefaultLabelTag.FINAL.value, info=record)
 
-        return self.dicom_studies().store_instances(parts, study=study, save=save)
+        return self._datastore.store_instances(parts, study=study, save=save)
 
     def sessions(self) -> SafeSessions | None:
         """Return the upload sessions; None where they are switched off."""
@@ -290,7 +278,7 @@ class AppBehaviour(MONAILabelApp):
         _known(name, self._strategies, "strategy")
         sample = super().next_sample({**request, "strategy": name})
         told = {key: value for key, value in sample.items() if key != "path"}  # of the server; clients download
-        return {**told, **dicom_names(self.datastore(), sample["id"]), "chosen_by": name} if sample else {}
+        return {**told, **self._datastore.dicom_names(sample["id"]), "chosen_by": name} if sample else {}
 
     def own_strategy(self) -> Strategy:
         """Return the campaign's own strategy without its lease."""

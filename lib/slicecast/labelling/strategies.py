@@ -21,7 +21,7 @@ from slicecast.active.volumes import STRATEGIES, active_settings
 from slicecast.campaign.campaign import Choice
 from slicecast.inference.segment import SegmentService
 from slicecast.labelling.background_ranker import BackgroundRanker, RankedQueue
-from slicecast.labelling.store.datastore import SafeDatastore
+from slicecast.labelling.store.studies import StudiesDatastore
 
 Clock = Callable[[], float]
 
@@ -87,10 +87,9 @@ class Candidates:
     of images while a user waits. It must not be changed.
     """
 
-    def __init__(self, store: Datastore, names: Sequence[str]) -> None:
+    def __init__(self, store: StudiesDatastore, names: Sequence[str]) -> None:
         self._store = store
         self._names = list(names)
-        self._records: Mapping[str, Any] = store._datastore.objects if isinstance(store, SafeDatastore) else {}
 
     def get_unlabeled_images(self) -> list[str]:
         """Return the candidates."""
@@ -98,8 +97,8 @@ class Candidates:
 
     def get_image_info(self, image_id: str) -> Mapping[str, Any]:
         """Return what is known of an image."""
-        record = self._records.get(image_id)
-        return record.image.info if record else self._store.get_image_info(image_id)
+        record = self._store._datastore.objects.get(image_id)
+        return record.image.info if record else {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -16,7 +16,7 @@ from labelserver import write_studies
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import SegNames, write_seg
 from slicecast.errors import GeometryError, InputError
-from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
+from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import Geometry, read_volume, write_mask, write_volume
 
 INFO = {"label_info": [{"name": "spleen", "idx": 1}]}
@@ -88,7 +88,7 @@ def test_files_and_series_are_images(store, opened):
     assert set(store.list_images()) == {"first", "flipped", uid}
     assert read_volume(store.scan_path(uid)).modality == "MR"
     assert np.array_equal(read_volume(store.get_image_uri(uid)).array, read_volume(store.scan_path(uid)).array)
-    names = dicom_names(store, uid)
+    names = store.dicom_names(uid)
     assert names["SeriesInstanceUID"] == uid and names["Modality"] == "MR"
     assert set(opened().list_images()) == {"first", "flipped", uid}
     with pytest.raises(InputError, match="stays"):
@@ -105,7 +105,7 @@ def test_a_series_that_comes_later_is_listed(store, folder, tmp_path):
 
 
 def test_a_file_answers_to_its_series_uid(store):
-    uid = dicom_names(store, "flipped")["SeriesInstanceUID"]
+    uid = store.dicom_names("flipped")["SeriesInstanceUID"]
     assert store.image_id(uid) == "flipped"
     as_file, as_series = read_volume(store.scan_path("flipped")), read_volume(store.scan_path(uid))
     assert np.array_equal(as_file.array[::-1], as_series.array)
@@ -113,7 +113,7 @@ def test_a_file_answers_to_its_series_uid(store):
 
 
 def test_a_label_made_in_a_viewer_is_turned_to_the_file(store, tmp_path):
-    uid = dicom_names(store, "flipped")["SeriesInstanceUID"]
+    uid = store.dicom_names("flipped")["SeriesInstanceUID"]
     label = ball_label(tmp_path / "label.nrrd", read_volume(store.scan_path(uid)))
     assert store.save_label(uid, str(label), "final", INFO) == "flipped"
     saved, image = read_volume(store.get_label_uri("flipped", "final")), read_volume(store.scan_path("flipped"))
@@ -241,7 +241,7 @@ def seg_of(store, image, levels=70):
 
 def test_a_seg_that_cannot_be_saved_does_not_take_the_others_with_it(store):
     uid = series_id(store)
-    parts = [seg_of(store, uid), seg_of(store, dicom_names(store, "flipped")["SeriesInstanceUID"])]
+    parts = [seg_of(store, uid), seg_of(store, store.dicom_names("flipped")["SeriesInstanceUID"])]
     del store._datastore.objects[uid]  # the series has just been copied into the folder: shown, but no image yet
     outcome = store.store_instances(parts)
     assert [reason for _, reason in outcome.refused] == [0xC000] and len(outcome.stored) == 1

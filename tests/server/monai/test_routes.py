@@ -110,7 +110,7 @@ def test_save_label_passes_by_no_lease(client):
 
 def test_a_seg_passes_by_no_lease(client):
     held_by_ann(client)
-    store = labelling_app().dicom_studies()
+    store = labelling_app().datastore()
     series = store.catalogue.of_image("second")
     volume, stream = read_volume(series.scan_path()), BytesIO()
     mask, names = (volume.array > 70).astype(np.uint8), SegNames({"a": 1}, "1", "1.2.3")
@@ -141,7 +141,7 @@ def full_disk(monkeypatch):
 
 
 def files_of(client):
-    folder = labelling_app().dicom_studies()._work.parent
+    folder = labelling_app().datastore()._work.parent
     return {str(p): p.stat().st_size for p in folder.rglob("*") if p.is_file() and ".slicecast" not in p.parts}
 
 

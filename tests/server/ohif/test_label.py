@@ -10,7 +10,7 @@ from slicecast.volume import read_volume
 
 
 def test_a_label_in_the_viewers_order_with_its_names(client):
-    store = labelling_app().dicom_studies()
+    store = labelling_app().datastore()
     series = store.dicom_names("first")["SeriesInstanceUID"]
     assert client.get(f"/ohif/label/{series}").status_code == 204
     params = json.dumps({"label_info": [{"name": "größe", "idx": 1}]})
@@ -31,7 +31,7 @@ def test_the_start_page_loads_the_script(client):
 
 
 def test_the_bar_tells_of_a_case_and_takes_changes_back(client):
-    store = labelling_app().dicom_studies()
+    store = labelling_app().datastore()
     series = store.dicom_names("second")["SeriesInstanceUID"]
     nothing = client.get(f"/ohif/case/{series}").json()
     assert (nothing["name"], nothing["objects"], nothing["submit"]) == ("second", {}, False)

@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from monailabel.interfaces.datastore import Datastore
-
 from slicecast.errors import SlicecastError
 from slicecast.labelling.campaign.drafts import LabelChanged
-from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.importing import stem_of
 from slicecast.labelling.store.labels import FINAL
+from slicecast.labelling.store.studies import StudiesDatastore
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ class Dropped:
             somebody has submitted, another SlicecastError where it cannot be a label.
     """
 
-    def __init__(self, datastore: Callable[[], Datastore], submit: Callable[[str, Path], bool]) -> None:
+    def __init__(self, datastore: Callable[[], StudiesDatastore], submit: Callable[[str, Path], bool]) -> None:
         self._datastore, self._submit = datastore, submit
         self._seen_ns, self._looked_s, self._thread = -1, 0.0, threading.Thread()
         self.refused: dict[str, str] = {}
@@ -49,8 +47,6 @@ class Dropped:
         """Submit what can be a label; return the images that got one."""
         store, taken = self._datastore(), list[str]()
         refused, changed = dict[str, str](), dict[str, str]()
-        if not isinstance(store, SafeDatastore):
-            return []
         self._seen_ns, self._looked_s = _changed_ns(store.label_folder(FINAL)), time.monotonic()
         store.refresh()
         images = set(store.list_images())
@@ -77,7 +73,7 @@ class Dropped:
     def look_soon(self) -> None:
         """Look in the background if a file has come or gone, or now and then."""
         store = self._datastore()
-        if not isinstance(store, SafeDatastore) or self._thread.is_alive():
+        if self._thread.is_alive():
             return
         if time.monotonic() - self._looked_s > AGAIN_S or self._seen_ns != _changed_ns(store.label_folder(FINAL)):
             self._thread = threading.Thread(target=self._look_safely, name="dropped-labels", daemon=True)

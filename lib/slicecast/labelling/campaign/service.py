@@ -12,12 +12,10 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from slicecast.active.calibration import Calibration
@@ -35,15 +33,13 @@ from slicecast.labelling.campaign.dropped import Dropped
 from slicecast.labelling.campaign.event_prompts import bounded, prompts_of
 from slicecast.labelling.campaign.intents import Intents, Submission
 from slicecast.labelling.campaign.structures import compare_labels, slice_truths
-from slicecast.labelling.store.datastore import VERSIONS, SafeDatastore
-from slicecast.labelling.store.labels import require_named, with_true_label_info
-from slicecast.labelling.store.studies import StudiesDatastore, dicom_names
+from slicecast.labelling.store.datastore import VERSIONS
+from slicecast.labelling.store.labels import FINAL, ORIGINAL, require_named, with_true_label_info
+from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.strategies import Candidates
 from slicecast.labelling.tasks.answer import InferAnswer
 
 logger = logging.getLogger(__name__)
-
-FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 
 OWN_TAGS = tuple(f"{task}-" for task in (ReadingTask.SECOND, ReadingTask.GOLD))
 """How the tags begin that only this service writes, each for one person."""
@@ -63,7 +59,7 @@ class CampaignService:
     """
 
     def __init__(
-        self, campaign: Campaign, *, datastore: Callable[[], Datastore], folder: Path, labels: Sequence[str] = ()
+        self, campaign: Campaign, *, datastore: Callable[[], StudiesDatastore], folder: Path, labels: Sequence[str] = ()
     ) -> None:
         self.campaign = campaign
         self.work = CaseDrafts(campaign, datastore, Drafts(folder / "drafts"), labels=labels)
@@ -95,8 +91,7 @@ class CampaignService:
 
     def case_of(self, image: str) -> str:
         """Return the case of an image, which may be named by the UID of its DICOM series."""
-        named = getattr(self._datastore(), "image_id", None)
-        return str(named(image)) if named else image
+        return self._datastore().image_id(image)
 
     def sync(self, *, look: bool = True) -> list[str]:
         """Add new images as cases, and reopen those whose final label was removed; return the usable images, sorted."""
@@ -108,8 +103,7 @@ class CampaignService:
         bad = self.unusable()
         images = [image for image in every if image not in bad]
         self.campaign.add({image: image in labelled for image in images})
-        if isinstance(store, SafeDatastore):  # MONAI Label's own stores may answer from an old cache
-            self.campaign.reopen(set(images) - labelled)
+        self.campaign.reopen(set(images) - labelled)
         return sorted(images)
 
     def recover(self) -> list[str]:
@@ -163,21 +157,18 @@ class CampaignService:
 
     def why_unusable(self, image: str) -> str:
         """Return why an image cannot be segmented; "" where it can, or where it lies on another server."""
-        store = self._datastore()
-        return store.why_unusable(image) if isinstance(store, StudiesDatastore) else ""
+        return self._datastore().why_unusable(image)
 
     def unusable(self) -> dict[str, str]:
         """Return the images that cannot be segmented, as far as they have been examined, with their reasons."""
-        store = self._datastore()
-        return store.unusable() if isinstance(store, StudiesDatastore) else {}
+        return self._datastore().unusable()
 
     def _examine(self, images: Sequence[str]) -> None:
         """Examine new images in the background."""
-        store = self._datastore()
-        if not isinstance(store, StudiesDatastore) or self._examined == set(images) or self._examiner.is_alive():
+        if self._examined == set(images) or self._examiner.is_alive():
             return
         self._examined = set(images)
-        self._examiner = threading.Thread(target=store.examine, name="examine-images", daemon=True)
+        self._examiner = threading.Thread(target=self._datastore().examine, name="examine-images", daemon=True)
         self._examiner.start()
 
     def remember(
@@ -254,8 +245,7 @@ class CampaignService:
     def _finish(self, file: Path, new: Submission) -> str:
         """Save a label and write its event; where one fails, the label is put back as it was."""
         store = self._datastore()
-        safe = store.all_or_nothing(new.case, new.tag) if isinstance(store, SafeDatastore) else nullcontext()
-        with safe:
+        with store.all_or_nothing(new.case, new.tag):
             label = store.save_label(new.image, str(file), new.tag, dict(new.info))
             data = {"tag": new.tag, **self._fingerprint(new.case, new.tag), **new.said}
             self.campaign.submitted(new.case, new.who, data, task=new.task, anyones=new.anyones)
@@ -413,7 +403,7 @@ class CampaignService:
     def study_uid(self, case: str) -> str | None:
         """Return the DICOM study an image belongs to, or None."""
         store = self._datastore()
-        names = dicom_names(store, case) or store.get_image_info(case)
+        names = store.dicom_names(case) or store.get_image_info(case)
         uid = names.get("StudyInstanceUID")
         return str(uid) if uid else None
 
@@ -474,7 +464,7 @@ class CampaignService:
 
 
 def open_campaign_service(
-    place: Path, *, datastore: Callable[[], Datastore], labels: Sequence[str] = ()
+    place: Path, *, datastore: Callable[[], StudiesDatastore], labels: Sequence[str] = ()
 ) -> CampaignService:
     """Open the campaign that lies in `place`, or begin it.
 

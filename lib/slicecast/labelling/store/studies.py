@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
@@ -373,11 +373,6 @@ def series_info(summary: Dataset) -> dict[str, str]:
     return {**series_names(summary), "SeriesDescription": str(summary.get("SeriesDescription", ""))}
 
 
-def dicom_names(store: Datastore, image_id: str) -> dict[str, str]:
-    """Return an image's UIDs and patient data, with which OHIF opens it; empty where it is no DICOM."""
-    return store.dicom_names(image_id) if isinstance(store, StudiesDatastore) else {}
-
-
 @dataclass(frozen=True, slots=True)
 class FoundImage:
     """The file or DICOM folder of a request, and its id if it belongs to the studies."""
@@ -386,7 +381,7 @@ class FoundImage:
     id: str | None
 
 
-def find_image(request: Mapping[str, Any], datastore: Datastore, *, sessions: Path | None = None) -> FoundImage:
+def find_image(request: Mapping[str, Any], datastore: StudiesDatastore, *, sessions: Path | None = None) -> FoundImage:
     """Find the image that a request names.
 
     Raises:
@@ -398,10 +393,7 @@ def find_image(request: Mapping[str, Any], datastore: Datastore, *, sessions: Pa
         raise UnknownImage("The request names no image. Give an image's id, or a session that has not expired.")
     if "/" in name or "\\" in name:
         return FoundImage(_uploaded(name, sessions), None)
-    if isinstance(datastore, StudiesDatastore):
-        path, own = datastore.scan_path(name), datastore.image_id(name)
-    else:
-        path, own = datastore.get_image_uri(name) if name not in (".", "..") else "", name
+    path, own = datastore.scan_path(name), datastore.image_id(name)
     if not path:
         raise UnknownImage(f"There is no image '{name}' in the studies.{_hint(name, datastore)}")
     return FoundImage(Path(path), own)
@@ -415,6 +407,6 @@ def _uploaded(name: str, sessions: Path | None) -> Path:
     raise InputError(f"The image '{name}' is a path. Give the id of an image of the studies, or upload the file.")
 
 
-def _hint(name: str, datastore: Datastore) -> str:
+def _hint(name: str, datastore: StudiesDatastore) -> str:
     near = get_close_matches(name, datastore.list_images(), n=1)
     return f" Did you mean '{near[0]}'?" if near else " Ask for the list of images again."

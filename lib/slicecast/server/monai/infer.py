@@ -233,7 +233,7 @@ def _infer(
 
 
 def _as_seg(app: AppBehaviour, result: dict[str, Any], *, image: str, user: str) -> Response:
-    return seg_answer(result, image, app.dicom_studies().catalogue, user=user)
+    return seg_answer(result, image, app.datastore().catalogue, user=user)
 
 
 def _remove(file: str | None) -> None:

@@ -21,7 +21,6 @@ from starlette.background import BackgroundTask
 from slicecast.errors import InputError, NotFound, TooLarge, UnknownModel
 from slicecast.labelling.batch import BatchRequest
 from slicecast.labelling.finetuning.tuner import NAME
-from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.labels import FINAL
 from slicecast.server.dependencies import Admin, Annotator, AnyUser, LabellingApp, Reviewer, labelling_app
 from slicecast.server.ohif.viewer import is_from_viewer
@@ -266,9 +265,8 @@ def remove_label(id: str, tag: str, user: Admin, app: LabellingApp) -> dict[str,
 @labels_router.put("/image/info", summary="Change an image's record")
 def update_image_info(image: str, user: Reviewer, app: LabellingApp, info: Annotated[str, Form()] = "{}") -> None:
     """Change an image's record."""
-    store, who = app.datastore(), {"user": user.username} if user.username else {}
-    save = store.save_image_info if isinstance(store, SafeDatastore) else store.update_image_info
-    save(image, json_object(info or "{}", "info") | who)
+    who = {"user": user.username} if user.username else {}
+    app.datastore().save_image_info(image, json_object(info or "{}", "info") | who)
 
 
 @labels_router.put("/updatelabelinfo", include_in_schema=False, deprecated=True)

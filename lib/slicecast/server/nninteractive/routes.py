@@ -16,7 +16,6 @@ from slicecast.engine.session import Grid, Item
 from slicecast.errors import InputError, UnknownModel
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.labelling.app import AppBehaviour
-from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.models.registry import load_registry
 from slicecast.server.dependencies import LabellingApp
 from slicecast.server.errors import problems
@@ -424,9 +423,8 @@ def _left(desk: Desk, caller: Caller, token: str) -> LeaseLeft:
 def _images(app: AppBehaviour) -> Iterator[tuple[str, Path]]:
     """Yield the images of the studies that lie on this machine."""
     store = app.datastore()
-    if isinstance(store, StudiesDatastore):
-        for image_id in store.at_hand():
-            yield image_id, Path(store.scan_path(image_id))
+    for image_id in store.at_hand():
+        yield image_id, Path(store.scan_path(image_id))
 
 
 def _image(body: bytes, most_bytes: int) -> NDArray:

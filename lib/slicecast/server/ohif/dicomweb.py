@@ -111,7 +111,7 @@ def _media(text: str) -> tuple[str, str]:
 
 
 def _catalogue(app: LabellingApp) -> Catalogue:
-    return app.dicom_studies().catalogue
+    return app.datastore().catalogue
 
 
 Files = Annotated[Catalogue, Depends(_catalogue)]
