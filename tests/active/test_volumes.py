@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slicecast.active.volumes import STRATEGIES, VolumeFeatures, rank
+from slicecast.active.volumes import STRATEGIES, VolumeFeatures, flaw_of, rank
 from slicecast.errors import ConfigError
 
 EVERY = tuple(STRATEGIES)
@@ -105,3 +105,23 @@ def test_unknown_names_are_refused(name):
 def test_a_name_given_twice_is_refused():
     with pytest.raises(ConfigError, match="same name"):
         ranked("random", volumes(2), volumes(2))
+
+
+GRID = np.indices((12, 20, 24)).sum(axis=0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((8, 8, 8), np.int16), "constant"),
+        (np.where(GRID > 40, np.nan, GRID), "no numbers"),
+        (np.random.default_rng(0).normal(size=(12, 20, 24)), "neighbouring voxels are unrelated"),
+    ],
+)
+def test_what_is_wrong_is_said(array, said):
+    assert said in flaw_of(array)
+
+
+def test_a_scan_with_noise_is_fine():
+    noisy = GRID + np.random.default_rng(0).normal(size=GRID.shape) * GRID.std()
+    assert flaw_of(noisy) == "" and flaw_of(GRID.astype(np.int16)) == ""

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from slicecast.campaign.report import rows
 from slicecast.campaign.state import State
-from slicecast.campaign.summary import rows
 from slicecast.errors import ConfigError, InputError, NotFound
 from slicecast.files import appearing, file_sha256
 from slicecast.volume import read_volume, write_mask, write_volume

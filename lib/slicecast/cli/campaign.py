@@ -44,7 +44,7 @@ def status(studies: Studies, as_json: AsJson = False) -> None:
     Example: slicecast campaign status --studies scans
     """
     state = _campaign(studies).state()
-    from slicecast.campaign.summary import agreements, people, progress
+    from slicecast.campaign.report import agreements, people, progress
 
     if as_json:
         counts = {"events": state.number, "head": _head(state), "progress": progress(state)}

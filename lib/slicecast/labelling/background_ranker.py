@@ -19,8 +19,7 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from numpy.typing import NDArray
 
-from slicecast.active.features import flaw_of
-from slicecast.active.volumes import ActiveSettings, VolumeChoice, VolumeFeatures, rank
+from slicecast.active.volumes import ActiveSettings, VolumeChoice, VolumeFeatures, flaw_of, rank
 from slicecast.engine.caches import EmbeddingCache, key_of
 from slicecast.engine.crop_window import whole_crop
 from slicecast.engine.options import EngineOptions

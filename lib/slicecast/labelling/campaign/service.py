@@ -21,9 +21,9 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from slicecast.active.calibration import Calibration
 from slicecast.campaign.campaign import SERVER, Campaign, Choice, open_campaign
 from slicecast.campaign.events import Kind
+from slicecast.campaign.report import calibration
 from slicecast.campaign.settings import FOLDER, find_truth, keep_truth
 from slicecast.campaign.state import ReadingTask, Status
-from slicecast.campaign.summary import calibration
 from slicecast.dicom.series import is_uid
 from slicecast.errors import Conflict, InputError, SlicecastError
 from slicecast.files import file_sha256

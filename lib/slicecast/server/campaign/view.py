@@ -10,9 +10,17 @@ from urllib.parse import urlencode
 import numpy as np
 
 from slicecast.campaign.campaign import holds, is_blind, words_for
-from slicecast.campaign.report import draw_calibration, draw_learning_curve, draw_minutes
+from slicecast.campaign.report import (
+    agreements,
+    calibration,
+    calibration_words,
+    draw_calibration,
+    draw_learning_curve,
+    draw_minutes,
+    people,
+    progress,
+)
 from slicecast.campaign.state import Case, Reading, ReadingTask, State, Status
-from slicecast.campaign.summary import agreements, calibration, calibration_words, people, progress
 from slicecast.errors import NotFound, SlicecastError, UnknownImage
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.labelling.app import AppBehaviour
