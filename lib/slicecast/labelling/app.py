@@ -25,13 +25,12 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.sessions import Propagated
 from slicecast.inference.volumetric import Segmenter
 from slicecast.labelling.background_ranker import BackgroundRanker
-from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.conf import AppConfig
 from slicecast.labelling.finetuning.automatic import AutomaticModels, AutomaticTask
 from slicecast.labelling.finetuning.tuner import FineTuner, versions_beside
-from slicecast.labelling.preannotation import FarGuess, PreAnnotator, preannotation
+from slicecast.labelling.preannotation import BatchInference, BatchRequest, FarGuess, PreAnnotator, preannotation
 from slicecast.labelling.state import only_server
 from slicecast.labelling.store.pacs import PacsDatastore, open_pacs
 from slicecast.labelling.store.stow import Outcome
@@ -288,9 +287,7 @@ class AppBehaviour(MONAILabelApp):
     @cached_property
     def batch_inference(self) -> BatchInference:
         """Pre-annotations of many images at once."""
-        far = FarGuess(
-            self.automatic_models.versions.folder.resolve(), self.config.model, self.config.labels, self.config.device
-        )
+        far = FarGuess(self.automatic_models.versions.folder.resolve(), self.config.labels, self.config.device)
         return BatchInference(self._preannotator, self.datastore(), far)
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -328,7 +325,7 @@ class AppBehaviour(MONAILabelApp):
         self.background_ranker.wake()
         self.fine_tuner.consider()
         if self.config.preannotate and not self.studies.startswith(("http://", "https://")):
-            self._preannotator.submit(image_id)
+            self._preannotator.go_on()
         return {}
 
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -342,7 +339,13 @@ class AppBehaviour(MONAILabelApp):
 
     @cached_property
     def _preannotator(self) -> PreAnnotator:
-        return PreAnnotator(self.service, self.datastore(), self.config.labels, self.automatic_models)
+        return PreAnnotator(
+            self.service,
+            self.datastore(),
+            self.config.labels,
+            self.automatic_models,
+            device=self.config.device,
+        )
 
     def _download_dcmqi_tools(self) -> None:
         """Download nothing: a hospital's server has no access to the internet."""

@@ -1,52 +1,44 @@
-"""Pre-annotations: masks of images without a label, made in the background from images that have one.
+"""Pre-annotations: masks of images without a label, made by the campaign's network that segments without prompts.
 
-After a label is submitted, the next images get a mask under the tag `original`: by the campaign's automatic network
-where there is one (`finetuning/automatic.py`). Else a landmark of each structure is transferred from the labelled image
-and becomes a click from which the model segments. Slicer loads the mask with Next Sample; the strategy `confidence`
-reads the model's confidence in it.
+After a label is submitted the next images get one, under the tag `original`, which Slicer loads with Next Sample. Batch
+inference makes them for many images, one after the other, on request: MONAI Label would start a second app on the same
+studies, which needs CUDA. Here one thread of this process works at the lowest priority of the device queue, so users do
+not notice it, or hands the images to a Ray cluster. Images that have a label or a pre-annotation are skipped, so a
+batch that was stopped, or lost with the server, goes on when asked again.
 """
 
 import logging
 import queue
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
-from slicecast.errors import SlicecastError
+from slicecast.databases import is_disk_full
+from slicecast.errors import Cancelled, InputError, NotFound, SlicecastError, TooMany, UnknownImage
 from slicecast.files import temporary
-from slicecast.inference.segment import SegmentRequest, SegmentService
-from slicecast.inference.studies import Study
-from slicecast.labelling.finetuning.automatic import MODEL as AUTOMATIC
-from slicecast.labelling.finetuning.automatic import AutomaticModel, AutomaticModels
-from slicecast.labelling.landmarks import Body, Landmark, find_body, landmarks, transfer
-from slicecast.labelling.store.labels import FINAL, ORIGINAL, read_final_label
-from slicecast.labelling.tasks.answer import write_answer
-from slicecast.labelling.tasks.request import Clicks, InferRequest, number_labels
+from slicecast.inference.segment import SegmentService
+from slicecast.inference.settings import engine_settings
+from slicecast.labelling.finetuning.automatic import MODEL, UNTRAINED, AutomaticModel, AutomaticModels
+from slicecast.labelling.store.labels import FINAL, ORIGINAL
+from slicecast.labelling.tasks.request import number_labels
 from slicecast.models.versions import ModelVersions
-from slicecast.prompts.model import IJK
+from slicecast.training.executor import each_part
 from slicecast.volume import Geometry, Volume, read_volume, write_mask, write_volume
 
 logger = logging.getLogger(__name__)
 
 AHEAD = 8
-"""Images that get a pre-annotation after each submitted label: few, so that newer labels are used for the rest."""
-MODEL = "sam2"  # Named as the model in the record of a pre-annotation
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A labelled image, as far as others can be labelled from it."""
-
-    image_id: str
-    body: Body  # where the body is in it
-    landmarks: Mapping[str, Landmark]
+"""Images that get a pre-annotation after each submitted label: few, so that newer networks are used for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,92 +50,61 @@ class Guess:
     params: Mapping[str, Any]  # of its record
 
 
-class Guesser:
-    """Segments images without a label: by the campaign's network, else from labelled images.
+def guess(
+    path: Path,
+    service: SegmentService,
+    models: AutomaticModels,
+    labels: Sequence[str],
+    *,
+    device: str = "auto",
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Guess:
+    """Segment an image.
 
     Args:
-        labels: the app's, whose numbers the masks have.
-        automatic: the campaign's networks.
+        path: file or folder of the image.
+        service: whose opened scans and device queue are used.
+        models: the campaign's networks.
+        labels: the app's, whose numbers the mask has.
+        device: of the network.
+        cancelled: asked before it begins.
+
+    Raises:
+        Cancelled: it was stopped.
+        NotFound: there is no network yet.
+        SlicecastError: the image cannot be used.
     """
-
-    def __init__(
-        self, service: SegmentService, labels: Sequence[str], automatic: AutomaticModels | None = None
-    ) -> None:
-        self.service, self.labels, self._automatic = service, tuple(labels), automatic
-
-    def network(self) -> AutomaticModel | None:
-        """Return the campaign's network; None before there is one."""
-        return self._automatic.latest() if self._automatic is not None else None
-
-    def guess(
-        self, path: Path, sources: Iterable[Source] = (), *, cancelled: Callable[[], bool] = lambda: False
-    ) -> Guess | None:
-        """Segment an image; None where there is no network, and it resembles no source.
-
-        Raises:
-            Cancelled: it was stopped.
-            SlicecastError: the image cannot be used.
-        """
-        study = self.service.studies.open(path)
-        with self.service.queue.background(cancelled=cancelled):
-            if network := self.network():
-                return self._by_network(study, network)
-            return next((found for known in sources if (found := self._from_label(path, study, known))), None)
-
-    def _by_network(self, study: Study, network: AutomaticModel) -> Guess:
-        values = number_labels(network.plan.names, self.labels)
-        with self.service.queue.step():
-            mask = cast(AutomaticModels, self._automatic).segment(network, study, values)
-        present = {name: value for name, value in values.items() if (mask == value).any()}
-        with tempfile.TemporaryDirectory(prefix="slicecast-") as folder:
-            file = write_mask(Path(folder) / "mask.nii.gz", mask, study.reorientation.source)
-            return Guess(network.name, file.read_bytes(), {"label_names": present})
-
-    def _from_label(self, path: Path, study: Study, source: Source) -> Guess | None:
-        places = transfer(source.landmarks, study.volume) if find_body(study.volume).resembles(source.body) else {}
-        if not places:
-            logger.info("'%s' gets no pre-annotation from '%s', which it does not resemble", path.name, source.image_id)
-            return None
-        points = {name: _as_stored(study, ijk) for name, ijk in places.items()}
-        request = InferRequest(
-            objects=tuple(Clicks(name, (ijk,)) for name, ijk in points.items()),
-            values=number_labels(points, self.labels),
-            extension=".nii.gz",
-            compress=True,
-        )
-        prompts = request.prompts(study.reorientation.source.size_ijk)
-        result = self.service.segment(SegmentRequest(path, prompts), study=study)
-        answer = write_answer(result, request, image=path)
-        try:
-            data = answer.file.read_bytes()
-        finally:
-            answer.file.unlink()
-        params = {**answer.params, "carried_from": source.image_id, "points": points}
-        return Guess(MODEL, data, params) if answer.params["label_names"] else None
+    network = models.latest()
+    if network is None:
+        raise NotFound(UNTRAINED)
+    study, values = service.studies.open(path), number_labels(network.plan.names, labels)
+    with service.queue.background(cancelled=cancelled), service.queue.step():
+        mask = models.segment(network, study, values, device=device)
+    present = {name: value for name, value in values.items() if (mask == value).any()}
+    with tempfile.TemporaryDirectory(prefix="slicecast-") as folder:
+        file = write_mask(Path(folder) / "mask.nii.gz", mask, study.reorientation.source)
+        return Guess(network.name, file.read_bytes(), {"label_names": present})
 
 
 @dataclass(frozen=True, slots=True)
 class FarGuess:
-    """A guess as a task of a cluster, whose workers keep their models."""
+    """A guess as a task of a cluster, whose workers keep their networks."""
 
     folder: Path  # of the campaign's versions
-    model: str | None  # the server's
     labels: tuple[str, ...]  # the app's
-    device: str  # of the models
+    device: str  # of the networks
 
-    def __call__(self, path: Path, sources: Sequence[Source]) -> Guess | str | None:
-        """Guess as :meth:`Guesser.guess` does, with the reason as text where the image cannot be used."""
+    def __call__(self, path: Path) -> Guess | str:
+        """Guess as :func:`guess` does, with the reason as text where the image cannot be used."""
         try:
-            return _far_guesser(self).guess(path, sources)
+            return guess(path, *_kept_by_a_worker(self), self.labels, device=self.device)
         except SlicecastError as error:
             return str(error)
 
 
 @cache
-def _far_guesser(far: FarGuess) -> Guesser:
-    versions = ModelVersions(far.folder)
-    service = SegmentService(model=far.model, device=far.device, versions=versions)
-    return Guesser(service, far.labels, AutomaticModels(versions))
+def _kept_by_a_worker(far: FarGuess) -> tuple[SegmentService, AutomaticModels]:
+    return SegmentService(), AutomaticModels(ModelVersions(far.folder))
 
 
 class PreAnnotator:
@@ -152,63 +113,37 @@ class PreAnnotator:
     Args:
         labels: the app's, whose numbers the masks have.
         automatic: the campaign's networks.
+        device: of the network.
     """
 
     def __init__(
-        self, service: SegmentService, store: Datastore, labels: Sequence[str], automatic: AutomaticModels | None = None
+        self,
+        service: SegmentService,
+        store: Datastore,
+        labels: Sequence[str],
+        automatic: AutomaticModels,
+        *,
+        device: str = "auto",
     ) -> None:
-        self._service = service
-        self._guesser = Guesser(service, labels, automatic)
         self._store = store
-        self._labels = tuple(labels)
-        self._submitted: queue.SimpleQueue[str | Callable[[], None]] = queue.SimpleQueue()
+        self._guess = partial(guess, service=service, models=automatic, labels=tuple(labels), device=device)
+        self._automatic = automatic
+        self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="pre-annotation", daemon=True).start()
 
-    def submit(self, image_id: str) -> None:
-        """Queue an image that has a new final label."""
-        self._submitted.put(image_id)
+    def go_on(self) -> None:
+        """Make the next few, in the background."""
+        self._asked.put(self._next_ones)
 
     def wait(self, timeout_s: float) -> bool:
-        """Return once everything submitted so far is done; False when that takes too long."""
+        """Return once everything asked for so far is done; False when that takes too long."""
         done = threading.Event()
-        self._submitted.put(done.set)
+        self._asked.put(done.set)
         return done.wait(timeout_s)
 
-    def annotate(self, known_id: str, image_ids: Sequence[str]) -> list[str]:
-        """Give images a pre-annotation from the final label of another; return those that got one.
-
-        Raises:
-            SlicecastError: the label cannot be used. An image that cannot be used is left out.
-        """
-        source = self.source(known_id)
-        return [name for name in image_ids if self.is_open(name) and self._try(name, source)]
-
-    def source(self, known_id: str) -> Source:
-        """Read an image and its final label; raises SlicecastError if the label cannot be used."""
-        study = self._service.studies.open(Path(self._store.get_image_uri(known_id)))
-        label = read_final_label(self._store, known_id, study, labels=self._labels)
-        return Source(known_id, find_body(study.volume), landmarks(study.volume, label.array, label.values))
-
-    def _try(self, image_id: str, source: Source) -> bool:
-        try:
-            return self.make(image_id, [source])
-        except SlicecastError as error:
-            logger.warning("'%s' gets no pre-annotation: %s", image_id, error)
-            return False
-
-    def make(
-        self, image_id: str, sources: Iterable[Source] = (), *, cancelled: Callable[[], bool] = lambda: False
-    ) -> bool:
-        """Give an image a pre-annotation; False where there is no network, and it resembles no source.
-
-        Raises:
-            Cancelled: it was stopped.
-            SlicecastError: the image cannot be used.
-        """
-        found = self._guesser.guess(self.path(image_id), sources, cancelled=cancelled)
-        if found is not None:
-            self.keep(image_id, found)
-        return found is not None
+    def make(self, image_id: str, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Give an image a pre-annotation; the errors are those of :func:`guess`."""
+        self.keep(image_id, self._guess(self.path(image_id), cancelled=cancelled))
 
     def path(self, image_id: str) -> Path:
         """Return an image's file or folder."""
@@ -222,48 +157,43 @@ class PreAnnotator:
             file = Path(folder) / "mask.nii.gz"
             file.write_bytes(found.mask)
             self._store.save_label(image_id, str(file), ORIGINAL, {"model": found.model, "params": dict(found.params)})
-        logger.info("'%s' has a pre-annotation, by %s", image_id, found.params.get("carried_from", found.model))
+        logger.info("'%s' has a pre-annotation, by %s", image_id, found.model)
 
     def network(self) -> AutomaticModel | None:
         """Return the campaign's network; None before there is one."""
-        return self._guesser.network()
+        return self._automatic.latest()
 
     def automatic(self, image_id: str) -> None:
-        """Give an image a pre-annotation now, by the campaign's network, if there is one and the image is open."""
+        """Give an image a pre-annotation now, if there is a network and the image is open."""
         if self.network() is not None and self.is_open(image_id):
             self.make(image_id)
 
     def is_open(self, image_id: str) -> bool:
-        """Tell whether an image has no label, and no pre-annotation but one that a newer network can do better."""
+        """Tell whether an image has no label, and no pre-annotation but one of an older network."""
         if self._store.get_label_uri(image_id, FINAL):
             return False
         if not self._store.get_label_uri(image_id, ORIGINAL):
             return True
         network, info = self.network(), self._store.get_label_info(image_id, ORIGINAL) or {}
         made = str(info.get("model", ""))
-        ours = made.startswith(f"{AUTOMATIC}@") or "carried_from" in (info.get("params") or {})
-        return network is not None and ours and made != network.name
+        return network is not None and made.startswith(f"{MODEL}@") and made != network.name
+
+    def _next_ones(self) -> None:
+        if self.network() is None:
+            return
+        waiting = [name for name in sorted(self._store.get_unlabeled_images()) if self.is_open(name)]
+        for name in waiting[:AHEAD]:
+            try:
+                self.make(name)
+            except SlicecastError as error:
+                logger.warning("'%s' gets no pre-annotation: %s", name, error)
 
     def _work(self) -> None:
         while True:
-            task = self._submitted.get()
-            if callable(task):
-                task()
-                continue
             try:
-                waiting = [name for name in sorted(self._store.get_unlabeled_images()) if self.is_open(name)]
-                self.annotate(task, waiting[:AHEAD])
-            except SlicecastError as error:
-                logger.info("The label of '%s' starts no pre-annotation: %s", task, error)
+                self._asked.get()()
             except Exception:  # a background thread's outermost boundary: it would be lost otherwise
-                logger.exception("Pre-annotation from '%s' failed", task)
-
-
-def _as_stored(study: Study, ijk: IJK) -> IJK:
-    """Turn a canonical voxel index into one of the file."""
-    place_mm = study.volume.geometry.index_to_world(ijk)
-    i, j, k = (int(n) for n in study.reorientation.source.world_to_index(place_mm).round())
-    return i, j, k
+                logger.exception("Pre-annotation failed")
 
 
 NOTHING = "There is no automatic model and no pre-annotation. Place points and choose one of the interactive models."
@@ -287,3 +217,214 @@ def _answer(mask: Volume, params: dict[str, Any]) -> dict[str, Any]:
     with temporary(".nrrd") as path:
         write_volume(path, mask, compress=False)
     return {"file": str(path), "params": params}
+
+
+KEPT = 16  # Batches of which the state is kept
+
+DONE, SKIPPED = "done", "skipped: it has a label or a pre-annotation"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """What to answer."""
+
+    images: str | Sequence[str] = "all"  # `all`, `labeled`, `unlabeled`, or ids
+    most: int = 0  # at most so many of them, in the order of their ids; 0 for all
+
+    @classmethod
+    def parse(cls, model: str, images: str, params: Mapping[str, Any]) -> "BatchRequest":
+        """Read MONAI Label's request; what is said of devices and workers is decided by the device queue.
+
+        Raises:
+            InputError: the model, tag, ids or number cannot be.
+        """
+        if model != MODEL:
+            raise InputError(f"Batch inference is done by '{MODEL}' only, without prompts, not by '{model[:100]}'.")
+        tag = params.get("label_tag") or ORIGINAL
+        if tag != ORIGINAL:
+            raise InputError(f"Batch inference writes the tag '{ORIGINAL}' only, not {str(tag)[:100]!r}.")
+        chosen, most = params.get("images", images), params.get("max_batch_size", 0)
+        is_ids = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
+        if not is_ids and chosen not in ("all", "labeled", "unlabeled"):
+            raise InputError("'images' must be all, labeled, unlabeled, or a list of ids.")
+        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+            raise InputError("'max_batch_size' must be a whole number, 0 for all images.")
+        return cls(chosen, most)
+
+
+@dataclass(slots=True, eq=False)
+class BatchRun:
+    """One batch and how far it is."""
+
+    request: BatchRequest
+    images: tuple[str, ...]  # ids, in their order
+    id: str = field(default_factory=lambda: str(uuid4()))
+    results: dict[str, str] = field(default_factory=dict)  # what became of each, a sentence or word
+    status: str = "RUNNING"  # RUNNING, DONE or STOPPED, as MONAI Label calls them
+    start: datetime = field(default_factory=datetime.now)
+    end: datetime | None = None  # when it ended, or None
+    stop: threading.Event = field(default_factory=threading.Event)  # set to end it
+
+    def described(self) -> dict[str, Any]:
+        """Return its state with MONAI Label's keys, and `progress` and `results` besides."""
+        results = dict(self.results)
+        counts = {name: sum(value == known for value in results.values()) for name, known in _COUNTED.items()}
+        asked = self.request.images
+        return {
+            "id": self.id,
+            "status": self.status,
+            "request": {"model": MODEL, "images": asked if isinstance(asked, str) else list(asked)},
+            "start_ts": _stamp(self.start),
+            **({"end_ts": _stamp(self.end)} if self.end else {}),
+            "details": [f"{name}: {result}" for name, result in list(results.items())[-20:]],
+            "progress": {
+                "total": len(self.images),
+                **counts,
+                "failed": len(results) - sum(counts.values()),
+                "left": len(self.images) - len(results),
+            },
+            "results": results,
+        }
+
+
+_COUNTED = {"done": DONE, "skipped": SKIPPED}
+
+
+class BatchInference:
+    """Runs one batch at a time.
+
+    Args:
+        far: how a cluster's worker answers, where `ray` in `configs/engine.yaml` names one.
+    """
+
+    def __init__(self, annotator: PreAnnotator, store: Datastore, far: FarGuess | None = None) -> None:
+        self._annotator, self._far = annotator, far
+        self._store = store
+        self._guard = threading.Lock()
+        self._batches: list[BatchRun] = []
+        self._thread: threading.Thread | None = None
+
+    def start(self, request: BatchRequest) -> BatchRun:
+        """Begin a batch in a thread.
+
+        Raises:
+            TooMany: one is running.
+            NotFound: there is no network yet.
+            UnknownImage: there is no image of that id.
+        """
+        batch = self._begin(request)
+        self._thread = threading.Thread(target=self._work, args=(batch,), name="batch-inference", daemon=True)
+        self._thread.start()
+        return batch
+
+    def run(self, request: BatchRequest) -> BatchRun:
+        """Do a batch and return when it is done; the errors are those of `start`."""
+        batch = self._begin(request)
+        self._work(batch)
+        return batch
+
+    def batches(self) -> tuple[BatchRun, ...]:
+        """Return the batches since the start of the server, the latest last."""
+        with self._guard:
+            return tuple(self._batches)
+
+    def running_batch(self) -> BatchRun | None:
+        """Return the batch that runs."""
+        return next((batch for batch in self.batches() if batch.status == "RUNNING"), None)
+
+    def stop(self) -> BatchRun | None:
+        """Stop the running batch before its next step and return it; None when there is none."""
+        batch = self.running_batch()
+        if batch is not None:
+            batch.stop.set()
+            batch.status = "STOPPED"
+        return batch
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Stop what runs when the block ends."""
+        try:
+            yield
+        finally:
+            self.stop()
+            if self._thread is not None:
+                self._thread.join()
+
+    def _begin(self, request: BatchRequest) -> BatchRun:
+        images = self._images(request)
+        if self._annotator.network() is None:
+            raise NotFound(UNTRAINED)
+        batch = BatchRun(request, tuple(images))
+        with self._guard:
+            if any(known.end is None for known in self._batches):
+                raise TooMany("Batch inference is already running. Wait for its end, or stop it.")
+            self._batches = [*self._batches, batch][-KEPT:]
+        return batch
+
+    def _images(self, request: BatchRequest) -> list[str]:
+        known, asked = set(self._store.list_images()), request.images
+        lists = {"labeled": self._store.get_labeled_images, "unlabeled": self._store.get_unlabeled_images}
+        if isinstance(asked, str):
+            names = sorted(lists[asked]() if asked in lists else known)
+        else:
+            names = list(dict.fromkeys(asked))
+            missing = next((name for name in names if name not in known), None)
+            if missing is not None:
+                raise UnknownImage(f"There is no image '{missing[:200]}' in the studies.")
+        return names[: request.most or None]
+
+    def _work(self, batch: BatchRun) -> None:
+        try:
+            with closing(self._answers(batch)) as answers:
+                for name, answer in answers:
+                    batch.results[name] = answer
+                    logger.info("Batch inference, %d of %d: %s", len(batch.results), len(batch.images), name)
+                    if batch.stop.is_set():
+                        break
+        except Cancelled:
+            logger.info("Batch inference was stopped")
+        except Exception:  # a background thread's outermost boundary: it would be lost otherwise
+            batch.stop.set()
+            logger.exception("Batch inference broke off; asked for again, it goes on")
+        finally:
+            batch.end = datetime.now()
+            batch.status = "STOPPED" if batch.stop.is_set() else "DONE"
+
+    def _answers(self, batch: BatchRun) -> Generator[tuple[str, str]]:
+        """Answer image after image; yield the name of each, and what became of it."""
+        engine = engine_settings()
+        if not engine.ray or self._far is None:
+            for name in batch.images:
+                yield name, self._answer(name, partial(self._annotator.make, name, cancelled=batch.stop.is_set))
+            return
+        left = [name for name in batch.images if self._annotator.is_open(name)]
+        yield from ((name, SKIPPED) for name in batch.images if name not in left)
+        parts = [partial(self._far, self._annotator.path(name)) for name in left]
+        for name, found in zip(left, each_part(parts, workers=1, ray=engine.ray, gpus=engine.ray_gpus), strict=True):
+            yield name, self._kept(name, found)
+
+    def _kept(self, name: str, found: Guess | str) -> str:
+        if isinstance(found, str):
+            return found
+        return self._answer(name, partial(self._annotator.keep, name, found))
+
+    def _answer(self, name: str, work: Callable[[], None]) -> str:
+        """Carry out the work on an image; return what became of it."""
+        if not self._annotator.is_open(name):
+            return SKIPPED
+        try:
+            work()
+            return DONE
+        except Cancelled:
+            raise
+        except SlicecastError as error:
+            return str(error)
+        except Exception as error:  # one image must not end the batch
+            if is_disk_full(error):
+                return "the server's disk is full"
+            logger.exception("Batch inference of '%s' failed", name)
+            return "the server made a mistake; its log says which"
+
+
+def _stamp(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M:%S")

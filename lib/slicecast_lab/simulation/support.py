@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_otsu
 
 from slicecast.engine.appearance import AppearancePrior
 from slicecast.engine.caches import EmbeddingCache
@@ -29,7 +31,6 @@ from slicecast.engine.tracks import Tracker
 from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.studies import Study
 from slicecast.labelling.background_ranker import CACHE_BYTES
-from slicecast.labelling.landmarks import find_body
 from slicecast.prompts import SlicePrompt
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 from slicecast.volume.slices import box_of
@@ -37,6 +38,7 @@ from slicecast.volume.slices import box_of
 Extent = NDArray[np.float64]
 """(2, 3): lowest and highest corner of the body as (x, y, slice number), in pixels of a volume's slices."""
 
+BODY_VOXELS = 64  # Voxels per axis to which a scan is thinned out before its body is found
 MOST_TIMES = 3.0  # A mask so many times as large or as small as the support's is not the same object
 
 
@@ -241,7 +243,12 @@ def _tracker(predictor: QueuedPredictor, study: Study, axis: SliceAxis) -> Track
 
 def extent_of(study: Study, axis: SliceAxis) -> Extent:
     """Return the corners of the body in a volume, (2, 3) voxels: in-plane x and y, slice."""
-    body, geometry = find_body(study.volume), study.volume.geometry
-    corners = np.stack([geometry.world_to_index(body.low_mm), geometry.world_to_index(body.high_mm)])
+    array = study.volume.array
+    step = [max(1, length // BODY_VOXELS) for length in array.shape]
+    coarse = array[:: step[0], :: step[1], :: step[2]]
+    bright = coarse > threshold_otsu(coarse) if coarse.min() < coarse.max() else np.ones(coarse.shape, bool)
+    parts, _ = ndimage.label(bright)
+    largest = int(np.bincount(parts.ravel())[1:].argmax()) + 1
+    corners = (np.argwhere(parts == largest) * step)[:, ::-1]
     order = [*axis.in_plane, int(axis)]
-    return np.sort(corners, axis=0)[:, order]
+    return np.stack([corners.min(axis=0), corners.max(axis=0)]).astype(float)[:, order]

@@ -14,11 +14,10 @@ from slicecast.campaign.events import Kind
 from slicecast.config import config_dir
 from slicecast.files import file_sha256
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.batch import BatchInference, BatchRequest
 from slicecast.labelling.finetuning.automatic import NOTHING, AutomaticModels, common_structures, refusal
 from slicecast.labelling.finetuning.rounds import LearntCase
 from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
-from slicecast.labelling.preannotation import FarGuess, PreAnnotator, preannotation
+from slicecast.labelling.preannotation import BatchInference, BatchRequest, FarGuess, PreAnnotator, preannotation
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.training.finetune import finetune_settings
 from slicecast.volume import read_volume
@@ -29,12 +28,12 @@ from slicecast_lab.simulation.fake import FakePredictor
 class DyingOnce(FarGuess):
     """A worker that is killed at its first image."""
 
-    def __call__(self, path, sources):
+    def __call__(self, path):
         mark = self.folder / "died"
         if not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(path, sources)
+        return super().__call__(path)
 
 
 def kept(mask, folder):
@@ -54,7 +53,7 @@ def case(name, *structures):
 def test_a_learnt_network_answers_without_prompts(learnt):
     store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
-    study = annotator._service.studies.open(learnt / "new.nii.gz")
+    study = SegmentService(predictor=FakePredictor()).studies.open(learnt / "new.nii.gz")
     annotator.automatic("new")
     answer = preannotation(store, "new", geometry=study.reorientation.source, labels=["ball"])
     truth = read_volume(store.get_label_uri("ball_1", "final"))
@@ -94,10 +93,10 @@ def test_a_cluster_answers_a_batch_as_this_process_does(learnt):
     (learnt / "bad.nii.gz").write_bytes(b"no scan")
     store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
     annotator = PreAnnotator(SegmentService(predictor=FakePredictor()), store, ["ball"], models)
-    here = annotator._guesser.guess(learnt / "new.nii.gz").mask
+    here = annotator._guess(learnt / "new.nii.gz").mask
     engine = config_dir() / "engine.yaml"
     engine.write_text(engine.read_text(encoding="utf-8").replace('ray: ""', "ray: auto"), encoding="utf-8")
-    far = DyingOnce(models.versions.folder, None, ("ball",), "cpu")
+    far = DyingOnce(models.versions.folder, ("ball",), "cpu")
     done = BatchInference(annotator, store, far).run(BatchRequest(["ball_0", "new", "more", "bad"]))
     assert done.status == "DONE" and (done.results["new"], done.results["more"]) == ("done", "done")
     assert done.results["ball_0"].startswith("skipped") and "bad.nii.gz" in done.results["bad"]
@@ -119,7 +118,7 @@ def test_what_a_person_made_is_never_replaced(learnt):
     store.save_label("new", mask, "original", {"model": "a person's", "params": {}})
     assert not annotator.is_open("new")
     assert not annotator.is_open("ball_1")
-    store.save_label("new", mask, "original", {"model": "sam2", "params": {"carried_from": "ball_1"}})
+    store.save_label("new", mask, "original", {"model": "automatic@0", "params": {}})
     assert annotator.is_open("new")
 
 

@@ -6,8 +6,13 @@ import pytest
 from labelserver import upload_name
 
 from slicecast.errors import InputError, UnknownImage
-from slicecast.labelling.store.studies import find_image
+from slicecast.labelling.store.studies import StudiesDatastore, find_image
 from slicecast.labelling.store.uploads import is_upload
+
+
+@pytest.fixture
+def store(studies):
+    return StudiesDatastore(str(studies), extensions=["*.nii.gz"])
 
 
 def test_by_id(store, studies):

@@ -19,8 +19,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from starlette.background import BackgroundTask
 
 from slicecast.errors import InputError, NotFound, TooLarge, UnknownModel
-from slicecast.labelling.batch import BatchRequest
 from slicecast.labelling.finetuning.tuner import NAME
+from slicecast.labelling.preannotation import BatchRequest
 from slicecast.labelling.store.labels import FINAL
 from slicecast.server.dependencies import Admin, Annotator, AnyUser, LabellingApp, Reviewer, labelling_app
 from slicecast.server.ohif.viewer import is_from_viewer
@@ -180,7 +180,6 @@ def run_batch(
     run_sync: bool = False,
 ) -> dict[str, Any]:
     """Begin a batch, or, with `run_sync`, do it before the answer. Images that have a label already are skipped."""
-    check_model({"model": model})
     asked = BatchRequest.parse(model, images.value, params or {})
     batch = app.batch_inference.run(asked) if run_sync else app.batch_inference.start(asked)
     return batch.described()
