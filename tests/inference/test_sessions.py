@@ -179,6 +179,9 @@ def test_slices_and_masks_are_those_of_the_stored_grid(orientation, tmp_path):
     sessions.accept(opened, "ball", numbers)
     again = sessions.propagate(opened).result.mask
     assert all((np.take(again, n, axis=along) == np.take(result.mask, n, axis=along)).all() for n in numbers)
+    number = middle[sessions.grid(opened).place]
+    there = sessions.grid(opened).slice(truth, number)
+    assert max(dice(mask, there) for mask in sessions.readings(opened, "ball", number)) > 0.9
 
 
 def test_slices_are_told_nearest_first(sessions, opened):

@@ -49,9 +49,9 @@ def _in_box(image: NDArray[np.float32], box_xyxy: NDArray[np.floating]) -> Itera
     ellipse = across**2 + down**2 <= 1
     ranges = _ranges(image, ellipse, 2)
     for wanted in (1, 0) if ranges is not None else ():
-        parts, _ = ndimage.label(ellipse & (ranges == wanted))
-        sizes = np.bincount(parts.ravel())
-        yield parts == 1 + sizes[1:].argmax()
+        parts, count = ndimage.label(ellipse & (ranges == wanted))
+        if count:
+            yield parts == 1 + np.bincount(parts.ravel())[1:].argmax()
 
 
 def _around_click(image: NDArray[np.float32], prompt: SlicePrompt) -> Iterator[Mask]:
@@ -59,7 +59,8 @@ def _around_click(image: NDArray[np.float32], prompt: SlicePrompt) -> Iterator[M
         rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
         distance = np.hypot(columns - x, rows - y)
         diameters = [share * max(image.shape) for share in DISK_SHARES]
-        for disk in (distance <= diameter / 2 for diameter in diameters if diameter >= LEAST_DISK_PX):
+        large = [diameter for diameter in diameters if diameter >= LEAST_DISK_PX] or diameters[:1]
+        for disk in (distance <= diameter / 2 for diameter in large):
             for kinds in KINDS:
                 ranges = _ranges(image, disk, kinds)
                 if ranges is not None:
