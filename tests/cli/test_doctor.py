@@ -232,3 +232,10 @@ def test_a_server_that_is_not_reached():
         assert "that is not Slicecast" in reached(url)[2]
     with answering(ALIVE) as url:
         assert "or http:// instead of https://" in reached(url.replace("http", "https"))[2]
+
+
+def test_a_volumetric_model_without_weights_is_a_note_that_says_how_to_get_them():
+    checks = {check.name: check for check in doctor.check_volumetric()}
+    assert {check.status for check in checks.values()} == {CheckStatus.NOTE}
+    assert checks["sam_med3d"].remedy == "slicecast models pull sam_med3d"
+    assert checks["ct_sam3d_nano"].remedy.endswith("--config configs/training/ct_sam3d_nano.yaml")

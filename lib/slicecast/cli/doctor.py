@@ -22,8 +22,8 @@ from rich.table import Table
 from slicecast import config
 from slicecast.cli._checks import require_folder
 from slicecast.errors import SlicecastError
-from slicecast.models.registry import load_registry
-from slicecast.models.weights import choose_model, is_present, verify
+from slicecast.models.registry import ModelSpec, load_registry
+from slicecast.models.weights import choose_model, is_present, verify, weights_path
 
 app = typer.Typer()
 
@@ -202,8 +202,15 @@ def check_volumetric() -> Iterator[Check]:
         if spec.volumetric and spec.supported:
             ready = is_present(spec)
             state = "weights present; clients list it" if ready else "no trusted weights; clients do not list it"
-            remedy = "" if ready else f"slicecast models {'verify' if spec.by_hand else 'pull'} {spec.name}"
+            remedy = "" if ready else _way_to(spec)
             yield Check(spec.name, CheckStatus.OK if ready else CheckStatus.NOTE, state, remedy)
+
+
+def _way_to(spec: ModelSpec) -> str:
+    if spec.by_hand or weights_path(spec).is_file():
+        return f"slicecast models verify {spec.name}"
+    train = f"slicecast lab train volumetric --config configs/{spec.recipe}"
+    return train if spec.recipe else f"slicecast models pull {spec.name}"
 
 
 def check_folder(name: str, folder: Path) -> Check:

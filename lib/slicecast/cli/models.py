@@ -214,7 +214,9 @@ def _state(spec: ModelSpec) -> str:
         return "ready"
     if pinned(spec).sha256 is None and not spec.bundled and weights_path(spec).is_file():
         return "not trusted yet"
-    return "wrong size" if weights_path(spec).is_file() else "missing" if spec.bundled else "not pulled"
+    if weights_path(spec).is_file():
+        return "wrong size"
+    return "missing" if spec.bundled else "not trained" if spec.recipe else "not pulled"
 
 
 def _table(rows: list[dict[str, object]]) -> Table:

@@ -31,10 +31,11 @@ class ModelSpec:
     image_size: int  # pixels of the square input, voxels of a volumetric model's cube
     file: str  # name of the weights file
     licence: str  # licence of the weights, with any condition on their use
-    url: str | None = None  # where to pull from; None for the bundled model
+    url: str | None = None  # where to pull from; None for the bundled model, and for one that is trained by its recipe
     by_hand: bool = False  # the URL is a page for people, from which nothing can be pulled
     bytes: int | None = None  # size of the file
     sha256: str | None = None  # its SHA-256, 64 lower-case hex digits
+    recipe: str = ""  # file in ``configs/`` by which anybody can train the weights, which nobody publishes
     bundled: bool = False  # the file ships with the package
     carry: bool = False  # the previous slice's logits enter as dense prompt
     dense_prompts: bool = False  # clicks and boxes are drawn into the dense prompt
@@ -118,7 +119,9 @@ def _problems(spec: ModelSpec) -> list[str]:
         ),
         f"file is {spec.file!r}; it must be a plain file name.": spec.file == Path(spec.file).name != "",
         f"url is {spec.url!r}; it must start with https:// (or http:// for a mirror of your own).": (
-            spec.bundled if spec.url is None else re.match(r"https?://[^/]+/", spec.url) is not None
+            bool(spec.bundled or spec.recipe)
+            if spec.url is None
+            else re.match(r"https?://[^/]+/", spec.url) is not None
         ),
         f"sha256 is {spec.sha256!r}; it must be 64 lower-case hex digits.": _hash_is_fine(spec),
         f"bytes is {spec.bytes!r}; it must be a positive number.": spec.bytes is None or spec.bytes > 0,

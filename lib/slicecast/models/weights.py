@@ -155,7 +155,7 @@ def pull(
 
     Raises:
         ConfigError: this version cannot run that model.
-        WeightsMissing: no network, the server refused, the disk is full, or the model ships with the package.
+        WeightsMissing: no network, the server refused, the disk is full, or the model cannot be pulled.
         WeightsCorrupt: what came is not the file that the registry describes.
     """
     require_supported(spec)
@@ -264,6 +264,11 @@ def _remedy(spec: ModelSpec) -> str:
         return "It was fine-tuned here: take it back with 'slicecast models rollback'."
     if spec.bundled:
         return "It ships with the package: install Slicecast again."
+    if spec.recipe:
+        return (
+            f"Nobody publishes it: 'slicecast lab train volumetric --config configs/{spec.recipe}' trains it, and with "
+            f"--export writes it. Put it there, and run 'slicecast models verify {spec.name}'."
+        )
     return f"Fetch it from {spec.url}." if spec.by_hand else f"Run 'slicecast models pull {spec.name}'."
 
 

@@ -9,17 +9,17 @@ import torch
 import typer
 from rich.console import Console
 
-from slicecast.inference.segment import SegmentService
 from slicecast.models.registry import ModelSpec
-from slicecast.models.sam2 import load_predictor
 from slicecast.models.weights import choose_model
 from slicecast_lab.cli._progress import tell_skipped, with_progress
 from slicecast_lab.evaluation.cases import CaseFiles, find_cases
+from slicecast_lab.evaluation.engine_table import engines_table
+from slicecast_lab.evaluation.engines import Engine, open_engine
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess
 from slicecast_lab.evaluation.picture import draw_cases
 from slicecast_lab.evaluation.provenance import command_line, provenance
 from slicecast_lab.evaluation.report import as_json, summary_table, write_json
-from slicecast_lab.evaluation.run import evaluate
+from slicecast_lab.evaluation.run import Evaluation, evaluate
 from slicecast_lab.evaluation.seed import evaluate_seed
 from slicecast_lab.evaluation.seed_report import (
     SEED_SETS,
@@ -29,7 +29,7 @@ from slicecast_lab.evaluation.seed_report import (
     study_settings,
     study_table,
 )
-from slicecast_lab.evaluation.settings import SEED_EXACT, SeedSettings, Settings
+from slicecast_lab.evaluation.settings import FIXED, SEED_EXACT, SeedSettings, Settings
 from slicecast_lab.evaluation.video import VideoTracker, load_video_tracker
 
 
@@ -37,31 +37,37 @@ def measure_fixed(
     cases: list[CaseFiles],
     settings: Settings,
     *,
-    model: str,
+    models: str,
     device: str,
     json_file: Path | None,
     picture: Path | None,
     title: Path,
 ) -> None:
-    """Measure one model on one set by our protocol; print the table, write what is wanted."""
-    spec = choose_model(model or None)
-    predictor = load_predictor(spec, device=device)
-    service = SegmentService(predictor=predictor)
+    """Measure engines on one set by our protocol; print a table for each and one of them all, write what is wanted."""
+    reports: list[dict[str, Any]] = []
+    for name in models.split(","):
+        engine = open_engine(name, device=device)
+        done = _measured(cases, settings, engine)
+        reports.append(as_json(done, engine.provenance(command_line("slicecast"))))
+        Console().print(summary_table(reports[-1]["summary"], settings))
+        tell_skipped(done.skipped)
+        if json_file is not None:
+            write_json(reports[0] if "," not in models else {"protocol": FIXED, "reports": reports}, json_file)
+        if picture is not None:
+            draw_cases(done, picture, title=title.resolve().name)
+    if len(reports) > 1:
+        Console().print(engines_table(reports))
+
+
+def _measured(cases: Sequence[CaseFiles], settings: Settings, engine: Engine) -> Evaluation:
     with contextlib.ExitStack() as stack:
         other = None
         if "monailabel" in settings.baselines:
-            place, threads = str(predictor.device), torch.get_num_threads()
-            other = stack.enter_context(MonaiLabelProcess(spec.name, device=place, threads=threads))
-        done = with_progress(
-            len(cases), lambda tell: evaluate(cases, service, settings, monailabel=other, progress=tell)
+            process = MonaiLabelProcess(engine.name, device=engine.device, threads=torch.get_num_threads())
+            other = stack.enter_context(process)
+        return with_progress(
+            len(cases), lambda tell: evaluate(cases, engine.service, settings, monailabel=other, progress=tell)
         )
-    report = as_json(done, provenance(spec, command_line("slicecast"), device=str(predictor.device)))
-    Console().print(summary_table(report["summary"], settings))
-    tell_skipped(done.skipped)
-    if json_file is not None:
-        write_json(report, json_file)
-    if picture is not None:
-        draw_cases(done, picture, title=title.resolve().name)
 
 
 def measure_set(

@@ -7,8 +7,8 @@ import typer
 
 from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError
-from slicecast.models.weights import choose_model
 from slicecast_lab.evaluation.cases import find_cases
+from slicecast_lab.evaluation.engines import named_specs, require_sam2
 from slicecast_lab.evaluation.settings import (
     FIXED,
     FORMATS,
@@ -34,9 +34,7 @@ Protocol = Annotated[
 ]
 Preset = Annotated[str, typer.Option(help="seed: the published study's table, of the sets that --data holds.")]
 Salient = Annotated[int, typer.Option(min=0, help="seed-exact: voxels above which a slice is in the clip.")]
-Model = Annotated[
-    str, typer.Option(help="A name of `slicecast models list`; empty for the default. --preset takes several.")
-]
+Model = Annotated[str, typer.Option(help="A name of `slicecast models list`, or several: A,B; empty for the default.")]
 Corrections = Annotated[int, typer.Option(help="So many further clicks (after clicks) or painted slices.")]
 Baselines = Annotated[
     str, typer.Option(metavar="LIST", help="Any of copy,copy-extent,region,levelset,walker,monailabel.")
@@ -72,14 +70,14 @@ def evaluate_model(
     Examples:
       slicecast lab evaluate --data sample --label 1 --prompt mask --baselines copy,copy-extent
       slicecast lab evaluate --data hippocampus --split test --label 1,2 --prompt clicks:5 --json out.json
+      slicecast lab evaluate --data sample --label 1 --prompt clicks:5 --model sam2_nano,ct_sam3d_nano
       slicecast lab evaluate --data Task09_Spleen --protocol seed-exact --prompt clicks:5 --model sam2_hiera_large
       slicecast lab evaluate --data folder_of_sets --preset seed --model sam2.1_hiera_tiny,sam2.1_hiera_large
     """
     kind, clicks = parse_prompt(prompt)
     check_output(json_file)
     check_output(picture, FORMATS)
-    for name in model.split(",") if preset else [model]:
-        choose_model(name or None)
+    _check_models(model, preset=preset, protocol=protocol, baselines=baselines, picture=picture)
     if preset or protocol == SEED_EXACT:
         own_slice = slice_rule if slice_rule != "centre" else ""
         refuse_options(slice=own_slice, corrections=corrections, baselines=baselines, picture=picture)
@@ -106,7 +104,20 @@ def evaluate_model(
     )
     from slicecast_lab.cli._measure import measure_fixed
 
-    measure_fixed(cases, settings, model=model, device=device, json_file=json_file, picture=picture, title=data)
+    measure_fixed(cases, settings, models=model, device=device, json_file=json_file, picture=picture, title=data)
+
+
+def _check_models(models: str, *, preset: str, protocol: str, baselines: str, picture: Path | None) -> None:
+    """Refuse models that are not there, several where one is wanted, and what only a SAM 2 can do."""
+    names = models.split(",")
+    for name in names:
+        named_specs(name)
+        if preset or protocol == SEED_EXACT:
+            require_sam2(name, f"the protocol {SEED_EXACT}")
+        if "monailabel" in baselines.split(","):
+            require_sam2(name, "the baseline monailabel")
+    if len(names) > 1 and not preset and (protocol == SEED_EXACT or picture):
+        raise ConfigError(f"{models} are several models; --protocol {SEED_EXACT} and --picture take one.")
 
 
 def _values(label: str, protocol: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from builders import scan
+from nets import give_weights
 from typer.testing import CliRunner
 
 from slicecast.cli.main import app
@@ -38,9 +39,28 @@ def test_a_set_is_measured(data, tmp_path):
     assert picture.stat().st_size > 1000
 
 
+def test_engines_of_any_kind_are_compared_on_the_same_cases(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLICECAST_HOME", str(tmp_path / "home"))
+    give_weights("ct_sam3d_nano")
+    report = tmp_path / "out.json"
+    words = ("--label", "7", "--prompt", "clicks:2", "--model", "sam2_nano,ct_sam3d_nano", "--json", report)
+    done = run("--data", data, *words)
+    assert done.exit_code == 0, done.output
+    assert "2 engines" in done.output
+    first, second = json.loads(report.read_text())["reports"]
+    assert [r["circumstances"]["model"]["name"] for r in (first, second)] == ["sam2_nano", "ct_sam3d_nano"]
+    assert first["cases"][0]["slice"] == second["cases"][0]["slice"]
+    assert first["cases"][0]["dice"] != second["cases"][0]["dice"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("--model", "sam2_nano,nothing"), "nothing"),
+        (("--model", "ct_sam3d_nano"), "slicecast lab train volumetric"),
+        (("--model", "ct_sam3d_nano", "--baselines", "monailabel"), "no SAM 2"),
+        (("--model", "ct_sam3d_nano", "--protocol", "seed-exact", "--prompt", "clicks:1"), "no SAM 2"),
+        (("--model", "sam2_nano,ct_sam3d_nano", "--picture", "out.png"), "several"),
         (("--protocol", "seed-exact", "--prompt", "box"), "box"),
         (("--protocol", "seed-exact", "--slice", "largest"), "--slice"),
         (("--protocol", "seed-exact", "--baselines", "copy"), "--baselines"),
