@@ -13,7 +13,7 @@ from slicecast.inference.sessions import Sessions
 from slicecast.inference.volumetric import VolumetricService
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import Geometry, Volume, write_volume
-from slicecast.volume.isotropic import world_grid
+from slicecast.volume.isotropic import Isotropic, world_grid
 
 SIDE = 16
 
@@ -30,13 +30,13 @@ class Seen:
 class Growing:
     """The bright region around the positive clicks, without the cube of 5 voxels around each negative one."""
 
-    side, outside, fingerprint = SIDE, 0.0, "growing"
+    side, outside, scales, fingerprint = SIDE, 0.0, (1.0,), "growing"
 
     def __init__(self, heat=None):
         self.heat, self.encoded, self.steps = heat, [], []
 
-    def grid(self, stored):
-        return world_grid(stored, 1.0)
+    def grid(self, stored, scale=1.0):
+        return world_grid(stored, scale)
 
     def encode(self, cube, window):
         self.encoded.append(cube.shape)
@@ -111,6 +111,40 @@ def test_the_network_says_where_to_click_in_a_neighbouring_cube_or_that_nothing_
     whole = ask(image, ObjectPrompts("bar", (Point((8, 15, 12)),)), network=hot)
     assert whole.mask.sum() > 1.5 * alone.mask.sum()
     assert whole.mask[12, 15, 35] == 1
+
+
+class Surest(Growing):
+    """A network that is sure only where the clicked object fills a certain share of its cube."""
+
+    scales = (1.0, 2.0)
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def segment(self, embedding, points, positive, previous):
+        answer = super().segment(embedding, points, positive, previous)
+        share = float((answer.logits > 0).mean())
+        return CubeAnswer(answer.logits if abs(share - self.share) < 0.02 else answer.logits / 4, 0.9, None)
+
+
+def test_an_object_is_looked_at_at_the_scale_that_leaves_least_doubt(image, scene):
+    blob = scene == 100
+    blob[8:] = False  # 48 voxels
+    for scale, share in ((1.0, 48 / SIDE**3), (2.0, 6 / SIDE**3)):
+        network = Surest(share)
+        mask = ask(image, ObjectPrompts("blob", (Point((3, 3, 3)),)), network=network).mask == 1
+        assert (mask & blob).sum() > 0.7 * blob.sum(), scale
+        assert mask[3, 3, 3]
+
+
+def test_beyond_a_scan_is_its_mirror_image_or_a_value(scene):
+    volume = Volume(scene, GEOMETRY)
+    grid = world_grid(GEOMETRY, 1.0)
+    plain = Isotropic(volume, grid, outside=None).patch((0, 0, 0), 8)
+    mirrored = Isotropic(volume, grid, outside=None).patch((-8, 0, 0), 16)
+    np.testing.assert_array_equal(mirrored[:8], plain[::-1])
+    assert (Isotropic(volume, grid, outside=-5.0).patch((-8, 0, 0), 16)[:8] == -5).all()
 
 
 def test_what_the_annotator_said_stands(image, scene):

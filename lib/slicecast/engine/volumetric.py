@@ -46,16 +46,18 @@ class VolumePredictor(Protocol):
 
     Attributes:
         side: S, voxels along each side of a cube.
-        outside: value of what lies outside the scan.
+        outside: value of what lies outside the scan; None: the scan mirrored at its faces.
+        scales: multiples of the grid's spacing at which an object may be looked at.
         fingerprint: changes whenever answers may change.
     """
 
     side: int
-    outside: float
+    outside: float | None
+    scales: Sequence[float]
     fingerprint: str
 
-    def grid(self, stored: Geometry) -> Geometry:
-        """Return the isotropic grid of a scan."""
+    def grid(self, stored: Geometry, scale: float = 1.0) -> Geometry:
+        """Return the isotropic grid of a scan, so many times as coarse as the usual one."""
         ...
 
     def encode(self, cube: NDArray[np.float32], window: Window) -> Embedding:
@@ -83,8 +85,9 @@ class GridClick:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectField:
-    """An object's logits in a box of the grid; outside it is not there."""
+    """An object's logits in a box of a grid; outside it is not there."""
 
+    grid: Geometry
     start: Voxel  # the box's first voxel
     logits: NDArray[np.float32]  # float32 [k, j, i]
     predicted_iou: float  # mean over the cubes
@@ -124,7 +127,15 @@ class VolumeTracker:
             for start in self._beyond(cube, [c.start for c in cubes]):
                 if len(cubes) < MOST_CUBES and (further := self._extended(cube, start, clicks)) is not None:
                     cubes.append(further)
-        return _blended(cubes, self.predictor.side)
+        return _blended(cubes, self.predictor.side, self.scan.grid)
+
+    def doubt(self, click: GridClick) -> float:
+        """Return how unsure the network is of its answer to one click on the object: voxels in doubt over its own."""
+        (cube,) = self._clicked_cubes([click])
+        answer = self._answer(cube).answer
+        assert answer is not None
+        doubt = 1 / (1 + np.exp(np.abs(answer.logits)))  # 0.5 where the probability is 0.5, 0 where it is 0 or 1
+        return float(doubt.sum()) / max(int((answer.logits > 0).sum()), 1)
 
     def _clicked_cubes(self, clicks: Sequence[GridClick]) -> list[_Cube]:
         """Open a cube around the first click on the object, and around each that lies in none; share all among them."""
@@ -213,7 +224,7 @@ def _moved(voxel: Sequence[Any] | NDArray, start: Voxel) -> Voxel:
     return tuple(int(v) + s for v, s in zip(voxel, start, strict=True))  # type: ignore[return-value]
 
 
-def _blended(cubes: Sequence[_Cube], side: int) -> ObjectField:
+def _blended(cubes: Sequence[_Cube], side: int, grid: Geometry) -> ObjectField:
     """Average the cubes' logits where they overlap; a voxel counts the less, the nearer it is to its cube's face."""
     starts = np.array([cube.start for cube in cubes])
     low = starts.min(axis=0)
@@ -228,4 +239,4 @@ def _blended(cubes: Sequence[_Cube], side: int) -> ObjectField:
         weights[place] += weight
     logits = np.where(weights > 0, total / np.maximum(weights, 1e-6), np.float32(FAR_LOGIT))
     iou = float(np.mean([answer.predicted_iou for answer in answers]))
-    return ObjectField(_moved(low, (0, 0, 0)), logits, iou, len(cubes))
+    return ObjectField(grid, _moved(low, (0, 0, 0)), logits, iou, len(cubes))

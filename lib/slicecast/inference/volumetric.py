@@ -40,11 +40,10 @@ class LabelCanvas:
     Args:
         study: the scan.
         axis: of its slices.
-        grid: the isotropic grid of the fields.
     """
 
-    def __init__(self, study: Study, axis: SliceAxis, grid: Geometry) -> None:
-        self._study, self._grid = study, grid
+    def __init__(self, study: Study, axis: SliceAxis) -> None:
+        self._study = study
         self.labels = np.zeros(study.volume.array.shape, dtype=np.uint8)
         self._best = np.zeros(self.labels.shape, dtype=np.float16)  # the logit of each voxel's label
         self.slices = SliceStack(self.labels, axis)
@@ -62,7 +61,7 @@ class LabelCanvas:
 
     def _on_scan(self, field: ObjectField) -> tuple[tuple[slice, ...], NDArray[np.float32]]:
         """Return the box of the scan that a field covers, and its logits there."""
-        part, scan = part_of(self._grid, field.start, _shape(field)), self._study.reorientation.geometry
+        part, scan = part_of(field.grid, field.start, _shape(field)), self._study.reorientation.geometry
         ends = np.stack(np.meshgrid(*((0, n - 1) for n in part.size_ijk), indexing="ij"), axis=-1).reshape(-1, 3)
         corners = scan.world_to_index(part.index_to_world(ends))[:, ::-1]
         low = np.clip(np.floor(corners.min(axis=0)), 0, np.array(self.labels.shape) - 1).astype(int)
@@ -228,56 +227,51 @@ class VolumetricService:
         axis = choose_axis(study.volume.geometry, request.axis)
         prompts, limits = place(request.prompts, study.reorientation, axis, within=request.range)
         clock.lap("read")
-        tracker = self._tracker(study, study.window(request.window), progress, cancelled)
-        fields = {
-            entry.name: tracker.segment(list(_clicks(entry, prompts[entry.name], axis, study, tracker.scan.grid)))
-            for entry in request.prompts.objects
-        }
+        trackers = self._trackers(study, study.window(request.window), progress, cancelled)
+        fields = {e.name: _found(e, prompts[e.name], axis, study, trackers) for e in request.prompts.objects}
         clock.lap("propagate")
-        canvas = _drawn(
-            study,
-            axis,
-            tracker.scan.grid,
-            fields,
-            prompts,
-            limits,
-            keep=(request.options or self.settings.propagation).keep_components,
-        )
+        keep = (request.options or self.settings.propagation).keep_components
+        canvas = _drawn(study, axis, fields, prompts, limits, keep=keep)
         evidence = [
             canvas.evidence(value, prompts[name], field.predicted_iou)
             for value, (name, field) in enumerate(fields.items(), start=1)
         ]
         clock.lap("post")
-        result = self._result(request, study, axis, tracker, canvas, evidence, clock)
+        result = self._result(request, study, axis, trackers, canvas, evidence, clock)
         if on_slice is not None:
             for update in _updates(result, study, axis, canvas, evidence):
                 on_slice(update)
         return result
 
-    def _tracker(
+    def _trackers(
         self,
         study: Study,
         window: Window,
         progress: Progress | None,
         cancelled: Callable[[], bool] | None,
-    ) -> VolumeTracker:
+    ) -> list[VolumeTracker]:
+        """Return one for each scale."""
         predictor = _Queued(self.predictor, self.queue)
-        return VolumeTracker(
-            predictor,
-            Isotropic(study.volume, predictor.grid(study.reorientation.source), outside=predictor.outside),
-            window,
-            f"{study.digest}/{window.low:g}:{window.high:g}",
-            self._cache,
-            progress or (lambda done, what: None),
-            cancelled or (lambda: False),
-        )
+        stored = study.reorientation.source
+        return [
+            VolumeTracker(
+                predictor,
+                Isotropic(study.volume, predictor.grid(stored, scale), outside=predictor.outside),
+                window,
+                f"{study.digest}/{window.low:g}:{window.high:g}/{scale:g}",
+                self._cache,
+                progress or (lambda done, what: None),
+                cancelled or (lambda: False),
+            )
+            for scale in predictor.scales
+        ]
 
     def _result(
         self,
         request: SegmentRequest,
         study: Study,
         axis: SliceAxis,
-        tracker: VolumeTracker,
+        trackers: Sequence[VolumeTracker],
         canvas: LabelCanvas,
         evidence: Sequence[SliceEvidence],
         clock: Clock,
@@ -299,27 +293,38 @@ class VolumetricService:
             ),
             next_slice=next_slice(choice, axis.name.lower(), stored),
             good_enough="" if choice is None or choice.slice is not None else choice.reason,
-            seconds=clock.seconds(encode=tracker.encode_s),
+            seconds=clock.seconds(encode=sum(tracker.encode_s for tracker in trackers)),
             warnings=(*study.volume.warnings, *(f"'{name}' was not found from these prompts." for name in missing)),
             axis=axis.name.lower(),
-            window=tracker.window,
-            slices_encoded=tracker.encoded,
+            window=trackers[0].window,
+            slices_encoded=sum(tracker.encoded for tracker in trackers),
             slices_walked=len(known),
-            slices_recomputed=tracker.answered,
+            slices_recomputed=sum(tracker.answered for tracker in trackers),
         )
+
+
+def _found(
+    entry: ObjectPrompts, given: Sequence[SlicePrompt], axis: SliceAxis, study: Study, trackers: Sequence[VolumeTracker]
+) -> ObjectField:
+    """Segment an object at the scale at which the network doubts its answer to the first click least."""
+    clicks = [list(_clicks(entry, given, axis, study, tracker.scan.grid)) for tracker in trackers]
+    chosen = 0
+    if len(trackers) > 1:
+        firsts = [next(click for click in own if click.positive) for own in clicks]
+        chosen = int(np.argmin([t.doubt(click) for t, click in zip(trackers, firsts, strict=True)]))
+    return trackers[chosen].segment(clicks[chosen])
 
 
 def _drawn(
     study: Study,
     axis: SliceAxis,
-    grid: Geometry,
     fields: Mapping[str, ObjectField],
     prompts: Prompts,
     limits: Mapping[str, tuple[int, int]],
     *,
     keep: bool,
 ) -> LabelCanvas:
-    canvas = LabelCanvas(study, axis, grid)
+    canvas = LabelCanvas(study, axis)
     for value, (name, field) in enumerate(fields.items(), start=1):
         canvas.draw(value, field, limits=limits[name])
     if keep:
@@ -397,10 +402,11 @@ class _Queued:
 
     def __init__(self, predictor: VolumePredictor, queue: DeviceQueue) -> None:
         self._predictor, self._queue = predictor, queue
-        self.side, self.outside, self.fingerprint = predictor.side, predictor.outside, predictor.fingerprint
+        self.side, self.outside, self.scales = predictor.side, predictor.outside, predictor.scales
+        self.fingerprint = predictor.fingerprint
 
-    def grid(self, stored: Geometry) -> Geometry:
-        return self._predictor.grid(stored)
+    def grid(self, stored: Geometry, scale: float = 1.0) -> Geometry:
+        return self._predictor.grid(stored, scale)
 
     def encode(self, cube: NDArray[np.float32], window: Window) -> Any:
         with self._queue.step():

@@ -46,6 +46,8 @@ class ModelSpec:
     folder: str = ""  # where the file is, if not at the usual place
     volumetric: bool = False  # it sees cubes of the scan, not slices: a 3D network such as SAM-Med3D
     spacing_mm: float = 1.5  # of a volumetric model's grid
+    # multiples of that spacing at which an object is tried; the least doubtful answer to its first click decides
+    scales: tuple[float, ...] = (1.0,)
     # how a volumetric model's grey values are normalised: by the scan's ``window``, by the cube's ``percentiles`` 1 and
     # 99, by mean and deviation of the ``positive`` values, or between ``LOW:HIGH``
     intensity: str = "window"
@@ -127,6 +129,8 @@ def _problems(spec: ModelSpec) -> list[str]:
         f"bytes is {spec.bytes!r}; it must be a positive number.": spec.bytes is None or spec.bytes > 0,
         "licence must not be empty.": bool(spec.licence),
         f"spacing_mm is {spec.spacing_mm!r}; it must lie between 0.1 and 10.": 0.1 <= spec.spacing_mm <= 10,
+        f"scales is {spec.scales!r}; it must list numbers from 0.1 to 100.": bool(spec.scales)
+        and all(isinstance(scale, int | float) and 0.1 <= scale <= 100 for scale in spec.scales),
         f"intensity is {spec.intensity!r}; it must be window, percentiles, positive or LOW:HIGH.": (
             INTENSITIES.fullmatch(spec.intensity) is not None
         ),

@@ -1,7 +1,7 @@
 """SAM-Med3D and CT-SAM3D behind the engine's port for volumes, built from a YAML in `configs/`."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from slicecast.models.weights import load_state_dict, pinned
 from slicecast.volume import Geometry, Window
 from slicecast.volume.isotropic import ras_grid, world_grid
 
-CODE_VERSION = 1  # Raise it whenever this file, a network or the engine's `volumetric` changes what a model answers
+CODE_VERSION = 2  # Raise it whenever this file, a network or the engine's `volumetric` changes what a model answers
 SMALL_PARAMETERS = 10_000_000  # Up to this many a network runs on one CPU thread: its operations are too short to share
 CT_OUTSIDE = -1024.0  # What CT-SAM3D takes for outside the scan
+OUTSIDE: Mapping[str, float | None] = {"positive": 0.0, "window": None}  # By intensity; None: the scan mirrored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,11 +50,18 @@ class TorchVolumePredictor:
         model: the network, in eval mode, on its device.
         spacing_mm: of its grid.
         intensity: how grey values are normalised, see `ModelSpec`.
+        scales: multiples of the spacing at which an object may be looked at.
         fingerprint: names weights and settings.
     """
 
     def __init__(
-        self, model: SamMed3D | CtSam3D, *, spacing_mm: float, intensity: str, fingerprint: str = "unnamed"
+        self,
+        model: SamMed3D | CtSam3D,
+        *,
+        spacing_mm: float,
+        intensity: str,
+        scales: Sequence[float] = (1.0,),
+        fingerprint: str = "unnamed",
     ) -> None:
         self._model = model
         self._spacing_mm = spacing_mm
@@ -61,17 +69,18 @@ class TorchVolumePredictor:
         self._reversed = isinstance(model, SamMed3D)  # it counts voxels (i, j, k), the others (k, j, i)
         self._small = sum(p.numel() for p in model.parameters()) <= SMALL_PARAMETERS
         self.side = model.side
-        self.outside = 0.0 if intensity == "positive" else CT_OUTSIDE
-        self.fingerprint = f"{fingerprint}/{CODE_VERSION}/{spacing_mm:g}/{intensity}"
+        self.scales = tuple(scales)
+        self.outside = OUTSIDE.get(intensity, CT_OUTSIDE)
+        self.fingerprint = f"{fingerprint}/{CODE_VERSION}/{spacing_mm:g}/{intensity}/{self.scales}"
 
     @property
     def device(self) -> torch.device:
         """Where the network runs."""
         return next(self._model.parameters()).device
 
-    def grid(self, stored: Geometry) -> Geometry:
+    def grid(self, stored: Geometry, scale: float = 1.0) -> Geometry:
         """Return the isotropic grid of a scan: SAM-Med3D's turned to RAS, CT-SAM3D's along the world's axes."""
-        return (ras_grid if self._reversed else world_grid)(stored, self._spacing_mm)
+        return (ras_grid if self._reversed else world_grid)(stored, self._spacing_mm * scale)
 
     def encode(self, cube: NDArray[np.float32], window: Window) -> EncodedCube:
         """Encode a cube (S, S, S) of the scan's own values."""
@@ -129,6 +138,7 @@ def load_volume_predictor(spec: ModelSpec, *, device: str = "auto") -> TorchVolu
         model.to(place, torch.float32),  # type: ignore[arg-type]
         spacing_mm=spec.spacing_mm,
         intensity=spec.intensity,
+        scales=spec.scales,
         fingerprint=f"{spec.name}:{pinned(spec).sha256}",
     )
 

@@ -63,20 +63,23 @@ class Isotropic:
     Args:
         volume: the scan.
         grid: the isotropic grid.
-        outside: value of what lies outside the scan.
+        outside: value of what lies outside the scan; None: the scan mirrored at its faces.
     """
 
-    def __init__(self, volume: Volume, grid: Geometry, *, outside: float) -> None:
+    def __init__(self, volume: Volume, grid: Geometry, *, outside: float | None) -> None:
         array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
         self.grid, self.outside = grid, outside
         self._image = volume.geometry.to_image(array)
 
     def patch(self, start_kji: tuple[int, int, int], side: int) -> np.ndarray:
-        """Return a cube as float32 [k, j, i]; where it reaches beyond the grid, the value of what lies outside."""
+        """Return a cube as float32 [k, j, i]; where it reaches beyond the grid, what `outside` says."""
         starts, stops = np.maximum(0, start_kji), np.minimum(np.add(start_kji, side), self.grid.shape_kji)
-        cube = np.full((side,) * 3, self.outside, dtype=np.float32)
-        if (starts < stops).all():
-            part = part_of(self.grid, tuple(starts.tolist()), tuple((stops - starts).tolist()))
-            place = tuple(slice(a, b) for a, b in zip(starts - start_kji, stops - start_kji, strict=True))
-            cube[place] = resample(self._image, part, outside=self.outside)
-        return cube
+        blank = self.outside or 0.0
+        if not (starts < stops).all():
+            return np.full((side,) * 3, blank, dtype=np.float32)
+        part = part_of(self.grid, tuple(starts.tolist()), tuple((stops - starts).tolist()))
+        inside = resample(self._image, part, outside=blank).astype(np.float32)
+        margins = [(a - s, s + side - b) for s, a, b in zip(start_kji, starts.tolist(), stops.tolist(), strict=True)]
+        if self.outside is None:
+            return np.pad(inside, margins, mode="symmetric")
+        return np.pad(inside, margins, constant_values=np.float32(blank))

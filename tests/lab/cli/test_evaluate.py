@@ -57,7 +57,6 @@ def test_engines_of_any_kind_are_compared_on_the_same_cases(data, tmp_path, monk
     ("words", "said"),
     [
         (("--model", "sam2_nano,nothing"), "nothing"),
-        (("--model", "ct_sam3d_nano"), "slicecast lab train volumetric"),
         (("--model", "ct_sam3d_nano", "--baselines", "monailabel"), "no SAM 2"),
         (("--model", "ct_sam3d_nano", "--protocol", "seed-exact", "--prompt", "clicks:1"), "no SAM 2"),
         (("--model", "sam2_nano,ct_sam3d_nano", "--picture", "out.png"), "several"),
