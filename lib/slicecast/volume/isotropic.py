@@ -41,8 +41,12 @@ def part_of(grid: Geometry, start_kji: tuple[int, int, int], shape_kji: tuple[in
     return Geometry(shape_kji[::-1], grid.spacing_mm, tuple(grid.index_to_world(start_kji[::-1])), grid.direction)
 
 
-def resample(image: sitk.Image, grid: Geometry, *, outside: float, nearest: bool = False) -> np.ndarray:
-    """Return an image's values on a grid, [k, j, i]; linear, in the image's own type, unless `nearest`."""
+def resample(image: sitk.Image, grid: Geometry, *, outside: float | None, nearest: bool = False) -> np.ndarray:
+    """Return an image's values on a grid, [k, j, i]; linear, in the image's own type, unless `nearest`.
+
+    Args:
+        outside: value of what lies outside the image; None: that of the nearest voxel.
+    """
     interpolator = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
     found = sitk.Resample(
         image,
@@ -52,7 +56,9 @@ def resample(image: sitk.Image, grid: Geometry, *, outside: float, nearest: bool
         grid.origin_mm,
         grid.spacing_mm,
         grid.direction_matrix.ravel().tolist(),
-        outside,
+        outside or 0.0,
+        image.GetPixelID(),
+        outside is None,
     )
     return sitk.GetArrayFromImage(found)
 
@@ -74,12 +80,12 @@ class Isotropic:
     def patch(self, start_kji: tuple[int, int, int], side: int) -> np.ndarray:
         """Return a cube as float32 [k, j, i]; where it reaches beyond the grid, what `outside` says."""
         starts, stops = np.maximum(0, start_kji), np.minimum(np.add(start_kji, side), self.grid.shape_kji)
-        blank = self.outside or 0.0
+        blank = np.float32(self.outside or 0.0)
         if not (starts < stops).all():
             return np.full((side,) * 3, blank, dtype=np.float32)
         part = part_of(self.grid, tuple(starts.tolist()), tuple((stops - starts).tolist()))
-        inside = resample(self._image, part, outside=blank).astype(np.float32)
+        inside = resample(self._image, part, outside=self.outside).astype(np.float32)
         margins = [(a - s, s + side - b) for s, a, b in zip(start_kji, starts.tolist(), stops.tolist(), strict=True)]
         if self.outside is None:
             return np.pad(inside, margins, mode="symmetric")
-        return np.pad(inside, margins, constant_values=np.float32(blank))
+        return np.pad(inside, margins, constant_values=blank)

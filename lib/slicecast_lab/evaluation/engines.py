@@ -1,4 +1,7 @@
-"""What an evaluation can be of, by name: a SAM 2 or a volumetric model. Imports nothing that takes long by itself."""
+"""What an evaluation can be of, by name: a SAM 2, a volumetric model, or what `together` makes of them.
+
+Imports nothing that takes long by itself.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,19 +32,29 @@ class Engine:
         return {**sources[0], "model": {**sources[0]["model"], "name": self.name, "sha256": hashes}}
 
 
+AXES = "axes"  # What stands after the + for SAM 2 along all three axes
+
+
 def named_specs(name: str) -> tuple[ModelSpec, ...]:
-    """Return the models that an engine's name stands for; "" for the default.
+    """Return the models that an engine's name stands for: `A`, `A+axes`, or `A+B` of a SAM 2 and a volumetric model.
+
+    Args:
+        name: "" for the default model.
 
     Raises:
         UnknownModel: no model of that name.
-        ConfigError: this version cannot run that model.
+        ConfigError: this version cannot run that model, or not these together.
     """
-    return (choose_model(name or None),)
+    first, *others = name.split("+")
+    specs = (choose_model(first or None), *(choose_model(other) for other in others if other != AXES))
+    if others and (len(others) > 1 or specs[0].volumetric or not all(spec.volumetric for spec in specs[1:])):
+        raise ConfigError(f"{name} is no engine. Together go a SAM 2 and a volumetric model, or a SAM 2 and '{AXES}'.")
+    return specs
 
 
 def require_sam2(name: str, what: str) -> None:
-    """Raise ConfigError if an engine is not a SAM 2, which alone can do `what`."""
-    if len(specs := named_specs(name)) > 1 or specs[0].volumetric:
+    """Raise ConfigError if an engine is not a SAM 2 alone, as `what` needs it."""
+    if "+" in name or named_specs(name)[0].volumetric:
         raise ConfigError(f"{name} is no SAM 2, which {what} needs. Name one of 'slicecast models list'.")
 
 
@@ -56,10 +69,17 @@ def open_engine(name: str, *, device: str = "auto") -> Engine:
     from slicecast.inference.volumetric import VolumetricService
     from slicecast.models.sam2 import load_predictor
     from slicecast.models.volumetric import load_volume_predictor
+    from slicecast_lab.evaluation.together import AllAxes, Anchored
 
-    (spec,) = specs = named_specs(name)
-    if spec.volumetric:
-        network = load_volume_predictor(spec, device=device)
-        return Engine(spec.name, specs, VolumetricService(spec.name, predictor=network), str(network.device))
-    predictor = load_predictor(spec, device=device)
-    return Engine(spec.name, specs, SegmentService(predictor=predictor), str(predictor.device))
+    specs = named_specs(name)
+    volumetric = [spec for spec in specs if spec.volumetric]
+    networks = [VolumetricService(s.name, predictor=load_volume_predictor(s, device=device)) for s in volumetric]
+    if specs[0].volumetric:
+        return Engine(specs[0].name, specs, networks[0], device)
+    predictor = load_predictor(specs[0], device=device)
+    service: Segments = (sam2 := SegmentService(predictor=predictor))
+    if networks:
+        service = Anchored(sam2, networks[0])
+    elif "+" in name:
+        service = AllAxes(sam2)
+    return Engine(name or specs[0].name, specs, service, str(predictor.device))

@@ -1,0 +1,83 @@
+"""Engines by name, and what the laboratory makes of two."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import dice, scan
+
+from slicecast.errors import ConfigError, UnknownModel
+from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.volumetric import VolumetricService
+from slicecast.prompts import ObjectPrompts, Point, PromptSet
+from slicecast.volume import write_volume
+from slicecast_lab.evaluation.engines import named_specs, require_sam2
+from slicecast_lab.evaluation.together import AllAxes, Anchored
+
+
+def test_names_stand_for_models():
+    assert [s.name for s in named_specs("sam2_nano+ct_sam3d_nano")] == ["sam2_nano", "ct_sam3d_nano"]
+    assert [s.name for s in named_specs("sam2_nano+axes")] == ["sam2_nano"]
+    require_sam2("sam2_nano", "this")
+
+
+@pytest.mark.parametrize("name", ["ct_sam3d_nano+axes", "sam2_nano+sam2_nano", "sam2_nano+axes+ct_sam3d_nano"])
+def test_what_does_not_go_together_is_refused(name):
+    with pytest.raises(ConfigError, match="no engine"):
+        named_specs(name)
+    with pytest.raises(ConfigError, match="no SAM 2"):
+        require_sam2(name, "this")
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(UnknownModel):
+        named_specs("sam2_nano+nothing")
+
+
+@pytest.fixture(scope="module")
+def truth():
+    array = np.zeros((24, 48, 48), dtype=bool)
+    z, y, x = np.ogrid[:24, :48, :48]
+    array[((z - 12) / 8) ** 2 + ((y - 24) / 11) ** 2 + ((x - 22) / 10) ** 2 < 1] = True
+    return array
+
+
+@pytest.fixture(scope="module")
+def image(truth, tmp_path_factory):
+    file = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
+    write_volume(file, scan(truth))
+    return file
+
+
+@pytest.fixture(scope="module")
+def sam2():
+    return SegmentService(model="sam2_nano")
+
+
+def clicks(image):
+    points = (Point((22, 24, 12)), Point((40, 40, 12), positive=False))
+    return SegmentRequest(image, PromptSet((ObjectPrompts("object", points=points),)))
+
+
+def test_all_axes_find_what_one_finds_and_clicks_hold(sam2, image, truth):
+    result = AllAxes(sam2).segment(clicks(image))
+    assert dice(result.mask == 1, truth) > 0.8
+    assert result.mask[12, 24, 22] == 1 and result.mask[12, 40, 40] == 0
+
+
+class Oracle(VolumetricService):
+    """Answers with the truth."""
+
+    def __init__(self, sam2, truth):
+        super().__init__("ct_sam3d_nano")
+        self.sam2, self.truth = sam2, truth
+
+    def segment(self, request, **options):
+        return replace(self.sam2.segment(request), mask=self.truth.astype(np.uint8))
+
+
+def test_a_networks_surest_slices_are_sam2s_anchors(sam2, image, truth):
+    result = Anchored(sam2, Oracle(sam2, truth)).segment(clicks(image))
+    assert dice(result.mask == 1, truth) > 0.85
+    assert sum((result.mask[k] == truth[k]).all() and truth[k].any() for k in range(24)) >= 2
+    assert result.mask[12, 24, 22] == 1 and result.mask[12, 40, 40] == 0
