@@ -53,7 +53,7 @@ class VolumePredictor(Protocol):
 
     side: int
     outside: float | None
-    scales: Sequence[float]
+    scales: tuple[float, ...]
     fingerprint: str
 
     def grid(self, stored: Geometry, scale: float = 1.0) -> Geometry:

@@ -19,10 +19,11 @@ from slicecast.engine.postprocess import keep_connected, object_logits
 from slicecast.engine.propagation import segment
 from slicecast.engine.tracks import Tracker
 from slicecast.inference.results import SegmentResult
-from slicecast.inference.segment import SegmentRequest, SegmentService, place
+from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
 from slicecast.inference.volumetric import VolumetricService
 from slicecast.prompts import MaskPrompt, Point, PromptSet
+from slicecast.prompts.mapping import place
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
 ANCHORS = 2  # Slices of the network's that SAM 2 is given
@@ -104,7 +105,7 @@ class AllAxes:
 
     def _chance(self, request: SegmentRequest, study: Study, axis: SliceAxis) -> NDArray[np.float32]:
         """Return the probability of each voxel along an axis, canonical [k, j, i]."""
-        prompts, limits = place(request, study.reorientation, axis)
+        prompts, limits = place(request.prompts, study.reorientation, axis, within=request.range)
         service = self.sam2
         tracker = Tracker(
             service.predictor,
