@@ -20,12 +20,12 @@ from slicecast.config import data_dir
 from slicecast.models.weights import is_present, pinned
 from slicecast_lab.benchmarks.accuracy import CLICKS, GOALS, ROOT, Goal
 from slicecast_lab.evaluation.engine_table import engine_cells
-from slicecast_lab.evaluation.engines import named_specs, open_engine
+from slicecast_lab.evaluation.engines import open_engine
 from slicecast_lab.evaluation.page import markdown, source_line, write_blocks
 from slicecast_lab.evaluation.provenance import command_line
 from slicecast_lab.evaluation.report import as_json, write_json
 from slicecast_lab.evaluation.run import evaluate
-from slicecast_lab.evaluation.settings import Settings, parse_prompt
+from slicecast_lab.evaluation.settings import Settings, named_specs, parse_prompt
 
 SAM2, VOLUMETRIC = "sam2_nano", ("ct_sam3d_nano", "sam_med3d_nano")
 ENGINES = (SAM2, *VOLUMETRIC, *(f"{SAM2}+{name}" for name in VOLUMETRIC), f"{SAM2}+axes")

@@ -8,7 +8,6 @@ import typer
 from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError
 from slicecast_lab.evaluation.cases import find_cases
-from slicecast_lab.evaluation.engines import named_specs, require_sam2
 from slicecast_lab.evaluation.settings import (
     FIXED,
     FORMATS,
@@ -18,8 +17,10 @@ from slicecast_lab.evaluation.settings import (
     SeedSettings,
     Settings,
     Unit,
+    named_specs,
     parse_prompt,
     parse_values,
+    require_sam2,
 )
 
 app = typer.Typer(add_completion=False)

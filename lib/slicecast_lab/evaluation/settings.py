@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from slicecast.errors import ConfigError
+from slicecast.models.registry import ModelSpec
+from slicecast.models.weights import choose_model
 
 SliceRule = Literal["largest", "centre", "quarter"]
 PromptKind = Literal["mask", "box", "clicks"]
@@ -108,3 +110,29 @@ def parse_numbers(words: str) -> tuple[int, ...]:
         if not word.strip().isdecimal():
             raise ConfigError(f"{word!r} in {words!r} is no whole number. Give numbers of labels such as 0,1,2,5.")
     return tuple(map(int, words.split(",")))
+
+
+AXES = "axes"  # What stands after the + for SAM 2 along all three axes
+
+
+def named_specs(name: str) -> tuple[ModelSpec, ...]:
+    """Return the models that an engine's name stands for: `A`, `A+axes`, or `A+B` of a SAM 2 and a volumetric model.
+
+    Args:
+        name: "" for the default model.
+
+    Raises:
+        UnknownModel: no model of that name.
+        ConfigError: this version cannot run that model, or not these together.
+    """
+    first, *others = name.split("+")
+    specs = (choose_model(first or None), *(choose_model(other) for other in others if other != AXES))
+    if others and (len(others) > 1 or specs[0].volumetric or not all(spec.volumetric for spec in specs[1:])):
+        raise ConfigError(f"{name} is no engine. Together go a SAM 2 and a volumetric model, or a SAM 2 and '{AXES}'.")
+    return specs
+
+
+def require_sam2(name: str, what: str) -> None:
+    """Raise ConfigError if an engine is not a SAM 2 alone, as `what` needs it."""
+    if "+" in name or named_specs(name)[0].volumetric:
+        raise ConfigError(f"{name} is no SAM 2, which {what} needs. Name one of 'slicecast models list'.")

@@ -11,7 +11,7 @@ from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.volumetric import VolumetricService
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
-from slicecast_lab.evaluation.engines import named_specs, require_sam2
+from slicecast_lab.evaluation.settings import named_specs, require_sam2
 from slicecast_lab.evaluation.together import AllAxes, Anchored
 
 
