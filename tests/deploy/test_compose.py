@@ -16,6 +16,7 @@ import yaml
 from clinic import ORTHANC_PLUGIN, SAMPLES
 from machines import network, run, running
 
+from slicecast.inference.studies import MAX_BYTES
 from slicecast.volume import read_volume
 from slicecast_lab.generated.sample_data import write_dicom_series
 
@@ -82,6 +83,10 @@ def test_every_image_has_a_version(services):
     assert all(
         string.digits.find(service["image"].rpartition(":")[2].lstrip("v")[0]) >= 0 for service in services.values()
     )
+
+
+def test_worker_processes_have_memory_to_share_the_open_scans(services):
+    assert int(services["slicecast"]["shm_size"].removesuffix("gb")) << 30 > MAX_BYTES
 
 
 def test_the_services_work_together(services, tmp_path):
