@@ -15,7 +15,7 @@ from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import open_study
-from slicecast.labelling.background_ranker import BackgroundRanker, CachedVolume, VolumeCache, embed
+from slicecast.labelling.strategies import BackgroundRanker, CachedVolume, VolumeCache, embed
 from slicecast.volume import write_volume
 from slicecast_lab.simulation.fake import FakePredictor
 

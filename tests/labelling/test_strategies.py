@@ -8,11 +8,12 @@ import pytest
 from builders import ball, scan
 from labelserver import serving
 
-from slicecast.labelling.background_ranker import RankedQueue, VolumeChoice
 from slicecast.labelling.strategies import (
     LONG_AGO_S,
     Candidates,
+    RankedQueue,
     RankedStrategy,
+    VolumeChoice,
     last_shown,
     strategies,
 )

@@ -24,7 +24,7 @@ from slicecast.dicom.seg import SegNames, write_seg
 from slicecast.server.campaign.routes import ACTIONS
 from slicecast.server.dependencies import labelling_app
 from slicecast.server.errors import DISK_FULL
-from slicecast.server.nninteractive.wire import pack
+from slicecast.server.nninteractive.prompts import pack
 from slicecast.volume import read_volume
 
 MB = 24

@@ -17,8 +17,7 @@ from slicecast.cli._checks import Studies
 from slicecast.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
-    from slicecast.labelling.campaign.imports import ImportRules
-    from slicecast.labelling.store.importing import ImportRow, Save
+    from slicecast.labelling.importing import ImportRow, ImportRules, Save
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Take in labels that were made elsewhere.")
 
@@ -59,8 +58,13 @@ def import_folder(
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}. Give the one that holds the labels.")
     named = read_map(mapping)
-    from slicecast.labelling.campaign.imports import ImportRules  # MONAI Label takes seconds, see main.py
-    from slicecast.labelling.store.importing import Images, ImportNames, find_labels, import_labels
+    from slicecast.labelling.importing import (
+        Images,
+        ImportNames,
+        ImportRules,  # MONAI Label takes seconds, see main.py
+        find_labels,
+        import_labels,
+    )
     from slicecast.labelling.store.labels import FINAL, ORIGINAL
     from slicecast.volume.reading import dataset_description, value_names
 
@@ -93,7 +97,7 @@ def read_map(text: str) -> dict[int, str]:
 
 @contextmanager
 def _saving(studies: Path, rules: ImportRules, *, dry: bool) -> Iterator[Save]:
-    from slicecast.labelling.campaign.imports import dry_run, importing
+    from slicecast.labelling.importing import dry_run, importing
 
     if dry:
         yield dry_run(studies, rules)

@@ -24,7 +24,6 @@ from slicecast.errors import ConfigError, InputError, NotFound, UnknownModel
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.sessions import Propagated
 from slicecast.inference.volumetric import Segmenter
-from slicecast.labelling.background_ranker import BackgroundRanker
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.conf import AppConfig
@@ -38,6 +37,7 @@ from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, find
 from slicecast.labelling.store.uploads import SafeSessions
 from slicecast.labelling.strategies import (
     EMBEDDINGS,
+    BackgroundRanker,
     open_background_ranker,
 )
 from slicecast.labelling.tasks.answer import write_answer

@@ -17,8 +17,12 @@ from slicecast.models import sam2_forward as steps
 from slicecast.models.devices import choose_device, memory_errors, threads
 from slicecast.models.graphs import Graph, available, compile_graphs
 from slicecast.models.registry import ModelSpec
-from slicecast.models.sam2_batch import (
+from slicecast.models.sam2_build import load_sam2
+from slicecast.models.sam2_forward import (
     Encoded,
+    Features,
+    Memory,
+    Step,
     bank_signature,
     last_logits,
     observations,
@@ -28,8 +32,6 @@ from slicecast.models.sam2_batch import (
     stack_features,
     stack_points,
 )
-from slicecast.models.sam2_build import load_sam2
-from slicecast.models.sam2_forward import Features, Memory, Step
 from slicecast.models.sam2_graphs import ANCHORS, ClickGraph, EncodeGraph, MaskGraph, TrackGraph, answer_of, weigh
 
 logger = logging.getLogger(__name__)

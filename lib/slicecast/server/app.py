@@ -45,8 +45,8 @@ from slicecast.server.ohif.dicomweb import dicomweb_router
 from slicecast.server.ohif.proxy import proxy_lifespan
 from slicecast.server.ohif.proxy import router as proxy_router
 from slicecast.server.ohif.viewer import router as ohif_router
+from slicecast.server.security.gate import secure
 from slicecast.server.security.logins import router as login_router
-from slicecast.server.security.secure import secure
 from slicecast.server.sessions.propagation import SessionContext
 from slicecast.server.sessions.routes import router as sessions_router
 from slicecast.server.settings import server_settings

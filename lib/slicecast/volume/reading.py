@@ -155,6 +155,12 @@ def require_file(source: Path) -> str:
     return ending
 
 
+def stem_of(path: Path) -> str:
+    """Return the name of a NIfTI, NRRD or MHA file without its ending; of another file its whole name."""
+    ending = max((end for end in WRITTEN_ENDINGS if path.name.lower().endswith(end)), key=len, default="")
+    return path.name[: len(path.name) - len(ending)]
+
+
 def _read(source: Path, max_voxels: int) -> Volume:
     ending = require_file(source)
     if not ending:

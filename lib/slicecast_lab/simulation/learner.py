@@ -14,7 +14,7 @@ import numpy as np
 from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
-from slicecast.labelling.background_ranker import embed
+from slicecast.labelling.strategies import embed
 from slicecast.prompts import Box, ObjectPrompts, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk
 from slicecast.volume import choose_axis

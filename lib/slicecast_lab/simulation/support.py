@@ -30,7 +30,7 @@ from slicecast.engine.ports import Bank, Observation, PromptJob, SliceMemory, Tr
 from slicecast.engine.tracks import Tracker
 from slicecast.inference.predictors import QueuedPredictor
 from slicecast.inference.studies import Study
-from slicecast.labelling.background_ranker import CACHE_BYTES
+from slicecast.labelling.strategies import CACHE_BYTES
 from slicecast.prompts import SlicePrompt
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 from slicecast.volume.slices import box_of

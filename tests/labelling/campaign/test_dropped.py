@@ -11,8 +11,8 @@ from slicecast.campaign.state import ReadingTask, Status
 from slicecast.errors import Conflict
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.dropped import AGAIN_S, ANOTHER, STRANGE
-from slicecast.labelling.campaign.intents import Submission
 from slicecast.labelling.campaign.service import open_campaign_service
+from slicecast.labelling.store.delivery import Submission
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import Volume, write_volume
 

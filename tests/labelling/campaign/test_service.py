@@ -19,11 +19,11 @@ from slicecast.campaign.state import Status
 from slicecast.errors import Conflict, InputError, NotFound
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.app import Leased
-from slicecast.labelling.campaign.event_prompts import MAX_PROMPTS, prompts_of
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.strategies import strategies
 from slicecast.labelling.tasks.answer import InferAnswer
+from slicecast.labelling.tasks.request import MAX_PROMPTS, prompts_of
 from slicecast.volume import Volume, write_volume
 
 FEATURES = [0.4, 1.0, 0.5, 0.9, 1.0, 2.0, 0.8]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from slicecast.errors import SlicecastError
 from slicecast.labelling.campaign.drafts import LabelChanged
-from slicecast.labelling.store.importing import stem_of
 from slicecast.labelling.store.labels import FINAL
 from slicecast.labelling.store.studies import StudiesDatastore
+from slicecast.volume.reading import stem_of
 
 logger = logging.getLogger(__name__)
 

@@ -30,14 +30,14 @@ from slicecast.files import file_sha256
 from slicecast.inference.caller import Caller, calling, current_caller
 from slicecast.labelling.campaign.drafts import SLICE_FEATURES, CaseDrafts, Drafts, MaskDraft
 from slicecast.labelling.campaign.dropped import Dropped
-from slicecast.labelling.campaign.event_prompts import bounded, prompts_of
-from slicecast.labelling.campaign.intents import Intents, Submission
 from slicecast.labelling.campaign.structures import compare_labels, slice_truths
 from slicecast.labelling.store.datastore import VERSIONS
+from slicecast.labelling.store.delivery import Intents, Submission
 from slicecast.labelling.store.labels import FINAL, ORIGINAL, require_named, with_true_label_info
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.strategies import Candidates
 from slicecast.labelling.tasks.answer import InferAnswer
+from slicecast.labelling.tasks.request import bounded, prompts_of
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class CampaignService:
     ) -> dict[str, str]:
         """Save a label and record it; a second or a gold reading goes under a tag of its own.
 
-        The only way to a final label. File and event are both there or neither, also after a kill (see `intents`).
+        The only way to a final label. File and event are both there or neither, also after a kill; see `Intents`.
 
         Raises:
             Conflict: another user holds the case, or its label is approved; the label was not saved.

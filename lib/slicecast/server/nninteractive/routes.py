@@ -21,12 +21,12 @@ from slicecast.server.dependencies import LabellingApp
 from slicecast.server.errors import problems
 from slicecast.server.nninteractive import prompts
 from slicecast.server.nninteractive.images import checked_spacing
-from slicecast.server.nninteractive.leases import ClientLease
-from slicecast.server.nninteractive.wire import announced, unpack
+from slicecast.server.nninteractive.prompts import announced, unpack
 from slicecast.server.nninteractive.work import (
     NOTHING,
     OBJECT,
     Answer,
+    ClientLease,
     Desk,
     Gone,
     Held,

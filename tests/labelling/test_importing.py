@@ -10,7 +10,7 @@ from dicoms import write_slices
 from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import SegNames, write_seg
 from slicecast.errors import InputError, NotFound
-from slicecast.labelling.store.importing import Images, ImportNames, find_labels, import_labels
+from slicecast.labelling.importing import Images, ImportNames, find_labels, import_labels
 from slicecast.volume import read_volume, write_mask, write_volume
 from slicecast.volume.reading import value_names
 

@@ -7,7 +7,7 @@ import pytest
 from nnclient import pack_array, unpack_array
 
 from slicecast.errors import InputError, TooLarge
-from slicecast.server.nninteractive.wire import announced, pack, unpack
+from slicecast.server.nninteractive.prompts import announced, pack, unpack
 
 MOST = 1 << 20
 TYPES = ("uint8", "int16", "uint16", "int32", "float16", "float32", "float64", "bool")

@@ -1,12 +1,14 @@
 """Labels that were made elsewhere: which image each belongs to, whether it can be its label, and taking it in.
 
 Read are NIfTI, NRRD, MHA and DICOM SEG, in a plain folder, in a Decathlon task or in an nnU-Net data set (`labelsTr`).
-The studies are only read here; what is accepted is handed to `Save`.
+What is accepted is handed to `Save`, which enters it into the campaign: what is approved, held by somebody or labelled
+already is not overwritten.
 """
 
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -17,15 +19,27 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from slicecast.campaign.campaign import Campaign, existing_campaign
+from slicecast.campaign.state import ReadingTask, Status
 from slicecast.dicom.catalogue import Catalogue, is_dicom
 from slicecast.dicom.seg import read_seg, referenced_series
 from slicecast.dicom.series import Series
 from slicecast.errors import Conflict, InputError, NotFound, VolumeError
-from slicecast.labelling.store.labels import check_label
+from slicecast.inference.caller import Caller, calling
+from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
+from slicecast.labelling.store.labels import FINAL, check_label
+from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.volume import Geometry, read_volume, write_mask
 from slicecast.volume.dicom import DAMAGED, require_small_unpacked
-from slicecast.volume.reading import DESCRIPTION, WRITTEN_ENDINGS, dataset_description, value_names, without_folders
+from slicecast.volume.reading import (
+    DESCRIPTION,
+    WRITTEN_ENDINGS,
+    dataset_description,
+    stem_of,
+    value_names,
+    without_folders,
+)
 
 LABELS_FOLDER = "labelsTr"
 
@@ -214,12 +228,6 @@ def import_labels(found: FoundLabels, images: Images, names: ImportNames, *, sav
             yield ImportRow(file.path, image, label.in_words())
 
 
-def stem_of(path: Path) -> str:
-    """Return the name of a NIfTI, NRRD or MHA file without its ending; of another file its whole name."""
-    ending = max((end for end in WRITTEN_ENDINGS if path.name.lower().endswith(end)), key=len, default="")
-    return path.name[: len(path.name) - len(ending)]
-
-
 def _matched(file: LabelFile, images: Images, folder: Path, own: Names) -> tuple[str, Path, Names]:
     """Return a label's image, its file as a volume, and the names that it has by itself."""
     if stem_of(file.path) != file.path.name:
@@ -278,3 +286,61 @@ def _pairs(listed: Mapping[str, Any]) -> dict[str, str]:
         for entry in entries
         if {"image", "label"} <= entry.keys()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRules:
+    """How labels are to be taken in."""
+
+    who: str  # whose labels they are
+    tag: str = FINAL  # `final`, or `original` for a start from which annotators go on
+    replace: bool = False  # also where an image has a label under that tag
+
+
+def dry_run(studies: Path, rules: ImportRules) -> Save:
+    """Return a function that refuses what an import would refuse, and saves nothing."""
+    campaign = existing_campaign(studies)
+    return lambda label: admit(label.image, campaign, studies, rules)
+
+
+@contextmanager
+def importing(studies: Path, rules: ImportRules) -> Iterator[Save]:
+    """Open the studies and their campaign for an import; the server may run meanwhile."""
+    store = StudiesDatastore(str(studies), extensions=[f"*{ending}" for ending in WRITTEN_ENDINGS])
+    service = open_campaign_service(studies, datastore=lambda: store)
+    try:
+        yield lambda label: _save(label, service, store, studies, rules)
+        service.wait()
+    finally:
+        store.deliveries.close()
+        store.deliveries.deliver_all()
+        service.campaign.store.close()
+
+
+def admit(image: str, campaign: Campaign | None, studies: Path, rules: ImportRules) -> None:
+    """Check that an image may get a label.
+
+    Raises:
+        Conflict: it is approved, somebody holds it, or it has a label already.
+    """
+    if campaign is not None and rules.tag == FINAL:
+        case = campaign.state().case(image)
+        if case.status is Status.APPROVED:
+            raise Conflict("Its label is approved and stays. Reject it in review first.")
+        if case.gold:
+            raise Conflict("It is a hidden gold case. Set its truth with `slicecast campaign add-gold`.")
+        if campaign.task_of(image, rules.who) is not ReadingTask.ANNOTATE:
+            raise Conflict("It is being read a second time. Hand it back first.")
+    folder = studies / "labels" / rules.tag
+    if not rules.replace and folder.is_dir() and any(stem_of(path) == image for path in folder.iterdir()):
+        raise Conflict(f"It has a label '{rules.tag}' already. Say --replace to replace it; the old one is kept.")
+
+
+def _save(
+    label: AcceptedLabel, service: CampaignService, store: StudiesDatastore, studies: Path, rules: ImportRules
+) -> None:
+    store.refresh()  # a running server may have written since
+    admit(label.image, service.campaign, studies, rules)
+    with tempfile.TemporaryDirectory() as folder, calling(Caller(name=rules.who)):
+        file = write_mask(Path(folder) / "label.nii.gz", label.array, label.grid)
+        service.save(label.image, file, tag=rules.tag, info=label.info(), client_id=rules.who)
