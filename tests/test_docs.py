@@ -124,6 +124,7 @@ def test_the_table_of_errors_is_complete_and_right():
     said = {name: (int(code), int(status)) for name, code, status in ERROR_ROW.findall(table)}
     kinds = [kind for kind in family(errors.SlicecastError) if kind is not errors.SlicecastError]
     assert said == {kind.__name__: (main.exit_code(kind("")), kind.status) for kind in kinds}
+    assert set(re.findall(r"[├└]── (\w+)", errors.__doc__)) == said.keys()
 
 
 def is_runnable(line: str, known: dict[str, Any]) -> bool:

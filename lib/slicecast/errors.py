@@ -21,6 +21,7 @@ SlicecastError
 │   ├── WeightsCorrupt
 │   ├── DeviceUnavailable
 │   ├── OutOfMemory
+│   ├── UpgradeNeeded
 │   ├── QueueFull
 │   ├── WorkerDied
 │   └── ReadingFull
