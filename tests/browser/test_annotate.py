@@ -290,6 +290,7 @@ def test_another_reading_of_a_box_can_be_chosen(anna):
     anna.press("r")
     assert anna.prompts()[-1] == f"✎ painted, slice {k}"
     assert dice(shown(), liver[k]) > dice(first, liver[k])
+    assert anna.page.is_hidden("#message")
     anna.picture("reading")
     readings = [shown()]
     for _ in range(4):

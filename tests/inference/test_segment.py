@@ -324,11 +324,12 @@ def test_an_object_that_is_not_found_is_said_so(store, service):
     assert any(warning.startswith("'ghost' was not found") for warning in result.warnings)
 
 
-def test_clicks_on_a_painted_slice_are_said_to_be_unused(ball_file, service):
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_click_that_what_is_painted_contradicts_is_said_to_be_unused(ball_file, service, positive):
     painted = MaskPrompt(ball(), slices=(CENTRE[2],))
-    both = ObjectPrompts("ball", points=(Point(CENTRE),), masks=(painted,))
+    both = ObjectPrompts("ball", points=(Point(CENTRE, positive),), masks=(painted,))
     warnings = service.segment(SegmentRequest(ball_file, PromptSet((both,)))).warnings
-    assert any("painted slice of 'ball'" in warning for warning in warnings)
+    assert any("painted slice of 'ball'" in warning for warning in warnings) != positive
 
 
 def test_a_volume_of_one_slice_is_answered(store, service):

@@ -18,6 +18,7 @@ from slicecast.engine.postprocess import ObjectResult, probability_of_presence, 
 from slicecast.engine.propagation import Prompts, Segmentation
 from slicecast.engine.tracks import SliceResult
 from slicecast.inference.studies import Study
+from slicecast.prompts import SlicePrompt
 from slicecast.volume import Geometry, SliceAxis, SliceStack, Window
 
 
@@ -276,9 +277,15 @@ def _warnings(study: Study, found: Segmentation, names: Sequence[str]) -> tuple[
     unused = [
         f"Clicks on a painted slice of '{name}' were not used: what is painted stands. Paint the correction instead."
         for name, track in found.objects.items()
-        if any(p.mask is not None and len(p.labels) for p in track.prompts)
+        if any(_overruled(prompt) for prompt in track.prompts)
     ]
     return (*study.volume.warnings, *flat, *missing, *unused)
+
+
+def _overruled(prompt: SlicePrompt) -> bool:
+    """Tell whether what is painted on a slice contradicts a click there."""
+    x, y = prompt.points_xy.astype(int).T
+    return prompt.mask is not None and not np.array_equal(prompt.mask[y, x], prompt.labels == 1)
 
 
 BY_QUALITY = ("worst", "value")
