@@ -76,7 +76,7 @@ class Annotator:
 
     def annotate(self, case: SampleCase) -> list[ObjectRecord]:
         """Click every structure: first all at once, then each on its own."""
-        records = self._click_all(case)
+        records = self.click_all(case)
         return [self._refine(case, value, records[name]) for value, name in case.present.items()]
 
     def submit(self, case: SampleCase, records: list[ObjectRecord]) -> None:
@@ -89,12 +89,12 @@ class Annotator:
         if not np.array_equal(stored.array, merged):
             raise Conflict(f"The stored label of '{case.id}' is not the one that was submitted.")
 
-    def _click_all(self, case: SampleCase) -> dict[str, ObjectRecord]:
-        """Give every structure its first click, in one request of the model for several labels."""
+    def click_all(self, case: SampleCase, *, model: str = "sam2") -> dict[str, ObjectRecord]:
+        """Give every structure its first click, in one request of a model for several labels."""
         nothing = np.zeros(case.truth.shape, bool)
         clicks = {name: _click(case, value, nothing) for value, name in case.present.items()}
         params = {name: [list(click.index)] for name, click in clicks.items() if click}
-        mask, answer, seconds = self._infer("sam2", case, params)
+        mask, answer, seconds = self._infer(model, case, params)
         found = {name: mask == answer["objects"][name]["value"] for name in params}
         return {
             name: _with(_empty(case, name), click, found[name], truth=case.truth == value, seconds=seconds)

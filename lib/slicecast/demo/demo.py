@@ -11,7 +11,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from slicecast.demo.annotator import Annotator, ObjectRecord, SampleCase, merge
 from slicecast.demo.server_process import RunningServer, serving
 from slicecast.errors import ConfigError, SlicecastError
 from slicecast.inference.pictures import new_figure, outline, show_slice
+from slicecast.models.registry import load_registry
 from slicecast.volume import Reorientation, SliceStack, choose_axis, choose_window, normalise, read_volume
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,9 @@ def run_demo(data: SampleData, *, output: Path, clicks: int, model: str = "") ->
         with serving(studies, log=output / "server.log", options=options) as server:
             typer.echo(f"server at {server.url} after {server.start_s:.1f} s")
             done, problems = _annotate(server, data, work, clicks)
+            cubes = _clicked_in_cubes(server, done, work)
         problems += _labels_missing_on_disk(studies)
-    _report(done, output)
+    _report(done, output, cubes)
     return problems + _too_bad(done)
 
 
@@ -99,6 +101,14 @@ def _annotate(server: RunningServer, data: SampleData, work: Path, clicks: int) 
     return done, [f"the server counts {status}, but {len(done)} images were submitted"] if wrong else []
 
 
+def _clicked_in_cubes(server: RunningServer, done: Done, work: Path) -> dict[str, list[ObjectRecord]]:
+    """Ask each volumetric model that the server lists, having its weights, for every structure from one click."""
+    client = MONAILabelClient(server.url, tmpdir=str(work), client_id="demo")
+    listed = [name for name in client.info()["models"] if name in (known := load_registry()) and known[name].volumetric]
+    annotator = Annotator(client, work)
+    return {n: [r for case, _ in done for r in annotator.click_all(case, model=n).values()] for n in listed}
+
+
 def _labels_missing_on_disk(studies: Path) -> list[str]:
     missing = [
         image.name for image in studies.glob("*.nii.gz") if not (studies / "labels" / "final" / image.name).is_file()
@@ -114,7 +124,7 @@ def _too_bad(done: Done) -> list[str]:
     return [f"the mean Dice {mean:.2f} is below {MEAN_DICE_AT_LEAST}"] if mean < MEAN_DICE_AT_LEAST else []
 
 
-def _report(done: Done, output: Path) -> None:
+def _report(done: Done, output: Path, cubes: Mapping[str, list[ObjectRecord]]) -> None:
     records = [record for _, records in done for record in records]
     if not records:
         return
@@ -123,14 +133,17 @@ def _report(done: Done, output: Path) -> None:
         seconds = f"{statistics.mean(record.seconds):.2f}"
         first, last = f"{record.dice[0]:.3f}", f"{record.final_dice:.3f}"
         typer.echo(_row(record.case, record.name, str(len(record.clicks)), first, last, seconds))
+    for name, own in {"all": records, **cubes}.items():
+        typer.echo(_mean_row(name, own))
+    (output / "results.json").write_text(json.dumps([_as_json(record) for record in records], indent=1) + "\n")
+    typer.echo(f"picture: {draw_overview(done, output / 'overview.png')}")
+
+
+def _mean_row(name: str, records: list[ObjectRecord]) -> str:
     means = [statistics.mean(record.dice[place] for record in records) for place in (0, -1)]
     clicks = sum(len(record.clicks) for record in records)
     pace = statistics.mean(second for record in records for second in record.seconds)
-    typer.echo(
-        _row("all", f"{len(records)} structures", str(clicks), f"{means[0]:.3f}", f"{means[1]:.3f}", f"{pace:.2f}")
-    )
-    (output / "results.json").write_text(json.dumps([_as_json(record) for record in records], indent=1) + "\n")
-    typer.echo(f"picture: {draw_overview(done, output / 'overview.png')}")
+    return _row(name, f"{len(records)} structures", str(clicks), f"{means[0]:.3f}", f"{means[1]:.3f}", f"{pace:.2f}")
 
 
 def _row(case: str, name: str, clicks: str, first: str, last: str, seconds: str) -> str:
