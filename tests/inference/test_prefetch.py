@@ -1,12 +1,15 @@
+import sys
 import threading
 import time
 
+import psutil
 import pytest
+import torch
 from builders import ball, scan
 
 from slicecast.engine.crop_window import whole_crop
 from slicecast.errors import ResourceError
-from slicecast.inference.prefetch import PrefetchRequest
+from slicecast.inference.prefetch import PrefetchRequest, give_back_memory
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
@@ -117,3 +120,19 @@ def test_it_rests_while_a_request_is_in_work(image):
             assert service.prefetcher.encoded == 0
         wait_for(lambda: service.cache.stats().entries == SLICES)
     assert set(service.predictor._predictor.threads) == {"slicecast-prefetch"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps what was freed")
+def test_memory_that_was_freed_goes_back_to_the_system():
+    kept = []
+
+    def work():
+        blocks = [torch.ones(15_000) for _ in range(2000)]  # 115 MiB in blocks like rendered slices
+        kept.extend(blocks[::100])  # those between which the others leave holes
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    held = psutil.Process().memory_info().rss
+    give_back_memory()
+    assert held - psutil.Process().memory_info().rss > 50 << 20

@@ -1,10 +1,12 @@
 """Prefetches embeddings while the server is idle: the rest of the volume that was segmented last.
 
 It encodes one slice at a time, at the lowest priority and only while no request runs, so a click waits for one slice at
-most. It stops when the cache is full: from then on it would only evict what is needed now.
+most. It stops when the cache is full: from then on it would only evict what is needed now. Then it gives back memory.
 """
 
+import ctypes
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +93,7 @@ class Prefetcher:
                     return
                 except SlicecastError as error:
                     logger.info("Not prefetched: %s", error)
+            give_back_memory()
 
     def _encode(self, request: PrefetchRequest) -> None:
         tracker = Tracker(request.predictor, request.frames, self._cache, EngineOptions(), cancelled=self._stop.is_set)
@@ -110,6 +113,15 @@ class Prefetcher:
 
     def _wait(self) -> None:
         wait_until_idle(self._queue, self._stop, every_s=self._every_s)
+
+
+def give_back_memory() -> None:
+    """Let the C library return what was freed to the system; takes milliseconds, and does nothing but with glibc.
+
+    Rendered slices come and go in many threads. What glibc keeps of them let a server grow by a quarter in 15 minutes.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def is_idle(queue: DeviceQueue) -> bool:
