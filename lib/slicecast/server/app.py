@@ -40,7 +40,7 @@ from slicecast.server.monai.routes import (
     train_router,
 )
 from slicecast.server.nninteractive.routes import mount_nninteractive
-from slicecast.server.nninteractive.work import Desk
+from slicecast.server.nninteractive.work import NnInteractiveService
 from slicecast.server.ohif.dicomweb import dicomweb_router
 from slicecast.server.ohif.proxy import proxy_lifespan
 from slicecast.server.ohif.proxy import router as proxy_router
@@ -100,7 +100,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.unlisted_series = labelling.unlisted_series
         app.state.service = labelling.service
         app.state.sessions = _session_context(app, labelling.volumetric)
-        app.state.nninteractive = _desk(app)
+        app.state.nninteractive = _nninteractive(app)
         logger.info("Slicecast %s is ready", slicecast.__version__)
         ranker, batch = labelling.background_ranker, labelling.batch_inference
         with (
@@ -127,10 +127,10 @@ def _session_context(app: FastAPI, volumetric: Mapping[str, Segmenter]) -> Sessi
     )
 
 
-def _desk(app: FastAPI) -> Desk:
+def _nninteractive(app: FastAPI) -> NnInteractiveService:
     folder = Path(settings.MONAI_LABEL_APP_DIR) / "cache" / "nninteractive"
     chosen = server_settings().nninteractive
-    return Desk(app.state.sessions, folder, chosen, keep_draft=labelling_app().keep_draft)
+    return NnInteractiveService(app.state.sessions, folder, chosen, keep_draft=labelling_app().keep_draft)
 
 
 def create_app(*, prepare: bool = False) -> FastAPI:

@@ -18,7 +18,7 @@ Z, Y, X = (int(n) for n in np.argwhere(TRUTH).mean(axis=0).round())
 
 
 @pytest.fixture
-def desk(server):
+def service(server):
     return server[1].state.nninteractive
 
 
@@ -49,13 +49,13 @@ def test_the_model_may_be_named_in_the_address(connect, server):
     refused(other.response, 404, "This server runs sam2_nano")
 
 
-def test_the_label_may_be_named_in_the_address(connect, server, desk):
+def test_the_label_may_be_named_in_the_address(connect, server, service):
     """So the mask becomes the case's draft under its name; without one it is nameless, and is not kept."""
     session = connect("/sam2_nano/kidney")
     mask = send(session, IMAGE)
     session.add_point_interaction((Z, Y, X), True)
     assert mask.any()
-    desk.drafts.submit(lambda: None).result()  # after those that wait
+    service.drafts.submit(lambda: None).result()  # after those that wait
     asked = {"image": "first"}
     (title,) = httpx.get(f"{server[0]}/annotate/case", params=asked).json()["masks"]
     kept = httpx.get(f"{server[0]}/annotate/mask.nii", params={**asked, "title": title})
@@ -63,34 +63,34 @@ def test_the_label_may_be_named_in_the_address(connect, server, desk):
     assert refusal(f"{server[0]}/nninteractive/sam2_nano/{'x' * 900}").response.status_code == 422
 
 
-def test_places_are_bounded(connect, desk, server):
-    held = [connect() for _ in range(desk.settings.leases)]
+def test_places_are_bounded(connect, service, server):
+    held = [connect() for _ in range(service.settings.leases)]
     full = refusal(f"{server[0]}/nninteractive")
     assert isinstance(full, ServerAtCapacityError) and "All 16 places" in str(full)
     held[0].close()
     connect()
 
 
-def test_a_client_that_is_gone_or_idle_loses_its_place(connect, desk, monkeypatch):
+def test_a_client_that_is_gone_or_idle_loses_its_place(connect, service, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(desk, "clock", lambda: clock[0])
+    monkeypatch.setattr(service, "clock", lambda: clock[0])
     gone, idle = connect(), connect()
     send(idle, (IMAGE * 3).astype(np.int16))
-    assert len(list(desk._folder.iterdir())) == 1
-    clock[0] = desk.settings.alive_s - 1.0
+    assert len(list(service._folder.iterdir())) == 1
+    clock[0] = service.settings.alive_s - 1.0
     idle.heartbeat()
     clock[0] += 2
-    desk.leases.end_overdue()
+    service.leases.end_overdue()
     with pytest.raises(SessionExpiredError):
         gone.heartbeat()
-    assert idle.heartbeat() < desk.settings.idle_s
-    for clock[0] in range(200, desk.settings.idle_s + 100, 100):
-        desk.leases.end_overdue()
-        if desk.leases.works():
+    assert idle.heartbeat() < service.settings.idle_s
+    for clock[0] in range(200, service.settings.idle_s + 100, 100):
+        service.leases.end_overdue()
+        if service.leases.works():
             idle.heartbeat()
     with pytest.raises(SessionExpiredError):
         idle.heartbeat()
-    assert not list(desk._folder.iterdir())
+    assert not list(service._folder.iterdir())
 
 
 def test_bodies_that_are_no_arrays(connect, server):
@@ -148,11 +148,11 @@ def test_clients_at_once_get_what_each_would_get_alone(connect):
     assert all((mask == other).all() and mask.any() for mask, other in zip(alone, together, strict=True))
 
 
-def test_what_takes_too_long_comes_with_the_next_answer(connect, desk, monkeypatch):
+def test_what_takes_too_long_comes_with_the_next_answer(connect, service, monkeypatch):
     session = connect()
     mask = send(session, IMAGE)
-    ticks, now = count(), desk.clock()
-    monkeypatch.setattr(desk, "clock", lambda: now + 10.0 * next(ticks))
+    ticks, now = count(), service.clock()
+    monkeypatch.setattr(service, "clock", lambda: now + 10.0 * next(ticks))
     session.add_point_interaction([Z, Y, X], True)
     begun = mask.copy()
     monkeypatch.undo()

@@ -27,9 +27,9 @@ from slicecast.server.nninteractive.work import (
     OBJECT,
     Answer,
     ClientLease,
-    Desk,
     Gone,
     Held,
+    NnInteractiveService,
     Sitting,
     require_shape,
     sitting_of,
@@ -141,10 +141,10 @@ class Capabilities(BaseModel):
     do_autozoom: bool
 
 
-def the_desk(request: Request) -> Desk:
+def the_service(request: Request) -> NnInteractiveService:
     """Return what carries out the requests."""
-    desk: Desk = request.app.state.nninteractive
-    return desk
+    service: NnInteractiveService = request.app.state.nninteractive
+    return service
 
 
 def running_model(request: Request, app: LabellingApp) -> str:
@@ -169,7 +169,7 @@ def the_caller() -> Caller:
     return current_caller()
 
 
-DeskOf = Annotated[Desk, Depends(the_desk)]
+ServiceOf = Annotated[NnInteractiveService, Depends(the_service)]
 ModelOf = Annotated[str, Depends(running_model)]
 LabelOf = Annotated[str, Depends(asked_label)]
 CallerOf = Annotated[Caller, Depends(the_caller)]
@@ -204,41 +204,41 @@ def capabilities(model: ModelOf) -> Capabilities:
 
 
 @router.post("/claim", summary="Take a place")
-def claim(desk: DeskOf, caller: CallerOf) -> Claimed:
+def claim(service: ServiceOf, caller: CallerOf) -> Claimed:
     """Take one of the server's places; /release gives it back."""
-    lease = desk.leases.claim(caller.user, caller.named())
+    lease = service.leases.claim(caller.user, caller.named())
     return Claimed(
         lease_token=lease.token,
-        idle_timeout_seconds=desk.settings.idle_s,
-        liveness_timeout_seconds=desk.settings.alive_s,
-        max_sessions=desk.settings.leases,
+        idle_timeout_seconds=service.settings.idle_s,
+        liveness_timeout_seconds=service.settings.alive_s,
+        max_sessions=service.settings.leases,
     )
 
 
 @router.post("/release", summary="Give the place back")
-def release(desk: DeskOf, caller: CallerOf, token: Token) -> dict[str, str]:
+def release(service: ServiceOf, caller: CallerOf, token: Token) -> dict[str, str]:
     """End the lease; an upload is removed, the session closed, its log kept."""
-    with desk.leases.using(token, caller.user) as lease, lease.guard:
-        desk.leases.release(lease)
+    with service.leases.using(token, caller.user) as lease, lease.guard:
+        service.leases.release(lease)
     return {"status": "released"}
 
 
 @router.post("/heartbeat", summary="Give a sign of life")
-def heartbeat(desk: DeskOf, caller: CallerOf, token: Token) -> LeaseLeft:
+def heartbeat(service: ServiceOf, caller: CallerOf, token: Token) -> LeaseLeft:
     """Keep the lease from ending as that of a client that is gone; it still ends when nothing is done."""
-    return _left(desk, caller, token)
+    return _left(service, caller, token)
 
 
 @router.get("/lease_status", summary="Say how long the lease lasts")
-def lease_status(desk: DeskOf, caller: CallerOf, token: Token) -> LeaseLeft:
+def lease_status(service: ServiceOf, caller: CallerOf, token: Token) -> LeaseLeft:
     """Say it without making it longer."""
-    return _left(desk, caller, token)
+    return _left(service, caller, token)
 
 
 @router.post("/set_image", summary="Send the image")
 async def set_image(
     http: Request,
-    desk: DeskOf,
+    service: ServiceOf,
     caller: CallerOf,
     app: LabellingApp,
     token: Token,
@@ -251,17 +251,17 @@ async def set_image(
 
     def work(lease: Held, gone: Gone) -> ImageTaken:
         asked = _checked(meta, ImageAsked)
-        array = _image(body, desk.settings.unpacked_mb << 20)
+        array = _image(body, service.settings.unpacked_mb << 20)
         spacing = checked_spacing(asked.image_properties.get("spacing"))
-        image = desk.begin(lease, array, spacing, _images(app), model=model, label=label)
+        image = service.begin(lease, array, spacing, _images(app), model=model, label=label)
         return ImageTaken(original_image_shape=[1, *array.shape], image=None if image.uploaded else image.image_id)
 
-    return await _with_lease(http, desk, caller, token, work)
+    return await _with_lease(http, service, caller, token, work)
 
 
 @router.post("/set_target_buffer", summary="Say how the mask is kept")
 async def set_target_buffer(
-    http: Request, asked: BufferAsked, desk: DeskOf, caller: CallerOf, token: Token
+    http: Request, asked: BufferAsked, service: ServiceOf, caller: CallerOf, token: Token
 ) -> dict[str, str]:
     """Begin with an empty mask of the image's shape."""
 
@@ -271,41 +271,43 @@ async def set_target_buffer(
         sitting.show(None)
         return {"status": "ok"}
 
-    return await _with_lease(http, desk, caller, token, work)
+    return await _with_lease(http, service, caller, token, work)
 
 
 @router.post("/set_do_autozoom", summary="Is of no effect")
-def set_do_autozoom(desk: DeskOf, caller: CallerOf, token: Token) -> dict[str, str]:
+def set_do_autozoom(service: ServiceOf, caller: CallerOf, token: Token) -> dict[str, str]:
     """Accept what the plugins always send; the engine chooses its own window (decision 4)."""
-    with desk.leases.using(token, caller.user):
+    with service.leases.using(token, caller.user):
         return {"status": "ok"}
 
 
 @router.post("/reset_interactions", summary="Discard all prompts")
-async def reset_interactions(http: Request, desk: DeskOf, caller: CallerOf, token: Token) -> dict[str, str]:
+async def reset_interactions(http: Request, service: ServiceOf, caller: CallerOf, token: Token) -> dict[str, str]:
     """Begin the next object, or this one again."""
 
     def work(lease: Held, gone: Gone) -> dict[str, str]:
-        desk.reset(sitting_of(lease))
+        service.reset(sitting_of(lease))
         return {"status": "ok"}
 
-    return await _with_lease(http, desk, caller, token, work)
+    return await _with_lease(http, service, caller, token, work)
 
 
 @router.post("/undo", summary="Take back the last prompt", response_class=Response)
-async def undo(http: Request, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+async def undo(http: Request, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
     """As often as there are prompts since the last reset."""
-    return await _answered(http, desk, caller, token, lambda lease, gone: desk.undo(sitting_of(lease), gone=gone))
+    return await _answered(http, service, caller, token, lambda lease, gone: service.undo(sitting_of(lease), gone=gone))
 
 
 @router.post("/predict", summary="Carry out the prompts that wait", response_class=Response)
-async def predict(http: Request, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+async def predict(http: Request, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
     """Carry out all prompts, and what an earlier answer had no time for."""
-    return await _answered(http, desk, caller, token, lambda lease, gone: desk.predict(sitting_of(lease), gone=gone))
+    return await _answered(
+        http, service, caller, token, lambda lease, gone: service.predict(sitting_of(lease), gone=gone)
+    )
 
 
 @router.post("/add_point_interaction", summary="Click", response_class=Response)
-async def add_point(http: Request, asked: PointAsked, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+async def add_point(http: Request, asked: PointAsked, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
     """Click on the object or off it."""
 
     def make(sitting: Sitting, grid: Grid) -> list[Item]:
@@ -316,44 +318,48 @@ async def add_point(http: Request, asked: PointAsked, desk: DeskOf, caller: Call
         k, j, i = (low for low, _ in sitting.image.axes.range_kji([(place, place + 1) for place in places]))
         return prompts.point((i, j, k), positive=asked.include_interaction)
 
-    return await _prompted(http, desk, caller, token, asked, make)
+    return await _prompted(http, service, caller, token, asked, make)
 
 
 @router.post("/add_bbox_interaction", summary="Draw a box", response_class=Response)
-async def add_bbox(http: Request, asked: BoxAsked, desk: DeskOf, caller: CallerOf, token: Token) -> Response:
+async def add_bbox(http: Request, asked: BoxAsked, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
     """Draw a box on a slice or in space."""
 
     def make(sitting: Sitting, grid: Grid) -> list[Item]:
         bounds = sitting.image.axes.range_kji(_bounds(asked.bbox_coords, sitting.shape))
         return prompts.box(bounds, grid, positive=asked.include_interaction)
 
-    return await _prompted(http, desk, caller, token, asked, make)
+    return await _prompted(http, service, caller, token, asked, make)
 
 
 @router.post("/add_scribble_interaction", summary="Scribble", response_class=Response)
-async def add_scribble(http: Request, desk: DeskOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
+async def add_scribble(
+    http: Request, service: ServiceOf, caller: CallerOf, token: Token, meta: Meta = "{}"
+) -> Response:
     """Scribble on the object or off it."""
-    return await _drawn(http, desk, caller, token, meta, filled=False)
+    return await _drawn(http, service, caller, token, meta, filled=False)
 
 
 @router.post("/add_lasso_interaction", summary="Draw a lasso", response_class=Response)
-async def add_lasso(http: Request, desk: DeskOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
+async def add_lasso(http: Request, service: ServiceOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
     """Draw around the object, or around what is not part of it."""
-    return await _drawn(http, desk, caller, token, meta, filled=True)
+    return await _drawn(http, service, caller, token, meta, filled=True)
 
 
 @router.post("/add_initial_seg_interaction", summary="Start from a mask", response_class=Response)
-async def add_initial_seg(http: Request, desk: DeskOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
+async def add_initial_seg(
+    http: Request, service: ServiceOf, caller: CallerOf, token: Token, meta: Meta = "{}"
+) -> Response:
     """Start from a mask of the whole image: its slices stand until a prompt near them frees them."""
     body = await http.body()
 
     def work(lease: Held, gone: Gone) -> Answer:
         asked, sitting = _checked(meta, SeedAsked), sitting_of(lease)
         mask = _mask(body, sitting.shape)
-        desk.seed(sitting, sitting.image.axes.to_stored(mask), gone=gone)
-        return desk.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
+        service.seed(sitting, sitting.image.axes.to_stored(mask), gone=gone)
+        return service.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
 
-    return await _answered(http, desk, caller, token, work)
+    return await _answered(http, service, caller, token, work)
 
 
 def mount_nninteractive(app: FastAPI) -> None:
@@ -364,7 +370,9 @@ def mount_nninteractive(app: FastAPI) -> None:
         app.include_router(router, prefix=f"{ROOT}/{named}", dependencies=needs, include_in_schema=False)
 
 
-async def _drawn(http: Request, desk: Desk, caller: Caller, token: str, meta: str, *, filled: bool) -> Response:
+async def _drawn(
+    http: Request, service: NnInteractiveService, caller: Caller, token: str, meta: str, *, filled: bool
+) -> Response:
     body = await http.body()
     asked = _checked(meta, MaskAsked)
 
@@ -378,46 +386,55 @@ async def _drawn(http: Request, desk: Desk, caller: Caller, token: str, meta: st
             axes.to_stored(mask), axes.range_kji(bounds), grid, positive=asked.include_interaction, filled=filled
         )
 
-    return await _prompted(http, desk, caller, token, asked, make)
+    return await _prompted(http, service, caller, token, asked, make)
 
 
 async def _prompted(
-    http: Request, desk: Desk, caller: Caller, token: str, asked: Asked, make: Callable[[Sitting, Grid], list[Item]]
+    http: Request,
+    service: NnInteractiveService,
+    caller: Caller,
+    token: str,
+    asked: Asked,
+    make: Callable[[Sitting, Grid], list[Item]],
 ) -> Response:
     def work(lease: Held, gone: Gone) -> Answer:
         sitting = sitting_of(lease)
-        desk.add(sitting, lambda grid: make(sitting, grid))
-        return desk.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
+        service.add(sitting, lambda grid: make(sitting, grid))
+        return service.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
 
-    return await _answered(http, desk, caller, token, work)
+    return await _answered(http, service, caller, token, work)
 
 
 async def _answered(
-    http: Request, desk: Desk, caller: Caller, token: str, work: Callable[[Held, Gone], Answer]
+    http: Request, service: NnInteractiveService, caller: Caller, token: str, work: Callable[[Held, Gone], Answer]
 ) -> Response:
     def packed(lease: Held, gone: Gone) -> Response:
         answer = work(lease, gone)
         return Response(answer.body(), media_type="application/octet-stream", headers={META: answer.meta()})
 
-    return await _with_lease(http, desk, caller, token, packed)
+    return await _with_lease(http, service, caller, token, packed)
 
 
 async def _with_lease(
-    http: Request, desk: Desk, caller: Caller, token: str, work: Callable[[ClientLease[Sitting], Gone], T]
+    http: Request,
+    service: NnInteractiveService,
+    caller: Caller,
+    token: str,
+    work: Callable[[ClientLease[Sitting], Gone], T],
 ) -> T:
     """Run work in a thread while its lease is held, one request of a lease at a time."""
     await http.body()  # before the connection is watched
 
     def held(gone: Gone) -> T:
-        with desk.leases.using(token, caller.user) as lease, lease.guard:
+        with service.leases.using(token, caller.user) as lease, lease.guard:
             return work(lease, gone)
 
-    return await while_wanted(http, held, limiter=desk.limiter)
+    return await while_wanted(http, held, limiter=service.limiter)
 
 
-def _left(desk: Desk, caller: Caller, token: str) -> LeaseLeft:
-    with desk.leases.using(token, caller.user, acting=False) as lease:
-        return LeaseLeft(remaining_seconds=desk.leases.left_s(lease), idle_timeout_seconds=desk.settings.idle_s)
+def _left(service: NnInteractiveService, caller: Caller, token: str) -> LeaseLeft:
+    with service.leases.using(token, caller.user, acting=False) as lease:
+        return LeaseLeft(remaining_seconds=service.leases.left_s(lease), idle_timeout_seconds=service.settings.idle_s)
 
 
 def _images(app: AppBehaviour) -> Iterator[tuple[str, Path]]:

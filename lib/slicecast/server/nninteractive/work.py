@@ -232,7 +232,7 @@ class Sitting:
 Held = ClientLease[Sitting]
 
 
-class Desk:
+class NnInteractiveService:
     """Carries out what clients ask for.
 
     Args:
