@@ -96,6 +96,19 @@ def test_clicks_go_in_one_after_the_other_with_the_answer_before(image):
     assert network.steps == [(1, None), (2, 1), (3, 2)]
 
 
+def test_a_further_click_costs_one_step_in_each_cube_that_sees_it(image):
+    network = Growing()
+    service = VolumetricService("growing", predictor=network)
+    points = (Point((3, 3, 3)), Point((4, 4, 3)), Point((5, 5, 4), False))
+    for count in (1, 2, 3):
+        request = SegmentRequest(image, PromptSet((ObjectPrompts("blob", points[:count]),)), axis="axial")
+        result = service.segment(request)
+    assert [clicks for clicks, _ in network.steps] == [1, 2, 3]
+    assert result.slices_recomputed == 1
+    fresh = ask(image, ObjectPrompts("blob", points))
+    np.testing.assert_array_equal(result.mask, fresh.mask)
+
+
 def test_several_objects_have_their_own_labels(image):
     result = ask(image, ObjectPrompts("bar", (Point((8, 15, 12)),)), ObjectPrompts("blob", (Point((3, 3, 3)),)))
     assert result.labels == {"bar": 1, "blob": 2}

@@ -29,6 +29,9 @@ Voxel = tuple[int, int, int]
 MOST_CUBES = 27  # Cubes of one object: three along each axis
 FACE_VOXELS = 2  # An object that comes this near to a face goes on beyond it
 LEAST_HEAT = 0.3  # Heat, of a peak of 1, below which a neighbouring cube is taken not to show the object
+ANSWER_SIZES = (
+    3  # What an answer that is kept takes, in sizes of its logits: what the next step is fed is of their size
+)
 FAR_LOGIT = -20.0  # Of what no cube shows
 
 
@@ -113,7 +116,7 @@ class VolumeTracker:
     scan: Isotropic  # on the predictor's grid
     window: Window  # grey values, for a network that goes by them
     key: str  # names the scan's content and the window
-    cache: Lru[Any]  # encoded cubes
+    cache: Lru[Any]  # encoded cubes, and their answers
     progress: Callable[[int, str], None] = lambda done, what: None  # called with the cubes answered so far
     cancelled: Callable[[], bool] = lambda: False  # asked before each step
     encoded: int = field(default=0, init=False)
@@ -168,12 +171,21 @@ class VolumeTracker:
         points = np.array([np.subtract(c.voxel, cube.start) for c in cube.clicks], dtype=np.int64)
         positive = np.array([c.positive for c in cube.clicks])
         for count in range(int(positive.argmax()) + 1, len(positive) + 1):
-            self._check()
-            previous = None if cube.answer is None else cube.answer.previous
-            cube.answer = self.predictor.segment(cube.embedding, points[:count], positive[:count], previous)
-            self.answered += 1
+            cube.answer = self._step(cube, points[:count], positive[:count])
         self.progress(self.answered, "cubes")
         return cube
+
+    def _step(self, cube: _Cube, points: NDArray[np.int64], positive: NDArray[np.bool_]) -> CubeAnswer:
+        """Answer a cube's clicks so far, upon its answer to those before; known from an earlier request, or asked."""
+        key = (self.key, self.predictor.fingerprint, cube.start, points.tobytes(), positive.tobytes())
+        known = self.cache.find([key]).get(key)
+        if known is None:
+            self._check()
+            previous = None if cube.answer is None else cube.answer.previous
+            known = self.predictor.segment(cube.embedding, points, positive, previous)
+            self.cache.keep(key, known, nbytes=ANSWER_SIZES * known.logits.nbytes)
+            self.answered += 1
+        return known
 
     def _beyond(self, cube: _Cube, known: list[Voxel]) -> Iterator[Voxel]:
         """Yield where the cubes begin into which the object goes on from this one, unless it was looked at there."""
