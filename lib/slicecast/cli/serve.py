@@ -84,6 +84,7 @@ def serve(
     check_logins(host, insecure=insecure)
     check_port(host, port)
     tls = tls_arguments(tls_cert, tls_key)
+    pairs = [*map(_pair, conf or [])]
     from slicecast.labelling.conf import AppConfig  # these take a while, see main.py
     from slicecast.labelling.state import only_server
     from slicecast.volume.reading import dataset_description, value_names
@@ -94,7 +95,7 @@ def serve(
         "labels": labels or ",".join(value_names(dataset_description(Path(studies))).values()),
         "insecure": "true" if insecure else "",
     }
-    pairs = [*map(_pair, conf or []), *((key, value) for key, value in named.items() if value)]
+    pairs += [(key, value) for key, value in named.items() if value]
     AppConfig.from_conf(dict(pairs))
     arguments = ["--studies", studies, "--host", host, "--port", str(port), "--verbose", verbose, *tls]
     settings = [word for key, value in pairs for word in ("--conf", key, value)]
