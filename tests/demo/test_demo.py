@@ -86,7 +86,7 @@ def test_success(monkeypatch, tmp_path):
 
 
 def test_the_report_is_written(tmp_path, capsys):
-    demo._report(done_with(0.8), tmp_path)
+    demo._report(done_with(0.8), tmp_path, {})
     assert json.loads((tmp_path / "results.json").read_text())[0]["dice"] == [0.8]
     assert (tmp_path / "overview.png").is_file()
     assert "ball" in capsys.readouterr().out

@@ -6,7 +6,6 @@ it computes from the server's answers.
 
 import importlib.util
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -254,15 +253,3 @@ def test_an_uploaded_image_is_one_of_the_studies(slicer, place, tmp_path):
     slicer.client.upload_image(str(file), name)
     points = {"ball": {"foreground": [CENTRE], "background": []}}
     assert slicer.smart_edit("sam2_single", name, points, "ball")["ball"].any()
-
-
-def test_a_submitted_label_gives_other_images_a_start(slicer, place, tmp_path):
-    known, other = (f"{name}_{slicer.client._client_id}" for name in ("known", "other"))
-    slicer.client.upload_image(str(place / "studies" / "first.nii.gz"), known)
-    slicer.client.upload_image(str(place / "studies" / "second.nii.gz"), other)
-    grid = sitk.ReadImage(str(place / "studies" / "first.nii.gz"))
-    slicer.save(known, {"ball": TRUTH}, tmp_path / "label.nii.gz", grid)
-    until = time.monotonic() + 120
-    while not (segments := slicer.load_original(other)) and time.monotonic() < until:
-        time.sleep(0.5)
-    assert segments["ball"][tuple(moved(1)[::-1])]

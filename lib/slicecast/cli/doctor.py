@@ -225,7 +225,7 @@ def check_studies(folder: Path) -> Iterator[Check]:
     store = "slicecast.labelling.store"  # by name: the command must also run where packages are missing
     nested_volumes = importlib.import_module(f"{store}.unusable").nested_volumes
     with tempfile.TemporaryDirectory() as work:
-        images = importlib.import_module(f"{store}.importing").Images(folder, Path(work))
+        images = importlib.import_module("slicecast.labelling.importing").Images(folder, Path(work))
         bad = images.unusable()
         yield Check("studies", CheckStatus.OK, f"{len(images.ids()) - len(bad)} images in {folder} can be segmented")
     for name, why in (bad | nested_volumes(folder)).items():

@@ -369,7 +369,7 @@ def test_the_api_is_described():
     """Every route of ours says in OpenAPI what it is for, what it answers and how it fails."""
     described = create_app().openapi()
     own = {path: item for path, item in described["paths"].items() if path.startswith("/slicecast/")}
-    assert len(own) == 14
+    assert len(own) == 15
     for path, item in own.items():
         for method, operation in item.items():
             where = f"{method} {path}"
