@@ -172,7 +172,8 @@ def test_eight_annotators_on_four_volumes_are_not_mixed(tmp_path, workers):
     with start(tmp_path / "serial", pipes=4, slices=60) as server:
         serial = [work_of(server.url, f"user {n}", n) for n in range(8)]
     assert crowd == serial
-    assert len({result for results in serial for result in results}) >= 16
+    # Of each volume at least one; the second click and its undo may change nothing of a pipe that was found whole.
+    assert len({result for results in serial for result in results}) >= 4
 
 
 @pytest.mark.slow

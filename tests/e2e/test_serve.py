@@ -164,10 +164,11 @@ def test_labels_survive_a_kill(place, tmp_path):
     command = [sys.executable, "-m", "slicecast.cli.main", "serve", "--studies", str(studies), "--port", str(port)]
     command += ["--app", str(place / "app")]
     label = tmp_path / "label.nii.gz"
-    label.write_bytes(b"a label")
+    scan = sitk.ReadImage(str(studies / "first.nii.gz"))
+    sitk.WriteImage(sitk.Cast(scan > np.percentile(sitk.GetArrayViewFromImage(scan), 95), sitk.sitkUInt8), str(label))
     with running_server(command, url=url, log=tmp_path / "log") as server:
         client = MONAILabelClient(url, tmpdir=str(tmp_path), client_id="anna")
-        client.save_label("first", str(label), params={})
+        client.save_label("first", str(label), params={"label_info": [{"name": "ball", "idx": 1}]})
         os.kill(server.pid, signal.SIGKILL)
     with running_server(command, url=url, log=tmp_path / "log"):
         with urllib.request.urlopen(f"{url}/datastore/?output=all") as answer:
