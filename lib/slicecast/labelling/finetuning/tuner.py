@@ -120,11 +120,13 @@ class FineTuner:
         found = self.running()
         if found is None:
             return None
-        for process in _processes_of(found):
+        working = _processes_of(found)
+        for process in working:
             process.send_signal(signal.SIGTERM)
-        psutil.wait_procs(_processes_of(found), timeout=10)
-        for process in _processes_of(found):
+        _, working = psutil.wait_procs(working, timeout=10)
+        for process in working:
             process.kill()
+        psutil.wait_procs(working, timeout=10)  # only what has ended no longer holds the round
         found.halt("STOPPED", "It was stopped.")
         return found
 
