@@ -53,6 +53,7 @@ def test_axcodes_agree_with_simpleitk(permutation, flips):
         ("spacing_mm", (1, 0, 1), "above 0"),
         ("spacing_mm", (1, -1, 1), "above 0"),
         ("spacing_mm", (1, float("nan"), 1), "finite"),
+        ("spacing_mm", (1, 1, 1e-38), "more than 1000 times another"),
         ("origin_mm", (float("inf"), 0, 0), "finite"),
         ("origin_mm", ("a", 0, 0), "numbers only"),
         ("direction", [[1, 0.3, 0], [0, 1, 0], [0, 0, 1]], "right angles"),

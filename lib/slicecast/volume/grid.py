@@ -21,6 +21,7 @@ from slicecast.errors import GeometryError, VolumeError
 
 ORTHONORMAL_TOLERANCE = 1e-3
 """Largest accepted entry of |DᵀD - 1| of a direction matrix D; headers round to about 6 digits."""
+MOST_ANISOTROPY = 1000.0  # Largest spacing over the smallest; real scans stay under 100
 SPACING_TOLERANCE_MM = 1e-3  # Two grids whose spacings differ by less than this are the same grid
 ORIGIN_TOLERANCE_MM = 1e-2  # Two grids whose first voxels lie closer than this are the same grid; NIfTI stores float32
 DIRECTION_TOLERANCE = 1e-3  # Two grids whose direction cosines differ by less than this are the same grid
@@ -62,6 +63,11 @@ class Geometry:
         if (spacing <= 0).any():
             raise GeometryError(
                 f"spacing_mm is {_text(spacing)}; every spacing must be above 0. Mend the file's header."
+            )
+        if spacing.max() > MOST_ANISOTROPY * spacing.min():
+            raise GeometryError(
+                f"spacing_mm is {_text(spacing)}; one is more than {MOST_ANISOTROPY:g} times another. "
+                "Mend the file's header."
             )
         if np.abs(direction.T @ direction - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
             raise GeometryError(
