@@ -100,7 +100,6 @@ ROUTES = {
     "open session": lambda c, n: c.post("/slicecast/sessions", json={"image": n}),
     "see session": lambda c, n: c.get(f"/slicecast/sessions/{quoted(n)}"),
     "strategy": lambda c, n: c.post(f"/activelearning/{quoted(n)}", json={"strategy": n, "client_id": n}),
-    "scoring": lambda c, n: c.post(f"/scoring/{quoted(n)}", json={}),
     "model": lambda c, n: c.get(f"/model/{quoted(n)}"),
     "model info": lambda c, n: c.get(f"/model/info/{quoted(n)}"),
     "batch": lambda c, n: c.post(f"/batch/infer/{quoted(n)}", json={}),

@@ -75,20 +75,6 @@ class TestDatastore:
         assert client.get(f"/datastore/{path}").json()["name"] == "first.nii.gz"
 
 
-class TestScoring:
-    @pytest.mark.parametrize("sync", ["", "?run_sync=true"])
-    def test_all_methods(self, client, sync):
-        answer = client.post(f"/scoring/{sync}")
-        assert answer.status_code == 200 and set(answer.json()) == set(client.get("/info/").json()["scoring"])
-
-    def test_one_method(self, client):
-        assert client.post("/scoring/none?run_sync=true").status_code == 404
-
-    def test_nothing_is_running(self, client):
-        assert client.get("/scoring/?check_if_running=true").status_code == 404
-        assert client.delete("/scoring/").status_code == 200
-
-
 class TestTrain:
     def test_the_trainer_is_listed(self, client):
         info = client.get("/info/").json()

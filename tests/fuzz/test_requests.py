@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import schemathesis
 
-NOT_CALLED = ("/train/", "/batch/infer", "/scoring/", "/login", "/metrics")
+NOT_CALLED = ("/train/", "/batch/infer", "/login", "/metrics")
 """Start processes of their own, or are tried elsewhere."""
 
 JSON = st.recursive(

@@ -217,11 +217,6 @@ def test_unknown_strategy(client):
     assert response.status_code == 404 and "Known: random, first" in response.json()["detail"]
 
 
-def test_there_is_no_scoring(client):
-    assert client.post("/scoring/", json={}).json() == {}
-    assert client.post("/scoring/confidence", json={}).status_code == 404
-
-
 def test_pre_annotation_is_saved_with_its_names(client):
     response = infer(
         client, "sam2", {"spleen": [[12, 10, 8]], "save_label": True, "result_extension": ".nii.gz"}, image="second"
@@ -373,7 +368,7 @@ def test_no_answer_names_a_folder_of_the_server(client, studies):
         *(client.get(path) for path in (
             "/", "/info/", "/datastore/", "/datastore/?output=all", "/datastore/image/info?image=first",
             "/datastore/label/info?label=second&tag=original", "/dicom-web/studies", "/campaign/", "/model/info/sam2",
-            "/scoring/", "/batch/infer", "/train/", "/logs/", session,
+            "/batch/infer", "/train/", "/logs/", session,
         )),
         client.post("/activelearning/first", json={}),
         infer(client, "sam2_single", {"foreground": [[12, 10, 8]]}, output="json"),

@@ -1,1 +1,1 @@
-"""MONAI Label's side: requests in, answers out, tasks, strategies, scoring and the store of images and labels."""
+"""MONAI Label's side: requests in, answers out, tasks, strategies and the store of images and labels."""

@@ -328,10 +328,6 @@ class AppBehaviour(MONAILabelApp):
             self._preannotator.go_on()
         return {}
 
-    def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Refuse: this app has no scoring method."""
-        raise NotFound(f"There is no scoring method '{request.get('method')}'. This app has none.")
-
     @property
     def _cache(self) -> Path:
         """Folder of uploads and downloads; MONAI Label would use the user's home."""

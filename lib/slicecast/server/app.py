@@ -35,7 +35,6 @@ from slicecast.server.monai.routes import (
     datastore_routers,
     labels_router,
     logs_router,
-    scoring_router,
     task_routers,
     train_router,
 )
@@ -156,7 +155,6 @@ def create_app(*, prepare: bool = False) -> FastAPI:
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
     app.include_router(health_router, responses=COMMON)
-    app.include_router(scoring_router, responses=COMMON)
     app.include_router(login_router)
     app.include_router(sessions_router, responses=COMMON)
     if (MANUAL / "index.html").is_file():

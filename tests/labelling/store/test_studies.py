@@ -212,6 +212,11 @@ def test_a_label_that_cannot_be_seg_is_kept(store, tmp_path, monkeypatch):
     assert sent(store) == [] and store.status()["completed"] == 1
 
 
+def send(store, *parts):
+    save = store.save_label
+    return store.store_instances(parts, save=lambda image, file, info: save(image, str(file), "final", info))
+
+
 def test_a_seg_from_a_viewer_is_a_label_at_once(store):
     uid = series_id(store)
     series = store.catalogue.of_image(uid)
@@ -219,15 +224,15 @@ def test_a_seg_from_a_viewer_is_a_label_at_once(store):
     data = write_seg((volume.array > 70).astype(np.uint8), volume.geometry, series, SegNames({"a": 1}, "1", "1.2.9"))
     stream = BytesIO()
     data.save_as(stream)
-    outcome = store.store_instances([stream.getvalue(), b"no DICOM at all"])
+    outcome = send(store, stream.getvalue(), b"no DICOM at all")
     assert len(outcome.stored) == 1 and [reason for _, reason in outcome.refused] == [0xC000]
     assert store.get_labeled_images() == [uid]
     assert np.array_equal(read_volume(store.get_label_uri(uid, "final")).array > 0, volume.array > 70)
-    assert not store.store_instances([stream.getvalue()]).refused, "the same one twice"
+    assert not send(store, stream.getvalue()).refused, "the same one twice"
     data.ContentDescription = "another"
     other = BytesIO()
     data.save_as(other)
-    assert [reason for _, reason in store.store_instances([other.getvalue()]).refused] == [0x0111]
+    assert [reason for _, reason in send(store, other.getvalue()).refused] == [0x0111]
     assert len(sent(store)) == 1
 
 
@@ -243,7 +248,7 @@ def test_a_seg_that_cannot_be_saved_does_not_take_the_others_with_it(store):
     uid = series_id(store)
     parts = [seg_of(store, uid), seg_of(store, store.dicom_names("flipped")["SeriesInstanceUID"])]
     del store._datastore.objects[uid]  # the series has just been copied into the folder: shown, but no image yet
-    outcome = store.store_instances(parts)
+    outcome = send(store, *parts)
     assert [reason for _, reason in outcome.refused] == [0xC000] and len(outcome.stored) == 1
     assert store.get_labeled_images() == ["flipped"]
     assert len(list((store._work.parent / "segmentations").glob("*.dcm"))) == 1

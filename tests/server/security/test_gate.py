@@ -341,7 +341,6 @@ def test_a_damaged_users_file_lets_nobody_in(closed, tokens, place):
         ("PUT", "/datastore/label", Role.annotator),
         ("GET", "/datastore/dataset", Role.reviewer),
         ("PUT", "/datastore/image/info", Role.reviewer),
-        ("PUT", "/datastore/updatelabelinfo", Role.reviewer),
         ("DELETE", "/datastore/", Role.admin),
         ("DELETE", "/datastore/label", Role.admin),
         ("GET", "/train/", Role.annotator),

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from io import BytesIO
@@ -68,7 +68,6 @@ class StudiesDatastore(SafeDatastore):
         self._checks = ScanChecks(self._examined_path)
         super().__init__(datastore_path, follow_links=follow_links, **options)
         self.deliveries = DeliveryQueue(self._work / "outbox", self._deliver)
-        self._store = Store(root / SEGMENTATIONS, self._known_series, self._save_stored)
         if self.deliveries.waiting():
             self.deliveries.start()
 
@@ -100,11 +99,11 @@ class StudiesDatastore(SafeDatastore):
             self.deliveries.start()
         return saved
 
-    def store_instances(self, parts: Sequence[bytes], *, study: str = "", save: SaveLabel | None = None) -> Outcome:
+    def store_instances(self, parts: Sequence[bytes], *, save: SaveLabel, study: str = "") -> Outcome:
         """Store DICOM SEG objects; each becomes the final label of the image that it refers to, through `save`."""
-        self.refuse_way_out(self._work.parent / SEGMENTATIONS)
-        store = self._store if save is None else replace(self._store, save_label=save)
-        outcome = store.take(parts, study=study)
+        folder = self._work.parent / SEGMENTATIONS
+        self.refuse_way_out(folder)
+        outcome = Store(folder, self._known_series, save).take(parts, study=study)
         self.catalogue.dicom_series(now=True)
         return outcome
 
@@ -215,9 +214,6 @@ class StudiesDatastore(SafeDatastore):
 
     def _known_series(self, uid: str) -> Series | None:
         return self.catalogue.of_image(uid) if uid else None
-
-    def _save_stored(self, series_uid: str, file: Path, record: dict[str, object]) -> None:
-        self.save_label(series_uid, str(file), DefaultLabelTag.FINAL.value, record)
 
     @locked
     def remove_label(self, label_id: str, label_tag: str) -> None:

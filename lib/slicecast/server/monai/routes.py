@@ -1,8 +1,8 @@
 """MONAI Label's routes: its own made safe, and ours in place of some.
 
 Its own run in worker threads, and their arguments are checked before its code sees them. Ours are labels, which go
-through the campaign, logs without scripts from the network, and scoring, batch inference and fine-tuning outside of its
-child processes. Left out: `/reload` and the upload of model files (anybody could call them), and whole-slide images.
+through the campaign, logs without scripts from the network, and batch inference and fine-tuning outside of its child
+processes. Left out: `/reload` and the upload of model files (anybody could call them), whole-slide images, and scoring.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, File, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse, PlainTextResponse
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, datastore, model, scoring, session
+from monailabel.endpoints import activelearning, datastore, model, session
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from starlette.background import BackgroundTask
 
@@ -32,8 +32,6 @@ CHECKSUMS = ("SHA256", "SHA512", "MD5")
 
 logs_router = APIRouter(prefix="/logs", tags=["Others"], default_response_class=PlainTextResponse)
 
-scoring_router = APIRouter()
-
 info_router = APIRouter(tags=["App"])
 
 
@@ -47,9 +45,8 @@ def datastore_routers() -> list[APIRouter]:
 
 
 def task_routers() -> list[APIRouter]:
-    """Return the routes of scoring, models and active learning."""
+    """Return the routes of models and active learning."""
     return [
-        off_loop(scoring.router, skip=("POST /scoring/{method}", "POST /scoring/")),
         off_loop(model.router, check=check_model, skip=("PUT /model/{model}", "DELETE /model/{model}")),
         info_router,
         off_loop(activelearning.router, check=check_names),
@@ -63,20 +60,6 @@ def app_info(request: Request, user: AnyUser, app: LabellingApp) -> dict[str, An
     if is_from_viewer(request):
         told["models"] = {name: model for name, model in told["models"].items() if model["type"] != InferType.DEEPGROW}
     return told
-
-
-@scoring_router.post("/scoring/", tags=["Scoring"])
-def run_all_scoring(params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, dict[str, Any]]:
-    """Run all scoring methods; there is none."""
-    return {}
-
-
-@scoring_router.post("/scoring/{method}", tags=["Scoring"])
-def run_scoring(
-    method: str, app: LabellingApp, params: Annotated[dict[str, Any] | None, Body()] = None
-) -> dict[str, Any]:
-    """Run a scoring method; there is none."""
-    return app.scoring({**(params or {}), "method": method})
 
 
 @logs_router.get("/", summary="See the last lines of the log")
@@ -266,14 +249,6 @@ def update_image_info(image: str, user: Reviewer, app: LabellingApp, info: Annot
     """Change an image's record."""
     who = {"user": user.username} if user.username else {}
     app.datastore().save_image_info(image, json_object(info or "{}", "info") | who)
-
-
-@labels_router.put("/updatelabelinfo", include_in_schema=False, deprecated=True)
-def update_label_info_as_before(
-    label: str, tag: str, user: Reviewer, app: LabellingApp, params: Annotated[str, Form()] = "{}"
-) -> None:
-    """Change a label's record, under the old address."""
-    update_label_info(label, tag, user, app, params)
 
 
 @labels_router.put("/label/info", summary="Change a label's record")

@@ -144,10 +144,7 @@ RULES = (
     AccessRule(Role.admin, re.compile(r"/(logs|model|reload)(/.*)?")),
     AccessRule(Role.admin, re.compile(r"/(train|batch)(/.*)?"), frozenset(("POST", "PUT", "DELETE", "PATCH"))),
     AccessRule(Role.admin, re.compile(r"/datastore(/.*)?"), frozenset(("DELETE",))),
-    AccessRule(Role.reviewer, re.compile(r"/scoring/?"), frozenset(("DELETE",))),
-    AccessRule(
-        Role.reviewer, re.compile(r"/datastore/(dataset|(image|label)/info|updatelabelinfo)/?"), frozenset(("PUT",))
-    ),
+    AccessRule(Role.reviewer, re.compile(r"/datastore/(dataset|(image|label)/info)/?"), frozenset(("PUT",))),
     AccessRule(Role.reviewer, re.compile(r"/datastore/dataset/?")),
 )
 
