@@ -4,6 +4,8 @@ JSON comes as JSON. An array is the body, and what goes with it JSON in the head
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,14 +27,13 @@ from slicecast.server.nninteractive.prompts import announced, unpack
 from slicecast.server.nninteractive.work import (
     NOTHING,
     OBJECT,
+    Annotation,
     Answer,
     ClientLease,
     Gone,
-    Held,
     NnInteractiveService,
-    Sitting,
+    annotation_of,
     require_shape,
-    sitting_of,
 )
 from slicecast.server.security.limits import json_object, require_plain_text
 from slicecast.server.threads import while_wanted
@@ -164,17 +165,17 @@ def asked_label(request: Request) -> str:
     return label
 
 
-def the_caller() -> Caller:
-    """Return who asks."""
-    return current_caller()
+def sent_meta(meta: Annotated[str, Header(alias=META, max_length=100_000)] = "{}") -> str:
+    """Return what goes with an array."""
+    return meta
 
 
 ServiceOf = Annotated[NnInteractiveService, Depends(the_service)]
 ModelOf = Annotated[str, Depends(running_model)]
 LabelOf = Annotated[str, Depends(asked_label)]
-CallerOf = Annotated[Caller, Depends(the_caller)]
+CallerOf = Annotated[Caller, Depends(current_caller)]
 Token = Annotated[str, Header(alias="X-Lease-Token", max_length=200)]
-Meta = Annotated[str, Header(alias=META, max_length=100_000)]
+Meta = Annotated[str, Depends(sent_meta)]
 
 
 @router.get("/healthz", summary="Say that the server is there")
@@ -215,151 +216,200 @@ def claim(service: ServiceOf, caller: CallerOf) -> Claimed:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LeasedRequest:
+    """A request of somebody who holds a lease."""
+
+    http: Request
+    service: ServiceOf
+    caller: CallerOf
+    token: Token
+
+    def lease(self, *, acting: bool = True) -> AbstractContextManager[ClientLease]:
+        """Use the lease for as long as the block lasts; see `Leases.using`."""
+        return self.service.leases.using(self.token, self.caller.user, acting=acting)
+
+    def left(self) -> LeaseLeft:
+        """Say how long the lease lasts."""
+        with self.lease(acting=False) as lease:
+            seconds = self.service.leases.left_s(lease)
+        return LeaseLeft(remaining_seconds=seconds, idle_timeout_seconds=self.service.settings.idle_s)
+
+    async def run(self, work: Callable[[ClientLease, Gone], T]) -> T:
+        """Run work in a thread while the lease is held, one request of a lease at a time."""
+        await self.http.body()  # before the connection is watched
+
+        def held(gone: Gone) -> T:
+            with self.lease() as lease, lease.guard:
+                return work(lease, gone)
+
+        return await while_wanted(self.http, held, limiter=self.service.limiter)
+
+    async def answered(self, work: Callable[[Annotation, Gone], Answer]) -> Response:
+        """Run work on the lease's image, and send what it changed."""
+
+        def packed(lease: ClientLease, gone: Gone) -> Response:
+            answer = work(annotation_of(lease), gone)
+            return Response(answer.body(), media_type="application/octet-stream", headers={META: answer.meta()})
+
+        return await self.run(packed)
+
+    async def prompted(self, asked: Asked, make: Callable[[Annotation, Grid], list[Item]]) -> Response:
+        """Add a prompt, and send what it changed if that is asked for."""
+
+        def work(annotation: Annotation, gone: Gone) -> Answer:
+            self.service.add(annotation, lambda grid: make(annotation, grid))
+            return self.service.predict(annotation, gone=gone) if asked.run_prediction else NOTHING
+
+        return await self.answered(work)
+
+    async def drawn(self, meta: str, *, filled: bool) -> Response:
+        """Add a scribble or, `filled`, a lasso."""
+        body, asked = await self.http.body(), _checked(meta, MaskAsked)
+
+        def make(annotation: Annotation, grid: Grid) -> list[Item]:
+            bounds = asked.interaction_bbox or tuple((0, size) for size in annotation.shape)
+            if any(not 0 <= low < high <= size for (low, high), size in zip(bounds, annotation.shape, strict=True)):
+                raise InputError(f"The bounds {bounds} do not lie within the image of shape {annotation.shape}.")
+            mask = _mask(body, tuple(high - low for low, high in bounds))
+            axes = annotation.image.axes
+            return prompts.region(
+                axes.to_stored(mask), axes.range_kji(bounds), grid, positive=asked.include_interaction, filled=filled
+            )
+
+        return await self.prompted(asked, make)
+
+
+ClientOf = Annotated[LeasedRequest, Depends()]
+
+
 @router.post("/release", summary="Give the place back")
-def release(service: ServiceOf, caller: CallerOf, token: Token) -> dict[str, str]:
+def release(client: ClientOf) -> dict[str, str]:
     """End the lease; an upload is removed, the session closed, its log kept."""
-    with service.leases.using(token, caller.user) as lease, lease.guard:
-        service.leases.release(lease)
+    with client.lease() as lease, lease.guard:
+        client.service.leases.release(lease)
     return {"status": "released"}
 
 
 @router.post("/heartbeat", summary="Give a sign of life")
-def heartbeat(service: ServiceOf, caller: CallerOf, token: Token) -> LeaseLeft:
+def heartbeat(client: ClientOf) -> LeaseLeft:
     """Keep the lease from ending as that of a client that is gone; it still ends when nothing is done."""
-    return _left(service, caller, token)
+    return client.left()
 
 
 @router.get("/lease_status", summary="Say how long the lease lasts")
-def lease_status(service: ServiceOf, caller: CallerOf, token: Token) -> LeaseLeft:
+def lease_status(client: ClientOf) -> LeaseLeft:
     """Say it without making it longer."""
-    return _left(service, caller, token)
+    return client.left()
 
 
 @router.post("/set_image", summary="Send the image")
-async def set_image(
-    http: Request,
-    service: ServiceOf,
-    caller: CallerOf,
-    app: LabellingApp,
-    token: Token,
-    model: ModelOf,
-    label: LabelOf,
-    meta: Meta = "{}",
-) -> ImageTaken:
+async def set_image(client: ClientOf, app: LabellingApp, model: ModelOf, label: LabelOf, meta: Meta) -> ImageTaken:
     """Take an array [channel, x, y, z] of one channel; the studies are searched for it."""
-    body = await http.body()
+    body, service = await client.http.body(), client.service
 
-    def work(lease: Held, gone: Gone) -> ImageTaken:
+    def work(lease: ClientLease, gone: Gone) -> ImageTaken:
         asked = _checked(meta, ImageAsked)
         array = _image(body, service.settings.unpacked_mb << 20)
         spacing = checked_spacing(asked.image_properties.get("spacing"))
         image = service.begin(lease, array, spacing, _images(app), model=model, label=label)
         return ImageTaken(original_image_shape=[1, *array.shape], image=None if image.uploaded else image.image_id)
 
-    return await _with_lease(http, service, caller, token, work)
+    return await client.run(work)
 
 
 @router.post("/set_target_buffer", summary="Say how the mask is kept")
-async def set_target_buffer(
-    http: Request, asked: BufferAsked, service: ServiceOf, caller: CallerOf, token: Token
-) -> dict[str, str]:
+async def set_target_buffer(asked: BufferAsked, client: ClientOf) -> dict[str, str]:
     """Begin with an empty mask of the image's shape."""
 
-    def work(lease: Held, gone: Gone) -> dict[str, str]:
-        sitting = sitting_of(lease)
-        require_shape(asked.shape, sitting.shape, "The target buffer")
-        sitting.show(None)
+    def work(lease: ClientLease, gone: Gone) -> dict[str, str]:
+        annotation = annotation_of(lease)
+        require_shape(asked.shape, annotation.shape, "The target buffer")
+        annotation.show(None)
         return {"status": "ok"}
 
-    return await _with_lease(http, service, caller, token, work)
+    return await client.run(work)
 
 
 @router.post("/set_do_autozoom", summary="Is of no effect")
-def set_do_autozoom(service: ServiceOf, caller: CallerOf, token: Token) -> dict[str, str]:
+def set_do_autozoom(client: ClientOf) -> dict[str, str]:
     """Accept what the plugins always send; the engine chooses its own window (decision 4)."""
-    with service.leases.using(token, caller.user):
+    with client.lease():
         return {"status": "ok"}
 
 
 @router.post("/reset_interactions", summary="Discard all prompts")
-async def reset_interactions(http: Request, service: ServiceOf, caller: CallerOf, token: Token) -> dict[str, str]:
+async def reset_interactions(client: ClientOf) -> dict[str, str]:
     """Begin the next object, or this one again."""
 
-    def work(lease: Held, gone: Gone) -> dict[str, str]:
-        service.reset(sitting_of(lease))
+    def work(lease: ClientLease, gone: Gone) -> dict[str, str]:
+        client.service.reset(annotation_of(lease))
         return {"status": "ok"}
 
-    return await _with_lease(http, service, caller, token, work)
+    return await client.run(work)
 
 
 @router.post("/undo", summary="Take back the last prompt", response_class=Response)
-async def undo(http: Request, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
+async def undo(client: ClientOf) -> Response:
     """As often as there are prompts since the last reset."""
-    return await _answered(http, service, caller, token, lambda lease, gone: service.undo(sitting_of(lease), gone=gone))
+    return await client.answered(lambda annotation, gone: client.service.undo(annotation, gone=gone))
 
 
 @router.post("/predict", summary="Carry out the prompts that wait", response_class=Response)
-async def predict(http: Request, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
+async def predict(client: ClientOf) -> Response:
     """Carry out all prompts, and what an earlier answer had no time for."""
-    return await _answered(
-        http, service, caller, token, lambda lease, gone: service.predict(sitting_of(lease), gone=gone)
-    )
+    return await client.answered(lambda annotation, gone: client.service.predict(annotation, gone=gone))
 
 
 @router.post("/add_point_interaction", summary="Click", response_class=Response)
-async def add_point(http: Request, asked: PointAsked, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
+async def add_point(asked: PointAsked, client: ClientOf) -> Response:
     """Click on the object or off it."""
 
-    def make(sitting: Sitting, grid: Grid) -> list[Item]:
-        places = [round(value) for value in asked.coordinates]
-        outside = [not 0 <= place < size for place, size in zip(places, sitting.shape, strict=True)]
-        if any(outside):
-            raise InputError(f"The point {places} lies outside the image of shape {sitting.shape}. Click inside it.")
-        k, j, i = (low for low, _ in sitting.image.axes.range_kji([(place, place + 1) for place in places]))
+    def make(annotation: Annotation, grid: Grid) -> list[Item]:
+        places, shape = [round(value) for value in asked.coordinates], annotation.shape
+        if any(not 0 <= place < size for place, size in zip(places, shape, strict=True)):
+            raise InputError(f"The point {places} lies outside the image of shape {shape}. Click inside it.")
+        k, j, i = (low for low, _ in annotation.image.axes.range_kji([(place, place + 1) for place in places]))
         return prompts.point((i, j, k), positive=asked.include_interaction)
 
-    return await _prompted(http, service, caller, token, asked, make)
+    return await client.prompted(asked, make)
 
 
 @router.post("/add_bbox_interaction", summary="Draw a box", response_class=Response)
-async def add_bbox(http: Request, asked: BoxAsked, service: ServiceOf, caller: CallerOf, token: Token) -> Response:
+async def add_bbox(asked: BoxAsked, client: ClientOf) -> Response:
     """Draw a box on a slice or in space."""
 
-    def make(sitting: Sitting, grid: Grid) -> list[Item]:
-        bounds = sitting.image.axes.range_kji(_bounds(asked.bbox_coords, sitting.shape))
+    def make(annotation: Annotation, grid: Grid) -> list[Item]:
+        bounds = annotation.image.axes.range_kji(_bounds(asked.bbox_coords, annotation.shape))
         return prompts.box(bounds, grid, positive=asked.include_interaction)
 
-    return await _prompted(http, service, caller, token, asked, make)
+    return await client.prompted(asked, make)
 
 
 @router.post("/add_scribble_interaction", summary="Scribble", response_class=Response)
-async def add_scribble(
-    http: Request, service: ServiceOf, caller: CallerOf, token: Token, meta: Meta = "{}"
-) -> Response:
+async def add_scribble(client: ClientOf, meta: Meta) -> Response:
     """Scribble on the object or off it."""
-    return await _drawn(http, service, caller, token, meta, filled=False)
+    return await client.drawn(meta, filled=False)
 
 
 @router.post("/add_lasso_interaction", summary="Draw a lasso", response_class=Response)
-async def add_lasso(http: Request, service: ServiceOf, caller: CallerOf, token: Token, meta: Meta = "{}") -> Response:
+async def add_lasso(client: ClientOf, meta: Meta) -> Response:
     """Draw around the object, or around what is not part of it."""
-    return await _drawn(http, service, caller, token, meta, filled=True)
+    return await client.drawn(meta, filled=True)
 
 
 @router.post("/add_initial_seg_interaction", summary="Start from a mask", response_class=Response)
-async def add_initial_seg(
-    http: Request, service: ServiceOf, caller: CallerOf, token: Token, meta: Meta = "{}"
-) -> Response:
+async def add_initial_seg(client: ClientOf, meta: Meta) -> Response:
     """Start from a mask of the whole image: its slices stand until a prompt near them frees them."""
-    body = await http.body()
+    body, service = await client.http.body(), client.service
 
-    def work(lease: Held, gone: Gone) -> Answer:
-        asked, sitting = _checked(meta, SeedAsked), sitting_of(lease)
-        mask = _mask(body, sitting.shape)
-        service.seed(sitting, sitting.image.axes.to_stored(mask), gone=gone)
-        return service.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
+    def work(annotation: Annotation, gone: Gone) -> Answer:
+        asked = _checked(meta, SeedAsked)
+        mask = _mask(body, annotation.shape)
+        service.seed(annotation, annotation.image.axes.to_stored(mask), gone=gone)
+        return service.predict(annotation, gone=gone) if asked.run_prediction else NOTHING
 
-    return await _answered(http, service, caller, token, work)
+    return await client.answered(work)
 
 
 def mount_nninteractive(app: FastAPI) -> None:
@@ -368,73 +418,6 @@ def mount_nninteractive(app: FastAPI) -> None:
     app.include_router(router, prefix=ROOT, dependencies=needs)
     for named in ("{model}", "{model}/{label}"):
         app.include_router(router, prefix=f"{ROOT}/{named}", dependencies=needs, include_in_schema=False)
-
-
-async def _drawn(
-    http: Request, service: NnInteractiveService, caller: Caller, token: str, meta: str, *, filled: bool
-) -> Response:
-    body = await http.body()
-    asked = _checked(meta, MaskAsked)
-
-    def make(sitting: Sitting, grid: Grid) -> list[Item]:
-        bounds = asked.interaction_bbox or tuple((0, size) for size in sitting.shape)
-        if any(not 0 <= low < high <= size for (low, high), size in zip(bounds, sitting.shape, strict=True)):
-            raise InputError(f"The bounds {bounds} do not lie within the image of shape {sitting.shape}.")
-        mask = _mask(body, tuple(high - low for low, high in bounds))
-        axes = sitting.image.axes
-        return prompts.region(
-            axes.to_stored(mask), axes.range_kji(bounds), grid, positive=asked.include_interaction, filled=filled
-        )
-
-    return await _prompted(http, service, caller, token, asked, make)
-
-
-async def _prompted(
-    http: Request,
-    service: NnInteractiveService,
-    caller: Caller,
-    token: str,
-    asked: Asked,
-    make: Callable[[Sitting, Grid], list[Item]],
-) -> Response:
-    def work(lease: Held, gone: Gone) -> Answer:
-        sitting = sitting_of(lease)
-        service.add(sitting, lambda grid: make(sitting, grid))
-        return service.predict(sitting, gone=gone) if asked.run_prediction else NOTHING
-
-    return await _answered(http, service, caller, token, work)
-
-
-async def _answered(
-    http: Request, service: NnInteractiveService, caller: Caller, token: str, work: Callable[[Held, Gone], Answer]
-) -> Response:
-    def packed(lease: Held, gone: Gone) -> Response:
-        answer = work(lease, gone)
-        return Response(answer.body(), media_type="application/octet-stream", headers={META: answer.meta()})
-
-    return await _with_lease(http, service, caller, token, packed)
-
-
-async def _with_lease(
-    http: Request,
-    service: NnInteractiveService,
-    caller: Caller,
-    token: str,
-    work: Callable[[ClientLease[Sitting], Gone], T],
-) -> T:
-    """Run work in a thread while its lease is held, one request of a lease at a time."""
-    await http.body()  # before the connection is watched
-
-    def held(gone: Gone) -> T:
-        with service.leases.using(token, caller.user) as lease, lease.guard:
-            return work(lease, gone)
-
-    return await while_wanted(http, held, limiter=service.limiter)
-
-
-def _left(service: NnInteractiveService, caller: Caller, token: str) -> LeaseLeft:
-    with service.leases.using(token, caller.user, acting=False) as lease:
-        return LeaseLeft(remaining_seconds=service.leases.left_s(lease), idle_timeout_seconds=service.settings.idle_s)
 
 
 def _images(app: AppBehaviour) -> Iterator[tuple[str, Path]]:

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,125 +32,6 @@ from slicecast.server.nninteractive.prompts import pack, segmentation, starts, t
 from slicecast.server.sessions.propagation import SessionContext
 from slicecast.server.settings import NnInteractiveSettings
 from slicecast.volume.metrics import dice
-
-Work = TypeVar("Work")
-
-
-@dataclass(slots=True, eq=False)
-class ClientLease(Generic[Work]):
-    """One place."""
-
-    token: str  # names it; only its holder knows it
-    user: str | None  # who has logged in; None where nobody does
-    owner: str  # what to call the holder
-    acted_s: float  # when the holder last did something
-    alive_s: float  # when the client last gave a sign of life
-    work: Work | None = None  # what the holder has here; None before there is an image
-    # held while something is done with it, so that a client's requests follow each other
-    guard: threading.Lock = field(default_factory=threading.Lock)
-    busy: int = 0  # requests that are under way
-
-
-class Leases(Generic[Work]):
-    """The places of a server. Safe between threads.
-
-    Args:
-        most: places.
-        idle_s: see the module.
-        alive_s: see the module.
-        ended: told of the work of every lease that has ended, and whether it was given back.
-        clock: seconds.
-    """
-
-    def __init__(
-        self,
-        most: int,
-        *,
-        idle_s: float,
-        alive_s: float,
-        ended: Callable[[Work, bool], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._most, self.idle_s, self.alive_s = most, idle_s, alive_s
-        self._ended = ended
-        self._clock = clock
-        self._guard = threading.Lock()
-        self._held: dict[str, ClientLease[Work]] = {}
-
-    def claim(self, user: str | None, owner: str) -> ClientLease[Work]:
-        """Give a place; raises QueueFull if all are taken."""
-        self.end_overdue()
-        now = self._clock()
-        lease: ClientLease[Work] = ClientLease(secrets.token_urlsafe(32), user, owner, now, now)
-        with self._guard:
-            if len(self._held) >= self._most:
-                raise QueueFull(f"All {self._most} places for nnInteractive clients are taken. Try again later.")
-            self._held[lease.token] = lease
-        return lease
-
-    @contextmanager
-    def using(self, token: str, user: str | None, *, acting: bool = True) -> Iterator[ClientLease[Work]]:
-        """Use a lease for as long as the block lasts; it does not end meanwhile.
-
-        Args:
-            acting: the holder does something, other than a sign of life.
-
-        Raises:
-            SessionClosed: it has ended.
-            Forbidden: somebody else holds it.
-        """
-        self.end_overdue()
-        with self._guard:
-            lease = self._held.get(token)
-            if lease is None:
-                raise SessionClosed("This lease has ended or never was. Connect again; your prompts are kept.")
-            if lease.user != user:
-                raise Forbidden("This lease is somebody else's. Connect with your own API key.")
-            lease.busy += 1
-        try:
-            yield lease
-        finally:
-            with self._guard:
-                lease.busy -= 1
-                lease.alive_s = self._clock()
-                if acting:
-                    lease.acted_s = lease.alive_s
-
-    def left_s(self, lease: ClientLease[Work]) -> float:
-        """Return the seconds until a lease ends if its holder does nothing."""
-        return max(0.0, lease.acted_s + self.idle_s - self._clock())
-
-    def release(self, lease: ClientLease[Work]) -> None:
-        """Take a place back."""
-        self._end([lease], returned=True)
-
-    def end_overdue(self) -> None:
-        """End the leases whose time is up."""
-        now = self._clock()
-        with self._guard:
-            overdue = [
-                lease
-                for lease in self._held.values()
-                if not lease.busy and (now - lease.acted_s >= self.idle_s or now - lease.alive_s >= self.alive_s)
-            ]
-        self._end(overdue, returned=False)
-
-    def end_all(self) -> None:
-        """End every lease: the server stops."""
-        self._end(list(self._held.values()), returned=False)
-
-    def works(self) -> list[Work]:
-        """Return what all holders have here."""
-        with self._guard:
-            return [lease.work for lease in self._held.values() if lease.work is not None]
-
-    def _end(self, leases: list[ClientLease[Work]], *, returned: bool) -> None:
-        for lease in leases:
-            with self._guard:
-                known = self._held.pop(lease.token, None)
-            if known is not None and lease.work is not None:
-                self._ended(lease.work, returned)
-
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +69,7 @@ NOTHING = Answer(False)
 
 
 @dataclass(slots=True, eq=False)
-class Sitting:
+class Annotation:
     """A client's work on one image."""
 
     session: str  # the id of the session that keeps the prompts
@@ -229,7 +109,120 @@ class Sitting:
         return Answer(True, bounds, mask[tuple(slice(*bound) for bound in bounds)].astype(np.uint8))
 
 
-Held = ClientLease[Sitting]
+@dataclass(slots=True, eq=False)
+class ClientLease:
+    """One place."""
+
+    token: str  # names it; only its holder knows it
+    user: str | None  # who has logged in; None where nobody does
+    owner: str  # what to call the holder
+    acted_s: float  # when the holder last did something
+    alive_s: float  # when the client last gave a sign of life
+    work: Annotation | None = None  # what the holder has here; None before there is an image
+    # held while something is done with it, so that a client's requests follow each other
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    busy: int = 0  # requests that are under way
+
+
+class Leases:
+    """The places of a server. Safe between threads.
+
+    Args:
+        most: places.
+        idle_s: see the module.
+        alive_s: see the module.
+        ended: told of the work of every lease that has ended, and whether it was given back.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        idle_s: float,
+        alive_s: float,
+        ended: Callable[[Annotation, bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most, self.idle_s, self.alive_s = most, idle_s, alive_s
+        self._ended = ended
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._held: dict[str, ClientLease] = {}
+
+    def claim(self, user: str | None, owner: str) -> ClientLease:
+        """Give a place; raises QueueFull if all are taken."""
+        self.end_overdue()
+        now = self._clock()
+        lease = ClientLease(secrets.token_urlsafe(32), user, owner, now, now)
+        with self._guard:
+            if len(self._held) >= self._most:
+                raise QueueFull(f"All {self._most} places for nnInteractive clients are taken. Try again later.")
+            self._held[lease.token] = lease
+        return lease
+
+    @contextmanager
+    def using(self, token: str, user: str | None, *, acting: bool = True) -> Iterator[ClientLease]:
+        """Use a lease for as long as the block lasts; it does not end meanwhile.
+
+        Args:
+            acting: the holder does something, other than a sign of life.
+
+        Raises:
+            SessionClosed: it has ended.
+            Forbidden: somebody else holds it.
+        """
+        self.end_overdue()
+        with self._guard:
+            lease = self._held.get(token)
+            if lease is None:
+                raise SessionClosed("This lease has ended or never was. Connect again; your prompts are kept.")
+            if lease.user != user:
+                raise Forbidden("This lease is somebody else's. Connect with your own API key.")
+            lease.busy += 1
+        try:
+            yield lease
+        finally:
+            with self._guard:
+                lease.busy -= 1
+                lease.alive_s = self._clock()
+                if acting:
+                    lease.acted_s = lease.alive_s
+
+    def left_s(self, lease: ClientLease) -> float:
+        """Return the seconds until a lease ends if its holder does nothing."""
+        return max(0.0, lease.acted_s + self.idle_s - self._clock())
+
+    def release(self, lease: ClientLease) -> None:
+        """Take a place back."""
+        self._end([lease], returned=True)
+
+    def end_overdue(self) -> None:
+        """End the leases whose time is up."""
+        now = self._clock()
+        with self._guard:
+            overdue = [
+                lease
+                for lease in self._held.values()
+                if not lease.busy and (now - lease.acted_s >= self.idle_s or now - lease.alive_s >= self.alive_s)
+            ]
+        self._end(overdue, returned=False)
+
+    def end_all(self) -> None:
+        """End every lease: the server stops."""
+        self._end(list(self._held.values()), returned=False)
+
+    def works(self) -> list[Annotation]:
+        """Return what all holders have here."""
+        with self._guard:
+            return [lease.work for lease in self._held.values() if lease.work is not None]
+
+    def _end(self, leases: list[ClientLease], *, returned: bool) -> None:
+        for lease in leases:
+            with self._guard:
+                known = self._held.pop(lease.token, None)
+            if known is not None and lease.work is not None:
+                self._ended(lease.work, returned)
 
 
 class NnInteractiveService:
@@ -262,7 +255,7 @@ class NnInteractiveService:
         self.drafts = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nninteractive-drafts")
         self.settings = settings
         self.limiter = context.limiter
-        self.leases: Leases[Sitting] = Leases(
+        self.leases = Leases(
             settings.leases,
             idle_s=settings.idle_s,
             alive_s=settings.alive_s,
@@ -293,7 +286,7 @@ class NnInteractiveService:
 
     def begin(
         self,
-        lease: Held,
+        lease: ClientLease,
         sent: NDArray,
         spacing_mm: Sequence[float],
         images: Iterable[tuple[str, Path]],
@@ -324,86 +317,86 @@ class NnInteractiveService:
                     image.path, image_id=image.image_id, owner=lease.owner, prefix=PREFIX, model=model
                 )
             )
-            lease.work = Sitting(state.id, label, image, resumes=bool(state.prompts))
+            lease.work = Annotation(state.id, label, image, resumes=bool(state.prompts))
             lease.work.show(None)
         return image
 
-    def add(self, sitting: Sitting, make: Callable[[Grid], list[Item]]) -> None:
+    def add(self, annotation: Annotation, make: Callable[[Grid], list[Item]]) -> None:
         """Add a prompt; raises PromptError if it does not fit."""
-        self._decide(sitting, goes_on=not sitting.reset_waits)
-        self._edit(sitting, lambda earlier, grid: together(earlier, make(grid), grid))
+        self._decide(annotation, goes_on=not annotation.reset_waits)
+        self._edit(annotation, lambda earlier, grid: together(earlier, make(grid), grid))
 
-    def seed(self, sitting: Sitting, mask: Mask, *, gone: Gone) -> None:
+    def seed(self, annotation: Annotation, mask: Mask, *, gone: Gone) -> None:
         """Start from the client's mask [k, j, i]; that of an interrupted session stands for the session's prompts."""
-        if sitting.resumes:
-            found = self._result(sitting, gone, self.clock() + ANSWER_S)
+        if annotation.resumes:
+            found = self._result(annotation, gone, self.clock() + ANSWER_S)
             same = found is not None and dice(found, mask) >= SAME
-            self._decide(sitting, goes_on=same)
+            self._decide(annotation, goes_on=same)
             if found is not None and same:
-                self._edit(sitting, lambda earlier, grid: _with_corrections(earlier, found, mask, grid))
-                sitting.show(sitting.image.axes.to_client(mask))
+                self._edit(annotation, lambda earlier, grid: _with_corrections(earlier, found, mask, grid))
+                annotation.show(annotation.image.axes.to_client(mask))
                 return
-        self._edit(sitting, lambda earlier, grid: segmentation(mask, grid))
-        sitting.show(sitting.image.axes.to_client(mask))
+        self._edit(annotation, lambda earlier, grid: segmentation(mask, grid))
+        annotation.show(annotation.image.axes.to_client(mask))
 
-    def reset(self, sitting: Sitting) -> None:
+    def reset(self, annotation: Annotation) -> None:
         """Discard all prompts."""
-        sitting.show(None)
-        if sitting.resumes:
-            sitting.reset_waits = True
+        annotation.show(None)
+        if annotation.resumes:
+            annotation.reset_waits = True
         else:
-            self._sessions.reset(sitting.session)
+            self._sessions.reset(annotation.session)
 
-    def undo(self, sitting: Sitting, *, gone: Gone) -> Answer:
+    def undo(self, annotation: Annotation, *, gone: Gone) -> Answer:
         """Take back the last prompt since the last reset."""
-        self._decide(sitting, goes_on=not sitting.reset_waits)
-        if not self._sessions.state(sitting.session).since_reset:
+        self._decide(annotation, goes_on=not annotation.reset_waits)
+        if not self._sessions.state(annotation.session).since_reset:
             return NOTHING
-        self._sessions.undo(sitting.session)
-        return self.predict(sitting, gone=gone)
+        self._sessions.undo(annotation.session)
+        return self.predict(annotation, gone=gone)
 
-    def predict(self, sitting: Sitting, *, gone: Gone) -> Answer:
+    def predict(self, annotation: Annotation, *, gone: Gone) -> Answer:
         """Carry out all prompts; what is not done in time is left as the client has it, and done with the next call.
 
         Raises:
             Conflict: somebody else carries out the same session.
             QueueFull: there is no room to wait.
         """
-        self._decide(sitting, goes_on=not sitting.reset_waits)
-        found = self._result(sitting, gone, self.clock() + ANSWER_S)
+        self._decide(annotation, goes_on=not annotation.reset_waits)
+        found = self._result(annotation, gone, self.clock() + ANSWER_S)
         if found is None:
             return NOTHING
-        mask = sitting.image.axes.to_client(found)
-        answer = sitting.difference(mask)
+        mask = annotation.image.axes.to_client(found)
+        answer = annotation.difference(mask)
         if not gone():  # an answer that nobody reads is sent again with the next one
-            sitting.show(mask)
+            annotation.show(mask)
         return answer
 
-    def _result(self, sitting: Sitting, gone: Gone, until: float) -> Mask | None:
+    def _result(self, annotation: Annotation, gone: Gone, until: float) -> Mask | None:
         """Return the session's mask [k, j, i], slices that were not reached as the client has them; None: not begun."""
-        state, axes = self._sessions.state(sitting.session), sitting.image.axes
+        state, axes = self._sessions.state(annotation.session), annotation.image.axes
         if not starts(prompt.item for prompt in state.prompts):
             return np.zeros(axes.shape_kji, dtype=bool)
         seen: set[int] = set()
         try:
             with self._context.run(
-                sitting.session, state.owner, gone=lambda: gone() or self.clock() > until
+                annotation.session, state.owner, gone=lambda: gone() or self.clock() > until
             ) as cancelled:
                 done = self._sessions.propagate(
-                    sitting.session, on_slice=lambda update: seen.add(update.slice), cancelled=cancelled
+                    annotation.session, on_slice=lambda update: seen.add(update.slice), cancelled=cancelled
                 )
         except Cancelled:
             return None
-        mask: Mask = done.result.mask == done.result.labels[sitting.label]
-        if not done.result.partial and not sitting.image.uploaded:
+        mask: Mask = done.result.mask == done.result.labels[annotation.label]
+        if not done.result.partial and not annotation.image.uploaded:
             self._unkept[state.id] = state, done  # only the last one is written, where writing is slower
             self.drafts.submit(self._write_draft, state.id)
         if done.result.partial:
             logger.warning("%s: %d slices were done in time; the rest comes with the next answer", state.id, len(seen))
-            along = self._sessions.grid(sitting.session).along
+            along = self._sessions.grid(annotation.session).along
             unseen = sorted(set(range(mask.shape[along])) - seen)
             place = (slice(None),) * along + (unseen,)
-            mask[place] = axes.to_stored(sitting.mask)[place]
+            mask[place] = axes.to_stored(annotation.mask)[place]
         return mask
 
     def _write_draft(self, session: str) -> None:
@@ -416,23 +409,23 @@ class NnInteractiveService:
         except Exception:  # a background thread's outermost boundary: the answer was sent, the prompts are kept
             logger.exception("The draft of %s was not kept", state.image_id)
 
-    def _edit(self, sitting: Sitting, change: Callable[[Sequence[Add], Grid], list[Item]]) -> None:
-        state = self._sessions.state(sitting.session)
+    def _edit(self, annotation: Annotation, change: Callable[[Sequence[Add], Grid], list[Item]]) -> None:
+        state = self._sessions.state(annotation.session)
         self._sessions.replace(
-            sitting.session,
-            lambda grid: [(sitting.label, item) for item in change(state.prompts, grid)],
+            annotation.session,
+            lambda grid: [(annotation.label, item) for item in change(state.prompts, grid)],
             expected_revision=state.revision,
         )
 
-    def _decide(self, sitting: Sitting, *, goes_on: bool) -> None:
+    def _decide(self, annotation: Annotation, *, goes_on: bool) -> None:
         """Settle whether the prompts of an interrupted session count."""
-        if sitting.resumes and not goes_on:
-            self._sessions.reset(sitting.session)
-        sitting.resumes = sitting.reset_waits = False
+        if annotation.resumes and not goes_on:
+            self._sessions.reset(annotation.session)
+        annotation.resumes = annotation.reset_waits = False
 
     def _interrupted(self, owner: str, model: str) -> list[SessionState]:
         """Return a user's sessions of a model that no lease holds, oldest first; those beyond KEPT are closed."""
-        held = {sitting.session for sitting in self.leases.works()}
+        held = {annotation.session for annotation in self.leases.works()}
         found = [
             state
             for state in self._sessions.list()
@@ -442,22 +435,22 @@ class NnInteractiveService:
             self._sessions.close(state.id)
         return found[-KEPT:]
 
-    def _leave(self, lease: Held) -> None:
+    def _leave(self, lease: ClientLease) -> None:
         if lease.work is not None:
             left, lease.work = lease.work, None
             self._ended(left, True)
 
-    def _ended(self, sitting: Sitting, returned: bool) -> None:
+    def _ended(self, annotation: Annotation, returned: bool) -> None:
         """Close the session of a lease that was given back; one that broke off waits for its image."""
         with suppress(SlicecastError):
-            if returned or not self._sessions.state(sitting.session).prompts:
-                self._sessions.close(sitting.session)
+            if returned or not self._sessions.state(annotation.session).prompts:
+                self._sessions.close(annotation.session)
         others = [other.image.path for other in self.leases.works()]
-        if sitting.image.uploaded and sitting.image.path not in others:
-            sitting.image.path.unlink(missing_ok=True)
+        if annotation.image.uploaded and annotation.image.path not in others:
+            annotation.image.path.unlink(missing_ok=True)
 
 
-def sitting_of(lease: Held) -> Sitting:
+def annotation_of(lease: ClientLease) -> Annotation:
     """Return what a lease works on; raises Conflict if no image was sent yet."""
     if lease.work is None:
         raise Conflict("No image was sent with this lease yet. Send one to set_image first.")
