@@ -5,7 +5,7 @@ import pytest
 from builders import ball, phantom
 from labelserver import upload_name
 
-from slicecast.demo.annotator import Annotator, SampleCase, merge
+from slicecast.demo.demo import Annotator, SampleCase, merge
 from slicecast.errors import Conflict, UnknownImage
 from slicecast.volume import read_volume, write_mask
 from slicecast.volume.metrics import dice

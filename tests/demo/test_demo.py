@@ -10,8 +10,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from slicecast.demo import demo
-from slicecast.demo.annotator import ObjectRecord, SampleCase
-from slicecast.demo.demo import copy_images
+from slicecast.demo.demo import ObjectRecord, SampleCase, copy_images
 from slicecast.errors import ConfigError
 from slicecast.volume import Volume, write_mask, write_volume
 

@@ -2,7 +2,8 @@
 
 `python -m slicecast.demo.demo` prints a table, writes `build/demo/overview.png` and `results.json`, and exits with
 a status other than 0 when anything failed: the server, an answer, a stored label, the count of labelled images, or
-masks that are not worth having.
+masks that are not worth having. The truth plays the annotator's eye; clicks follow `prompts.simulate`: the deepest
+point of the largest error.
 """
 
 import json
@@ -11,32 +12,187 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from monailabel.client import MONAILabelClient
 
-from slicecast.demo.annotator import Annotator, ObjectRecord, SampleCase, merge
 from slicecast.demo.server_process import RunningServer, serving
-from slicecast.errors import ConfigError, SlicecastError
+from slicecast.errors import ConfigError, Conflict, SlicecastError, UnknownImage
 from slicecast.inference.pictures import new_figure, outline, show_slice
 from slicecast.models.registry import load_registry
-from slicecast.volume import Reorientation, SliceStack, choose_axis, choose_window, normalise, read_volume
+from slicecast.prompts.simulate import Click, next_click
+from slicecast.volume import (
+    Geometry,
+    Reorientation,
+    SliceStack,
+    Volume,
+    choose_axis,
+    choose_window,
+    normalise,
+    read_volume,
+    write_mask,
+)
+from slicecast.volume.metrics import dice
 
 logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+GOOD_DICE = 0.9  # The annotator is content with this
 MEAN_DICE_AT_LEAST = 0.3  # Below this the masks are noise: something is broken, whatever the model
 
 COLUMNS = 4
 TRUTH, RESULT = "#2ecc71", "#ff3b6b"
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleCase:
+    """What the annotator knows of one image."""
+
+    id: str
+    volume: Volume
+    truth: np.ndarray  # uint8 [k, j, i], on the image's grid
+    names: Mapping[int, str]  # the structure of each value in `truth`
+
+    @property
+    def present(self) -> dict[int, str]:
+        """The structures that this image shows."""
+        return {value: name for value, name in self.names.items() if (self.truth == value).any()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectRecord:
+    """How one structure of one image went; `mask` is bool [k, j, i]."""
+
+    case: str
+    name: str
+    clicks: tuple[Click, ...]
+    dice: tuple[float, ...]
+    seconds: tuple[float, ...]
+    mask: np.ndarray = field(repr=False)
+
+    @property
+    def final_dice(self) -> float:
+        """Dice after the last click; 0 without any."""
+        return self.dice[-1] if self.dice else 0.0
+
+
 Done = list[tuple[SampleCase, list[ObjectRecord]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotator:
+    """A person at a client."""
+
+    client: MONAILabelClient
+    folder: Path  # for files on the way
+    most_clicks: int = 5  # per structure
+
+    def work(self, case_of: Callable[[str], SampleCase]) -> Done:
+        """Annotate and submit what the server offers, until it offers nothing more."""
+        done: Done = []
+        while sample := self.client.next_sample("first", {}):
+            case = case_of(sample["id"])
+            if case.id in [earlier.id for earlier, _ in done]:
+                raise Conflict(f"The server offers '{case.id}' again, although its label was submitted.")
+            records = self.annotate(case)
+            self.submit(case, records)
+            done.append((case, records))
+        return done
+
+    def annotate(self, case: SampleCase) -> list[ObjectRecord]:
+        """Click every structure: first all at once, then each on its own."""
+        records = self.click_all(case)
+        return [self._refine(case, value, records[name]) for value, name in case.present.items()]
+
+    def submit(self, case: SampleCase, records: list[ObjectRecord]) -> None:
+        """Save the masks as the image's final label, and look whether the server has just that."""
+        merged = merge(case, records)
+        file = write_mask(self.folder / f"{case.id}.nii.gz", merged, case.volume.geometry)
+        info = [{"name": name, "idx": value} for value, name in case.present.items()]
+        self.client.save_label(case.id, str(file), tag="final", params={"label_info": info})
+        stored = read_volume(self.client.download_label(case.id, "final"))
+        if not np.array_equal(stored.array, merged):
+            raise Conflict(f"The stored label of '{case.id}' is not the one that was submitted.")
+
+    def click_all(self, case: SampleCase, *, model: str = "sam2") -> dict[str, ObjectRecord]:
+        """Give every structure its first click, in one request of a model for several labels."""
+        nothing = np.zeros(case.truth.shape, bool)
+        clicks = {name: _click(case, value, nothing) for value, name in case.present.items()}
+        params = {name: [list(click.index)] for name, click in clicks.items() if click}
+        mask, answer, seconds = self._infer(model, case, params)
+        found = {name: mask == answer["objects"][name]["value"] for name in params}
+        return {
+            name: _with(_empty(case, name), click, found[name], truth=case.truth == value, seconds=seconds)
+            for (value, name), click in zip(case.present.items(), clicks.values(), strict=True)
+            if click
+        }
+
+    def _refine(self, case: SampleCase, value: int, record: ObjectRecord) -> ObjectRecord:
+        """Correct one structure until it is good, nothing is left to correct, or patience ends."""
+        while record.final_dice < GOOD_DICE and len(record.clicks) < self.most_clicks:
+            click = _click(case, value, record.mask)
+            if click is None or click in record.clicks:
+                return record
+            clicks = (*record.clicks, click)
+            params = {
+                "label": record.name,
+                "foreground": [list(c.index) for c in clicks if c.positive],
+                "background": [list(c.index) for c in clicks if not c.positive],
+            }
+            mask, _, seconds = self._infer("sam2_single", case, params)
+            record = _with(record, click, mask != 0, truth=case.truth == value, seconds=seconds)
+        return record
+
+    def _infer(self, model: str, case: SampleCase, params: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any], float]:
+        start = time.perf_counter()
+        file, answer = self.client.infer(model, case.id, {**params, "result_extension": ".nrrd"})
+        seconds = time.perf_counter() - start
+        volume = read_volume(file)
+        Path(file).unlink()
+        _require_same_grid(volume.geometry, case)
+        return volume.array, answer, seconds
+
+
+def merge(case: SampleCase, records: list[ObjectRecord]) -> np.ndarray:
+    """Put the masks into one uint8 array [k, j, i] with the truth's values; a later structure wins."""
+    merged = np.zeros(case.truth.shape, np.uint8)
+    values = {name: value for value, name in case.names.items()}
+    for record in records:
+        merged[record.mask] = values[record.name]
+    return merged
+
+
+def _click(case: SampleCase, value: int, mask: np.ndarray) -> Click | None:
+    return next_click(case.truth == value, mask, spacing=case.volume.geometry.spacing_mm)
+
+
+def _empty(case: SampleCase, name: str) -> ObjectRecord:
+    return ObjectRecord(case.id, name, (), (), (), np.zeros(case.truth.shape, bool))
+
+
+def _with(record: ObjectRecord, click: Click, mask: np.ndarray, *, truth: np.ndarray, seconds: float) -> ObjectRecord:
+    """Add a click and what came of it; a structure is judged by its last mask, better or worse."""
+    return replace(
+        record,
+        clicks=(*record.clicks, click),
+        dice=(*record.dice, dice(truth, mask)),
+        seconds=(*record.seconds, seconds),
+        mask=mask,
+    )
+
+
+def _require_same_grid(geometry: Geometry, case: SampleCase) -> None:
+    differences = geometry.differences(case.volume.geometry)
+    if differences:
+        raise UnknownImage(f"The answer for '{case.id}' lies on another grid: {'; '.join(differences)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +316,7 @@ def _as_json(record: ObjectRecord) -> dict[str, Any]:
     }
 
 
-def draw_overview(done: Sequence[tuple[SampleCase, list[ObjectRecord]]], file: Path) -> Path:
+def draw_overview(done: Done, file: Path) -> Path:
     """Draw a row of slices for each case, through its structures from one end to the other; return `file`."""
     figure = new_figure(3 * COLUMNS, 3 * len(done) + 0.4)
     rows = figure.subplots(len(done), COLUMNS, squeeze=False)

@@ -4,11 +4,14 @@ monailabel start_server --app apps/sam2 --studies DIR --uvicorn_app slicecast.se
 """
 
 import logging
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import psutil
+import torch
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -16,16 +19,17 @@ from fastapi_offline import FastAPIOffline
 from monailabel import app as stock
 from monailabel.config import settings
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 
 import slicecast
 from slicecast.inference.caller import current_caller
 from slicecast.inference.sessions import Sessions
 from slicecast.inference.volumetric import Segmenter
+from slicecast.models.devices import choose_device
 from slicecast.server.annotate.routes import mount_annotate
 from slicecast.server.campaign.routes import mount_campaign
 from slicecast.server.dependencies import LabellingApp, labelling_app
 from slicecast.server.errors import COMMON, HANDLERS, as_json
-from slicecast.server.health import router as health_router
 from slicecast.server.html import PAGES, render
 from slicecast.server.metrics import CountRequests, Metrics
 from slicecast.server.monai.infer import SPARE_THREADS, automatic_router, infer_router
@@ -65,6 +69,35 @@ SESSIONS_FOLDER = "sessions"  # In the app's folder: the logs of sessions; see `
 async def healthz() -> dict[str, str]:
     """Say that the server is alive; never waits for work."""
     return {"status": "ok", "version": slicecast.__version__}
+
+
+class Health(BaseModel):
+    """How much room a server has, and what it accepts; sizes in MiB."""
+
+    model: str
+    device: str
+    device_mb: int = Field(description="Free memory of the device; of the machine, where a processor computes")
+    disk_mb: int = Field(description="Free where labels and sessions are kept; the lesser of the two")
+    image_mb: int = Field(description="Largest image that may be uploaded")
+    sessions_each: int = Field(description="Sessions that one user may have open")
+
+
+@own.get(
+    "/slicecast/health", tags=["Others"], summary="Say how much room there is, and what is accepted", responses=COMMON
+)
+def health(app: LabellingApp) -> Health:
+    """Say how much room there is, and what is accepted."""
+    device, limits = choose_device(app.config.device), server_settings()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    places = [place for place in (app.studies, settings.MONAI_LABEL_APP_DIR) if Path(place).is_dir()]
+    return Health(
+        model=app.service.model_name,
+        device=str(device),
+        device_mb=free >> 20,
+        disk_mb=min(shutil.disk_usage(place).free for place in places) >> 20,
+        image_mb=limits.limits.upload_mb,
+        sessions_each=limits.sessions.per_user,
+    )
 
 
 @own.get("/metrics", tags=["Others"], response_class=PlainTextResponse)
@@ -154,7 +187,6 @@ def create_app(*, prepare: bool = False) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGES / "assets"), name="assets")
     app.mount("/static", StaticFiles(directory=stock.static_dir), name="static")
     app.include_router(own)
-    app.include_router(health_router, responses=COMMON)
     app.include_router(login_router)
     app.include_router(sessions_router, responses=COMMON)
     if (MANUAL / "index.html").is_file():
