@@ -11,6 +11,7 @@
 An unknown key is an error: a misspelt setting must never be silently ignored.
 """
 
+import math
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -106,6 +107,18 @@ def refuse_unknown_keys(content: Mapping[str, Any], known: Collection[str], *, w
             near = get_close_matches(str(key), [str(name) for name in known], n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(map(str, known)))}."
             raise ConfigError(f"Unknown setting '{key}' in {where}. {hint}")
+
+
+def require_numbers(
+    settings: Any, *names: str, where: str, low: float = 1, high: float = math.inf, whole: bool = True
+) -> None:
+    """Raise ConfigError for the first setting of those names, or of all where none is named, that is no such number."""
+    for name in names or [field.name for field in fields(settings)]:
+        value = getattr(settings, name)
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high:
+            kind, end = "whole number" if whole else "number", "" if high == math.inf else f" to {high:g}"
+            raise ConfigError(f"The setting {name} in {where} is {value!r}; give a {kind} from {low:g}{end}.")
 
 
 def build(cls: type[T], content: Mapping[str, Any], *, where: str) -> T:

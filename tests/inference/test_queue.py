@@ -219,7 +219,7 @@ def test_a_cancelled_job_gets_no_further_step():
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "many", True, None])
 def test_settings_that_cannot_be(value):
-    with pytest.raises(ConfigError, match="setting waiting is"):
+    with pytest.raises(ConfigError, match="setting waiting in"):
         QueueSettings(waiting=value)
 
 

@@ -35,9 +35,9 @@ def test_the_budget_follows_the_free_memory():
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"embedding_mb": "much"}, "embedding_mb is 'much'"),
-        ({"embedding_mb": 0}, "whole number of MiB from 1 on"),
-        ({"answer_mb": -1}, "answer_mb is -1"),
+        ({"embedding_mb": "much"}, "embedding_mb in engine.yaml is 'much'"),
+        ({"embedding_mb": 0}, "give a whole number from 1"),
+        ({"answer_mb": -1}, "answer_mb in engine.yaml is -1; give a whole number from 0"),
         ({"idle_encode": "yes"}, "true or false"),
         ({"compile": 1}, "true or false"),
     ],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist, pdist
 
-from slicecast.config import build, read_config
+from slicecast.config import build, read_config, require_numbers
 from slicecast.errors import ConfigError
 
 Points = NDArray[np.float64]  # (N, d) positions
@@ -364,8 +364,7 @@ class ActiveSettings:
         for name in self.offered:
             if name not in STRATEGIES:
                 raise ConfigError(f"The setting offered in {FILE} names '{name}', which is no strategy. Remove it.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"The setting seed in {FILE} is {self.seed!r}; give a whole number from 0.")
+        require_numbers(self, "seed", low=0, where=FILE)
 
 
 def active_settings() -> ActiveSettings:

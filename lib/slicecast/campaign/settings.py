@@ -1,12 +1,11 @@
 """A campaign's settings, from `configs/campaign.yaml`, and the files in its folder."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from slicecast.campaign.events import sqlite_url
-from slicecast.config import build, read_config
-from slicecast.errors import ConfigError, InputError, NotFound
+from slicecast.config import build, read_config, require_numbers
+from slicecast.errors import InputError, NotFound
 from slicecast.files import file_sha256, place_file
 from slicecast.volume.reading import WRITTEN_ENDINGS
 
@@ -30,9 +29,8 @@ class CampaignSettings:
     seed: int = 0  # of the choice of the cases to be read twice
 
     def __post_init__(self) -> None:
-        for name in ("second_share", "gold_share"):
-            _require_number(name, getattr(self, name), low=0.0, high=1.0)
-        _require_number("lease_s", self.lease_s, low=10.0, high=7 * 24 * 3600.0)
+        require_numbers(self, "second_share", "gold_share", low=0, high=1, whole=False, where=FILE)
+        require_numbers(self, "lease_s", low=10, high=7 * 24 * 3600, whole=False, where=FILE)
 
     def url(self, folder: Path) -> str:
         """Return the database's address for a campaign in `folder`."""
@@ -46,12 +44,6 @@ def campaign_settings() -> CampaignSettings:
         ConfigError: the file is missing, or a setting is unknown or out of range.
     """
     return build(CampaignSettings, read_config(FILE), where=FILE)
-
-
-def _require_number(name: str, value: object, *, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (number and low <= value <= high):  # type: ignore[operator]
-        raise ConfigError(f"The setting {name} in {FILE} is {value!r}; give a number from {low:g} to {high:g}.")
 
 
 def keep_truth(folder: Path, case: str, truth: Path) -> str:

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slicecast.config import require_numbers
 from slicecast.errors import ConfigError
+
+PLACE = "engine.yaml: propagation"  # Where they are set, but from Python
 
 RETIRED = ("far_anchor", "settle_slices")
 """Options of earlier versions, as sessions still hold them; neither could be set but from Python."""
@@ -71,16 +74,11 @@ class EngineOptions:
         for name in ("zoom", "evidence"):
             if getattr(self, name) not in ("auto", "on", "off"):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be auto, on or off.")
-        if not 1.0 <= self.zoom_margin <= 10.0:
-            raise ConfigError(f"zoom_margin is {self.zoom_margin}; it must lie between 1 and 10.")
-        for name in ("like_share", "least_iou"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        require_numbers(self, "zoom_margin", high=10, whole=False, where=PLACE)
+        require_numbers(self, "like_share", "least_iou", low=0, high=1, whole=False, where=PLACE)
         if self.leap and not 1.0 < self.leap <= 100.0:
-            raise ConfigError(f"leap is {self.leap}; it must be 0 or lie between 1 and 100.")
-        for name in ("zoom_rounds", "gone_slices", "fill_holes_px"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
+            raise ConfigError(f"The setting leap in {PLACE} is {self.leap!r}; it must be 0 or lie between 1 and 100.")
+        require_numbers(self, "zoom_rounds", "gone_slices", "fill_holes_px", low=0, where=PLACE)
 
 
 def without_retired(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from slicecast.errors import Cancelled, ConfigError, QueueFull
+from slicecast.config import require_numbers
+from slicecast.errors import Cancelled, QueueFull
 
 T = TypeVar("T")
 
@@ -96,10 +97,7 @@ class QueueSettings:
     patience: int = PATIENCE  # how often a waiting priority is passed over by more urgent work before it goes first
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"The queue's setting {entry.name} is {value!r}; give a whole number from 1.")
+        require_numbers(self, where="server.yaml: queue")
 
 
 @dataclass(slots=True, eq=False)

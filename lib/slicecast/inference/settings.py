@@ -3,14 +3,13 @@
 The limits are here and not with the server because the MONAI Label app keeps them too.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import psutil
 
 from slicecast.active.slices import DEFAULT, strategy_named
-from slicecast.config import build, config_dir, read_config
+from slicecast.config import build, config_dir, read_config, require_numbers
 from slicecast.engine.options import EngineOptions
 from slicecast.errors import ConfigError, TooLarge
 
@@ -44,18 +43,16 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         if self.embedding_mb != "auto":
-            _require_whole("embedding_mb", self.embedding_mb, least=1)
-        _require_whole("answer_mb", self.answer_mb, least=0)
+            require_numbers(self, "embedding_mb", where=FILE)
+        require_numbers(self, "answer_mb", low=0, where=FILE)
+        require_numbers(self, "workers", high=MOST_WORKERS, where=FILE)
+        require_numbers(self, "ray_gpus", low=0, whole=False, where=FILE)
         for name in ("idle_encode", "compile", "openvino"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be true or false.")
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or not 1 <= self.workers <= MOST_WORKERS:
-            raise ConfigError(f"workers is {self.workers!r} in {FILE}; give a whole number from 1 to {MOST_WORKERS}.")
         strategy_named(self.slice_strategy)
         if not isinstance(self.ray, str):
             raise ConfigError(f"ray is {self.ray!r} in {FILE}; it must be a cluster's address, auto, or empty.")
-        if isinstance(self.ray_gpus, bool) or not isinstance(self.ray_gpus, int | float) or self.ray_gpus < 0:
-            raise ConfigError(f"ray_gpus is {self.ray_gpus!r} in {FILE}; it must be 0 or more.")
 
     def embedding_bytes(self, free_bytes: int | None = None) -> int:
         """Return the budget of encoded slices.
@@ -85,11 +82,6 @@ def engine_settings() -> EngineSettings:
     return build(EngineSettings, {**content, "propagation": given}, where=FILE)
 
 
-def _require_whole(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r} in {FILE}; it must be a whole number of MiB from {least} on.")
-
-
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
     """What one request may bring; whatever is larger is answered with 413.
@@ -110,7 +102,7 @@ class RequestLimits:
     voxels_at_once_million: int = 1024  # of all volumes that are being read at a time; more wait, then get 503
 
     def __post_init__(self) -> None:
-        require_positive(self)
+        require_numbers(self, where=SERVER_FILE)
 
     @property
     def json_bytes(self) -> int:
@@ -139,11 +131,3 @@ def require_few_points(count: int) -> None:
     most = request_limits().points
     if count > most:
         raise TooLarge(f"{count} points were sent; at most {most} are taken. Paint a slice instead.")
-
-
-def require_positive(limits: Any) -> None:
-    """Raise ConfigError for a setting that is no whole number from 1."""
-    for entry in fields(limits):
-        value = getattr(limits, entry.name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"The setting {entry.name} in {SERVER_FILE} is {value!r}; give a whole number from 1.")

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import ip_network
 
-from slicecast.config import build, read_config
+from slicecast.config import build, read_config, require_numbers
 from slicecast.errors import ConfigError
 from slicecast.inference.queue import QueueSettings
-from slicecast.inference.settings import RequestLimits, require_positive
+from slicecast.inference.settings import RequestLimits
 
 FILE = "server.yaml"
 
@@ -24,7 +24,7 @@ class SessionSettings:
     body_mb: int = 512  # largest request, in MiB
 
     def __post_init__(self) -> None:
-        require_positive(self)
+        require_numbers(self, where=FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class NnInteractiveSettings:
     unpacked_mb: int = 2048  # largest image, in MiB, unpacked
 
     def __post_init__(self) -> None:
-        require_positive(self)
+        require_numbers(self, where=FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ProxySettings:
     body_mb: int = 2048  # largest request that is passed on, in MiB
 
     def __post_init__(self) -> None:
-        require_positive(self)
+        require_numbers(self, where=FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,7 @@ class AuthSettings:
             object.__setattr__(self, name, tuple(map(str, getattr(self, name) or ())))
             for network in getattr(self, name):
                 _require_network(network, name)
-        for name in ("hours", "failures"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"The setting {name} in {FILE} is {value!r}; give a whole number from 1.")
+        require_numbers(self, "hours", "failures", where=FILE)
         local = self.oidc_issuer.startswith(("http://127.0.0.1", "http://localhost"))
         if self.oidc_issuer and not (self.oidc_issuer.startswith("https://") or local):
             raise ConfigError(f"oidc_issuer in {FILE} is '{self.oidc_issuer}'; it must begin with https://.")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from slicecast.config import build, read_config
+from slicecast.config import build, read_config, require_numbers
 from slicecast.engine.anchors import CLICK_SCALES, FILL_RANGE, MIN_CLICKED_SIDE_PX
 from slicecast.engine.crop_window import (
     CropWindow,
@@ -260,12 +260,11 @@ class RoundSettings:
         for name, known in (("statuses", ("submitted", "approved")), ("slices", ("all", "touched"))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be {' or '.join(known)}.")
-        counts = {"after_labels": 0, "least_labels": 2, "folds": 2, "judged_labels": 2, "workers": 1}
-        for name, least in counts.items():
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)!r} in {FILE}; it must be {least} or more.")
-        if not (0 <= self.margin <= 1 and -1 <= self.least_gain <= 1):
-            raise ConfigError(f"margin must lie between 0 and 1 in {FILE}, least_gain between -1 and 1.")
+        require_numbers(self, "after_labels", low=0, where=FILE)
+        require_numbers(self, "least_labels", "folds", "judged_labels", low=2, where=FILE)
+        require_numbers(self, "workers", where=FILE)
+        require_numbers(self, "margin", low=0, high=1, whole=False, where=FILE)
+        require_numbers(self, "least_gain", low=-1, high=1, whole=False, where=FILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
