@@ -191,51 +191,56 @@ def to_result(
     study: Study,
     axis: SliceAxis,
     window: Window,
-    found: Segmentation,
     advice: Advice,
     mask: NDArray[np.uint8],
     seconds: Mapping[str, float],
+    **kind: Any,
 ) -> SegmentResult:
     """Return what was found, with the stored grid's slice numbers.
 
     Args:
         names: of the objects, in the order of their labels.
         axis, window: along which, and with which, the volume was sliced.
+        mask: on the stored grid.
+        kind: the other fields of the result, which each kind of model counts its own way.
     """
 
     def stored(number: int) -> int:
         return study.reorientation.to_source_slice(axis, number)
 
-    name = axis.name.lower()
+    name, choice = axis.name.lower(), advice.choice
     slices = (replace(entry, slice=stored(entry.slice)) for entry in advice.slices.values())
+    hint = None
+    if choice is not None and choice.slice is not None:
+        hint = NextSlice(stored(choice.slice), name, choice.reason, choice.score, choice.strategy)
     return SegmentResult(
         mask=mask,
         geometry=study.reorientation.source,
         labels={entry: n for n, entry in enumerate(names, start=1)},
         confidence=tuple(sorted(slices, key=lambda c: c.slice)),
         calibrated=advice.calibrated,
-        next_slice=next_slice(advice.choice, name, stored),
-        good_enough="" if advice.choice is None or advice.choice.slice is not None else advice.choice.reason,
+        next_slice=hint,
+        good_enough=choice.reason if choice is not None and hint is None else "",
         seconds=dict(seconds),
-        warnings=_warnings(study, found, names),
         axis=name,
         window=window,
-        slices_encoded=found.slices_encoded,
-        slices_walked=found.slices_answered,
-        slices_recomputed=found.slices_recomputed,
-        slices_reused=found.slices_reused,
-        stopped=tuple(
-            StoppedAt(entry, stored(n), "gone") for entry, track in found.objects.items() for n in track.stopped
-        ),
-        partial=found.partial,
+        **kind,
     )
 
 
-def next_slice(choice: SliceChoice | None, axis: str, stored: Callable[[int], int]) -> NextSlice | None:
-    """Return a choice with its stored slice number; None where no slice needs annotation."""
-    if choice is None or choice.slice is None:
-        return None
-    return NextSlice(stored(choice.slice), axis, choice.reason, choice.score, choice.strategy)
+def propagated(found: Segmentation, study: Study, axis: SliceAxis, names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a result that only slices have that were propagated."""
+    turn = study.reorientation
+    stopped = ((name, number) for name, track in found.objects.items() for number in track.stopped)
+    return {
+        "warnings": _warnings(study, found, names),
+        "slices_encoded": found.slices_encoded,
+        "slices_walked": found.slices_answered,
+        "slices_recomputed": found.slices_recomputed,
+        "slices_reused": found.slices_reused,
+        "stopped": tuple(StoppedAt(name, turn.to_source_slice(axis, number), "gone") for name, number in stopped),
+        "partial": found.partial,
+    }
 
 
 def result_callback(

@@ -30,6 +30,7 @@ from slicecast.inference.results import (
     OnSlice,
     SegmentResult,
     advise,
+    propagated,
     result_callback,
     to_result,
     to_stored,
@@ -357,9 +358,9 @@ class SegmentService:
         learnt = self.calibration.of_model(predictor.fingerprint)
         advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=learnt)
         clock.lap("post")
-        result = to_result(
-            request.prompts.names, study, axis, window, found, advice, mask, clock.seconds(encode=tracker.encode_s)
-        )
+        names, seconds = request.prompts.names, clock.seconds(encode=tracker.encode_s)
+        rest = propagated(found, study, axis, names)
+        result = to_result(names, study, axis, window, advice, mask, seconds, **rest)
         return replace(result, warnings=(*result.warnings, SMALLER_BATCHES)) if fallback.used else result
 
     def _other_device(self, name: str) -> QueuedPredictor | None:

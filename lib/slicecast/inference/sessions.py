@@ -220,9 +220,9 @@ class Sessions:
         """Bring back the edit that was taken back last; raises Conflict if there is none."""
         return self._edit(session_id, lambda s, image: Redo(), expected_revision)
 
-    def reset(self, session_id: str, *, expected_revision: int | None = None) -> SessionState:
+    def reset(self, session_id: str) -> SessionState:
         """Discard all prompts and accepted slices; an edit like any other."""
-        return self._edit(session_id, lambda s, image: Edit((Reset(),)), expected_revision)
+        return self._edit(session_id, lambda s, image: Edit((Reset(),)), None)
 
     def accept(
         self, session_id: str, object: str, slices: Iterable[int], *, expected_revision: int | None = None
@@ -356,13 +356,7 @@ class Sessions:
         return self._others.get(name or "", self._service)
 
 
-def replay(
-    log: SessionLog,
-    service: Segmenter,
-    *,
-    image: Path | None = None,
-    progress: Callable[[int, str], None] | None = None,
-) -> SegmentResult:
+def replay(log: SessionLog, service: Segmenter, *, image: Path | None = None) -> SegmentResult:
     """Compute the mask that a log leads to.
 
     Args:
@@ -377,7 +371,7 @@ def replay(
     prompts = prompt_set(Session.replay(log.records).content, opened.grid)
     if prompts is None:
         raise PromptError("Nothing counts in this session to start from, so there is no mask to replay.")
-    return service.segment(_request_of(header, prompts), study=opened.study, progress=progress)
+    return service.segment(_request_of(header, prompts), study=opened.study)
 
 
 def _request_of(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:

@@ -19,7 +19,7 @@ from slicecast.engine.tracks import Progress
 from slicecast.engine.volumetric import FAR_LOGIT, CubeAnswer, GridClick, ObjectField, VolumePredictor, VolumeTracker
 from slicecast.errors import ConfigError, Conflict
 from slicecast.inference.queue import DeviceQueue
-from slicecast.inference.results import Clock, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, next_slice
+from slicecast.inference.results import Advice, Clock, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, to_result
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
@@ -276,27 +276,21 @@ class VolumetricService:
         evidence: Sequence[SliceEvidence],
         clock: Clock,
     ) -> SegmentResult:
-        def stored(number: int) -> int:
-            return study.reorientation.to_source_slice(axis, number)
-
+        names = request.prompts.names
         worst = np.fmin.reduce([entry.quality for entry in evidence])
-        known = np.flatnonzero(np.isfinite(worst)).tolist()
+        known = {n: SliceConfidence(n, float(worst[n])) for n in np.flatnonzero(np.isfinite(worst)).tolist()}
         strategy = request.slice_strategy or self.settings.slice_strategy
-        choice = best_of([suggest(strategy, entry) for entry in evidence])
-        missing = [name for name, entry in zip(request.prompts.names, evidence, strict=True) if not entry.area_px.any()]
-        return SegmentResult(
-            mask=np.ascontiguousarray(study.reorientation.to_source_array(canvas.labels)),
-            geometry=study.reorientation.source,
-            labels={name: value for value, name in enumerate(request.prompts.names, start=1)},
-            confidence=tuple(
-                sorted((SliceConfidence(stored(n), float(worst[n])) for n in known), key=lambda c: c.slice)
-            ),
-            next_slice=next_slice(choice, axis.name.lower(), stored),
-            good_enough="" if choice is None or choice.slice is not None else choice.reason,
-            seconds=clock.seconds(encode=sum(tracker.encode_s for tracker in trackers)),
+        advice = Advice(known, best_of([suggest(strategy, entry) for entry in evidence]), calibrated=False)
+        missing = [name for name, entry in zip(names, evidence, strict=True) if not entry.area_px.any()]
+        return to_result(
+            names,
+            study,
+            axis,
+            trackers[0].window,
+            advice,
+            np.ascontiguousarray(study.reorientation.to_source_array(canvas.labels)),
+            clock.seconds(encode=sum(tracker.encode_s for tracker in trackers)),
             warnings=(*study.volume.warnings, *(f"'{name}' was not found from these prompts." for name in missing)),
-            axis=axis.name.lower(),
-            window=trackers[0].window,
             slices_encoded=sum(tracker.encoded for tracker in trackers),
             slices_walked=len(known),
             slices_recomputed=sum(tracker.answered for tracker in trackers),

@@ -48,15 +48,26 @@ from slicecast.inference.studies import Studies, Study, stamp_of
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import choose_axis
 
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+
+ABOUT = {
+    "strat_random": "Random within groups of images that look alike",
+    "coverage": "Images that stand for most others first",
+}
+
 PUBLISH_S, PUBLISH_TIMES = 5.0, 20.0
 """During a round the queues are ranked again after so many seconds, or so many times what ranking took, whichever is
 more: with thousands of volumes ranking itself takes seconds."""
-
 
 EMBEDDED_SLICES = 8  # Evenly spaced slices whose mean is a volume's embedding
 CACHE_BYTES = 1 << 27  # Of encoded slices. Small, because a volume is read once and not again.
 
 VERSION = 1  # Part of the cache keys; raise it when the meaning of the embedding changes
+EMBEDDINGS = "scores"  # Folder of the ranker's cache, in the campaign's folder; named by what earlier versions kept
+
+LONG_AGO_S = 24 * 3600.0  # An image shown longer ago than this counts as never shown
 
 
 def embed(
@@ -282,11 +293,6 @@ def _features(name: str, known: CachedVolume | None) -> VolumeFeatures:
     return VolumeFeatures(name, known.embedding, known.content, known.flaw) if known else VolumeFeatures(name)
 
 
-Clock = Callable[[], float]
-
-LONG_AGO_S = 24 * 3600.0  # An image shown longer ago than this counts as never shown
-
-
 class First(Strategy):
     """The first image by name."""
 
@@ -361,16 +367,6 @@ class Candidates:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
-
-
-logger = logging.getLogger(__name__)
-
-ABOUT = {
-    "strat_random": "Random within groups of images that look alike",
-    "coverage": "Images that stand for most others first",
-}
-
-EMBEDDINGS = "scores"  # Folder of the ranker's cache, in the campaign's folder; named by what earlier versions kept
 
 
 class RankedStrategy(Strategy):

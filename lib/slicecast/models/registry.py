@@ -78,13 +78,13 @@ def load_registry() -> dict[str, ModelSpec]:
     return {name: _spec(str(name), entry) for name, entry in entries.items()}
 
 
-def get_spec(name: str, registry: dict[str, ModelSpec] | None = None) -> ModelSpec:
+def get_spec(name: str) -> ModelSpec:
     """Return the model of that name.
 
     Raises:
         UnknownModel: no such model; the message lists the known ones.
     """
-    registry = load_registry() if registry is None else registry
+    registry = load_registry()
     if name not in registry:
         raise UnknownModel(f"No model {name!r}. Known models: {', '.join(registry)}.")
     return registry[name]

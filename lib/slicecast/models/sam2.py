@@ -304,7 +304,6 @@ def load_predictor(
     spec: ModelSpec,
     *,
     device: str = "auto",
-    bf16: bool | None = None,
     compiled: bool = False,
     openvino: bool = False,
     flat: bool = True,
@@ -313,7 +312,6 @@ def load_predictor(
 
     Args:
         device: ``auto`` (CUDA if there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        bf16: default: on CUDA only.
         compiled: let PyTorch compile the image encoder; on CUDA only, where it is worth its minutes.
         openvino: let OpenVINO compute what it can; on a CPU only, and where it is installed.
         flat: as `Sam2Predictor` says; off for those who look into the network's own modules.
@@ -337,7 +335,7 @@ def load_predictor(
         zoom=spec.zoom,
         appearance_prior=spec.evidence,
         fingerprint=f"{spec.name}:{spec.sha256}:{spec.image_size}{':compiled' if compiled else ''}",
-        bf16=place.type == "cuda" if bf16 is None else bf16,
-        compiled=openvino and place.type == "cpu" and not bf16 and available(),
+        bf16=place.type == "cuda",
+        compiled=openvino and place.type == "cpu" and available(),
         flat=flat,
     )

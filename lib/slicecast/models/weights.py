@@ -180,13 +180,12 @@ def pull(
     return path
 
 
-def load_state_dict(spec: ModelSpec, device: str = "cpu") -> "dict[str, Tensor]":
+def load_state_dict(spec: ModelSpec) -> "dict[str, Tensor]":
     """Read the checked weights: tensors by name, never code.
 
     Args:
         spec: the model; safetensors, or a torch file whose tensors are under "model" as in SAM 2's own files, or
             under "model_state_dict".
-        device: torch device for the tensors.
 
     Raises:
         WeightsMissing: there is no file.
@@ -195,12 +194,11 @@ def load_state_dict(spec: ModelSpec, device: str = "cpu") -> "dict[str, Tensor]"
     path = verify(require_supported(spec))
     reader = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     try:
-        tensors = reader(path)
+        return reader(path)
     except UNREADABLE as error:
         # torch's own words would advise to switch the protection off
         reason = error if type(error) is ValueError else "it is damaged or holds more than tensors"
         raise WeightsCorrupt(f"{path} holds no usable weights for {spec.name!r}: {reason}. {_remedy(spec)}") from error
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _read_safetensors(path: Path) -> "dict[str, Tensor]":

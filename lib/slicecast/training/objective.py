@@ -194,7 +194,7 @@ def _rows(known: Tensor | None, rows: slice) -> Tensor | None:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batch: Batch, kind: str, *, corrections: int = 0, seed: int = 0) -> list[Prediction]:
+def predict(model: nn.Module, batch: Batch, kind: str, *, corrections: int = 0) -> list[Prediction]:
     """Propagate all tracks of a batch from one kind of prompt, as at inference."""
     group = Group(kind, batch.frames, batch.masks, corrections=corrections)
-    return propagate(model, batch.images, [group], rng=np.random.default_rng(seed), by_truth=False)
+    return propagate(model, batch.images, [group], rng=np.random.default_rng(0), by_truth=False)

@@ -246,7 +246,7 @@ def _without_nan(array: np.ndarray, source: Path) -> tuple[np.ndarray, tuple[str
 _GZIP_LENGTH = struct.Struct("<I")  # The last bytes of a gzip file: the length of what it holds, modulo 2^32
 
 
-def check_scan(path: Path, *, max_voxels: int = MAX_VOXELS) -> None:
+def check_scan(path: Path) -> None:
     """Check that `read_volume` will most likely read a scan: it is there, 3D, on a usable grid, and whole.
 
     A file is read completely only where its length does not agree with its header.
@@ -257,12 +257,12 @@ def check_scan(path: Path, *, max_voxels: int = MAX_VOXELS) -> None:
     ending = require_file(path)
     try:
         if not ending:
-            check_series(path, max_voxels=max_voxels)
+            check_series(path, max_voxels=MAX_VOXELS)
         elif ending in NIFTI_ENDINGS:
-            if not _may_hold(path, check_nifti(path, max_voxels=max_voxels)):
-                read_volume(path, max_voxels=max_voxels)
-        elif ending == ".dcm" or not _may_hold_itk(path, max_voxels):
-            read_volume(path, max_voxels=max_voxels)
+            if not _may_hold(path, check_nifti(path, max_voxels=MAX_VOXELS)):
+                read_volume(path)
+        elif ending == ".dcm" or not _may_hold_itk(path):
+            read_volume(path)
     except GeometryError as error:
         raise VolumeError(f"{path} has an unusable grid: {error}") from error
 
@@ -278,9 +278,9 @@ def _may_hold(path: Path, wanted: int) -> bool:
     return len(end) == _GZIP_LENGTH.size and _GZIP_LENGTH.unpack(end)[0] == wanted % (1 << 32)
 
 
-def _may_hold_itk(path: Path, max_voxels: int) -> bool:
+def _may_hold_itk(path: Path) -> bool:
     """Tell whether an uncompressed file is as long as its header claims; compressed ones must be read."""
-    reader = open_itk(path, max_voxels=max_voxels)
+    reader = open_itk(path, max_voxels=MAX_VOXELS)
     Geometry.from_image(reader)  # type: ignore[arg-type]
     return _ITEM_BYTES.get(reader.GetPixelID(), 8) * math.prod(reader.GetSize()) <= path.stat().st_size
 

@@ -23,6 +23,12 @@ BACKGROUND_VALUE = 255
 """The number declared for the background; no mask contains it. Without one OHIF would number the background by its
 place among the labels, and show another label's voxels as background."""
 
+EXTENSIONS = (".nii.gz", ".nrrd", ".nii", ".mha")  # Formats in which a mask can be sent back
+
+PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")
+"""Keys of a request that are kept in the event log, besides lists of points under a label's name."""
+MAX_PROMPTS = 400  # Points kept in an event; of more, only their number
+
 _PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt absent"
 _OPTION_KEYS = "axis range window device model logging reset_state description strategy slice_strategy"
 _ANSWER_KEYS = (
@@ -193,9 +199,6 @@ def _with_k(points: Iterable[IJK], k: int | None) -> tuple[IJK, ...]:
     return tuple(ijk for ijk in points if ijk[2] == k)
 
 
-EXTENSIONS = (".nii.gz", ".nrrd", ".nii", ".mha")  # Formats in which a mask can be sent back
-
-
 def read_points(value: Any, key: str) -> tuple[IJK, ...]:
     """Read a list of voxel indices; absent and null are empty, and a repeated click counts once.
 
@@ -350,13 +353,6 @@ def _fit(low: IJK, high: IJK, points: Iterable[IJK], size_ijk: IJK) -> tuple[int
 
 def _clipped(ijk: IJK, size_ijk: IJK) -> IJK:
     return tuple(min(max(n, 0), size - 1) for n, size in zip(ijk, size_ijk, strict=True))  # type: ignore[return-value]
-
-
-PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")
-"""Keys of a request that are prompts, besides lists of points under a label's name."""
-
-MAX_PROMPTS = 400
-"""Points kept in an event; of more, only their number."""
 
 
 def prompts_of(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,8 @@ from slicecast.server.security.logins import Access, sent_token
 from slicecast.server.security.users import Identity, Role, Users
 from slicecast.server.settings import AuthSettings, ServerSettings
 
+logger = logging.getLogger(__name__)
+
 FORWARDING = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded")
 )
@@ -289,8 +291,6 @@ def caller_of(request: HTTPConnection) -> Caller:
         roles=None if roles is None else frozenset(roles),
     )
 
-
-logger = logging.getLogger(__name__)
 
 UPLOADS = ("/datastore/", "/session/", "/infer/", "/dicom-web", "/dicomweb")  # Where files come in
 
