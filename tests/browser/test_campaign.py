@@ -65,7 +65,7 @@ def test_from_the_first_visit_to_an_approved_case(page, place):
     case = page.get_attribute("#case", "data-case")
     assert case in CASES and page.get_attribute("#case", "data-mine") == "1"
     assert page.is_disabled("[data-action=submit]")
-    assert page.evaluate("document.querySelector('.strip').naturalWidth") > 400
+    assert page.evaluate("document.querySelector('.montage').naturalWidth") > 400
 
     click(place, case, "Anna")
     page.reload()
