@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cachetools import LRUCache
 
@@ -100,15 +100,8 @@ class Known:
     reused: bool
 
 
-class ResultCache:
-    """Answers and small facts by key, bounded in bytes; safe to share between threads.
-
-    Args:
-        budget_bytes: of all answers with their memories; 0 keeps nothing worth mentioning.
-    """
-
-    def __init__(self, budget_bytes: int) -> None:
-        self._held: Lru = Lru(budget_bytes)
+class ResultCache(Lru[Any]):
+    """Answers and small facts by key; a budget of 0 keeps nothing worth mentioning."""
 
     def answers(self, keys: Sequence[Hashable], ask: Callable[[list[int]], Sequence[Observation]]) -> list[Known]:
         """Return the answers of ``keys``, asking for those that are not known.
@@ -116,26 +109,18 @@ class ResultCache:
         Args:
             ask: receives the positions in ``keys`` that are missing, returns their answers.
         """
-        found = {key: Known(seen, True) for key, seen in self._held.find(keys).items()}
+        found = {key: Known(seen, True) for key, seen in self.find(keys).items()}
         # One position for each key: two objects with the same prompts are one question.
         missing = list({key: n for n, key in enumerate(keys) if key not in found}.values())
         if missing:
             for n, seen in zip(missing, ask(missing), strict=True):
-                found[keys[n]] = Known(self._held.keep(keys[n], seen, nbytes=_nbytes(seen)), False)
+                found[keys[n]] = Known(self.keep(keys[n], seen, nbytes=_nbytes(seen)), False)
         return [found[key] for key in keys]
 
     def fact(self, key: Hashable, work_out: Callable[[], Value]) -> Value:
         """Return a small value, worked out at most once while it is kept."""
-        found: dict[Hashable, Value] = self._held.find((key,))
-        return found[key] if key in found else self._held.keep(key, work_out(), nbytes=SMALL_BYTES)
-
-    def stats(self) -> CacheStats:
-        """Return the counters."""
-        return self._held.stats()
-
-    def clear(self) -> None:
-        """Drop everything that is held."""
-        self._held.clear()
+        found: dict[Hashable, Value] = self.find((key,))
+        return found[key] if key in found else self.keep(key, work_out(), nbytes=SMALL_BYTES)
 
 
 def key_of(*parts: object) -> str:
@@ -155,15 +140,12 @@ def _nbytes(seen: Observation) -> int:
     return SMALL_BYTES + seen.logits.nbytes + seen.memory.nbytes
 
 
-class EmbeddingCache:
-    """Encoded slices by content key, least recently used dropped first, bounded in bytes.
+class EmbeddingCache(Lru[Embedding]):
+    """Encoded slices by content key.
 
-    Safe to share between threads. Two threads that miss the same slice may both encode it; the
-    second result is dropped, so callers always see one value per key.
+    Two threads that miss the same slice may both encode it; the second result is dropped, so callers always see one
+    value per key.
     """
-
-    def __init__(self, budget_bytes: int) -> None:
-        self._held: Lru[Embedding] = Lru(budget_bytes)
 
     def get_many(self, keys: Sequence[Hashable], encode: Callable[[list[int]], list[Embedding]]) -> list[Embedding]:
         """Return the embeddings of ``keys``, encoding those that are missing.
@@ -171,25 +153,11 @@ class EmbeddingCache:
         Args:
             encode: receives the positions in ``keys`` that are missing, returns their embeddings.
         """
-        found = self._held.find(keys)
+        found = self.find(keys)
         # One position for each key: a slice that two objects ask for at once is encoded once.
         wanted = {key: n for n, key in enumerate(keys) if key not in found}
         missing = list(wanted.values())
         if missing:
             encoded = dict(zip((keys[n] for n in missing), encode(missing), strict=True))
-            found |= {key: self._keep(key, value) for key, value in encoded.items()}
+            found |= {key: self.keep(key, value, nbytes=value.nbytes) for key, value in encoded.items()}
         return [found[key] for key in keys]
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._held
-
-    def stats(self) -> CacheStats:
-        """Return the counters."""
-        return self._held.stats()
-
-    def clear(self) -> None:
-        """Drop everything that is held."""
-        self._held.clear()
-
-    def _keep(self, key: Hashable, value: Embedding) -> Embedding:
-        return self._held.keep(key, value, nbytes=value.nbytes)
