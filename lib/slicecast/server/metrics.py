@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slicecast.inference.queue import QueueStats
 from slicecast.inference.segment import SegmentService
+from slicecast.server.security.limits import HttpMiddleware
 
 BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -49,18 +50,14 @@ class Metrics:
         )
 
 
-class CountRequests:
+class CountRequests(HttpMiddleware):
     """Middleware that counts requests under their route's pattern, so that ids do not become series."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self._app = app
+        super().__init__(app)
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         start, status = time.perf_counter(), ["500"]
 
         async def noting(message: Message) -> None:

@@ -29,7 +29,7 @@ from slicecast.errors import SlicecastError
 from slicecast.inference.caller import MAX_LENGTH, Caller, calling
 from slicecast.server.dependencies import USER
 from slicecast.server.errors import problem
-from slicecast.server.security.limits import LimitBody, StrictJson
+from slicecast.server.security.limits import HttpMiddleware, LimitBody, StrictJson
 from slicecast.server.security.logins import Access, sent_token
 from slicecast.server.security.users import Identity, Role, Users
 from slicecast.server.settings import AuthSettings, ServerSettings
@@ -265,17 +265,10 @@ def monailabel_user(identity: Identity) -> User:
     return User(username=identity.name, roles=held)
 
 
-class NoteCaller:
+class NoteCaller(HttpMiddleware):
     """Middleware behind the gate that tells the queue, sessions and the campaign who asks."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         with calling(caller_of(HTTPConnection(scope))):
             await self._app(scope, receive, send)
 
@@ -370,15 +363,11 @@ def with_stock_provider(auth: AuthSettings) -> AuthSettings:
     )
 
 
-class HeadAsGet:
+class HeadAsGet(HttpMiddleware):
     """The middleware that answers HEAD as GET, without the content: FastAPI's routes know GET only."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
 
@@ -388,22 +377,18 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET"}, receive, without_content)
 
 
-class SecurityHeaders:
+class SecurityHeaders(HttpMiddleware):
     """The middleware; what a route sets itself stays.
 
     Args:
         other_origins: pages of other sites may read answers (CORS), so these may be loaded from there.
     """
 
-    def __init__(self, app: ASGIApp, *, other_origins: bool = False) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, *, other_origins: bool) -> None:
+        super().__init__(app)
         self._other_origins = other_origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the headers to an answer."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
 
         async def with_headers(message: Message) -> None:

@@ -95,7 +95,21 @@ def json_object(text: str, field: str) -> dict[str, Any]:
     return value
 
 
-class StrictJson:
+class HttpMiddleware:
+    """A middleware that answers requests; what is no HTTP, such as the server's start, passes by."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await (self._answer if scope["type"] == "http" else self._app)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+
+class StrictJson(HttpMiddleware):
     """Middleware that looks at bodies of JSON before anybody else; large ones are refused before by `LimitBody`.
 
     Args:
@@ -104,11 +118,10 @@ class StrictJson:
     """
 
     def __init__(self, app: ASGIApp, *, max_depth: int, max_nodes: int) -> None:
-        self._app = app
+        super().__init__(app)
         self._limits = {"max_depth": max_depth, "max_nodes": max_nodes}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _is_json(scope):
             await self._app(scope, receive, send)
             return
@@ -131,7 +144,7 @@ class StrictJson:
 
 
 def _is_json(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"].startswith(PASSED_ON):
+    if scope["method"] in ("GET", "HEAD") or scope["path"].startswith(PASSED_ON):
         return False
     return _is_json_type(_content_type(scope))
 
@@ -151,7 +164,7 @@ async def _read(receive: Receive) -> tuple[list[Message], bytes]:
     return messages, b"".join(message.get("body", b"") for message in messages)
 
 
-class LimitBody:
+class LimitBody(HttpMiddleware):
     """Middleware that refuses large bodies with 413, by what they claim and by what comes.
 
     Args:
@@ -160,12 +173,11 @@ class LimitBody:
     """
 
     def __init__(self, app: ASGIApp, *, limits: Mapping[str, int], text_bytes: int) -> None:
-        self._app = app
+        super().__init__(app)
         self._text_bytes = text_bytes
         self._limits = sorted(limits.items(), key=lambda item: -len(item[0]))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._limit(scope)
         if limit is None:
             await self._app(scope, receive, send)
@@ -197,8 +209,6 @@ class LimitBody:
             await problem(413, _too_large(limit))(scope, receive, send)
 
     def _limit(self, scope: Scope) -> int | None:
-        if scope["type"] != "http":
-            return None
         limit = next((limit for start, limit in self._limits if scope["path"].startswith(start)), None)
         kind = _content_type(scope)
         is_text = kind in ("", FORM) or _is_json_type(kind)
