@@ -49,12 +49,7 @@ class ExportedDataset:
 
 
 def export_dataset(
-    cases: Sequence[LabelledCase],
-    folder: Path,
-    *,
-    layout: Layout,
-    name: str,
-    modality: str = "",
+    cases: Sequence[LabelledCase], folder: Path, *, layout: Layout, name: str, modality: str = ""
 ) -> ExportedDataset:
     """Write images, labels and `dataset.json`; nothing remains of an export that fails.
 
@@ -112,10 +107,7 @@ def export_csv(state: State, file: Path) -> int:
 
 
 def _write_cases(
-    cases: Sequence[LabelledCase],
-    folder: Path,
-    layout: Layout,
-    numbers: Mapping[str, int],
+    cases: Sequence[LabelledCase], folder: Path, layout: Layout, numbers: Mapping[str, int]
 ) -> tuple[set[str], dict[str, str]]:
     """Write the cases that can be written; return their modalities, and why the others were left out, by name."""
     found, skipped = set[str](), dict[str, str]()

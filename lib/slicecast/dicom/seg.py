@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from highdicom import (
-    AlgorithmIdentificationSequence,
-    PlanePositionSequence,
-)
+from highdicom import AlgorithmIdentificationSequence, PlanePositionSequence
 from highdicom.enum import CoordinateSystemNames
 from highdicom.seg import Segmentation, SegmentDescription
 from highdicom.sr.coding import CodedConcept

@@ -35,11 +35,7 @@ from slicecast.labelling.store.pacs import PacsDatastore, open_pacs
 from slicecast.labelling.store.stow import Outcome
 from slicecast.labelling.store.studies import FoundImage, StudiesDatastore, find_image
 from slicecast.labelling.store.uploads import SafeSessions
-from slicecast.labelling.strategies import (
-    EMBEDDINGS,
-    BackgroundRanker,
-    open_background_ranker,
-)
+from slicecast.labelling.strategies import EMBEDDINGS, BackgroundRanker, open_background_ranker
 from slicecast.labelling.tasks.answer import write_answer
 from slicecast.labelling.tasks.infer import SegmentTask, as_http
 from slicecast.labelling.tasks.request import BACKGROUND, InferRequest, number_labels
@@ -336,11 +332,7 @@ class AppBehaviour(MONAILabelApp):
     @cached_property
     def _preannotator(self) -> PreAnnotator:
         return PreAnnotator(
-            self.service,
-            self.datastore(),
-            self.config.labels,
-            self.automatic_models,
-            device=self.config.device,
+            self.service, self.datastore(), self.config.labels, self.automatic_models, device=self.config.device
         )
 
     def _download_dcmqi_tools(self) -> None:

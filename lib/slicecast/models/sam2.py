@@ -301,12 +301,7 @@ def _parts(items: Sequence[Item], sizes: Collection[int]) -> Iterator[Sequence[I
 
 
 def load_predictor(
-    spec: ModelSpec,
-    *,
-    device: str = "auto",
-    compiled: bool = False,
-    openvino: bool = False,
-    flat: bool = True,
+    spec: ModelSpec, *, device: str = "auto", compiled: bool = False, openvino: bool = False, flat: bool = True
 ) -> Sam2Predictor:
     """Build a registered model with its weights.
 

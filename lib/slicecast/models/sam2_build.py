@@ -81,11 +81,7 @@ def load_sam2(spec: ModelSpec, *, target: str | None = None, stock_defaults: boo
     state = load_state_dict(spec)  # refuses what has no architecture
     architecture = str(spec.architecture)
     model = build_sam2(
-        architecture,
-        image_size=spec.image_size,
-        target=target,
-        stock_defaults=stock_defaults,
-        pointers=spec.pointers,
+        architecture, image_size=spec.image_size, target=target, stock_defaults=stock_defaults, pointers=spec.pointers
     )
     missing, unexpected = model.load_state_dict(state, strict=False)
     if missing or unexpected:

@@ -291,11 +291,7 @@ def _output_dict(model: SAM2Base, bank: BankBatch | None) -> dict[str, dict[int,
 
 def _entry(model: SAM2Base, memory: Memory) -> dict:
     position = model.memory_encoder.position_encoding(memory.features).to(memory.pointer.dtype)
-    return {
-        "maskmem_features": memory.features,
-        "maskmem_pos_enc": [position],
-        "obj_ptr": memory.pointer,
-    }
+    return {"maskmem_features": memory.features, "maskmem_pos_enc": [position], "obj_ptr": memory.pointer}
 
 
 def _step(outputs: Sequence[Tensor]) -> Step:

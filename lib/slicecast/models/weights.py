@@ -141,9 +141,7 @@ def _pins_path() -> Path:
 
 
 def pull(
-    spec: ModelSpec,
-    progress: Progress = lambda done, total: None,
-    confirm: Confirm = lambda sha256, size: False,
+    spec: ModelSpec, progress: Progress = lambda done, total: None, confirm: Confirm = lambda sha256, size: False
 ) -> Path:
     """Download the weights unless the right file is there already, and return their path.
 

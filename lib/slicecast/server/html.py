@@ -9,9 +9,7 @@ PAGES = Path(__file__).parent / "pages"
 CAMPAIGN_PAGES = Path(__file__).parent / "campaign" / "pages"
 
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([PAGES, CAMPAIGN_PAGES]),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
+    loader=jinja2.FileSystemLoader([PAGES, CAMPAIGN_PAGES]), autoescape=True, undefined=jinja2.StrictUndefined
 )
 
 

@@ -26,12 +26,7 @@ Check = Callable[[dict[str, Any]], None]  # Looks at a route's arguments before 
 JSON_FIELDS = ("params", "info")  # Form fields that hold a JSON object as text
 
 
-def off_loop(
-    router: APIRouter,
-    *,
-    check: Check | None = None,
-    skip: Collection[str] = (),
-) -> APIRouter:
+def off_loop(router: APIRouter, *, check: Check | None = None, skip: Collection[str] = ()) -> APIRouter:
     """Copy a router of MONAI Label with every route running in a thread.
 
     Args:

@@ -182,10 +182,7 @@ def _optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimize
 
 
 def _update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    objective: Callable[[Any], LossTerms],
-    settings: LoopSettings,
+    model: nn.Module, optimizer: torch.optim.Optimizer, objective: Callable[[Any], LossTerms], settings: LoopSettings
 ) -> Callable[[Engine, Any], dict[str, float]]:
     device_type = torch.device(settings.device).type
     mixed = settings.precision == "bfloat16"

@@ -294,13 +294,7 @@ class CampaignService:
         return hashlib.sha256(told.encode()).hexdigest() if told else ""
 
     def approve(
-        self,
-        case: str,
-        who: str,
-        *,
-        why: str = "",
-        asked: Mapping[str, Any] | None = None,
-        shown: str | None = None,
+        self, case: str, who: str, *, why: str = "", asked: Mapping[str, Any] | None = None, shown: str | None = None
     ) -> None:
         """Accept a case's label, if it is the one of the mark `shown`; `why` is a note, on the slice `asked`.
 

@@ -146,10 +146,7 @@ def segment_tasks(
             description="One structure from clicks on any slices, through the whole volume",
         ),
         "sam2_slice": SegmentTask(
-            service,
-            type=InferType.DEEPGROW,
-            dimension=2,
-            description="One structure on the clicked slice only",
+            service, type=InferType.DEEPGROW, dimension=2, description="One structure on the clicked slice only"
         ),
         **others,
     }

@@ -231,12 +231,7 @@ storing = APIRouter(route_class=FolderRoute)
 
 @storing.post("/studies", summary="Store segmentations")
 @storing.post("/studies/{study}", summary="Store segmentations of a study", include_in_schema=False)
-async def store(
-    request: Request,
-    user: Annotator,
-    app: LabellingApp,
-    study: str = "",
-) -> Response:
+async def store(request: Request, user: Annotator, app: LabellingApp, study: str = "") -> Response:
     """Store DICOM SEG objects (STOW-RS); nothing is ever replaced."""
     limit, content = server_settings().proxy.body_mb << 20, bytearray()
     async for chunk in request.stream():
