@@ -19,9 +19,6 @@ SCENE_SLICES = 40
 
 VOXELS = (60, 0.35)  # Least voxels and largest share of the patch that an object has
 
-ENDS_SHARE = 0.4
-"""Share of patches in which the scan ends: many scans are smaller than a cube."""
-
 ATTEMPTS = 50
 
 
@@ -103,19 +100,7 @@ def _try_patch(rng: np.random.Generator, spec: PatchSpec) -> Patch | None:
     image = degrade(rng, render(rng, scene, raster, random_look(rng, scene), labels=labels))
     if rng.random() < spec.thick:
         image = _thickened(rng, image)
-    if rng.random() < ENDS_SHARE:
-        shown = _inside(rng, click, spec.side)
-        image, mask = np.where(shown, image, np.float32(0)), mask & shown
     return _turned(rng, image, mask, click)
-
-
-def _inside(rng: np.random.Generator, click: NDArray[np.int64], side: int) -> NDArray[np.bool_]:
-    """Return where a scan is that ends somewhere around the click, before the patch does."""
-    shown = np.zeros((side,) * 3, dtype=bool)
-    low = (click * rng.uniform(0, 0.9, 3)).astype(int)
-    high = side - ((side - 1 - click) * rng.uniform(0, 0.9, 3)).astype(int)
-    shown[tuple(slice(start, end) for start, end in zip(low, high, strict=True))] = True
-    return shown
 
 
 def _scout(
