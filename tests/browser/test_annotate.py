@@ -64,6 +64,7 @@ class Clinic:
 
     def kill(self) -> None:
         os.kill(self.server.pid, signal.SIGKILL)
+        self._running.pop().__exit__(None, None, None)  # waits for its end; until then it may hold the port
 
     def stop(self) -> None:
         for context in self._running:

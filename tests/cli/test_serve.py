@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import slicecast
 from slicecast.cli import serve
+from slicecast.demo.server_process import free_port
 from slicecast.errors import ConfigError, ResourceError, UnknownModel
 from slicecast.server.security.users import Users
 
@@ -37,12 +38,6 @@ def run(folders, *options: str | Path):
     studies, app = folders
     command = ["--studies", str(studies), "--app", str(app), "--port", str(free_port()), *map(str, options)]
     return CliRunner().invoke(serve.app, command, catch_exceptions=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_it_listens_on_this_machine_only(started, folders):

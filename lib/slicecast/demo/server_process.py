@@ -1,5 +1,6 @@
 """A labelling server in a process of its own, for as long as a `with` block lasts."""
 
+import random
 import socket
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from slicecast.errors import ResourceError
 START_LIMIT_S = 300.0
 """A server that has not answered by then never will; about ten seconds are normal, minutes on a busy machine."""
 STOP_LIMIT_S = 10.0
+
+PORTS = range(20_000, 32_768)
+"""Linux gives outgoing connections the ports from 32768 on, other systems those from 49152 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,15 @@ def serving(
 
 
 def free_port() -> int:
-    """Return a port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free at the moment, of those that no outgoing connection takes by chance.
+
+    So a server that was killed finds its port again.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ResourceError(f"All ports from {PORTS.start} to {PORTS.stop - 1} are in use. Close some programs.")
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path, *, until: float) -> None:

@@ -1,7 +1,6 @@
 """Train the bundled model: reads `configs/training/nano.yaml`, wires generator, objective and loop, exports weights."""
 
 import logging
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from slicecast.config import build, config_dir
+from slicecast.demo.server_process import free_port
 from slicecast.errors import ConfigError, WeightsMissing
 from slicecast.models.sam2_build import build_sam2
 from slicecast.models.sam2_forward import prepare_for_training
@@ -84,17 +84,11 @@ def train_nano(settings: NanoSettings, folder: Path, *, show_progress: bool = Fa
     """
     if settings.processes > 1 and idist.get_world_size() == 1:
         # Ignite's own port is always the same: two runs on one machine would disturb each other.
-        with Parallel(backend="gloo", nproc_per_node=settings.processes, master_port=_free_port()) as parallel:
+        with Parallel(backend="gloo", nproc_per_node=settings.processes, master_port=free_port()) as parallel:
             parallel.run(_train_rank, settings, folder, show_progress)
     else:
         _train_rank(idist.get_rank(), settings, folder, show_progress)
     return averaged_model(settings, folder)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _train_rank(rank: int, settings: NanoSettings, folder: Path, show_progress: bool) -> None:
