@@ -9,6 +9,7 @@ from builders import ball, scan
 
 from slicecast.engine.crop_window import whole_crop
 from slicecast.errors import ResourceError
+from slicecast.inference import prefetch
 from slicecast.inference.prefetch import PrefetchRequest, give_back_memory
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
@@ -82,12 +83,14 @@ def test_nothing_happens_where_it_does_not_run(image):
     assert service.cache.stats().entries == encoded < SLICES
 
 
-def test_it_can_be_switched_off(image):
-    before = prefetching()
+def test_switched_off_it_only_gives_back_memory(image, monkeypatch):
+    given_back = threading.Event()
+    monkeypatch.setattr(prefetch, "give_back_memory", given_back.set)
     service = SegmentService(predictor=Watched(), settings=EngineSettings(idle_encode=False))
     with service.prefetcher.running():
         request(service, image)
-        assert prefetching() <= before
+        assert given_back.wait(30)
+    assert service.prefetcher.encoded == 0 and service.cache.stats().entries == 0
 
 
 def test_a_request_that_fails_stops_nothing(image):

@@ -46,7 +46,7 @@ class Prefetcher:
 
     Args:
         every_s: how often to check whether the server is idle again.
-        enabled: whether anything is ever prefetched.
+        enabled: whether anything is ever prefetched; memory is given back in any case.
     """
 
     def __init__(
@@ -61,9 +61,6 @@ class Prefetcher:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Work in a thread of its own for as long as the block lasts."""
-        if not self._enabled:
-            yield
-            return
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="slicecast-prefetch", daemon=True)
         self._thread.start()
@@ -79,7 +76,8 @@ class Prefetcher:
     def request(self, request: PrefetchRequest) -> None:
         """Add a request; it is ignored while the prefetcher does not run."""
         if self._thread is not None:
-            self._requests.append(request)
+            if self._enabled:
+                self._requests.append(request)
             self._wake.set()
 
     def _run(self) -> None:
