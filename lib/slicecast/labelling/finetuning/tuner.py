@@ -4,13 +4,12 @@ Beside a server a round has a process of its own at the lowest priority.
 """
 
 import logging
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -120,13 +119,15 @@ class FineTuner:
         found = self.running()
         if found is None:
             return None
-        working = _processes_of(found)
-        for process in working:
-            process.send_signal(signal.SIGTERM)
-        _, working = psutil.wait_procs(working, timeout=10)
-        for process in working:
-            process.kill()
-        psutil.wait_procs(working, timeout=10)  # only what has ended no longer holds the round
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            working = _processes_of(found)  # listed anew: one may have begun another
+            for process in working:
+                with suppress(psutil.NoSuchProcess):
+                    end(process)
+            psutil.wait_procs(working, timeout=10)
+        name, begun = self._process or ("", None)
+        if begun is not None and name == found.name:
+            begun.wait()  # until then the round is said to be worked on
         found.halt("STOPPED", "It was stopped.")
         return found
 
