@@ -222,8 +222,8 @@ def check_folder(name: str, folder: Path) -> Check:
 
 def check_studies(folder: Path) -> Iterator[Check]:
     """List the images that cannot be segmented, by their headers; a note each, because the others can be."""
-    store = "slicecast.labelling.store"  # by name: the command must also run where packages are missing
-    nested_volumes = importlib.import_module(f"{store}.unusable").nested_volumes
+    # By name: the command must also run where packages are missing.
+    nested_volumes = importlib.import_module("slicecast.labelling.store.unusable").nested_volumes
     with tempfile.TemporaryDirectory() as work:
         images = importlib.import_module("slicecast.labelling.importing").Images(folder, Path(work))
         bad = images.unusable()

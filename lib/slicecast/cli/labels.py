@@ -58,13 +58,8 @@ def import_folder(
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}. Give the one that holds the labels.")
     named = read_map(mapping)
-    from slicecast.labelling.importing import (
-        Images,
-        ImportNames,
-        ImportRules,  # MONAI Label takes seconds, see main.py
-        find_labels,
-        import_labels,
-    )
+    # Here, because MONAI Label takes seconds (see main.py).
+    from slicecast.labelling.importing import Images, ImportNames, ImportRules, find_labels, import_labels
     from slicecast.labelling.store.labels import FINAL, ORIGINAL
     from slicecast.volume.reading import dataset_description, value_names
 

@@ -29,10 +29,10 @@ Voxel = tuple[int, int, int]
 MOST_CUBES = 27  # Cubes of one object: three along each axis
 FACE_VOXELS = 2  # An object that comes this near to a face goes on beyond it
 LEAST_HEAT = 0.3  # Heat, of a peak of 1, below which a neighbouring cube is taken not to show the object
-ANSWER_SIZES = (
-    3  # What an answer that is kept takes, in sizes of its logits: what the next step is fed is of their size
-)
 FAR_LOGIT = -20.0  # Of what no cube shows
+
+ANSWER_SIZES = 3
+"""What an answer that is kept takes, in sizes of its logits: what the next step is fed is of their size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
