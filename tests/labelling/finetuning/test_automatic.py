@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -86,9 +87,10 @@ def test_batch_inference_needs_no_label_where_there_is_one(learnt):
 
 
 @pytest.mark.slow
-def test_a_cluster_answers_a_batch_as_this_process_does(learnt):
+def test_a_cluster_answers_a_batch_as_this_process_does(learnt, monkeypatch):
     """Also where a worker dies; the answer to an image that cannot be read is a sentence."""
     pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of the workers, which import this module
     shutil.copyfile(learnt / "ball_0.nii.gz", learnt / "more.nii.gz")
     (learnt / "bad.nii.gz").write_bytes(b"no scan")
     store, models = open_store(learnt), AutomaticModels(versions_beside(learnt))
