@@ -130,7 +130,7 @@ def train_volumetric(settings: VolumetricSettings, folder: Path, *, show_progres
     torch.manual_seed(settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_volumetric(config_dir() / settings.architecture).to(settings.loop.device)
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a sixth faster on a CPU
+    model.to(memory_format=torch.channels_last_3d)  # a sixth faster on a CPU
     batches = GeneratedPatches(settings.patches, seed=settings.seed)
     return train(
         model,
