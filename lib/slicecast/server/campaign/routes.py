@@ -4,7 +4,6 @@ Server-rendered; nothing is loaded from elsewhere. A button sends a header that 
 being asked first, so that a foreign page cannot press it.
 """
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, FastAPI, Header
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field
 
 from slicecast.campaign.state import Status
 from slicecast.errors import InputError, NotFound
@@ -29,6 +29,24 @@ OURS = "slicecast"  # Value of the header X-Requested-With
 CONFLICT = problems({409: "Another user holds the case, or its state does not allow this"})
 
 router = APIRouter(prefix="/campaign", tags=["Campaign"])
+
+
+class CaseAction(BaseModel):
+    """What goes with a button."""
+
+    model_config = ConfigDict(strict=True)
+
+    shown: float | None = Field(default=None, description="submit: that of the draft looked at; refuses a newer one")
+    label: str | None = Field(default=None, description="approve, reject, reopen: the label looked at, likewise")
+    name: str | None = Field(default=None, description="drop: the structure")
+    why: str | None = Field(default=None, description="The reason, or a reviewer's note")
+    slice: int | None = Field(default=None, ge=0, description="slice: which one; of a reviewer: where the note belongs")
+    axis: str | None = Field(default=None, description="Along which that is counted")
+
+    def judgement(self) -> dict[str, Any]:
+        """Return a reviewer's words as the campaign takes them."""
+        asked = None if self.slice is None else {"slice": self.slice, "axis": self.axis or "auto"}
+        return {"why": self.why or "", "asked": asked, "shown": self.label}
 
 
 def mount_campaign(app: FastAPI) -> None:
@@ -80,7 +98,7 @@ def act(
     name: str,
     action: str,
     app: LabellingApp,
-    body: Annotated[dict[str, Any] | None, Body()] = None,
+    body: CaseAction | None = None,
     x_requested_with: Annotated[str, Header()] = "",
 ) -> dict[str, Any]:
     """Take, release, heartbeat, submit, drop, back, skip, flag, slice, approve, reject or reopen.
@@ -91,79 +109,46 @@ def act(
         raise NotFound(f"There is no action '{action}'. Known: {', '.join(ACTIONS)}.")
     role, work = ACTIONS[action]
     _require(x_requested_with, role)
-    return work(app.campaign_service, name, app.campaign_service.who(name), body or {}) or {}
+    return work(app.campaign_service, name, app.campaign_service.who(name), body or CaseAction()) or {}
 
 
-def _take(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> dict[str, Any]:
+def _take(service: CampaignService, case: str, who: str, said: CaseAction) -> dict[str, Any]:
     service.adopt(case, who)
     lease = service.campaign.take(case, who, address=current_caller().address)
     return {"holder": lease.who, "until_s": lease.until_s}
 
 
-def _heartbeat(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> dict[str, Any]:
+def _heartbeat(service: CampaignService, case: str, who: str, said: CaseAction) -> dict[str, Any]:
     return {"until_s": service.campaign.heartbeat(case, who).until_s}
 
 
-def _submit(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> dict[str, Any]:
-    shown = body.get("shown")
-    if shown is not None and not isinstance(shown, int | float):
-        raise InputError(f"'shown' is {json.dumps(shown)}; give the number that the page was given, or leave it out.")
-    return service.submit_draft(case, who, shown=shown)
+def _ask_slice(service: CampaignService, case: str, who: str, said: CaseAction) -> None:
+    if said.slice is None:
+        raise InputError("'slice' is missing; give its number, a whole one from 0.")
+    service.campaign.ask_slice(case, who, number=said.slice, axis=said.axis or "auto")
 
 
-def _drop(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> None:
-    service.work.drop(case, who, str(body.get("name") or ""))
+def _send_back(service: CampaignService, case: str, who: str, said: CaseAction, *, approved: bool = False) -> None:
+    service.send_back(case, who, approved=approved, **said.judgement())
 
 
-def _ask_slice(service: CampaignService, case: str, who: str, body: dict[str, Any]) -> None:
-    asked = _asked(body)
-    service.campaign.ask_slice(case, who, number=asked["slice"], axis=asked["axis"])
-
-
-def _send_back(service: CampaignService, case: str, who: str, body: dict[str, Any], *, approved: bool = False) -> None:
-    service.send_back(case, who, approved=approved, **_judgement(body))
-
-
-def _judgement(body: dict[str, Any]) -> dict[str, Any]:
-    asked = _asked(body) if "slice" in body else None
-    return {"why": _why(body), "asked": asked, "shown": _looked_at(body)}
-
-
-def _looked_at(body: dict[str, Any]) -> str | None:
-    label = body.get("label")
-    if label is not None and not isinstance(label, str):
-        raise InputError("'label' is no text; give the one that the page was given, or leave it out.")
-    return label
-
-
-def _asked(body: dict[str, Any]) -> dict[str, Any]:
-    number = body.get("slice")
-    if not isinstance(number, int) or number < 0:
-        raise InputError(f"'slice' is {json.dumps(number)}; give a whole number from 0.")
-    return {"slice": number, "axis": str(body.get("axis") or "auto")}
-
-
-Action = Callable[[CampaignService, str, str, dict[str, Any]], dict[str, Any] | None]
+Action = Callable[[CampaignService, str, str, CaseAction], dict[str, Any] | None]
 
 ACTIONS: dict[str, tuple[str, Action]] = {
     "take": ("annotator", _take),
     "heartbeat": ("annotator", _heartbeat),
-    "release": ("annotator", lambda service, case, who, body: service.campaign.release(case, who)),
-    "submit": ("annotator", _submit),
-    "drop": ("annotator", _drop),
-    "back": ("annotator", lambda service, case, who, body: service.work.back(case, who)),
-    "skip": ("annotator", lambda service, case, who, body: service.campaign.skip(case, who, why=_why(body))),
-    "flag": ("annotator", lambda service, case, who, body: service.campaign.flag(case, who, why=_why(body))),
+    "release": ("annotator", lambda service, case, who, said: service.campaign.release(case, who)),
+    "submit": ("annotator", lambda service, case, who, said: service.submit_draft(case, who, shown=said.shown)),
+    "drop": ("annotator", lambda service, case, who, said: service.work.drop(case, who, said.name or "")),
+    "back": ("annotator", lambda service, case, who, said: service.work.back(case, who)),
+    "skip": ("annotator", lambda service, case, who, said: service.campaign.skip(case, who, why=said.why or "")),
+    "flag": ("annotator", lambda service, case, who, said: service.campaign.flag(case, who, why=said.why or "")),
     "slice": ("annotator", _ask_slice),
-    "approve": ("reviewer", lambda service, case, who, body: service.approve(case, who, **_judgement(body))),
+    "approve": ("reviewer", lambda service, case, who, said: service.approve(case, who, **said.judgement())),
     "reject": ("reviewer", _send_back),
     "reopen": ("reviewer", partial(_send_back, approved=True)),
 }
 """What a button does, and which role may press it."""
-
-
-def _why(body: dict[str, Any]) -> str:
-    return str(body.get("why") or "")
 
 
 def _require(requested_with: str, role: str) -> None:
