@@ -7,6 +7,7 @@ from slicecast.engine.session import (
     Accept,
     Add,
     Edit,
+    Grid,
     PackedMask,
     Painted,
     Redo,
@@ -17,6 +18,7 @@ from slicecast.engine.session import (
     Undo,
     decode_record,
     encode_record,
+    prompt_set,
 )
 from slicecast.errors import ConfigError, Conflict, NotFound
 from slicecast.prompts import Absent, Box, Point
@@ -203,3 +205,16 @@ def test_records_are_written_byte_for_byte_as_ever_and_come_back(text):
 def test_what_this_version_does_not_know_is_refused(text):
     with pytest.raises(ConfigError, match="this version cannot read"):
         decode_record(text)
+
+
+def test_only_a_click_after_the_painting_of_its_slice_counts_beside_it():
+    """And none on an accepted slice; clicks on other slices stay."""
+    grid, before, after, aside = Grid((9, 4, 4), 0), Point((1, 1, 3), False), Point((2, 2, 3)), Point((1, 1, 5), False)
+    session = Session()
+    for item in (before, aside, Painted(((3, DOT),)), after):
+        session = session.then(session.adding([("liver", item)]))
+    (entry,) = prompt_set(session.content, grid).objects
+    assert entry.points == (aside, after) and entry.masks[0].slices == (3,)
+    accepted = session.then(Edit((Accept("liver", 3, DOT),)))
+    (entry,) = prompt_set(accepted.content, grid).objects
+    assert entry.points == (aside,) and entry.masks[0].slices == (3,)

@@ -324,12 +324,34 @@ def test_an_object_that_is_not_found_is_said_so(store, service):
     assert any(warning.startswith("'ghost' was not found") for warning in result.warnings)
 
 
-@pytest.mark.parametrize("positive", [True, False])
-def test_a_click_that_what_is_painted_contradicts_is_said_to_be_unused(ball_file, service, positive):
+def test_clicks_that_agree_with_what_is_painted_change_nothing(ball_file, service):
     painted = MaskPrompt(ball(), slices=(CENTRE[2],))
-    both = ObjectPrompts("ball", points=(Point(CENTRE, positive),), masks=(painted,))
-    warnings = service.segment(SegmentRequest(ball_file, PromptSet((both,)))).warnings
-    assert any("painted slice of 'ball'" in warning for warning in warnings) != positive
+    alone, agreed = (
+        service.segment(SegmentRequest(ball_file, PromptSet((ObjectPrompts("ball", points=clicks, masks=(painted,)),))))
+        for clicks in ((), (Point(CENTRE), Point((0, 0, CENTRE[2]), False)))
+    )
+    assert (alone.mask == agreed.mask).all() and not agreed.warnings
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_clicks_that_dispute_what_is_painted_correct_it_there(ball_file, positive):
+    """A bulge that was painted too much goes, a dent comes back; what lies away from them stays as it was painted."""
+    slice_, truth = CENTRE[2], ball()
+    x, y = CENTRE[0] + 5, CENTRE[1]
+    painted = truth.copy()
+    painted[slice_, y - 3 : y + 4, x - 3 : x + 7] = not positive
+    clicks = tuple(Point((i, y, slice_), positive) for i in ((x - 1, x + 1) if positive else (x + 5,)))
+    prompts = ObjectPrompts("ball", points=clicks, masks=(MaskPrompt(painted, slices=(slice_,)),))
+    updates = []
+    found = SegmentService(model="sam2_nano").segment(
+        SegmentRequest(ball_file, PromptSet((prompts,))), on_slice=updates.append
+    )
+    here = found.mask[slice_] == 1
+    assert all(here[y, p.ijk[0]] == positive for p in clicks)
+    assert dice(here, truth[slice_]) > dice(painted[slice_], truth[slice_])
+    assert (here[:, : CENTRE[0] - 3] == painted[slice_, :, : CENTRE[0] - 3]).all()
+    shown = next(update for update in updates if update.slice == slice_)
+    assert dice(shown.mask, here) > 0.9
 
 
 def test_a_volume_of_one_slice_is_answered(store, service):

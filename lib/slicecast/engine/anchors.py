@@ -1,6 +1,7 @@
 """Turn what the annotator said into anchors: prompted slices whose answer is settled.
 
-A mask is its own answer, and a box is segmented alone; where there are only clicks, so is the slice clicked on first.
+A mask is its own answer, once the clicks that dispute it are carried into it, and a box is segmented alone; where
+there are only clicks, so is the slice clicked on first.
 Clicks on further slices are corrections: the object is tracked to the slice, and its answer there is corrected with the
 track's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative
 clicks works too, and no correction is ever lost.
@@ -15,15 +16,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from slicecast.engine.caches import Known, prompt_key
-from slicecast.engine.corrections import decide
+from slicecast.engine.corrections import clicked_logits, decide
 from slicecast.engine.crop_window import (
     CropWindow,
     centred_crop,
     crop_of_boxes,
     drawn_box,
+    paste,
     points_box,
+    resample,
     to_model_prompt,
     touches_border,
     whole_crop,
@@ -90,21 +94,34 @@ class _Place:
             known = self._click_more(number, part, known.observation, key, bank)
         return self.anchor(number, known, str(key))
 
+    def redrawn(
+        self, drawn: ModelPrompt, number: int, clicks: ModelPrompt
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return a drawn slice (S, S) as the network sees it, and after clicks; the same where it loses the object."""
+        size = self.tracker.predictor.image_size
+        before = self._prompted(number, drawn)
+        after = self._prompted(number, clicks, previous=before.logits)
+        mask = resample(before.logits, (size, size)) > 0
+        if not SliceAnswer.of(after).present:
+            return mask, mask
+        return mask, decide(self.tracker.render(number, self.crop), before.logits, after.logits, clicks)
+
+    def _prompted(self, number: int, words: ModelPrompt, **given: Any) -> Observation:
+        tracker = self.tracker
+        job = PromptJob(tracker.embed([(number, self.crop)])[0], words, **given)
+        return tracker.predictor.prompt([job], num_slices=tracker.frames.count)[0]
+
     def _click_more(self, number: int, part: ModelPrompt, before: Observation, key: str, bank: Bank | None) -> Known:
         """Ask about one click more; where the network's answer is another one, the image decides what it may change."""
         tracker = self.tracker
 
-        def prompted(words: ModelPrompt, **given: Any) -> Observation:
-            job = PromptJob(tracker.embed([(number, self.crop)])[0], words, **given)
-            return tracker.predictor.prompt([job], num_slices=tracker.frames.count)[0]
-
         def ask(missing: list[int]) -> list[Observation]:
-            after = prompted(part, bank=bank, previous=before.logits)
+            after = self._prompted(number, part, bank=bank, previous=before.logits)
             both = SliceAnswer.of(before).present and SliceAnswer.of(after).present
             if not (both and tracker.options.bounded_clicks):
                 return [after]
             mask = decide(tracker.render(number, self.crop), before.logits, after.logits, part)
-            settled = prompted(ModelPrompt(part.points_xy[:0], part.labels[:0], mask=mask))
+            settled = self._prompted(number, ModelPrompt(part.points_xy[:0], part.labels[:0], mask=mask))
             return [replace(settled, predicted_iou=after.predicted_iou, object_score=after.object_score)]
 
         return tracker.answers([key], ask)[0]
@@ -133,6 +150,57 @@ def find_anchors(
         if found is not None and not _swells(found, anchors, largest=tracker.options.leap):
             anchors.append(found)
     return sorted(anchors, key=lambda a: a.slice)
+
+
+def corrected_paintings(tracker: Tracker, prompts: Sequence[SlicePrompt], crop: CropWindow) -> list[SlicePrompt]:
+    """Return an object's prompts; where clicks say otherwise than the painting under them, a painting that heeds them.
+
+    It changes where they change the network's answer (`corrections.decide`), and is as it was painted elsewhere.
+    """
+    return [p if p.mask is None or clicks_agree(p, p.mask) else _corrected(tracker, p, p.mask, crop) for p in prompts]
+
+
+def clicks_agree(clicks: SlicePrompt, mask: NDArray[np.bool_]) -> bool:
+    """Tell whether a mask (H, W) is what the clicks on its slice say."""
+    x, y = clicks.points_xy.round().astype(int).T
+    return bool((mask[y, x] == (clicks.labels == 1)).all())
+
+
+def _corrected(tracker: Tracker, prompt: SlicePrompt, painted: NDArray[np.bool_], crop: CropWindow) -> SlicePrompt:
+    def work_out() -> NDArray[np.bool_]:
+        mask = _repainted(_Place(tracker, crop, ""), prompt, painted)
+        radius_px = crop.pixel_radius(tracker.predictor.image_size)
+        shape_hw = tracker.frames.shape_hw
+        said = clicked_logits(prompt.points_xy, prompt.labels, radius_px=radius_px, shape_hw=shape_hw)
+        return np.where(np.isnan(said), mask, said > 0)
+
+    exact = prompt_key(ModelPrompt(prompt.points_xy, prompt.labels, mask=painted))
+    key = tracker.result_key("corrected painting", crop, prompt.slice, exact)
+    mask = tracker.result_cache.fact(key, work_out, nbytes=painted.nbytes)
+    # A painting cannot be clicked away altogether: that a slice does not show the object is another prompt.
+    return replace(
+        prompt,
+        points_xy=prompt.points_xy[:0],
+        labels=prompt.labels[:0],
+        mask=mask if mask.any() else painted,
+    )
+
+
+def _repainted(place: _Place, prompt: SlicePrompt, painted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Carry clicks into a painted slice, one after another; each only adds, or only takes away, what hangs together."""
+    mask, shape_hw = painted, place.tracker.frames.shape_hw
+    pixels = prompt.points_xy.round().astype(int).tolist()
+    for count, ((x, y), positive) in enumerate(zip(pixels, prompt.labels == 1, strict=True), start=1):
+        if mask[y, x] == positive:
+            continue
+        clicks = replace(prompt, points_xy=prompt.points_xy[:count], labels=prompt.labels[:count], mask=None)
+        before, after = place.redrawn(place.words(replace(clicks, mask=mask)), prompt.slice, place.words(clicks))
+        changed = (before != after) & (after == positive)
+        where = paste(np.where(changed, np.float32(1), np.float32(-1)), place.crop, shape_hw) > 0
+        where[y, x] = True
+        parts, _ = ndimage.label(where & (mask != positive))
+        mask = np.where(parts == parts[y, x], positive, mask)
+    return mask
 
 
 def anchors_alone(

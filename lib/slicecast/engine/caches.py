@@ -117,10 +117,10 @@ class ResultCache(Lru[Any]):
                 found[keys[n]] = Known(self.keep(keys[n], seen, nbytes=_nbytes(seen)), False)
         return [found[key] for key in keys]
 
-    def fact(self, key: Hashable, work_out: Callable[[], Value]) -> Value:
-        """Return a small value, worked out at most once while it is kept."""
+    def fact(self, key: Hashable, work_out: Callable[[], Value], *, nbytes: int = SMALL_BYTES) -> Value:
+        """Return a value, worked out at most once while it is kept."""
         found: dict[Hashable, Value] = self.find((key,))
-        return found[key] if key in found else self.keep(key, work_out(), nbytes=SMALL_BYTES)
+        return found[key] if key in found else self.keep(key, work_out(), nbytes=nbytes)
 
 
 def key_of(*parts: object) -> str:

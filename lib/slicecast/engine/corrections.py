@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import random_walker
 
-from slicecast.engine.crop_window import resample
+from slicecast.engine.crop_window import OUTSIDE_LOGIT, resample
 from slicecast.engine.ports import ModelPrompt
 
 MAX_SIDE_PX = 256  # A larger input is thinned to this: the walker solves one equation for each disputed pixel
@@ -22,6 +22,7 @@ CLICK_RADIUS_SHARE = 1 / 32
 
 MARGIN_PX = 2  # What lies so near to a dispute is disputed too, so that the outline may settle on the edge beside it
 ROOM_PX = 3  # Agreed pixels around the dispute that the walker sees
+CLICK_LOGIT = 1e4  # Logit of a pixel clicked on, which no model outvotes, and only a painted slice does
 OBJECT, OTHER = 1, 2  # The walker's labels; 0 is disputed
 
 
@@ -47,6 +48,31 @@ def decide(
     _draw_clicks(seeds, prompt, scale=side / size)
     mask = _walk(resample(image, (side, side)), seeds) == OBJECT
     return mask if side == size else resample(mask.astype(np.float32), (size, size)) >= np.float32(0.5)
+
+
+def clicked_logits(
+    points_xy: NDArray[np.floating], labels: NDArray[np.int_], *, radius_px: float, shape_hw: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return logits (H, W) of what the clicks on a slice settle, NaN elsewhere; between clicks the nearest counts.
+
+    Args:
+        points_xy: (N, 2) pixels of the slice.
+        labels: (N,), 1 on the object, 0 off it.
+        radius_px: around each; what the model sees as one pixel.
+    """
+    said = np.full(shape_hw, np.nan, dtype=np.float32)
+    nearest = np.full_like(said, np.inf)
+    for (x, y), label in zip(points_xy, labels, strict=True):
+        place = tuple(
+            slice(max(math.ceil(at - radius_px), 0), min(math.floor(at + radius_px) + 1, end))
+            for at, end in zip((y, x), said.shape, strict=True)
+        )
+        rows, columns = np.ogrid[place]
+        distance = np.hypot(rows - y, columns - x)
+        closer = (distance <= radius_px) & (distance < nearest[place])
+        nearest[place][closer] = distance[closer]
+        said[place][closer] = CLICK_LOGIT - distance[closer] if label == 1 else OUTSIDE_LOGIT
+    return said
 
 
 def _draw_clicks(seeds: NDArray[np.int_], prompt: ModelPrompt, *, scale: float) -> None:

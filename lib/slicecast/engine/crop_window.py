@@ -54,6 +54,10 @@ class CropWindow:
         high = low + np.array([self.width, self.height])
         return bool(((xy >= low) & (xy <= high)).all())
 
+    def pixel_radius(self, size: int) -> float:
+        """Return half a pixel of a model's input of ``size``, in slice pixels."""
+        return max(self.width, self.height) / size / 2
+
     def open_sides(self, shape_hw: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
         """Tell behind which borders (left, top, right, bottom) the slice goes on."""
         height, width = shape_hw

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from slicecast.engine.appearance import Appearance, AppearancePrior
+from slicecast.engine.corrections import clicked_logits
 from slicecast.engine.crop_window import OUTSIDE_LOGIT, CropWindow, paste, resample
 from slicecast.engine.fusion import FUSED_LIMIT, SliceAnswer, exact_logits, interpolate_shape, label_slice
 from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
-
-CLICK_LOGIT = 1e4  # Logit of a pixel clicked on, which no model outvotes, and only a painted slice does
 
 CONNECTED_26 = np.ones((3, 3, 3), dtype=bool)
 """Voxels that touch by a corner belong together: thin structures step diagonally between slices."""
@@ -108,20 +107,9 @@ def _clicked(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.
     prompt = next((p for p in result.prompts if p.slice == number and p.mask is None), None)
     if prompt is None or not len(prompt.labels) or not result.answers:  # without answers it was stopped at once
         return None
-    radius = max(result.crop.width, result.crop.height) / tracker.predictor.image_size / 2
-    said = np.full(tracker.frames.shape_hw, np.nan, dtype=np.float32)
-    nearest = np.full_like(said, np.inf)
-    for (x, y), label in zip(prompt.points_xy, prompt.labels, strict=True):
-        place = tuple(
-            slice(max(math.ceil(at - radius), 0), min(math.floor(at + radius) + 1, end))
-            for at, end in zip((y, x), said.shape, strict=True)
-        )
-        rows, columns = np.ogrid[place]
-        distance = np.hypot(rows - y, columns - x)
-        closer = (distance <= radius) & (distance < nearest[place])
-        nearest[place][closer] = distance[closer]
-        said[place][closer] = CLICK_LOGIT - distance[closer] if label == 1 else OUTSIDE_LOGIT
-    return said
+    radius_px = result.crop.pixel_radius(tracker.predictor.image_size)
+    shape_hw = tracker.frames.shape_hw
+    return clicked_logits(prompt.points_xy, prompt.labels, radius_px=radius_px, shape_hw=shape_hw)
 
 
 def _unclicked_logits(tracker: Tracker, result: ObjectResult, number: int) -> NDArray[np.float32]:

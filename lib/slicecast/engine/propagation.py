@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.anchors import anchors_alone, choose_crop, find_anchors
+from slicecast.engine.anchors import anchors_alone, choose_crop, corrected_paintings, find_anchors
 from slicecast.engine.appearance import Appearance
 from slicecast.engine.caches import prompt_key
 from slicecast.engine.crop_window import (
@@ -67,6 +67,7 @@ def segment(
     crops = dict.fromkeys(prompts, whole_crop(tracker.frames))
     with tracker.until_cancelled():
         crops |= {name: choose_crop(tracker, given, zoom=zoom) for name, given in prompts.items()}
+        prompts = {name: corrected_paintings(tracker, given, crops[name]) for name, given in prompts.items()}
     if slices_only:
         results = {n: _result_alone(tracker, n, given, crops[n]) for n, given in prompts.items()}
     else:

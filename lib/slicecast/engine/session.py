@@ -408,7 +408,8 @@ def prompt_set(content: Content, grid: Grid) -> PromptSet | None:
 def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
     accepted = {number: mask for (owner, number), mask in content.accepted.items() if owner == name}
     closed = {number for number, mask in accepted.items() if mask.empty}
-    given = _corrigible([p.item for p in content.prompts.values() if p.object == name], grid)
+    items = [p.item for p in content.prompts.values() if p.object == name]
+    given = _corrigible(_not_painted_over(items, accepted.keys(), grid), grid)
     items = [item for item in given if not _hidden(item, accepted.keys(), closed, grid)]
     masks = _masks([i for i in items if isinstance(i, Painted)], accepted)
     drawn = {number: mask.unpack() for number, mask in masks.items() if not mask.empty}
@@ -420,6 +421,17 @@ def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
     absent = tuple(dict.fromkeys((*(i for i in items if isinstance(i, Absent)), *empty)))
     volumes = tuple(_volume_mask(number, mask, grid) for number, mask in drawn.items())
     return ObjectPrompts(name, points, boxes, volumes, absent)
+
+
+def _not_painted_over(given: Sequence[Item], accepted: Iterable[int], grid: Grid) -> list[Item]:
+    """Leave out clicks on slices that were painted later, or are accepted: only a later click corrects a painting."""
+    painted, kept = set(accepted), list[Item]()
+    for item in reversed(given):
+        if isinstance(item, Painted):
+            painted.update(number for number, _ in item.slices)
+        if not isinstance(item, Point) or item.ijk[grid.place] not in painted:
+            kept.append(item)
+    return kept[::-1]
 
 
 LET_GO = 2
@@ -449,16 +461,14 @@ def _freed(drawn: Painted, later: Sequence[Item], grid: Grid) -> Painted:
 
 
 def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Grid) -> bool:
-    """Whether a prompt has no effect because its slice is accepted; clicks and boxes only where that is empty."""
+    """Whether a prompt has no effect because its slice is accepted; a box only where that is empty."""
     match item:
-        case Point():
-            return item.ijk[grid.place] in closed
         case Box():
             low, high = item.low_ijk[grid.place], item.high_ijk[grid.place]
             return low == high and low in closed
         case Absent():
             return item.slice in accepted
-        case Painted():
+        case Point() | Painted():
             return False
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from slicecast.active.calibration import Calibration, SliceFeatures
 from slicecast.active.slices import SliceChoice, SliceEvidence, best_of, suggest
+from slicecast.engine.anchors import clicks_agree
 from slicecast.engine.crop_window import paste
 from slicecast.engine.postprocess import ObjectResult, probability_of_presence, slice_confidence
 from slicecast.engine.propagation import Prompts, Segmentation
 from slicecast.engine.tracks import SliceResult
 from slicecast.inference.studies import Study
-from slicecast.prompts import SlicePrompt
 from slicecast.volume import Geometry, SliceAxis, SliceStack, Window
 
 
@@ -250,7 +250,12 @@ def result_callback(
     if on_slice is None:
         return lambda found: None
     shape = SliceStack(study.volume.array, axis).shape_hw
-    painted = {(name, p.slice): p.mask for name, given in prompts.items() for p in given if p.mask is not None}
+    painted = {
+        (name, p.slice): p.mask
+        for name, given in prompts.items()
+        for p in given
+        if p.mask is not None and clicks_agree(p, p.mask)
+    }
 
     def report(found: SliceResult) -> None:
         mask = painted.get((found.object, found.slice))
@@ -279,18 +284,7 @@ def _warnings(study: Study, found: Segmentation, names: Sequence[str]) -> tuple[
         for value, name in enumerate(names, start=1)
         if not found.partial and not any((label == value).any() for label in found.labels.values())
     ]
-    unused = [
-        f"Clicks on a painted slice of '{name}' were not used: what is painted stands. Paint the correction instead."
-        for name, track in found.objects.items()
-        if any(_overruled(prompt) for prompt in track.prompts)
-    ]
-    return (*study.volume.warnings, *flat, *missing, *unused)
-
-
-def _overruled(prompt: SlicePrompt) -> bool:
-    """Tell whether what is painted on a slice contradicts a click there."""
-    x, y = prompt.points_xy.astype(int).T
-    return prompt.mask is not None and not np.array_equal(prompt.mask[y, x], prompt.labels == 1)
+    return (*study.volume.warnings, *flat, *missing)
 
 
 BY_QUALITY = ("worst", "value")
