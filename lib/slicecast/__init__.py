@@ -11,7 +11,7 @@ if typing.TYPE_CHECKING:
     from slicecast.errors import SlicecastError
     from slicecast.inference.results import SegmentResult
     from slicecast.inference.segment import SegmentRequest, SegmentService, segment
-    from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+    from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
     from slicecast.volume import Geometry, Volume, read_volume, write_mask
 
 __version__ = "0.1.0"
@@ -21,6 +21,7 @@ __all__ = [
     "Box",
     "EngineOptions",
     "Geometry",
+    "Line",
     "MaskPrompt",
     "ObjectPrompts",
     "Point",
@@ -39,7 +40,7 @@ __all__ = [
 _HOMES = {
     "slicecast.engine.options": ("EngineOptions",),
     "slicecast.errors": ("SlicecastError",),
-    "slicecast.prompts": ("Absent", "Box", "MaskPrompt", "ObjectPrompts", "Point", "PromptSet"),
+    "slicecast.prompts": ("Absent", "Box", "Line", "MaskPrompt", "ObjectPrompts", "Point", "PromptSet"),
     "slicecast.inference.results": ("SegmentResult",),
     "slicecast.inference.segment": ("SegmentRequest", "SegmentService", "segment"),
     "slicecast.volume": ("Geometry", "Volume", "read_volume", "write_mask"),

@@ -46,6 +46,13 @@ def test_one_click_gives_a_mask_a_report_and_a_picture(tmp_path):
     assert "kidney:" in done.output
 
 
+def test_a_line_starts_in_its_middle(tmp_path):
+    out = tmp_path / "out.nrrd"
+    done = run(IMAGE, "-o", out, "--line", "kidney=47,70,16:47,70,20", "--range", "16:21")
+    assert done.exit_code == 0, done.output
+    assert (read_volume(out).array[16:21, 70, 47] == 1).all()
+
+
 def test_a_painted_slice_comes_back_unchanged(tmp_path):
     truth = read_volume(TRUTH / IMAGE.name)
     k, area = largest_slice(truth.array == 1)
@@ -64,6 +71,7 @@ def test_a_painted_slice_comes_back_unchanged(tmp_path):
     ("words", "says"),
     [
         (["--point", "a=999,0,0"], "outside the volume"),
+        (["--line", "a=1,1,1:1,1,99"], "outside the volume"),
         (["--point", "a=1,1,1", "--axis", "diagonal"], "Unknown slice axis"),
         (["--point", "a=1,1,1", "--range", "5-9"], "not of the form A:B"),
         (["--point", "a=1,1,1", "--range", "5:9"], "outside the range"),

@@ -147,3 +147,15 @@ def test_a_correction_that_runs_away_is_no_anchor():
     tracker = tracker_of(CLIP, predictor=Swelling())
     anchors = find_anchors(tracker, [painted(2, TRUTH[2]), clicked(6, (32, 32))], WHOLE)
     assert [a.slice for a in anchors] == [2]
+
+
+def test_where_a_line_passes_only_what_misses_it_is_corrected():
+    def passing(number, xy):
+        return replace(clicked(number, xy, order=number), passed=True)
+
+    covered = passing(2, (28, 32)), passing(5, (30, 32))
+    anchors, tracker = settle(clicked(8, (34, 32), order=1), *covered)
+    assert [a.slice for a in anchors] == [8]
+    assert [given for given in tracker.predictor.asked if given[0]] == [(1, False, False)]
+    anchors, _ = settle(clicked(8, (34, 32), order=1), passing(5, (58, 58)), covered[0])
+    assert [a.slice for a in anchors] == [5, 8]

@@ -21,7 +21,7 @@ from slicecast.engine.session import (
     prompt_set,
 )
 from slicecast.errors import ConfigError, Conflict, NotFound
-from slicecast.prompts import Absent, Box, Point
+from slicecast.prompts import Absent, Box, Line, Point
 
 DOT = PackedMask.of(np.eye(4, dtype=bool))
 
@@ -30,6 +30,7 @@ items = st.one_of(
     st.builds(Absent, st.integers(0, 9)),
     st.builds(lambda n: Painted(((n, DOT),)), st.integers(0, 9)),
     st.just(Box((0, 0, 0), (3, 3, 0))),
+    st.builds(lambda k: Line(((0, 0, 0), (3, 3, k))), st.integers(0, 9)),
 )
 said = st.lists(st.tuples(st.sampled_from(["liver", "spleen"]), items), max_size=3)
 
@@ -193,6 +194,9 @@ RECORDS = {
     '{"edit": [{"reset": true}]}': Edit((Reset(),)),
     '{"undo": true}': Undo(),
     '{"redo": true}': Redo(),
+    '{"edit": [{"add": "p1", "object": "a", "item": {"kind": "line", "vertices": [[1, 2, 3], [4, 5, 6]]}}]}': Edit(
+        (Add("p1", "a", Line(((1, 2, 3), (4, 5, 6)))),)
+    ),
 }
 
 

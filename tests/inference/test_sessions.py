@@ -23,7 +23,7 @@ from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.session_store import read_log, stored_log, write_log
 from slicecast.inference.sessions import Sessions, replay
 from slicecast.inference.settings import RequestLimits
-from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
 from slicecast_lab.simulation.fake import FakePredictor
 
@@ -100,6 +100,26 @@ def test_several_objects_and_every_kind_of_prompt(sessions, opened):
     assert state.objects == ("block", "ball")
     result = sessions.propagate(opened).result
     assert result.labels == {"block": 1, "ball": 2} and (result.mask[7] == 1).tolist() == drawn[7].tolist()
+
+
+def test_a_line_is_kept_as_a_line_and_found_from_its_middle(sessions, opened, image):
+    line = Line(((12, 10, 5), (12, 10, 11)))
+    state = sessions.add(opened, prompts(line))
+    assert [p.item for p in state.prompts] == [line] and state.given() == {
+        "lines": {"ball": [[[12, 10, 5], [12, 10, 11]]]}
+    }
+    done = sessions.propagate(opened).result
+    assert (done.mask == fresh(image, lines=(line,))).all() and done.mask[5:12, 10, 12].all()
+    assert done.next_slice is not None  # where it only passes, a look is still worth it
+
+
+def test_a_later_line_frees_the_painted_slices_that_it_passes(sessions, opened):
+    drawn = np.zeros(TRUTH.shape, bool)
+    drawn[2:14, 2:4, 2:4] = True
+    sessions.add(opened, prompts(MaskPrompt(drawn)))
+    sessions.add(opened, prompts(Line(((12, 10, 6), (12, 10, 8)))))
+    mask = sessions.propagate(opened).result.mask
+    assert mask[6:9, 10, 12].all() and mask[2, 2, 2]
 
 
 def test_a_negative_click_alone_is_a_correction_and_waits_for_a_start(sessions, opened, image):
@@ -225,6 +245,7 @@ def test_what_does_not_fit_is_refused_and_not_kept(sessions, opened):
     wrong = [
         (prompts(Point((24, 0, 0))), "outside the volume"),
         (prompts(Absent(16)), "no slice 16"),
+        (prompts(Line(((0, 0, 0), (0, 0, 16)))), "outside the volume"),
         (prompts(CENTRE, Point((12, 10, 8), positive=False)), "both a positive and a negative"),
         (prompts(CENTRE, Absent(8)), "marked as not showing"),
         (prompts(MaskPrompt(np.ones((3, 3, 3)))), "does not fit the volume"),
@@ -242,6 +263,8 @@ def test_a_session_may_hold_so_many_points_and_no_more(sessions, opened, monkeyp
     with pytest.raises(TooLarge, match="3 points were sent; at most 2"):
         sessions.add(opened, prompts(Point((12, 11, 8))))
     assert sessions.undo(opened).revision == 2
+    with pytest.raises(TooLarge, match="points were sent"):
+        sessions.replace(opened, prompts(Line(((12, 10, 6), (12, 10, 9)))))
 
 
 def test_every_call_opens_the_image_once(sessions, opened, monkeypatch):

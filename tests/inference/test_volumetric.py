@@ -11,7 +11,7 @@ from slicecast.errors import Cancelled, ConfigError
 from slicecast.inference.segment import SegmentRequest
 from slicecast.inference.sessions import Sessions
 from slicecast.inference.volumetric import VolumetricService
-from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import Geometry, Volume, write_volume
 from slicecast.volume.isotropic import Isotropic, world_grid
 
@@ -107,6 +107,13 @@ def test_a_further_click_costs_one_step_in_each_cube_that_sees_it(image):
     assert result.slices_recomputed == 1
     fresh = ask(image, ObjectPrompts("blob", points))
     np.testing.assert_array_equal(result.mask, fresh.mask)
+
+
+def test_a_lines_middle_and_its_vertices_are_clicks(image):
+    network = Growing()
+    result = ask(image, ObjectPrompts("blob", lines=[Line(((3, 3, 2), (4, 4, 4)))]), network=network)
+    assert network.steps == [(1, None), (2, 1), (3, 2)]
+    assert result.mask[3, 3, 3] == 1
 
 
 def test_several_objects_have_their_own_labels(image):

@@ -1,5 +1,7 @@
 """A prompt lands on the same anatomical pixel however the scan is stored."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from builders import ORIENTATIONS, ball, grid, stored_as
@@ -10,11 +12,13 @@ from slicecast.errors import PromptError
 from slicecast.prompts import (
     Absent,
     Box,
+    Line,
     MaskPrompt,
     ObjectPrompts,
     Point,
     PromptSet,
     first_clicked,
+    place,
     slice_to_source_ijk,
     to_slice_prompts,
 )
@@ -71,6 +75,90 @@ def test_every_prompt_is_the_same_for_every_storage(orientation, axis, data):
         assert np.array_equal(ours.labels, theirs.labels)
         assert np.array_equal(ours.box_xyxy, theirs.box_xyxy)
         assert np.array_equal(ours.mask, theirs.mask)
+
+
+lines = st.lists(st.tuples(*[st.integers(0, n - 1) for n in SIZE]), min_size=2, max_size=4).filter(
+    lambda vertices: len(set(vertices)) > 1
+)
+
+
+def distance(voxel, start, end):
+    """From a voxel (slice, x, y) to where a segment passes that slice; anywhere, if it lies in the slice."""
+    voxel, start, end = (np.array(place, dtype=float) for place in (voxel, start, end))
+    way = end - start
+    shares = [(voxel[0] - start[0]) / way[0]] if way[0] else [0.0, 1.0]
+    return min(np.abs(voxel - (start + share * way)).max() if 0 <= share <= 1 else np.inf for share in shares)
+
+
+@given(vertices=lines, axis=axes)
+def test_a_line_is_on_every_slice_that_it_passes_and_nowhere_beside_itself(vertices, axis):
+    found = mapped(SAME, axis, lines=[Line(vertices)])
+    assert [prompt.slice for prompt in found] == list(Line(vertices).span(axis))
+    corners = axis.to_slice(np.array(vertices)).tolist()
+    for prompt in found:
+        assert prompt.labels.all() and len(prompt.points_xy)
+        for xy in prompt.points_xy.tolist():
+            assert min(distance((prompt.slice, *xy), a, b) for a, b in pairwise(corners)) <= 0.5
+    placed = {(prompt.slice, *xy) for prompt in found for xy in prompt.points_xy.tolist()}
+    assert placed >= {tuple(corner) for corner in corners}
+
+
+@given(vertices=lines, axis=axes)
+def test_a_line_is_found_from_its_middle_and_passes_the_others(vertices, axis):
+    found = mapped(SAME, axis, lines=[Line(vertices)])
+    first, *others = sorted(found, key=lambda prompt: prompt.order)
+    assert first_clicked(found) is first and not first.passed and all(prompt.passed for prompt in others)
+    assert abs(2 * first.slice - found[0].slice - found[-1].slice) <= 1
+
+
+@given(orientation=orientations, axis=axes, vertices=lines)
+def test_a_line_is_the_same_for_every_storage_and_from_either_end(orientation, axis, vertices):
+    expected = mapped(SAME, axis, lines=[Line(vertices)])
+    back = Reorientation.of(stored_as(NUMBERED, *orientation).geometry)
+    stored = [back.to_source_ijk(vertex) for vertex in vertices]
+    for found in (mapped(back, axis, lines=[Line(stored)]), mapped(SAME, axis, lines=[Line(vertices[::-1])])):
+        assert [(p.slice, p.order, p.passed) for p in found] == [(p.slice, p.order, p.passed) for p in expected]
+        assert [p.points_xy.tolist() for p in found] == [p.points_xy.tolist() for p in expected]
+
+
+def test_an_object_begins_and_ends_with_its_line_unless_more_is_said():
+    line, way = (
+        Line(((0, 0, 1), (0, 0, 3))),
+        Reorientation.of(stored_as(NUMBERED, (0, 1, 2), (False, False, True)).geometry),
+    )
+    for more, extent in (
+        ({}, (1, 4)),
+        ({"points": [Point((1, 1, 0))]}, (0, 4)),
+        ({"absent": [Absent(5)]}, (1, 4)),
+        ({"boxes": [Box((0, 0, 0), (2, 2, 4))]}, (0, 5)),
+    ):
+        _, limits = place(one(lines=[line], **more), SAME, SliceAxis.AXIAL)
+        assert limits == {"a": extent}
+    assert place(one(lines=[line]), way, SliceAxis.AXIAL)[1] == {"a": (2, 5)}
+    assert place(one(lines=[line]), SAME, SliceAxis.SAGITTAL)[1] == {"a": (0, 1)}
+    with pytest.raises(PromptError, match="prompt on axial slice 1, outside the range"):
+        place(one(lines=[line]), SAME, SliceAxis.AXIAL, within=(2, 6))
+
+
+def test_what_is_said_of_a_slice_or_voxel_counts_before_a_line():
+    painted = np.zeros(SIZE[::-1], bool)
+    painted[3, 1, 1] = True
+    found = mapped(
+        SAME,
+        SliceAxis.AXIAL,
+        lines=[Line(((0, 0, 0), (0, 0, 5)))],
+        masks=[MaskPrompt(painted)],
+        absent=[Absent(4)],
+        points=[Point((0, 0, 1), positive=False), Point((2, 2, 0))],
+    )
+    assert [(p.slice, p.labels.tolist(), p.passed, p.absent) for p in found] == [
+        (0, [1, 1], False, False),
+        (1, [0], False, False),
+        (2, [1], False, False),
+        (3, [], False, False),
+        (4, [], False, True),
+        (5, [1], True, False),
+    ]
 
 
 def test_absent_slices_and_mask_slices_follow_the_flip():

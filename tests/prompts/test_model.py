@@ -5,7 +5,7 @@ import pytest
 from builders import ball, grid
 
 from slicecast.errors import PromptError
-from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.model import parse_prompts
 from slicecast.volume import Geometry, write_mask
 
@@ -40,6 +40,29 @@ def test_points_take_whole_numbers_of_any_kind(given):
 def test_refuses_points(given, message):
     with pytest.raises(PromptError, match=message):
         Point(given)
+
+
+def test_a_line_keeps_its_vertices_and_knows_what_it_passes():
+    line = Line([np.array([1, 2, 9]), [1, 2, 9], (4, 2.0, 3), (4, 3, 3)])
+    assert line == Line(((1, 2, 9), (4, 2, 3), (4, 3, 3))) and line.voxels == 6 + 1
+    assert [list(line.span(axis)) for axis in (0, 1)] == [[1, 2, 3, 4], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("vertices", "message"),
+    [
+        (5, "A line is given as 5. Give its vertices"),
+        ("ab", "A line is given as 'ab'"),
+        ([], "fewer than two different vertices"),
+        ([(1, 2, 3), (1, 2, 3)], "fewer than two different vertices"),
+        ([(1, 2, 3), (1, 2, 3.5)], r"Line vertex \(1, 2, 3.5\) is not a voxel index"),
+        ([(1, 2, 3), (1, 2)], "is not three numbers"),
+        ([(0, 0, 0), (0, 0, 10_001)], "10001 voxels long; at most 10000"),
+    ],
+)
+def test_refuses_lines(vertices, message):
+    with pytest.raises(PromptError, match=message):
+        Line(vertices)
 
 
 def test_reversed_corners_are_sorted():
@@ -88,7 +111,7 @@ def test_refuses_absent_slices(number):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ({}, "'spleen' has no point, box or mask: nothing to start from"),
+        ({}, "'spleen' has no point, line, box or mask: nothing to start from"),
         ({"absent": [Absent(3)]}, "nothing to start from"),
         ({"points": [Point((1, 1, 1), positive=False)]}, "only 1 negative points"),
         ({"points": [(1, 1, 1)]}, "may only hold Point values"),
@@ -123,6 +146,11 @@ def test_points_outside_are_named(ijk):
 def test_boxes_outside_are_named():
     with pytest.raises(PromptError, match=r"box corner \(30, 5, 5\) of 'spleen' lies outside"):
         PromptSet([spleen(boxes=[Box((1, 1, 1), (30, 5, 5))])]).check(GRID)
+
+
+def test_vertices_outside_are_named():
+    with pytest.raises(PromptError, match=r"line's vertex \(1, 1, 16\) of 'spleen' lies outside"):
+        PromptSet([spleen(lines=[Line(((1, 1, 1), (1, 1, 16)))])]).check(GRID)
 
 
 def test_corner_voxels_are_inside():
@@ -160,6 +188,11 @@ def test_a_box_is_flat_with_five_numbers_and_deep_with_six():
     assert (deep.low_ijk, deep.high_ijk) == ((1, 2, 3), (9, 8, 7))
 
 
+def test_a_line_is_its_vertices():
+    first, second = parse_prompts(lines=["a=1,2,3:4,5,6", "a=9,9,9:8,8,8:7,7,7"]).objects[0].lines
+    assert (first, second) == (Line(((1, 2, 3), (4, 5, 6))), Line(((9, 9, 9), (8, 8, 8), (7, 7, 7))))
+
+
 def test_a_mask_is_read_with_its_grid(tmp_path):
     painted, geometry = ball().astype(np.uint8), grid()
     file = tmp_path / "mask.nii.gz"
@@ -178,6 +211,8 @@ def test_a_mask_is_read_with_its_grid(tmp_path):
         ({"points": ["a=1,2,0.5"]}, "whole numbers"),
         ({"points": ["a=1,2,nan"]}, "whole numbers"),
         ({"boxes": ["a=1,2,3,4"]}, "--box a=1,2,3,4 is not of the form"),
+        ({"lines": ["a=1,2,3:4,5"]}, "--line a=4,5 is not of the form NAME=i,j,k:i,j,k"),
+        ({"lines": ["a=1,2,3"]}, "fewer than two different vertices"),
         ({"masks": ["a="]}, "--mask a= is not of the form NAME=FILE"),
         ({"negatives": ["a=1,2,3"]}, "nothing to start from"),
         ({}, "There is no prompt"),

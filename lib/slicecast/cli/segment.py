@@ -1,4 +1,4 @@
-"""Segment a scan from clicks, boxes or painted slices."""
+"""Segment a scan from clicks, lines, boxes or painted slices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError
 from slicecast.models.weights import choose_model
 from slicecast.prompts import place
-from slicecast.prompts.model import ABSENT_FORM, BOX_FORM, MASK_FORM, POINT_FORM, parse_prompts
+from slicecast.prompts.model import ABSENT_FORM, BOX_FORM, LINE_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import Reorientation, choose_axis, read_volume, write_mask
 from slicecast.volume.reading import WRITTEN_ENDINGS, require_file
 from slicecast.volume.slices import axis_named
@@ -34,6 +34,7 @@ Image = Annotated[Path, typer.Argument(help="NIfTI, NRRD or MHA file, or a folde
 Output = Annotated[Path, typer.Option("--output", "-o", help="Mask to write: .nii.gz, .nrrd, .mha and the like.")]
 Points = Annotated[list[str] | None, typer.Option("--point", metavar=POINT_FORM, help="Voxel on the structure.")]
 Negatives = Annotated[list[str] | None, typer.Option("--negative", metavar=POINT_FORM, help="Voxel beside it.")]
+Lines = Annotated[list[str] | None, typer.Option("--line", metavar=LINE_FORM, help="Line that runs inside it.")]
 Boxes = Annotated[list[str] | None, typer.Option("--box", metavar=BOX_FORM, help="Box on a slice; six numbers: 3D.")]
 Masks = Annotated[list[str] | None, typer.Option("--mask", metavar=MASK_FORM, help="Painted slices, on the same grid.")]
 Absents = Annotated[list[str] | None, typer.Option("--absent", metavar=ABSENT_FORM, help="Slice without it.")]
@@ -54,6 +55,7 @@ def segment(
     output: Output,
     point: Points = None,
     negative: Negatives = None,
+    line: Lines = None,
     box: Boxes = None,
     mask: Masks = None,
     absent: Absents = None,
@@ -66,7 +68,7 @@ def segment(
     json_file: Json = None,
     picture: Picture = None,
 ) -> None:
-    """Segment a scan from clicks, boxes or painted slices.
+    """Segment a scan from clicks, lines, boxes or painted slices.
 
     All indices are voxels as stored in the file, counted from 0. Options repeat; a name joins the prompts of one
     structure.
@@ -74,6 +76,7 @@ def segment(
     \b
     Examples:
       slicecast segment ct.nii.gz -o out.nii.gz --point spleen=120,96,40
+      slicecast segment ct.nii.gz -o out.nii.gz --line aorta=71,60,2:70,58,30:74,57,55
       slicecast segment ct.nii.gz -o out.nii.gz --box liver=40,60,140,150,32 --negative liver=50,60,32
       slicecast segment dicom_folder -o out.nrrd --mask tumour=one_slice.nii.gz --picture out.png
     """
@@ -87,7 +90,12 @@ def segment(
         strategy_named(slice_strategy)
     chosen, wanted = choose_model(model or None), _range(slices)
     prompts = parse_prompts(
-        points=point or (), negatives=negative or (), boxes=box or (), masks=mask or (), absent=absent or ()
+        points=point or (),
+        negatives=negative or (),
+        boxes=box or (),
+        masks=mask or (),
+        absent=absent or (),
+        lines=line or (),
     )
     volume = read_volume(image)
     way = Reorientation.of(volume.geometry)

@@ -4,7 +4,8 @@ A mask is its own answer, once the clicks that dispute it are carried into it, a
 there are only clicks, so is the slice clicked on first.
 Clicks on further slices are corrections: the object is tracked to the slice, and its answer there is corrected with the
 track's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative
-clicks works too, and no correction is ever lost.
+clicks works too, and no correction is ever lost. A line is a click on its middle slice; on the others that it passes it
+corrects only what does not cover it.
 
 The window of the slices that the model looks at follows from what the annotator gave; after a click alone, from renders
 at several scales (after the automatic zoom of nnInteractive, arXiv 2503.08373, done here in one batch).
@@ -239,7 +240,15 @@ def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> A
     tracked = next_answers(tracker, [track], [prompt.slice])[0]
     if not SliceAnswer.of(tracked.observation).present:
         return place.settle([prompt])[0] if prompt.starts else None
+    if prompt.passed and _covers(tracked.observation.logits, words, size=tracker.predictor.image_size):
+        return None
     return place.corrected(prompt.slice, words, tracked, track.origin, heeded=0, bank=track.bank)
+
+
+def _covers(logits: NDArray[np.float32], words: ModelPrompt, *, size: int) -> bool:
+    """Tell whether a mask's logits (m, m) cover all points, which are in pixels of the network's input."""
+    x, y = ((words.points_xy + 0.5) * len(logits) / size).astype(int).clip(0, len(logits) - 1).T
+    return bool((logits[y, x] > 0).all())
 
 
 def _first_said(words: ModelPrompt) -> ModelPrompt:

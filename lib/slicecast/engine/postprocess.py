@@ -132,7 +132,7 @@ def _shape_prior(tracker: Tracker, result: ObjectResult, number: int) -> NDArray
     painted = _painted(result)
     low = max((n for n in painted if n < number), default=number)
     high = min((n for n in painted if n > number), default=number)
-    if not low < number < high or any(low < p.slice < high for p in result.prompts if p.mask is None):
+    if not low < number < high or any(low < p.slice < high for p in result.prompts if p.mask is None and not p.passed):
         return None
     spacing_yx = tracker.frames.spacing_xy_mm[::-1]
     weight = (number - low) / (high - low)

@@ -238,7 +238,7 @@ def _bridged(answers: dict[int, SliceAnswer], prompts: Sequence[SlicePrompt]) ->
     """Mark the slices that all tracks lost, between two painted ones with no other prompt between."""
     lost = {
         number
-        for low, high in pairwise(prompts)
+        for low, high in pairwise(p for p in prompts if not p.passed)
         if low.mask is not None and high.mask is not None
         for number in range(low.slice + 1, high.slice)
         if number in answers and not answers[number].present

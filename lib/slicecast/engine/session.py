@@ -37,7 +37,7 @@ from pydantic import (
 from scipy import ndimage
 
 from slicecast.errors import ConfigError, Conflict, NotFound, PromptError
-from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 
 LEVEL = 6  # Of zlib: fixed, because packed masks are compared by their bytes
 
@@ -84,10 +84,11 @@ class Painted:
     slices: tuple[Annotated[tuple[int, PackedMask], _FLAT_SLICE_IN, _FLAT_SLICE_OUT], ...]
 
 
-_KINDS: dict[type, str] = {Point: "point", Box: "box", Painted: "painted", Absent: "absent"}
+_KINDS: dict[type, str] = {Point: "point", Line: "line", Box: "box", Painted: "painted", Absent: "absent"}
 
 Item = Annotated[
     Annotated[Point, Tag("point")]
+    | Annotated[Line, Tag("line")]
     | Annotated[Box, Tag("box")]
     | Annotated[Painted, Tag("painted")]
     | Annotated[Absent, Tag("absent")],
@@ -342,11 +343,11 @@ class Grid:
 
 
 def items_of(prompts: PromptSet, grid: Grid) -> list[tuple[str, Item]]:
-    """Take a set of prompts apart: (object, item), the objects' points first, then boxes, masks, absent slices."""
+    """Take a set of prompts apart: (object, item), points first, then lines, boxes, masks, absent slices."""
     found: list[tuple[str, Item]] = []
     for entry in prompts.objects:
         drawn = tuple(painted(mask, grid) for mask in entry.masks)
-        items: tuple[Item, ...] = (*entry.points, *entry.boxes, *drawn, *entry.absent)
+        items: tuple[Item, ...] = (*entry.points, *entry.lines, *entry.boxes, *drawn, *entry.absent)
         found += [(entry.name, item) for item in items]
     return found
 
@@ -356,6 +357,8 @@ def told(item: Item) -> tuple[str, list[Any]]:
     match item:
         case Point():
             return "inside" if item.positive else "outside", [list(item.ijk)]
+        case Line():
+            return "lines", [[list(vertex) for vertex in item.vertices]]
         case Box():
             return "boxes", [[list(item.low_ijk), list(item.high_ijk)]]
         case Absent():
@@ -415,12 +418,13 @@ def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
     drawn = {number: mask.unpack() for number, mask in masks.items() if not mask.empty}
     empty = [Absent(number) for number in sorted(masks.keys() - drawn.keys())]
     points = tuple(i for i in items if isinstance(i, Point))
+    lines = tuple(i for i in items if isinstance(i, Line))
     boxes = tuple(i for i in items if isinstance(i, Box))
-    if not (drawn or boxes or any(point.positive for point in points)):
+    if not (drawn or boxes or lines or any(point.positive for point in points)):
         return None
     absent = tuple(dict.fromkeys((*(i for i in items if isinstance(i, Absent)), *empty)))
     volumes = tuple(_volume_mask(number, mask, grid) for number, mask in drawn.items())
-    return ObjectPrompts(name, points, boxes, volumes, absent)
+    return ObjectPrompts(name, points, boxes, volumes, absent, lines)
 
 
 def _not_painted_over(given: Sequence[Item], accepted: Iterable[int], grid: Grid) -> list[Item]:
@@ -435,12 +439,12 @@ def _not_painted_over(given: Sequence[Item], accepted: Iterable[int], grid: Grid
 
 
 LET_GO = 2
-"""A click or box on a slice of what was painted as a volume, as a draft that was opened again, frees so many slices on
-either side too: painted slices stand, so that the correction would reach no further than itself."""
+"""A click, line or box on a slice of what was painted as a volume, as a draft that was opened again, frees so many
+slices on either side too: painted slices stand, so that the correction would reach no further than itself."""
 
 
 def _corrigible(given: Sequence[Item], grid: Grid) -> list[Item]:
-    """Take from each painted volume the slices near clicks and boxes that were given later."""
+    """Take from each painted volume the slices near clicks, lines and boxes that were given later."""
     return [
         _freed(item, given[place:], grid) if isinstance(item, Painted) and len(item.slices) > 1 else item
         for place, item in enumerate(given, start=1)
@@ -451,13 +455,14 @@ def _freed(drawn: Painted, later: Sequence[Item], grid: Grid) -> Painted:
     """Free slices of a painted volume; where nothing of the object is left, only if the later prompts find it alone."""
     points = [item for item in later if isinstance(item, Point)]
     boxes = [item for item in later if isinstance(item, Box)]
-    numbers = {point.ijk[grid.place] for point in points}
+    lines = [item for item in later if isinstance(item, Line)]
+    numbers = {point.ijk[grid.place] for point in points} | {n for line in lines for n in line.span(grid.place)}
     numbers |= {(box.low_ijk[grid.place] + box.high_ijk[grid.place]) // 2 for box in boxes}
     for reach in (LET_GO, 0):
         left = tuple(entry for entry in drawn.slices if all(abs(entry[0] - number) > reach for number in numbers))
         if any(not mask.empty for _, mask in left):
             return Painted(left)
-    return Painted(()) if boxes or any(point.positive for point in points) else drawn
+    return Painted(()) if boxes or lines or any(point.positive for point in points) else drawn
 
 
 def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Grid) -> bool:
@@ -468,7 +473,7 @@ def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Gr
             return low == high and low in closed
         case Absent():
             return item.slice in accepted
-        case Point() | Painted():
+        case Point() | Painted() | Line():
             return False
 
 

@@ -323,7 +323,7 @@ def judge(track: ObjectResult, areas: NDArray[np.float64], calibration: Calibrat
 
 def slice_features(track: ObjectResult, areas: NDArray[np.float64]) -> Iterator[tuple[int, SliceFeatures]]:
     """Yield (slice, features) of every answered slice of one object."""
-    prompted = np.array([prompt.slice for prompt in track.prompts])
+    prompted = np.array([prompt.slice for prompt in track.prompts if not prompt.passed])
     for number, answer in track.answers.items():
         yield (
             number,
@@ -355,8 +355,7 @@ def evidence_of(
             quality[number] = judged[number].value
         if number in met:
             agreement[number] = answer.agreement
-    for prompt in track.prompts:
-        annotated[prompt.slice] = True
+    annotated[[prompt.slice for prompt in track.prompts if not prompt.passed]] = True
     return SliceEvidence(quality, areas, agreement, annotated, calibrated)
 
 

@@ -389,6 +389,7 @@ def segment(
     boxes: Named[tuple[IJK, IJK]] | None = None,
     masks: Named[np.ndarray | MaskPrompt] | None = None,
     absent: Named[int] | None = None,
+    lines: Named[Sequence[IJK]] | None = None,
     axis: str = "auto",
     range: tuple[int, int] | None = None,
     window: str = "auto",
@@ -408,6 +409,7 @@ def segment(
         boxes: pairs of opposite corners (i, j, k), both included.
         masks: painted slices, bool [k, j, i] on the image's grid.
         absent: slices that do not show the object.
+        lines: each a list of voxels (i, j, k), from one to the next of which a line runs inside the object.
         axis: ``auto``, ``axial``, ``coronal`` or ``sagittal``.
         range: half-open, slices along the axis to stay within.
         window: window's name, ``low:high`` or ``auto``.
@@ -419,6 +421,6 @@ def segment(
     Raises:
         SlicecastError: see :meth:`SegmentService.segment`.
     """
-    prompts = collect_prompts(points=points, negative=negative, boxes=boxes, masks=masks, absent=absent)
+    prompts = collect_prompts(points=points, negative=negative, boxes=boxes, masks=masks, absent=absent, lines=lines)
     request = SegmentRequest(Path(image), prompts, axis, range, window, options=options, slice_strategy=slice_strategy)
     return (service or SegmentService()).segment(request)

@@ -47,7 +47,8 @@ from slicecast.inference.session_store import SessionHeader, SessionLog, Session
 from slicecast.inference.settings import require_few_points
 from slicecast.inference.studies import Study
 from slicecast.inference.volumetric import Segmenter
-from slicecast.prompts import Absent, Box, MaskPrompt, Point, PromptSet, SlicePrompt, to_slice_prompts
+from slicecast.prompts import Absent, Box, Line, MaskPrompt, Point, PromptSet, SlicePrompt, to_slice_prompts
+from slicecast.prompts.model import IJK
 from slicecast.volume import SliceAxis, choose_axis
 
 Items = list[tuple[str, Item]]  # Prompts of objects, as a log keeps them: (object, item)
@@ -82,7 +83,7 @@ class SessionState:
     used_at: datetime  # UTC
 
     def given(self) -> dict[str, dict[str, list[Any]]]:
-        """Return by kind, then object: clicks inside and outside, boxes, and slices painted, absent and locked."""
+        """Return by kind, then object: clicks inside and outside, lines, boxes; slices painted, absent and locked."""
         found: dict[str, dict[str, list[Any]]] = {}
         for prompt in self.prompts:
             kind, entries = told(prompt.item)
@@ -411,7 +412,9 @@ class _Image:
 
     def check(self, content: Content) -> None:
         """Raise PromptError where prompts do not fit the image or contradict each other, TooLarge for too many."""
-        require_few_points(sum(isinstance(prompt.item, Point) for prompt in content.prompts.values()))
+        items = [prompt.item for prompt in content.prompts.values()]
+        lines = sum(item.voxels for item in items if isinstance(item, Line))
+        require_few_points(lines + sum(isinstance(item, Point) for item in items))
         prompts = prompt_set(content, self.grid)
         if prompts is not None:
             to_slice_prompts(prompts, self.study.reorientation, self.axis)
@@ -425,12 +428,22 @@ def _check_item(name: str, item: Item, grid: Grid) -> None:
     size = grid.shape_kji[::-1]
     if not name.strip():
         raise PromptError("An object has no name. Give it one, such as 'spleen'.")
-    corners = (item.ijk,) if isinstance(item, Point) else (item.low_ijk, item.high_ijk) if isinstance(item, Box) else ()
-    for ijk in corners:
+    for ijk in _voxels(item):
         if not all(0 <= index < count for index, count in zip(ijk, size, strict=True)):
             raise PromptError(f"The voxel {ijk} of '{name}' lies outside the volume of {size} voxels.")
     if isinstance(item, Absent) and item.slice >= size[grid.place]:
         raise PromptError(f"There is no slice {item.slice}; slices run from 0 to {size[grid.place] - 1}.")
+
+
+def _voxels(item: Item) -> tuple[IJK, ...]:
+    match item:
+        case Point():
+            return (item.ijk,)
+        case Line():
+            return item.vertices
+        case Box():
+            return item.low_ijk, item.high_ijk
+    return ()
 
 
 def _state_of(header: SessionHeader, session: Session) -> SessionState:

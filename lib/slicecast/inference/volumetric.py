@@ -26,7 +26,7 @@ from slicecast.inference.studies import Studies, Study
 from slicecast.models.registry import load_registry
 from slicecast.models.volumetric import load_volume_predictor
 from slicecast.models.weights import choose_model, is_present
-from slicecast.prompts import ObjectPrompts, SlicePrompt, place
+from slicecast.prompts import ObjectPrompts, SlicePrompt, first_clicked, place
 from slicecast.prompts.simulate import deepest_point
 from slicecast.volume import Geometry, SliceAxis, SliceStack, Window, choose_axis
 from slicecast.volume.isotropic import Isotropic, part_of, resample
@@ -99,7 +99,7 @@ class LabelCanvas:
                 logits = self._logits.slice(number)[mask].astype(np.float32)
                 quality[number] = float((1 / (1 + np.exp(-logits))).mean()) * float(np.clip(predicted_iou, 0, 1))
         annotated = np.zeros(count, dtype=bool)
-        annotated[[prompt.slice for prompt in given]] = True
+        annotated[[prompt.slice for prompt in given if not prompt.passed]] = True
         return SliceEvidence(quality, areas, np.full(count, np.nan), annotated)
 
 
@@ -330,7 +330,7 @@ def _drawn(
 def _clicks(
     entry: ObjectPrompts, given: Sequence[SlicePrompt], axis: SliceAxis, study: Study, grid: Geometry
 ) -> Iterator[GridClick]:
-    """Yield an object's clicks on the isotropic grid: its points as given, after what boxes and paint say."""
+    """Yield an object's clicks on the isotropic grid: its points as given, after what boxes, paint and lines say."""
 
     def click(canonical_ijk: NDArray, *, positive: bool) -> GridClick:
         index = grid.world_to_index(study.reorientation.geometry.index_to_world(canonical_ijk))
@@ -346,6 +346,11 @@ def _clicks(
         if prompt.box_xyxy is not None:
             x, y = np.rint(prompt.box_xyxy.reshape(2, 2).mean(axis=0)).astype(int)
             yield click(axis.to_ijk(prompt.slice, x, y), positive=True)
+    if entry.lines:
+        first = first_clicked(given)
+        yield click(axis.to_ijk(first.slice, *first.points_xy[0].astype(int)), positive=True)
+    for vertex in dict.fromkeys(vertex for line in entry.lines for vertex in line.vertices):
+        yield click(study.reorientation.to_canonical_ijk(vertex), positive=True)
     for point in dict.fromkeys(entry.points):
         yield click(study.reorientation.to_canonical_ijk(point.ijk), positive=point.positive)
 

@@ -1,11 +1,12 @@
 """Prompts of the annotator, and their place on the slices."""
 
 from slicecast.prompts.mapping import SlicePrompt, first_clicked, place, slice_to_source_ijk, to_slice_prompts
-from slicecast.prompts.model import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.model import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 
 __all__ = [
     "Absent",
     "Box",
+    "Line",
     "MaskPrompt",
     "ObjectPrompts",
     "Point",

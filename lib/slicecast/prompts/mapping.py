@@ -3,13 +3,14 @@
 A voxel's path: stored (i, j, k) -> canonical (i, j, k) -> slice n, pixel (x, y). Nothing is rounded.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from slicecast.errors import PromptError
-from slicecast.prompts.model import Box, ObjectPrompts, PromptSet
+from slicecast.prompts.model import Box, Line, ObjectPrompts, PromptSet
 from slicecast.volume import Reorientation, SliceAxis, SliceStack
 
 MAX_OBJECTS = 255  # Labels are uint8
@@ -34,6 +35,7 @@ class SlicePrompt:
     mask: np.ndarray | None = None  # bool (H, W); or None
     absent: bool = False  # the slice does not show the object; then nothing else is given
     order: int = 0  # place of the slice's first positive point among all points of the object
+    passed: bool = False  # a line passes it on its way, and nothing else is said of it
     drawn: int = 0  # place of the slice's mask or box among all masks and boxes of the object, masks first
 
     @property
@@ -62,6 +64,8 @@ def place(
 ) -> tuple[dict[str, tuple[SlicePrompt, ...]], dict[str, tuple[int, int]]]:
     """Bring prompts to canonical slices; also give the half-open range of them to which each object is confined.
 
+    A line begins and ends with the object; what is said of slices beyond it takes that further.
+
     Args:
         within: half-open, slices along the axis, counted as stored. Default: all.
 
@@ -75,8 +79,13 @@ def place(
         )
     prompts = to_slice_prompts(prompt_set, reorientation, axis)
     low, high = _canonical_range(within, reorientation, axis)
-    boxes = {name: box or (low, high) for name, box in slice_ranges(prompt_set, reorientation, axis).items()}
-    limits = {name: (max(first, low), min(end, high)) for name, (first, end) in boxes.items()}
+    extents = slice_ranges(prompt_set, reorientation, axis)
+    for entry in prompt_set.objects:
+        if entry.lines and extents[entry.name] is None:
+            shown = [prompt.slice for prompt in prompts[entry.name] if not prompt.absent]
+            extents[entry.name] = min(shown), max(shown) + 1
+    found = {name: extent or (low, high) for name, extent in extents.items()}
+    limits = {name: (max(first, low), min(end, high)) for name, (first, end) in found.items()}
     for name, (first, end) in limits.items():
         for prompt in prompts[name]:
             if not first <= prompt.slice < end and not prompt.absent:
@@ -129,12 +138,12 @@ def slice_to_source_ijk(reorientation: Reorientation, axis: SliceAxis, *, n: int
 
 
 def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> tuple[SlicePrompt, ...]:
-    points = _points_by_slice(entry, reorientation, axis)
     boxes = _unique(_placed_boxes(entry, reorientation, axis), f"'{entry.name}' has two boxes")
     painted = _unique(_painted_slices(entry, reorientation, axis), f"'{entry.name}' has two masks")
     masks = {n: mask for n, mask in painted.items() if mask.any()}
     places = {n: place for place, n in enumerate(dict.fromkeys((*masks, *boxes)))}
     absent = _absent_slices(entry, reorientation, axis) | (painted.keys() - masks.keys())
+    points = _points_by_slice(entry, reorientation, axis, told=absent | masks.keys())
     for n in sorted(absent):
         if n in points or n in boxes or n in masks:
             raise PromptError(
@@ -151,7 +160,7 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
 def _one_slice(
     n: int, points: dict[int, np.ndarray], boxes: dict[int, np.ndarray], masks: dict[int, np.ndarray]
 ) -> SlicePrompt:
-    xyp = points.get(n, np.zeros((0, 4)))
+    xyp = points.get(n, np.zeros((0, 5)))
     first = xyp[xyp[:, 2] == 1, 3]
     return SlicePrompt(
         n,
@@ -160,17 +169,48 @@ def _one_slice(
         box_xyxy=boxes.get(n),
         mask=masks.get(n),
         order=int(first.min()) if first.size else 0,
+        passed=bool(len(xyp)) and bool(xyp[:, 4].all()) and n not in boxes,
     )
 
 
-def _points_by_slice(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> dict[int, np.ndarray]:
-    """Return {slice: (N, 4) columns x, y, positive, place}, in the order clicked; a repeated click counts once."""
-    clicks = dict.fromkeys(entry.points)
-    found: dict[int, list[tuple[int, int, int, int]]] = {}
-    for place, click in enumerate(clicks):
-        n, x, y = axis.to_slice(reorientation.to_canonical_ijk(click.ijk)).tolist()
-        found.setdefault(n, []).append((x, y, int(click.positive), place))
-    return {n: np.array(rows) for n, rows in found.items()}
+def _points_by_slice(
+    entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis, *, told: Collection[int]
+) -> dict[int, np.ndarray]:
+    """Return {slice: (N, 5) columns x, y, positive, place, passed}: where lines pass, then the clicks in order.
+
+    A voxel counts once, a click before a line. What is painted or absent (`told`) counts before a line, too.
+    """
+    voxels = {voxel: one for line in entry.lines for voxel, one in _passed(line, reorientation, axis, told).items()}
+    for click in dict.fromkeys(entry.points):
+        voxel = tuple(axis.to_slice(reorientation.to_canonical_ijk(click.ijk)).tolist())
+        voxels.pop(voxel, None)
+        voxels[voxel] = (int(click.positive), 0)
+    found: dict[int, list[tuple[int, int, int, int, int]]] = {}
+    for place, ((n, x, y), (positive, passed)) in enumerate(voxels.items()):
+        found.setdefault(n, []).append((x, y, positive, place, passed))
+    return {n: np.array(entries) for n, entries in found.items()}
+
+
+def _passed(
+    line: Line, reorientation: Reorientation, axis: SliceAxis, told: Collection[int]
+) -> dict[tuple[int, int, int], tuple[int, int]]:
+    """Return {(slice, x, y): (1, passed)} where a line passes the slices that are not told, from the middle outwards.
+
+    On the middle slice it is a click, from which the object is found: at its ends the object is small.
+    """
+    vertices = axis.to_slice(reorientation.to_canonical_ijk(line.vertices)).astype(int)
+    voxels = {voxel for start, end in pairwise(vertices) for voxel in straight(start, end) if voxel[0] not in told}
+    ends = int(vertices[:, 0].min() + vertices[:, 0].max())
+    outwards = sorted(voxels, key=lambda voxel: (abs(2 * voxel[0] - ends), voxel))
+    return {voxel: (1, int(voxel[0] != outwards[0][0])) for voxel in outwards}
+
+
+def straight(start: Sequence[int], end: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return where the straight way between two voxels (slice, x, y) passes each slice, both included; halves go up."""
+    low, high = np.asarray(start), np.asarray(end)
+    steps = max(abs(int(high[0] - low[0])), 1)
+    done = np.arange(steps + 1)[:, None]
+    return [tuple(voxel) for voxel in ((2 * (low * (steps - done) + high * done) + steps) // (2 * steps)).tolist()]
 
 
 def _placed_boxes(

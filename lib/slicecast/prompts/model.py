@@ -1,4 +1,4 @@
-"""Prompts of the annotator: points, boxes, masks and empty slices, for one or several objects, from values or text.
+"""Prompts of the annotator: points, lines, boxes, masks and empty slices of one or several objects, also from text.
 
 Everything is in the volume's own stored index space, as the client sends it: voxel (i, j, k), 0-based. Slice
 numbers count along the stored axis that becomes the slice axis. Values are valid from construction on;
@@ -8,6 +8,7 @@ numbers count along the stored axis that becomes the slice axis. Values are vali
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,40 @@ class Point:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ijk", _voxel(self.ijk, "Point"))
+
+
+MOST_LINE_VOXELS = 10_000  # Length of a line
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that runs inside the object, straight from vertex to vertex, each a voxel (i, j, k).
+
+    It passes all slices of the object: where it begins and ends, so does the object. A vertex given twice in a row
+    counts once; at least two are left.
+    """
+
+    vertices: tuple[IJK, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.vertices, str) or not isinstance(self.vertices, Iterable):
+            raise PromptError(f"A line is given as {self.vertices!r}. Give its vertices, voxel indices i, j, k.")
+        vertices = tuple(vertex for vertex, _ in groupby(_voxel(vertex, "Line vertex") for vertex in self.vertices))
+        if len(vertices) < 2:
+            raise PromptError("A line has fewer than two different vertices. Give one more, or use a point.")
+        object.__setattr__(self, "vertices", vertices)
+        if self.voxels > MOST_LINE_VOXELS:
+            raise PromptError(f"A line is {self.voxels} voxels long; at most {MOST_LINE_VOXELS} are taken. Shorten it.")
+
+    @property
+    def voxels(self) -> int:
+        """Its length: steps from voxel to voxel, also diagonal ones."""
+        return sum(max(abs(a - b) for a, b in zip(*ends, strict=True)) for ends in pairwise(self.vertices))
+
+    def span(self, axis: int) -> range:
+        """Return the slices that it passes along an axis of (i, j, k)."""
+        indices = [vertex[axis] for vertex in self.vertices]
+        return range(min(indices), max(indices) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +122,7 @@ class ObjectPrompts:
     """All prompts of one object.
 
     Raises:
-        PromptError: no name, or nothing to start from (no positive point, no box, no mask).
+        PromptError: no name, or nothing to start from (no positive point, line, box or mask).
     """
 
     name: str
@@ -95,14 +130,15 @@ class ObjectPrompts:
     boxes: tuple[Box, ...] = ()
     masks: tuple[MaskPrompt, ...] = ()
     absent: tuple[Absent, ...] = ()
+    lines: tuple[Line, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise PromptError(f"An object is named {self.name!r}. Give it a name, such as 'spleen'.")
         for kind, members in _KINDS.items():
             object.__setattr__(self, kind, _tuple_of(getattr(self, kind), members, f"{kind} of '{self.name}'"))
-        if not (self.boxes or self.masks or any(point.positive for point in self.points)):
-            given = f"only {len(self.points)} negative points" if self.points else "no point, box or mask"
+        if not (self.boxes or self.masks or self.lines or any(point.positive for point in self.points)):
+            given = f"only {len(self.points)} negative points" if self.points else "no point, line, box or mask"
             raise PromptError(
                 f"'{self.name}' has {given}: nothing to start from. Click on the object, box it or "
                 "paint it on one slice."
@@ -113,6 +149,8 @@ class ObjectPrompts:
         """Raise PromptError where a prompt does not fit a volume of this (stored) grid."""
         for point in self.points:
             _check_inside(point.ijk, geometry, f"The point {_text(point.ijk)} of '{self.name}'")
+        for vertex in (vertex for line in self.lines for vertex in line.vertices):
+            _check_inside(vertex, geometry, f"The line's vertex {_text(vertex)} of '{self.name}'")
         for box in self.boxes:
             for corner in (box.low_ijk, box.high_ijk):
                 _check_inside(corner, geometry, f"The box corner {_text(corner)} of '{self.name}'")
@@ -149,7 +187,7 @@ class PromptSet:
             entry.check(geometry)
 
 
-_KINDS = {"points": Point, "boxes": Box, "masks": MaskPrompt, "absent": Absent}
+_KINDS = {"points": Point, "boxes": Box, "masks": MaskPrompt, "absent": Absent, "lines": Line}
 
 
 def _voxel(value: Any, what: str) -> IJK:
@@ -217,6 +255,7 @@ def _text(values: Iterable[float]) -> str:
 
 
 POINT_FORM = "NAME=i,j,k"
+LINE_FORM = "NAME=i,j,k:i,j,k[:...]"
 BOX_FORM = "NAME=i0,j0,i1,j1,k"
 MASK_FORM = "NAME=FILE"
 ABSENT_FORM = "NAME=SLICE"
@@ -235,6 +274,7 @@ def collect_prompts(
     boxes: Named[tuple[IJK, IJK]] | None = None,
     masks: Named[np.ndarray | MaskPrompt] | None = None,
     absent: Named[int] | None = None,
+    lines: Named[Iterable[IJK]] | None = None,
 ) -> PromptSet:
     """Gather prompts by object, in the order in which the names first appear.
 
@@ -253,6 +293,7 @@ def collect_prompts(
     add("boxes", boxes, lambda corners: Box(*corners))
     add("masks", masks, lambda mask: mask if isinstance(mask, MaskPrompt) else MaskPrompt(mask))
     add("absent", absent, Absent)
+    add("lines", lines, lambda line: line if isinstance(line, Line) else Line(line))
     return PromptSet(
         tuple(ObjectPrompts(name, **{k: tuple(v) for k, v in kinds.items()}) for name, kinds in found.items())
     )
@@ -265,6 +306,7 @@ def parse_prompts(
     boxes: Iterable[str] = (),
     masks: Iterable[str] = (),
     absent: Iterable[str] = (),
+    lines: Iterable[str] = (),
 ) -> PromptSet:
     """Read the prompts of a command line.
 
@@ -280,6 +322,7 @@ def parse_prompts(
         boxes=_by_name(_box(text) for text in boxes),
         masks=_by_name(_mask(text) for text in masks),
         absent=_by_name((name, n) for name, (n,) in (_numbers(t, "--absent", ABSENT_FORM, {1}) for t in absent)),
+        lines=_by_name(_vertices(text) for text in lines),
     )
 
 
@@ -306,6 +349,11 @@ def _numbers(text: str, option: str, form: str, counts: set[int]) -> tuple[str, 
     if len(numbers) not in counts:
         raise PromptError(f"{option} {text} is not of the form {form}; give voxel indices counted from 0.")
     return name, numbers
+
+
+def _vertices(text: str) -> tuple[str, list[tuple[float, ...]]]:
+    name, value = _split(text, "--line", LINE_FORM)
+    return name, [_numbers(f"{name}={part}", "--line", LINE_FORM, {3})[1] for part in value.split(":")]
 
 
 def _mask(text: str) -> tuple[str, MaskPrompt]:

@@ -28,7 +28,7 @@ app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder with images/ and labels/, or as in MSD or BraTS.")]
 Label = Annotated[str, typer.Option(metavar="L[,L2]", help="Label values; several together are one object.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="A list of split.json; empty for all cases.")]
-Prompt = Annotated[str, typer.Option(help="mask, box, or clicks:N on one slice.")]
+Prompt = Annotated[str, typer.Option(help="mask, box or clicks:N on one slice; line or ends through all.")]
 SliceName = Annotated[str, typer.Option("--slice", help="largest, centre or quarter (of the object's extent).")]
 Protocol = Annotated[
     ProtocolName, typer.Option(help="fixed, or seed-exact as published (clicks:N or mask on the centre slice).")

@@ -3,6 +3,9 @@
 Clicks: the first lies deepest inside the object on its slice, each further one deepest inside the largest error of
 the product's own answer on that slice. A pixel is clicked once only: where the model does not follow a click, the next
 one goes to the deepest error beside it.
+
+A line has vertices deepest inside the object on its first, middle and last slice, and one more wherever the straight
+way between two of them leaves the object. `ends` are the same three vertices as clicks, the middle one first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +18,9 @@ from numpy.typing import NDArray
 from slicecast.errors import ConfigError
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest
-from slicecast.prompts import Box, MaskPrompt, ObjectPrompts, Point, PromptSet
-from slicecast.prompts.mapping import slice_to_source_ijk
-from slicecast.prompts.simulate import next_click
+from slicecast.prompts import Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.mapping import slice_to_source_ijk, straight
+from slicecast.prompts.simulate import deepest_point, next_click
 from slicecast.volume.metrics import dice
 from slicecast.volume.slices import box_of
 from slicecast_lab.evaluation.cases import TruthCase
@@ -78,7 +81,16 @@ def play(case: TruthCase, service: Segments, settings: Settings, number: int) ->
     """
     if settings.prompt == "clicks":
         return list(_clicks(case, service, settings.clicks, number))
-    given = _mask(case, [number]) if settings.prompt == "mask" else _box(case, number)
+    match settings.prompt:
+        case "mask":
+            given = _mask(case, [number])
+        case "box":
+            given = _box(case, number)
+        case "line":
+            given = ObjectPrompts(NAME, lines=(Line(tuple(_stored(case, _vertices(case)))),))
+        case "ends":
+            first, middle, last = _ends(case)
+            given = ObjectPrompts(NAME, points=tuple(map(Point, _stored(case, [middle, first, last]))))
     return [_ask(case, service, given)]
 
 
@@ -126,6 +138,41 @@ def _box(case: TruthCase, number: int) -> ObjectPrompts:
     return ObjectPrompts(NAME, boxes=(Box(tuple(low), tuple(high)),))
 
 
+Place = tuple[int, int, int]  # Canonical slice and pixel (x, y)
+
+
+def _ends(case: TruthCase) -> list[Place]:
+    shown = np.flatnonzero(case.areas)
+    return [_deepest(case, int(n)) for n in shown[[0, (len(shown) - 1) // 2, -1]]]
+
+
+def _deepest(case: TruthCase, number: int) -> Place:
+    y, x = deepest_point(np.ascontiguousarray(case.slices(case.truth).slice(number)))[0]
+    return number, x, y
+
+
+def _vertices(case: TruthCase) -> list[Place]:
+    """Return vertices between which the straight way stays inside the object wherever it is seen."""
+    truth = case.slices(case.truth)
+    waiting, done = _ends(case)[::-1], list[Place]()
+    while waiting:
+        outside = (
+            []
+            if not done
+            else [n for n, x, y in straight(done[-1], waiting[-1]) if case.areas[n] and not truth.slice(n)[y, x]]
+        )
+        if outside:
+            waiting.append(_deepest(case, outside[len(outside) // 2]))
+        else:
+            done.append(waiting.pop())
+    return done
+
+
+def _stored(case: TruthCase, places: Sequence[Place]) -> list[tuple[int, int, int]]:
+    rows = [slice_to_source_ijk(case.turn, case.axis, n=n, xy=np.array([x, y])).tolist() for n, x, y in places]
+    return [(i, j, k) for i, j, k in rows]
+
+
 def _clicks(case: TruthCase, service: Segments, times: int, number: int) -> Iterator[Interaction]:
     found, points = np.zeros_like(case.truth), tuple[Point, ...]()
     for _ in range(times):
@@ -154,7 +201,7 @@ def _next_point(case: TruthCase, mask: NDArray[np.bool_], number: int, points: S
 def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:
     number, points = _choose(case, choice, answer, annotated=()), answer.prompts.points
     click = None if number is None else _next_point(case, answer.mask, number, points)
-    return None if click is None else ObjectPrompts(NAME, points=(*points, click))
+    return None if click is None else replace(answer.prompts, points=(*points, click))
 
 
 def _one_slice_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:

@@ -9,7 +9,7 @@ from slicecast.models.registry import ModelSpec
 from slicecast.models.weights import choose_model
 
 SliceRule = Literal["largest", "centre", "quarter"]
-PromptKind = Literal["mask", "box", "clicks"]
+PromptKind = Literal["mask", "box", "clicks", "line", "ends"]
 Baseline = Literal["copy", "copy-extent", "region", "levelset", "walker", "monailabel"]
 Unit = Literal["mm", "voxel"]
 
@@ -53,7 +53,7 @@ class Settings:
 
     @property
     def prompt_words(self) -> str:
-        """The prompt as typed: ``mask``, ``box`` or ``clicks:N``."""
+        """The prompt as typed, such as ``mask`` or ``clicks:N``."""
         return f"clicks:{self.clicks}" if self.prompt == "clicks" else self.prompt
 
 
@@ -81,18 +81,20 @@ class SeedSettings:
 
 
 def parse_prompt(words: str) -> tuple[PromptKind, int]:
-    """Read ``mask``, ``box`` or ``clicks:N``; return the kind and the number of clicks.
+    """Read ``mask``, ``box``, ``line``, ``ends`` or ``clicks:N``; return the kind and the number of clicks.
 
     Raises:
         ConfigError: it is none of these.
     """
-    if words == "mask":
-        return "mask", 1
-    if words == "box":
-        return "box", 1
+    alone: tuple[PromptKind, ...] = ("mask", "box", "line", "ends")
+    for kind in alone:
+        if words == kind:
+            return kind, 1
     found = re.fullmatch(r"clicks:(\d+)", words)
     if not found:
-        raise ConfigError(f"The prompt {words!r} is not known. Use mask, box, or clicks:N such as clicks:5.")
+        raise ConfigError(
+            f"The prompt {words!r} is not known. Use mask, box, line, ends, or clicks:N such as clicks:5."
+        )
     return "clicks", int(found[1])
 
 

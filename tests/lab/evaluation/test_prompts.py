@@ -8,6 +8,7 @@ import pytest
 from slicecast.errors import ConfigError
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest
+from slicecast.prompts.mapping import straight
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.prompts import CORRECTION_RULES, correct, paint_every, pick_slice, play
 from slicecast_lab.evaluation.settings import Settings, parse_prompt, parse_values
@@ -65,6 +66,17 @@ def test_each_click_is_a_whole_request_at_the_deepest_error(case, recorder):
         assert bool(case.truth[click.ijk[::-1]]) == click.positive != bool(before.mask[click.ijk[::-1]])
 
 
+def test_a_line_runs_inside_from_the_first_to_the_last_slice(case, recorder):
+    play(case, recorder, Settings(prompt="line"), pick_slice(case, "largest"))
+    (line,) = recorder.requests[0].prompts.objects[0].lines
+    places = case.axis.to_slice(case.turn.to_canonical_ijk(line.vertices)).tolist()
+    passed = [voxel for start, end in pairwise(places) for voxel in straight(start, end)]
+    assert {n for n, _, _ in passed} == set(np.flatnonzero(case.areas).tolist())
+    assert all(case.slices(case.truth).slice(n)[y, x] for n, x, y in passed)
+    play(case, recorder, Settings(prompt="ends"), pick_slice(case, "largest"))
+    assert {p.ijk for p in recorder.requests[1].prompts.objects[0].points} <= set(line.vertices)
+
+
 def test_corrections_paint_one_more_true_slice_each_time(case, recorder):
     number = pick_slice(case, "quarter")
     (start,) = play(case, recorder, Settings(), number)
@@ -114,7 +126,7 @@ def test_words_are_read():
 
 @pytest.mark.parametrize("words", ["clicks", "clicks:", "clicks:-1", "scribble", ""])
 def test_other_prompts_are_refused(words):
-    with pytest.raises(ConfigError, match="mask, box, or clicks:N"):
+    with pytest.raises(ConfigError, match="mask, box, line, ends, or clicks:N"):
         parse_prompt(words)
 
 

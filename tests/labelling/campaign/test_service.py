@@ -23,7 +23,7 @@ from slicecast.labelling.campaign.service import CampaignService, open_campaign_
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.strategies import strategies
 from slicecast.labelling.tasks.answer import InferAnswer
-from slicecast.labelling.tasks.request import MAX_PROMPTS, prompts_of
+from slicecast.labelling.tasks.request import MAX_NUMBERS, bounded, prompts_of
 from slicecast.volume import Volume, write_volume
 
 FEATURES = [0.4, 1.0, 0.5, 0.9, 1.0, 2.0, 0.8]
@@ -354,10 +354,13 @@ def test_points_by_label_and_the_rest_by_key():
 
 
 def test_of_many_only_the_number():
-    assert prompts_of({"foreground": [[0, 0, n] for n in range(MAX_PROMPTS + 1)], "axis": "axial"}) == {
-        "foreground": MAX_PROMPTS + 1,
+    assert prompts_of({"foreground": [[0, 0, n] for n in range(MAX_NUMBERS)], "axis": "axial"}) == {
+        "foreground": MAX_NUMBERS,
         "axis": "axial",
     }
+    lines = {"vein": [[[0, 0, n] for n in range(MAX_NUMBERS)]]}
+    assert prompts_of({"lines": lines}) == {"lines": 1} and bounded({"lines": lines}) == {"lines": {"vein": 1}}
+    assert prompts_of({"lines": {"vein": [[[0, 0, 1], [2, 2, 2]]]}}) == {"lines": {"vein": [[[0, 0, 1], [2, 2, 2]]]}}
 
 
 @pytest.fixture

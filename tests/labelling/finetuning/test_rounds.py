@@ -124,10 +124,12 @@ def test_what_the_deployed_weights_have_learnt_does_not_count_for_them(tuned, co
 
 
 def test_only_slices_that_somebody_saw_to_are_learnt(studies, configs, tmp_path):
-    """With `slices: touched`: the clicked slice, and those that were changed before the label was submitted."""
+    """With `slices: touched`: clicked slices and a line's ends, and those changed before the label was submitted."""
     configs(round={"slices": "touched"})
     shutil.copyfile(studies / "ball_1.nii.gz", studies / "new.nii.gz")
-    wanted = json.dumps({"ball": [[12, 10, 8]], "result_extension": ".nrrd"})
+    wanted = json.dumps(
+        {"ball": [[12, 10, 8]], "lines": {"ball": [[[12, 10, 6], [12, 10, 10]]]}, "result_extension": ".nrrd"}
+    )
     with serving(tmp_path / "app", studies, {"labels": "ball", "preannotate": "false"}) as client:
         answer = client.post("/infer/sam2?image=new&output=image", data={"params": wanted})
         draft = sitk.GetArrayFromImage(read_mask(answer.content, tmp_path))
@@ -139,7 +141,7 @@ def test_only_slices_that_somebody_saw_to_are_learnt(studies, configs, tmp_path)
         )
         assert saved.status_code == 200, saved.text
     slices = {case.id: case.slices for case in begin(studies).plan().cases}
-    assert slices == {"ball_0": None, "ball_1": None, "ball_2": None, "new": [2, 8, 13]}  # imported: all of them
+    assert slices == {"ball_0": None, "ball_1": None, "ball_2": None, "new": [2, 6, 8, 10, 13]}  # imported: all of them
 
 
 def test_two_processes_do_not_work_on_one_round(studies):

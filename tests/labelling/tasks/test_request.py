@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from labelserver import REQUESTS, recorded
 
-from slicecast.errors import ConfigError, PromptError
+from slicecast.errors import ConfigError, PromptError, TooLarge
 from slicecast.labelling.tasks.request import (
     RESERVED,
     number_labels,
@@ -18,7 +18,7 @@ from slicecast.labelling.tasks.request import (
     roi_box,
     short,
 )
-from slicecast.prompts import MaskPrompt
+from slicecast.prompts import Line, MaskPrompt
 
 SIZE = (24, 20, 16)
 LABELS = ("spleen", "liver", "kidney")
@@ -65,7 +65,7 @@ def test_a_removed_click_is_not_in_the_next_request():
 
 
 def test_options_are_never_taken_for_labels():
-    typed = {"slice", "range", "window", "axis", "roi", "result_extension", "absent", "slice_strategy"}
+    typed = {"slice", "range", "window", "axis", "roi", "result_extension", "absent", "lines", "slice_strategy"}
     wire = {key: [[1, 2, 3]] for key in RESERVED - typed}
     parsed = parse_request(wire, style="several", labels=LABELS)
     assert [clicks.name for clicks in parsed.objects] == ["object"]
@@ -163,6 +163,32 @@ def test_absent_slices_are_said_of_all_objects_or_of_one():
         parsed = parse_request({**wire, "absent": absent}, style="several", labels=("spleen", "liver"))
         prompts = {entry.name: tuple(a.slice for a in entry.absent) for entry in parsed.prompts((20, 20, 20)).objects}
         assert prompts == {"spleen": (), "liver": (), **found}
+
+
+def test_lines_are_of_the_one_object_or_by_name():
+    line, other = [[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [9, 8, 7], [1, 1, 1]]
+    single = parse_request({"label": "vein", "lines": [line, other]}, style="single")
+    assert {c.name: len(c.foreground) for c in single.objects} == {"vein": 0}
+    assert single.prompts((20, 20, 20)).objects[0].lines == (Line(line), Line(other))
+    wire = {"spleen": [[1, 2, 3]], "liver": [], "lines": {"vein": [line], "spleen": [other]}}
+    named = parse_request(wire, style="several", labels=LABELS)
+    found = {entry.name: (len(entry.points), entry.lines) for entry in named.prompts((20, 20, 20)).objects}
+    assert found == {"spleen": (1, (Line(other),)), "vein": (0, (Line(line),))}
+    assert dict(named.with_masks({}, labels=LABELS).values) == dict(named.values)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, "x", [[1, 2, 3]], [[[1, 2, 3]]], [[[1, 2, 3], [1, 2]]], {"spleen": [[1, 2, 3]]}, [[[1, 2, 3], [1, 2, -1e9]]]],
+)
+def test_odd_lines_are_refused(value):
+    with pytest.raises(PromptError):
+        parse_request({"spleen": [[1, 2, 3]], "lines": value}, style="several", labels=("spleen",))
+
+
+def test_lines_may_be_so_long_and_no_longer():
+    with pytest.raises(TooLarge, match="points were sent"):
+        parse_request({"lines": [[[0, 0, 0], [0, 0, 6000]]] * 2}, style="single")
 
 
 @pytest.mark.parametrize("value", ["3", 5, {"spleen": 3}, [1.5], [-1], [None]])

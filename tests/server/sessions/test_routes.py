@@ -434,3 +434,18 @@ def test_sessions_are_their_owners_and_the_administrators(caller, may):
 def test_a_login_counts_before_the_address_line(caller, client_id, name):
     with calling(caller):
         assert named_caller(User(username="anybody"), client_id).named() == name
+
+
+def test_a_line_is_listed_and_segments(client, session, tmp_path):
+    i, j, k = CENTRE
+    vertices = [[i, j, k - 2], [i, j, k + 2]]
+    state = say(client, session, {"kind": "line", "object": "ball", "vertices": vertices}).json()
+    assert [(p["kind"], p["vertices"]) for p in state["prompts"]] == [("line", vertices)] and state["objects"] == [
+        "ball"
+    ]
+    propagate(client, session)
+    assert dice(result(client, session, tmp_path) == 1, TRUTH) > 0.8
+    wrong = {"one vertex": vertices[:1], "one place": vertices[:1] * 2, "outside": [[0, 0, 0], [0, 0, 999]]}
+    for what, given in wrong.items():
+        answer = say(client, session, {"kind": "line", "object": "ball", "vertices": given})
+        assert answer.status_code in (400, 422), (what, answer.text)

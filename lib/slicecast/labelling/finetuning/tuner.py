@@ -177,9 +177,8 @@ class FineTuner:
         axis, final = choose_axis(study.volume.geometry), read_volume(store.get_label_uri(name, FINAL)).array
         events = self._campaign.campaign.store.read()
         prompts = [e.data.get(PROMPTS) or {} for e in events if e.case == name and e.kind is Kind.PREDICTED]
-        points = [p for given in prompts for value in given.values() if isinstance(value, list) for p in value]
-        voxels = [p for p in points if isinstance(p, list) and len(p) == 3]
-        clicked = {int(axis.to_slice(study.reorientation.to_canonical_ijk(tuple(p)))[0]) for p in voxels}
+        voxels = [voxel for given in prompts for voxel in _voxels(given)]
+        clicked = {int(axis.to_slice(study.reorientation.to_canonical_ijk(voxel))[0]) for voxel in voxels}
         return clicked | changed_slices(study, read_volume(draft.file).array, final)
 
     def _spawn(self, round: TuningRound) -> TuningRound:
@@ -310,6 +309,18 @@ def folder_tuner(studies: Path, *, model: str | None, labels: Sequence[str], dev
         )
     finally:
         service.campaign.store.close()
+
+
+SLICE_NUMBERS = ("painted", "absent", "locked")  # Kinds of prompts that are recorded as slices, not as voxels
+
+
+def _voxels(given: Any) -> Iterator[tuple[int, int, int]]:
+    """Yield the voxels that recorded prompts hold: clicks, corners of boxes, vertices of lines."""
+    if isinstance(given, list) and len(given) == 3 and not any(isinstance(entry, list) for entry in given):
+        yield given[0], given[1], given[2]
+    elif isinstance(given, dict | list):
+        pairs = given.items() if isinstance(given, dict) else enumerate(given)
+        yield from (voxel for key, inner in pairs if key not in SLICE_NUMBERS for voxel in _voxels(inner))
 
 
 NAME = "sam2"  # As the model is called among the infer tasks

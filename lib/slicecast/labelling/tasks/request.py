@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from slicecast.errors import ConfigError, PromptError
-from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.inference.settings import require_few_points
+from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.model import IJK
 
 Style = Literal["several", "single"]
@@ -25,11 +26,11 @@ place among the labels, and show another label's voxels as background."""
 
 EXTENSIONS = (".nii.gz", ".nrrd", ".nii", ".mha")  # Formats in which a mask can be sent back
 
-PROMPT_KEYS = ("foreground", "background", "roi", "slice", "axis", "range", "window")
+PROMPT_KEYS = ("foreground", "background", "lines", "roi", "slice", "axis", "range", "window")
 """Keys of a request that are kept in the event log, besides lists of points under a label's name."""
-MAX_PROMPTS = 400  # Points kept in an event; of more, only their number
+MAX_NUMBERS = 1200  # Numbers kept in an event, three a point; of more prompts, only how many they are
 
-_PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt absent"
+_PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt absent lines"
 _OPTION_KEYS = "axis range window device model logging reset_state description strategy slice_strategy"
 _ANSWER_KEYS = (
     "output result_extension result_dtype result_compress result_write_to_file restore_label_idx "
@@ -65,11 +66,12 @@ class InferRequest:
     masks: Mapping[str, MaskPrompt] = field(default_factory=dict)  # painted slices by object
     # slices that do not show an object, by its name
     absent: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lines: Mapping[str, tuple[Line, ...]] = field(default_factory=dict)  # by object
     slice_strategy: str = ""  # which slice is suggested next; empty for the server's own
 
     def with_masks(self, masks: Mapping[str, MaskPrompt], *, labels: Sequence[str] = ()) -> "InferRequest":
         """Add painted objects, numbered as `number_labels` does."""
-        clicked = tuple(c for c in self.objects if c.foreground or c.name in masks or not masks)
+        clicked = tuple(c for c in self.objects if c.foreground or c.name in {*masks, *self.lines} or not masks)
         background = self.objects[0].background
         names = {c.name for c in clicked}
         added = tuple(Clicks(name, (), background) for name in masks if name not in names)
@@ -99,6 +101,7 @@ class InferRequest:
             boxes=(box,) if box else (),
             masks=(mask,) if mask else (),
             absent=tuple(Absent(number) for number in self.absent.get(clicks.name, ())),
+            lines=self.lines.get(clicks.name, ()),
         )
 
     def on_slice(self) -> "InferRequest":
@@ -114,7 +117,7 @@ class InferRequest:
             others = ", ".join(map(str, sorted({ijk[2] for ijk in positive})[:5]))
             raise PromptError(f"No click lies on slice {k}, but on {others}. Click on the slice that is shown.")
         objects = tuple(Clicks(c.name, _with_k(c.foreground, k), _with_k(c.background, k)) for c in self.objects)
-        return replace(self, objects=objects, slice=k, axis="auto", range=None, absent={})
+        return replace(self, objects=objects, slice=k, axis="auto", range=None, absent={}, lines={})
 
 
 def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str] = ()) -> InferRequest:
@@ -130,7 +133,9 @@ def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str
     """
     named = _clicked(wire, style=style, labels=labels)
     background = read_points(wire.get(BACKGROUND), BACKGROUND)
-    chosen = [label for label, points in named.items() if points] or list(named)[-1:]
+    lines = read_lines(wire.get("lines"), list(named)[-1])
+    named = {**dict.fromkeys(lines, ()), **named}
+    chosen = [label for label, points in named.items() if points or label in lines] or list(named)[-1:]
     return InferRequest(
         objects=tuple(Clicks(label, named[label], background) for label in chosen),
         values=number_labels(chosen, labels if style == "several" else ()),
@@ -140,6 +145,7 @@ def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str
         range=read_range(wire.get("range")),
         window=read_word(wire.get("window"), "window", default="auto"),
         absent=read_absent(wire.get("absent"), chosen),
+        lines=lines,
         slice_strategy=read_word(wire.get("slice_strategy"), "slice_strategy", default=""),
         extension=read_extension(wire.get("result_extension")),
         compress=read_flag(wire.get("result_compress")),
@@ -256,6 +262,31 @@ def read_absent(value: Any, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def read_lines(value: Any, name: str) -> dict[str, tuple[Line, ...]]:
+    """Read lines of at least two voxels each: a list of them for the object `name`, or lists by name.
+
+    Raises:
+        PromptError: it is something else.
+        TooLarge: they are too long.
+    """
+    lists = value if isinstance(value, Mapping) else {name: value} if value else {}
+    found = {_object_name(key): tuple(_line(line) for line in _listed(lines)) for key, lines in lists.items()}
+    require_few_points(sum(line.voxels for lines in found.values() for line in lines))
+    return {key: lines for key, lines in found.items() if lines}
+
+
+def _line(value: Any) -> Line:
+    return Line(tuple(_triple(vertex, "lines") for vertex in _listed(value)))
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise PromptError(
+            f"'lines' holds {short(value)}; send lists of vertices, such as [[[9, 8, 1], [9, 9, 7]]] or by name."
+        )
+    return value
+
+
 def read_range(value: Any) -> tuple[int, int] | None:
     """Read "first:end" or [first, end], half-open; raises ConfigError if it is something else, or empty."""
     if value is None or value in ([], ""):
@@ -359,15 +390,22 @@ def prompts_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the prompts of an infer request for the event log: points by key, other prompts as they are."""
     found = {key: value for key, value in request.items() if key in PROMPT_KEYS or looks_like_points(value)}
     kept = {key: value for key, value in found.items() if value not in (None, [], "")}
-    if sum(len(value) for value in kept.values() if isinstance(value, list)) <= MAX_PROMPTS:
+    if _size(kept) <= MAX_NUMBERS:
         return kept
-    return {key: len(value) if isinstance(value, list) else value for key, value in kept.items()}
+    return {key: len(value) if isinstance(value, list | dict) else value for key, value in kept.items()}
 
 
 def bounded(prompts: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, dict[str, Any]]:
     """Return a session's prompts by kind and object for the event log; of too many, only their numbers."""
-    count = sum(len(entries) for by_object in prompts.values() for entries in by_object.values())
+    few = _size(prompts) <= MAX_NUMBERS
     return {
-        kind: {name: entries if count <= MAX_PROMPTS else len(entries) for name, entries in by_object.items()}
+        kind: {name: entries if few else len(entries) for name, entries in by_object.items()}
         for kind, by_object in prompts.items()
     }
+
+
+def _size(value: Any) -> int:
+    """Count what lists and objects hold in the end."""
+    if isinstance(value, Mapping | list):
+        return sum(map(_size, value.values() if isinstance(value, Mapping) else value))
+    return 1

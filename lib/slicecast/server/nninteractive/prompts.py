@@ -29,7 +29,7 @@ from scipy.spatial.distance import cdist
 
 from slicecast.engine.session import Add, Grid, Item, Painted, whole
 from slicecast.errors import InputError, PromptError, TooLarge
-from slicecast.prompts import Box, MaskPrompt, Point
+from slicecast.prompts import Box, Line, MaskPrompt, Point
 
 MAGIC, VERSION, ZSTD = b"NNIA", 1, 1
 TYPES = frozenset(
@@ -215,7 +215,9 @@ def together(earlier: Iterable[Add], new: Sequence[Item], grid: Grid) -> list[It
 
 def starts(items: Iterable[Item]) -> bool:
     """Tell whether there is anything from which an object can be found."""
-    return any(item.positive if isinstance(item, Point) else isinstance(item, Box) or _drawn(item) for item in items)
+    return any(
+        item.positive if isinstance(item, Point) else isinstance(item, Box | Line) or _drawn(item) for item in items
+    )
 
 
 def _yields(old: Item, new: Item, grid: Grid) -> bool:
@@ -235,7 +237,7 @@ def _unconfined(items: list[Item], grid: Grid) -> list[Item]:
     if not boxes or any(low == high for low, high in spans):
         return items
     first, last = min(low for low, _ in spans), max(high for _, high in spans)
-    others = [n for item in items if isinstance(item, Point) or _drawn(item) for n in _slices(item, grid)]
+    others = [n for item in items if isinstance(item, Point | Line) or _drawn(item) for n in _slices(item, grid)]
     if all(first <= n <= last for n in others):
         return items
     return [_flattened(item, grid) if isinstance(item, Box) else item for item in items]
@@ -251,6 +253,8 @@ def _slices(item: Item, grid: Grid) -> list[int]:
     match item:
         case Point():
             return [item.ijk[grid.place]]
+        case Line():
+            return list(item.span(grid.place))
         case Box():
             return [item.low_ijk[grid.place], item.high_ijk[grid.place]]
         case Painted():

@@ -14,7 +14,7 @@ from slicecast.engine.session import Add, Grid, Item, Mask, PackedMask, Painted
 from slicecast.errors import PromptError, TooLarge
 from slicecast.inference.results import SliceUpdate, objects_of
 from slicecast.inference.sessions import Propagated, SessionState
-from slicecast.prompts import Absent, Box, Point
+from slicecast.prompts import Absent, Box, Line, Point
 from slicecast.volume.slices import decode_rle, encode_rle
 
 SliceStrategyName = Literal["strided", "worst", "disagree", "value"]  # The names of `active/slices`
@@ -52,6 +52,14 @@ class PointPrompt(Strict):
     positive: bool = True
 
 
+class LinePrompt(Strict):
+    """A line that runs inside the structure, straight from vertex to vertex."""
+
+    kind: Literal["line"]
+    object: Name
+    vertices: list[Voxel] = Field(min_length=2, max_length=1000)
+
+
 class BoxPrompt(Strict):
     """A box around the structure, both corners included; on one slice or in space."""
 
@@ -78,7 +86,9 @@ class AbsentPrompt(Strict):
     slice: Index
 
 
-AnyPrompt = Annotated[PointPrompt | BoxPrompt | MaskPromptModel | AbsentPrompt, Field(discriminator="kind")]
+AnyPrompt = Annotated[
+    PointPrompt | LinePrompt | BoxPrompt | MaskPromptModel | AbsentPrompt, Field(discriminator="kind")
+]
 
 
 class OpenSession(Strict):
@@ -133,9 +143,10 @@ class PromptView(BaseModel):
 
     id: str
     object: str
-    kind: Literal["point", "box", "mask", "absent"]
+    kind: Literal["point", "line", "box", "mask", "absent"]
     ijk: tuple[int, int, int] | None = None
     positive: bool | None = None
+    vertices: list[tuple[int, int, int]] | None = None
     low_ijk: tuple[int, int, int] | None = None
     high_ijk: tuple[int, int, int] | None = None
     slices: list[int] | None = Field(None, description="Painted slices, or the one that does not show the structure")
@@ -272,6 +283,8 @@ def _item(prompt: AnyPrompt, grid: Grid) -> Item:
     match prompt:
         case PointPrompt():
             return Point(prompt.ijk, positive=prompt.positive)
+        case LinePrompt():
+            return Line(tuple(prompt.vertices))
         case BoxPrompt():
             return Box(prompt.low_ijk, prompt.high_ijk)
         case AbsentPrompt():
@@ -320,6 +333,8 @@ def _prompt_view(prompt: Add) -> PromptView:
     match prompt.item:
         case Point(ijk=ijk, positive=positive):
             details = {"kind": "point", "ijk": ijk, "positive": positive}
+        case Line(vertices=vertices):
+            details = {"kind": "line", "vertices": vertices}
         case Box(low_ijk=low, high_ijk=high):
             details = {"kind": "box", "low_ijk": low, "high_ijk": high}
         case Absent(slice=number):
