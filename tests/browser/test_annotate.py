@@ -14,6 +14,7 @@ from labelserver import ROOT, copy_app
 
 from slicecast.active.slices import STRATEGIES
 from slicecast.demo.server_process import RunningServer, free_port, serving
+from slicecast.prompts.simulate import deepest_point
 from slicecast.volume import read_volume
 
 pytestmark = pytest.mark.browser
@@ -266,6 +267,8 @@ def test_axis_grey_values_and_strategy_can_be_chosen(anna):
     assert anna.prompts()[-1] == f"+ inside, slice {j + 4}"
 
 
+DRAWN = """async () => (await import("/annotate/page/main.js")).scan.prompts"""
+
 SHOWN = """async (number) => {
   const { scan } = await import("/annotate/page/main.js");
   return [...scan.slice(1, number)];
@@ -304,6 +307,46 @@ def test_another_reading_of_a_box_can_be_chosen(anna):
     assert (readings[-1] == first).all() and 2 <= len(readings) <= 5
     anna.press("Control+z")
     assert (shown() == readings[-2]).all()
+
+
+def test_a_line_is_drawn_through_the_slices(anna):
+    """By clicks on several slices; vertex by vertex it can be taken back, or dropped, before it is sent."""
+    liver = truth("liver")
+    shown = np.flatnonzero(liver.any(axis=(1, 2)))
+    deepest = [(int(n), *deepest_point(liver[n])[0]) for n in shown[[0, len(shown) // 2, -1]]]
+    first, middle, last = [(i, j, k) for k, j, i in deepest]
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.page.keyboard.press("d")
+
+    def vertex(ijk, **how) -> int:
+        anna.page.mouse.click(*anna.place(ijk), **how)
+        return len(anna.page.evaluate(DRAWN)[-1]["vertices"])
+
+    assert anna.page.is_disabled("#end") and [vertex(first), vertex(middle), vertex(last)] == [1, 2, 3]
+    anna.page.keyboard.press("Control+z")
+    assert vertex(last) == 3
+    anna.page.keyboard.press("Escape")
+    assert vertex(first) == 1 and anna.prompts() == []
+    anna.page.keyboard.press("Enter")
+    anna.page.wait_for_selector("#message:not([hidden]):has-text('needs two vertices')")
+    assert vertex(middle) == 2 and vertex(last) == 3
+    anna.place(middle)
+    anna.picture("line-drawn")
+    anna.press("Enter")
+    assert anna.prompts() == [f"↗ line, {len(shown)} slices"] and anna.ml("liver") > 0
+    drawn = anna.page.evaluate(DRAWN)[0]["vertices"]
+    assert np.abs(np.subtract(drawn, (first, middle, last))).max() <= 1
+    mask = np.array(anna.page.evaluate(SHOWN, middle[2])).reshape(liver.shape[1:])
+    assert dice(mask > 0, liver[middle[2]]) > 0.5
+    anna.picture("line")
+    anna.press("Control+z")
+    assert anna.prompts() == [] and anna.ml("liver") == 0
+    vertex(first)
+    with anna.change("/prompts"):
+        vertex(middle, click_count=2)
+    anna.settle()
+    assert anna.prompts() == [f"↗ line, {middle[2] - first[2] + 1} slices"]
 
 
 def test_every_gesture_can_be_taken_back(anna):

@@ -2,6 +2,7 @@
 
 import * as server from "./server.js";
 import { $, asked, colour, element, escaped, say, structure } from "./dom.js";
+import { slicesOf } from "./line.js";
 import { disc, filled } from "./paint.js";
 import { Readings } from "./readings.js";
 import { Review } from "./review.js";
@@ -10,7 +11,7 @@ import { Scan } from "./scan.js";
 import { SliceBar } from "./slices.js";
 
 const KEYS = [["click", "inside the structure"], ["Shift + click, right click", "outside it"], ["drag", "a box around it"],
-  ["wheel, ↑ ↓", "next and previous slice"], ["C X B E V", "click, outside, brush, eraser, look"], ["A", "the structure is not on this slice"],
+  ["wheel, ↑ ↓", "next and previous slice"], ["C X D B E V", "click, outside, line, brush, eraser, look"], ["line: clicks; Enter, double click", "its vertices, also on other slices; end it (Esc: drop it)"], ["A", "the structure is not on this slice"],
   ["L", "this slice looks right: lock it (again: unlock)"], ["Shift + L", "lock all slices from the nearest locked one to here"], ["H", "fill the holes of the structure on this slice"], ["R", "another reading of the clicks or the box on this slice; again: the next one"], ["N, P", "the suggested slice; the one suggested before"], ["[ ]", "previous and next structure"],
   ["Ctrl + Z, Ctrl + Y", "undo, redo, as far as you like"], ["Esc", "stop; what is done is kept"], ["O, F", "outlines, one view"], ["+ −", "structures more and less opaque"],
   ["S", "save the draft now"], ["Ctrl + Enter", "submit"]];
@@ -24,7 +25,7 @@ const scan = new Scan($("scan"), $("marks"));
 const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
 const readings = new Readings();
 const nothingYet = () => ({ session: null, review: null, names: [], active: null, ml: {}, confidence: {},
-  suggestion: null, enough: "", suggested: [], drafted: new Set() });
+  suggestion: null, enough: "", suggested: [], line: [], drafted: new Set() });
 const state = { tool: "click", running: false, again: false, busy: 0, ...nothingYet() };
 
 // ---- what happens on the page
@@ -288,7 +289,7 @@ function know(name) {
   return state.names.indexOf(name);
 }
 
-function choose(name) { state.active = name; if (name) { know(name); scan.colour(state.names.map((_, place) => colour(place))); } show(); }
+function choose(name) { if (name !== state.active) state.line = []; state.active = name; if (name) { know(name); scan.colour(state.names.map((_, place) => colour(place))); } show(); }
 
 // ---- showing
 
@@ -297,25 +298,27 @@ function show() {
     { chosen: name === state.active, known: state.ml[name] ? `${state.ml[name].ml.toFixed(1)} ml` : "", onclick: () => choose(name) })));
   const session = state.session;
   $("prompts").replaceChildren(...(session?.prompts ?? []).filter((one) => one.object === state.active).map(promptItem));
-  $("undo").disabled = !session?.can_undo;
+  $("undo").disabled = !session?.can_undo && !state.line.length;
   $("redo").disabled = !session?.can_redo;
   $("stop").hidden = !state.running;
   for (const id of ["absent", "lock", "range", "fill", "reading"]) $(id).disabled = state.active === null;
   for (const button of $("tools").children) button.setAttribute("aria-checked", button.dataset.tool === state.tool);
   $("sizing").hidden = !["brush", "eraser"].includes(state.tool);
+  $("lining").hidden = state.tool !== "line" && !state.line.length;
+  for (const id of ["end", "drop"]) $(id).disabled = !state.line.length;
   const next = state.suggestion;
   $("go").hidden = !next;
   $("suggestion").textContent = next ? `Check slice ${next.slice} next: ${next.reason}` : state.enough ? `${state.enough.replace(/\.?$/, ".")} Submit when you agree.` : "";
   $("submit").classList.toggle("offered", !next && Boolean(state.enough));
-  if (session && scan.mask) { showPlace(); showSlices(); scan.mark(session.prompts.filter((one) => one.object === state.active)); }
+  if (session && scan.mask) { showPlace(); showSlices(); scan.mark([...session.prompts.filter((one) => one.object === state.active), { kind: "line", vertices: state.line }]); }
 }
 
 function promptItem(prompt) {
-  const slice = prompt.slices?.length > 1 ? null : prompt.slices?.[0] ?? (prompt.ijk ?? prompt.low_ijk)[scan.along];
-  const what = { point: prompt.positive === false ? "− outside" : "+ inside", box: "▭ box", mask: "✎ painted", absent: "∅ absent" }[prompt.kind];
-  const where = slice === null ? `${prompt.slices.length} slices` : `slice ${slice}`;
+  const slices = slicesOf(prompt, scan.along);
+  const what = { point: prompt.positive === false ? "− outside" : "+ inside", line: "↗ line", box: "▭ box", mask: "✎ painted", absent: "∅ absent" }[prompt.kind];
+  const where = slices.length > 1 ? `${slices.length} slices` : `slice ${slices[0]}`;
   const item = element("li");
-  item.append(element("button", { className: "name", textContent: `${what}, ${where}`, onclick: () => scan.goToSlice(slice ?? prompt.slices[0]) }),
+  item.append(element("button", { className: "name", textContent: `${what}, ${where}`, onclick: () => scan.goToSlice(slices[0]) }),
     element("button", { textContent: "×", title: "Remove this prompt", ariaLabel: `Remove ${what}, ${where}`, onclick: () => change(() => server.removePrompt(state.session.id, prompt.id)) }));
   return item;
 }
@@ -330,7 +333,7 @@ function showPlace() {
 function showSlices() {
   const prompted = (state.session.prompts ?? []).filter((one) => one.object === state.active);
   bar.show({ count: scan.slices, confidence: state.confidence[state.active] ?? {}, locked: locked(), suggested: state.suggestion?.slice,
-    prompted: prompted.flatMap((one) => one.slices ?? [(one.ijk ?? one.low_ijk)[scan.along]]) });
+    prompted: prompted.flatMap((one) => slicesOf(one, scan.along)) });
 }
 
 function locked() { return state.session.accepted[state.active] ?? []; }
@@ -371,11 +374,28 @@ window.addEventListener("pointerup", (event) => {
   press = null;
   $("box").hidden = true;
   if (painted) return endStroke(painted);
+  if (state.tool === "line") return end?.tile === start.tile && vertex(end.ijk);
   if (Math.hypot(x - from.x, y - from.y) < CLICK_PX) return add({ kind: "point", ijk: start.ijk, positive: !right });
   if (!right && end?.tile === start.tile) add(boxed(start.ijk, end.ijk));
 });
 
 $("scan").addEventListener("contextmenu", (event) => event.preventDefault());
+
+$("scan").addEventListener("dblclick", () => { if (state.tool === "line" && state.line.length) { state.line.pop(); endLine(); } }); // its second click was one more vertex
+
+function vertex(ijk) {
+  if (state.active === null) { say("Name the structure first, on the left."); return; }
+  say("");
+  state.line = [...state.line, ijk];
+  show();
+}
+
+function endLine() {
+  if (state.line.length < 2) { say("A line needs two vertices or more: click once more, also on another slice."); return show(); }
+  return add({ kind: "line", vertices: state.line.splice(0) });
+}
+
+function dropVertices(kept) { state.line = state.line.slice(0, kept); show(); }
 
 function boxed(a, b) { return { kind: "box", low_ijk: a.map((index, place) => Math.min(index, b[place])), high_ijk: a.map((index, place) => Math.max(index, b[place])) }; }
 
@@ -446,7 +466,8 @@ function suggested(place) {
 }
 
 const actions = {
-  undo: () => state.session.can_undo && change(() => server.undo(state.session.id)),
+  end: endLine, drop: () => dropVertices(0),
+  undo: () => state.line.length ? dropVertices(-1) : state.session.can_undo && change(() => server.undo(state.session.id)),
   redo: () => state.session.can_redo && change(() => server.redo(state.session.id)),
   absent: () => add({ kind: "absent", slice: scan.here[scan.along] }),
   lock: toggleLock, range: lockToHere, fill, reading: () => state.active !== null && otherReading(),
@@ -470,8 +491,9 @@ $("strategy").addEventListener("change", () => change(() => state.session));
 $("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
 
 const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, r: actions.reading, n: actions.go, p: () => suggested(state.visited - 1), "+": () => opaque(0.1), "=": () => opaque(0.1), "-": () => opaque(-0.1), o: actions.outline, f: actions.single, s: save,
-  c: () => use("click"), x: () => use("outside"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
+  c: () => use("click"), x: () => use("outside"), d: () => use("line"), b: () => use("brush"), e: () => use("eraser"), v: () => use("look"), "[": () => turn(-1), "]": () => turn(1),
   ArrowUp: () => step(1), ArrowDown: () => step(-1), Escape: actions.stop };
+const pressedInLine = { Enter: actions.end, Escape: actions.drop };
 const pressedInReview = { n: () => state.review.nextDifference(), o: actions.outline, f: actions.single, ArrowUp: () => step(1), ArrowDown: () => step(-1) };
 const pressedWithCtrl = { z: actions.undo, y: actions.redo, Z: actions.redo, Enter: () => $("submit").disabled || submit() };
 
@@ -479,7 +501,7 @@ document.addEventListener("keydown", (event) => {
   if (!state.session && !state.review) return;
   if (event.target.matches("input:not([type=range], [type=checkbox]), textarea") || $("dialog").open) return;
   const held = event.ctrlKey || event.metaKey;
-  const work = (state.review ? (held ? {} : pressedInReview) : held ? pressedWithCtrl : pressed)[event.key];
+  const work = (!held && state.line.length && pressedInLine[event.key]) || (state.review ? (held ? {} : pressedInReview) : held ? pressedWithCtrl : pressed)[event.key];
   if (!work) return;
   event.preventDefault();
   event.stopPropagation();

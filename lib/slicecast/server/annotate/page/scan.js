@@ -1,6 +1,7 @@
 // The scan and its structures, drawn by NiiVue. Voxels are (i, j, k) as stored; slices are counted along the session's axis.
 
 import { Niivue, NVImage, SLICE_TYPE, DRAG_MODE, MULTIPLANAR_TYPE, SHOW_RENDER } from "./niivue.js";
+import { trace } from "./line.js";
 
 const WORLD_AXIS = { sagittal: 0, coronal: 1, axial: 2 };
 const DRAW_MS = 120, STILL_MS = 500;
@@ -283,7 +284,8 @@ export class Scan {
     this.viewer.screenSlices.forEach(({ axCorSag: plane }, tile) => {
       if (plane > SLICE_TYPE.SAGITTAL) return;
       const normal = this.axisAlong(2 - plane);
-      for (const { kind, ijk, positive, low_ijk: low, high_ijk: high } of this.prompts) {
+      for (const { kind, ijk, positive, vertices, low_ijk: low, high_ijk: high } of this.prompts) {
+        if (kind === "line") trace(draw, vertices, { normal, here: here[normal], at: (place) => this.canvasAt(place, tile) });
         if (kind === "point" && ijk[normal] === here[normal]) dot(draw, this.canvasAt(ijk, tile), positive);
         if (kind === "box" && low[normal] <= here[normal] && here[normal] <= high[normal]) frame(draw, this.canvasAt(low, tile), this.canvasAt(high, tile));
       }
