@@ -24,8 +24,6 @@ from slicecast.demo.server_process import free_port, running_server
 # MONAI Label's client never closes its sockets
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-START_LIMIT_S = 20
-
 
 @pytest.fixture
 def connect(server, tmp_path):
@@ -54,12 +52,6 @@ def centre(number: int) -> list[int]:
     """The middle of the ball in the n-th study, whose phantom is shifted along k."""
     k, j, i = np.argwhere(np.roll(phantom().truth, number, axis=0)).mean(axis=0).round().astype(int).tolist()
     return [i, j, k]
-
-
-def test_it_starts_quickly(server):
-    """Seconds of work, because seconds of the clock depend on what else this machine is doing."""
-    work = psutil.Process(server.pid).cpu_times()
-    assert work.user + work.system < START_LIMIT_S
 
 
 def test_an_annotators_round(connect, tmp_path):
