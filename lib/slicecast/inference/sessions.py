@@ -29,6 +29,7 @@ from slicecast.engine.session import (
     Grid,
     Item,
     PackedMask,
+    Painted,
     Record,
     Redo,
     Reset,
@@ -263,7 +264,9 @@ class Sessions:
         """
         header, session = self._read(session_id)
         image = self._image(header)
-        study, axis, prompts = image.study, image.axis, prompt_set(session.content, image.grid)
+        # What was painted over a click, such as a reading that was chosen, leaves its other readings as they were.
+        unpainted = {id: p for id, p in session.content.prompts.items() if not isinstance(p.item, Painted)}
+        study, axis, prompts = image.study, image.axis, prompt_set(Content(unpainted), image.grid)
         given = to_slice_prompts(prompts, study.reorientation, axis).get(object, ()) if prompts else ()
         for prompt in given:
             if study.reorientation.to_source_slice(axis, prompt.slice) == number and _is_clicked_or_boxed(prompt):
