@@ -354,6 +354,14 @@ def test_clicks_that_dispute_what_is_painted_correct_it_there(ball_file, positiv
     assert dice(shown.mask, here) > 0.9
 
 
+def test_a_painting_that_clicks_would_take_away_altogether_stays_and_is_said_to(ball_file, service):
+    dot = np.zeros_like(ball())
+    dot[CENTRE[::-1]] = True
+    prompts = ObjectPrompts("ball", points=(Point(CENTRE, False),), masks=(MaskPrompt(dot, slices=(CENTRE[2],)),))
+    found = service.segment(SegmentRequest(ball_file, PromptSet((prompts,))))
+    assert found.mask[CENTRE[::-1]] == 1 and any("would leave nothing" in warning for warning in found.warnings)
+
+
 def test_a_volume_of_one_slice_is_answered(store, service):
     truth = ball((24, 20, 1), centre_ijk=(12, 10, 0), radius=5.0)
     result = service.segment(SegmentRequest(store(scan(truth)), clicked((12, 10, 0))))

@@ -178,13 +178,9 @@ def _corrected(tracker: Tracker, prompt: SlicePrompt, painted: NDArray[np.bool_]
     exact = prompt_key(ModelPrompt(prompt.points_xy, prompt.labels, mask=painted))
     key = tracker.result_key("corrected painting", crop, prompt.slice, exact)
     mask = tracker.result_cache.fact(key, work_out, nbytes=painted.nbytes)
-    # A painting cannot be clicked away altogether: that a slice does not show the object is another prompt.
-    return replace(
-        prompt,
-        points_xy=prompt.points_xy[:0],
-        labels=prompt.labels[:0],
-        mask=mask if mask.any() else painted,
-    )
+    if not mask.any():  # it cannot be clicked away altogether: that a slice does not show the object is another prompt
+        return prompt
+    return replace(prompt, points_xy=prompt.points_xy[:0], labels=prompt.labels[:0], mask=mask)
 
 
 def _repainted(place: _Place, prompt: SlicePrompt, painted: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -284,7 +284,13 @@ def _warnings(study: Study, found: Segmentation, names: Sequence[str]) -> tuple[
         for value, name in enumerate(names, start=1)
         if not found.partial and not any((label == value).any() for label in found.labels.values())
     ]
-    return (*study.volume.warnings, *flat, *missing)
+    kept = [
+        f"The clicks on a painted slice of '{name}' would leave nothing of it, so it stays. "
+        "Erase it, or mark the slice absent."
+        for name, track in found.objects.items()
+        if any(p.mask is not None and not clicks_agree(p, p.mask) for p in track.prompts)
+    ]
+    return (*study.volume.warnings, *flat, *missing, *kept)
 
 
 BY_QUALITY = ("worst", "value")
