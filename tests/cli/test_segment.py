@@ -53,6 +53,16 @@ def test_a_line_starts_in_its_middle(tmp_path):
     assert (read_volume(out).array[16:21, 70, 47] == 1).all()
 
 
+def test_all_slice_axes_take_more_slices(tmp_path):
+    click = ("--point", "kidney=47,70,18", "--range", "14:23")
+    walked = []
+    for words in ((), ("--multi-axis",)):
+        done = run(IMAGE, "-o", tmp_path / "out.nrrd", *click, *words, "--json", tmp_path / "out.json")
+        assert done.exit_code == 0, done.output
+        walked.append(json.loads((tmp_path / "out.json").read_text())["slices_walked"])
+    assert walked[1] > walked[0]
+
+
 def test_a_painted_slice_comes_back_unchanged(tmp_path):
     truth = read_volume(TRUTH / IMAGE.name)
     k, area = largest_slice(truth.array == 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from slicecast.volume.slices import axis_named
 from slicecast.volume.windowing import window_named
 
 if TYPE_CHECKING:
+    from slicecast.engine.options import EngineOptions
     from slicecast.inference.results import SegmentResult
     from slicecast.inference.segment import SegmentRequest
     from slicecast.inference.studies import Study
@@ -45,6 +46,7 @@ Window = Annotated[str, typer.Option(help="auto, a CT preset's name, or LOW:HIGH
 SliceStrategy = Annotated[
     str, typer.Option(metavar="NAME", help=f"Which slice to suggest next: {', '.join(STRATEGIES)}; empty: configured.")
 ]
+MultiAxis = Annotated[bool, typer.Option("--multi-axis", help="Let all three slice axes weigh in; takes longer.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was found and how long it took.")]
 Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result: .png, .pdf or .svg.")]
 
@@ -65,6 +67,7 @@ def segment(
     slices: Range = "",
     window: Window = "auto",
     slice_strategy: SliceStrategy = "",
+    multi_axis: MultiAxis = False,
     json_file: Json = None,
     picture: Picture = None,
 ) -> None:
@@ -75,7 +78,7 @@ def segment(
 
     \b
     Examples:
-      slicecast segment ct.nii.gz -o out.nii.gz --point spleen=120,96,40
+      slicecast segment ct.nii.gz -o out.nii.gz --point spleen=120,96,40 --multi-axis
       slicecast segment ct.nii.gz -o out.nii.gz --line aorta=71,60,2:70,58,30:74,57,55
       slicecast segment ct.nii.gz -o out.nii.gz --box liver=40,60,140,150,32 --negative liver=50,60,32
       slicecast segment dicom_folder -o out.nrrd --mask tumour=one_slice.nii.gz --picture out.png
@@ -105,7 +108,9 @@ def segment(
     from slicecast.inference.studies import open_study
     from slicecast.inference.volumetric import open_service
 
-    request = SegmentRequest(image, prompts, axis=axis, range=wanted, window=window, slice_strategy=slice_strategy)
+    request = SegmentRequest(
+        image, prompts, axis, wanted, window, options=_options(multi_axis=multi_axis), slice_strategy=slice_strategy
+    )
     result = _with_progress(open_service(chosen.name, device=device), request, open_study(volume))
     write_mask(output, result.mask, result.geometry)
     if json_file is not None:
@@ -142,6 +147,13 @@ def _with_progress(service: Segmenter, request: SegmentRequest, study: Study) ->
         return service.segment(
             request, study=study, progress=lambda done, what: bar.update(task, description=f"{what}: {done} slices")
         )
+
+
+def _options(*, multi_axis: bool) -> EngineOptions | None:
+    """Return the options that are asked for; None for those of `configs/engine.yaml`."""
+    from slicecast.inference.settings import engine_settings
+
+    return replace(engine_settings().propagation, multi_axis=True) if multi_axis else None
 
 
 def _range(text: str) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ STOCK: Mapping[str, Any] = {
     "evidence": "off",
     "keep_components": False,
     "fill_holes_px": 0,
+    "multi_axis": False,
 }
 """What `EngineOptions.stock` sets."""
 
@@ -50,6 +51,7 @@ class EngineOptions:
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
         fill_holes_px: fill holes in a slice up to this area, in pixels.
+        multi_axis: propagate along the other two slice axes too, and let them weigh in (`engine/axes`).
 
     Raises:
         ConfigError: a value is out of range.
@@ -67,6 +69,7 @@ class EngineOptions:
     evidence: Literal["auto", "on", "off"] = "auto"
     keep_components: bool = True
     fill_holes_px: int = 16
+    multi_axis: bool = False
 
     def __post_init__(self) -> None:
         for name, value in STOCK.items() if self.stock else ():

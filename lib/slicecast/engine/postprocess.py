@@ -77,6 +77,8 @@ class ObjectResult:
     stopped: Sequence[int] = ()  # the last slice of each track that ended because the object did
     # what was learnt of its grey values, by prompted slice
     priors: Mapping[int, AppearancePrior | None] = field(default_factory=dict)
+    # logits (H, W) of the slices on which further slice axes were heard, which are then its own
+    fused: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def label_slices(tracker: Tracker, results: Mapping[str, ObjectResult]) -> dict[int, NDArray[np.uint8]]:
@@ -89,7 +91,7 @@ def _label(tracker: Tracker, results: Mapping[str, ObjectResult]) -> dict[int, N
     for result in results.values():
         # A painted object may be too small for the model to see; it is on its slice all the same.
         numbers |= {k for k, answer in result.answers.items() if answer.present} | _painted(result).keys()
-        numbers |= {p.slice for p in result.prompts if (p.labels == 1).any()}
+        numbers |= {p.slice for p in result.prompts if (p.labels == 1).any()} | result.fused.keys()
     return {k: label_slice([object_logits(tracker, result, k) for result in results.values()]) for k in sorted(numbers)}
 
 
@@ -117,6 +119,8 @@ def _unclicked_logits(tracker: Tracker, result: ObjectResult, number: int) -> ND
     painted, answer = _painted(result).get(number), result.answers.get(number)
     if painted is not None:
         return exact_logits(painted)
+    if number in result.fused:
+        return result.fused[number]
     if answer is None or not answer.present:
         return np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
     logits = paste(_weighed(tracker, result, number, answer), result.crop, shape_hw)
@@ -181,7 +185,7 @@ def _tidy(
 
 def _tidy_object(tracker: Tracker, result: ObjectResult, value: int, volume: NDArray[np.uint8], *, first: int) -> None:
     """Tidy one object of a labelled volume in place, inside its window only."""
-    window = _window(result.crop, tracker.frames.shape_hw)
+    window = _window(result.crop, tracker.frames.shape_hw) if not result.fused else (slice(None),) * 3
     part = volume[window]
     mask = part == value
     if tracker.options.keep_components:

@@ -277,6 +277,25 @@ def result_callback(
     return report
 
 
+def report_fused(on_slice: OnSlice | None, found: Segmentation, study: Study, axis: SliceAxis, clock: Clock) -> None:
+    """Report again the slices on which further slice axes were heard, as they are at last."""
+    if on_slice is None:
+        return
+    empty = np.zeros(SliceStack(study.volume.array, axis).shape_hw, dtype=np.bool_)
+    for value, (name, result) in enumerate(found.objects.items(), start=1):
+        for number in result.fused:
+            label, answer = found.labels.get(number), result.answers.get(number)
+            on_slice(
+                SliceUpdate(
+                    slice=study.reorientation.to_source_slice(axis, number),
+                    object=name,
+                    mask=study.reorientation.to_source_plane(axis, empty if label is None else label == value),
+                    confidence=0.0 if answer is None else slice_confidence(answer),
+                    seconds=clock.since_start(),
+                )
+            )
+
+
 def _warnings(study: Study, found: Segmentation, names: Sequence[str]) -> tuple[str, ...]:
     flat = ["All voxels have the same value: there is nothing to see."] if study.constant else []
     missing = [

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from slicecast.active.calibration import UNCALIBRATED
 from slicecast.active.slices import strategy_named
 from slicecast.engine import propagation
+from slicecast.engine.axes import AxisAnswer
 from slicecast.engine.caches import CacheStats, EmbeddingCache, Lru, ResultCache
 from slicecast.engine.options import EngineOptions
 from slicecast.engine.ports import DevicePredictor
 from slicecast.engine.tracks import RENDER_BYTES, Progress, Tracker
 from slicecast.errors import ConfigError, Conflict, NotFound, OutOfMemory, SlicecastError
+from slicecast.inference.axes import along_further_axes
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.processes import Worker
@@ -31,6 +33,7 @@ from slicecast.inference.results import (
     SegmentResult,
     advise,
     propagated,
+    report_fused,
     result_callback,
     to_result,
     to_stored,
@@ -349,6 +352,10 @@ class SegmentService:
             self._renders,
         )
         found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
+        if tracker.options.multi_axis and not (request.slices_only or found.partial):
+            answer = AxisAnswer(axis, tracker, found)
+            found = along_further_axes(answer, request.prompts, study, window, limits=limits)
+            report_fused(work.on_slice, found, study, axis, clock)
         if not request.slices_only and not found.partial:
             places = remaining_places(tracker.frames, found.objects)
             self.prefetcher.request(PrefetchRequest(predictor, tracker.frames, places))

@@ -1,17 +1,18 @@
-"""What an evaluation can be of: a SAM 2, a volumetric model, or what `together` makes of them; opened by name."""
+"""What an evaluation can be of: a SAM 2, along one slice axis or all, a volumetric model, or both; opened by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slicecast.inference.segment import SegmentService
+from slicecast.inference.settings import engine_settings
 from slicecast.inference.volumetric import VolumetricService
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.volumetric import load_volume_predictor
+from slicecast_lab.evaluation.anchored import Anchored
 from slicecast_lab.evaluation.prompts import Segments
 from slicecast_lab.evaluation.provenance import provenance
 from slicecast_lab.evaluation.settings import named_specs
-from slicecast_lab.evaluation.together import AllAxes, Anchored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,9 @@ def open_engine(name: str, *, device: str = "auto") -> Engine:
     if specs[0].volumetric:
         return Engine(name, specs, cubes[0], str(networks[0].device))
     predictor = load_predictor(specs[0], device=device)
-    sam2 = SegmentService(predictor=predictor)
-    both: Segments = Anchored(sam2, cubes[0]) if cubes else AllAxes(sam2) if "+" in name else sam2
-    return Engine(name or specs[0].name, specs, both, str(predictor.device))
+    settings = engine_settings()
+    multi_axis = "+" in name and not cubes
+    options = replace(settings.propagation, multi_axis=multi_axis)
+    sam2 = SegmentService(predictor=predictor, settings=replace(settings, propagation=options))
+    service = Anchored(sam2, cubes[0]) if cubes else sam2
+    return Engine(name or specs[0].name, specs, service, str(predictor.device))

@@ -126,6 +126,19 @@ def test_the_first_choice_of_a_client_is_the_servers_own():
     assert task.info()["config"]["slice_strategy"][:2] == ["value", "strided"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "heard"), [({}, False), ({"multi_axis": True}, True), ({"multi_axis": "false"}, False)]
+)
+def test_a_client_may_ask_for_all_slice_axes(ask, sent, heard):
+    assert ask("sam2_single", foreground=[[1, 2, 3]], **sent).options.multi_axis is heard
+
+
+def test_a_switch_that_says_neither_is_refused(ask):
+    with pytest.raises(HTTPException, match="send true or false") as caught:
+        ask("sam2_single", foreground=[[1, 2, 3]], multi_axis="maybe")
+    assert caught.value.status_code == 422
+
+
 def test_a_task_needs_no_weights_to_be_listed():
     task = SegmentTask(Questions(), type=InferType.DEEPGROW, dimension=2, description="one")
     assert task.is_valid() and task.info()["labels"] == [] and set(task.info()["config"]) == {"window"}

@@ -66,6 +66,7 @@ def test_a_removed_click_is_not_in_the_next_request():
 
 def test_options_are_never_taken_for_labels():
     typed = {"slice", "range", "window", "axis", "roi", "result_extension", "absent", "lines", "slice_strategy"}
+    typed |= {"multi_axis"}
     wire = {key: [[1, 2, 3]] for key in RESERVED - typed}
     parsed = parse_request(wire, style="several", labels=LABELS)
     assert [clicks.name for clicks in parsed.objects] == ["object"]

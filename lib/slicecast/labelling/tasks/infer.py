@@ -13,6 +13,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from slicecast.active.slices import STRATEGIES
 from slicecast.errors import PromptError, SlicecastError
 from slicecast.inference.segment import SegmentRequest
+from slicecast.inference.settings import EngineSettings
 from slicecast.inference.volumetric import Segmenter
 from slicecast.labelling.store.uploads import is_upload
 from slicecast.labelling.tasks.answer import InferAnswer, write_answer
@@ -62,7 +63,7 @@ class SegmentTask(InferTask):
             labels=declared_labels(labels) if labels else [],
             dimension=dimension,
             description=description,
-            config=client_options(dimension, service.settings.slice_strategy),
+            config=client_options(dimension, service.settings),
         )
         self._service = service
         self._style: Style = "several" if type == InferType.DEEPEDIT else "single"
@@ -105,7 +106,7 @@ class SegmentTask(InferTask):
         return replace(parsed, slice=None).with_masks(masks, labels=self._app_labels)
 
     def _segment_request(self, parsed: InferRequest, image: Path, geometry: Geometry) -> SegmentRequest:
-        flat = self.dimension == 2
+        flat, options = self.dimension == 2, self._service.settings.propagation
         return SegmentRequest(
             image=image,
             prompts=parsed.prompts(geometry.size_ijk),
@@ -113,6 +114,7 @@ class SegmentTask(InferTask):
             range=parsed.range,
             window=parsed.window,
             slices_only=flat,
+            options=options if parsed.multi_axis is None else replace(options, multi_axis=parsed.multi_axis),
             slice_strategy=parsed.slice_strategy,
         )
 
@@ -157,13 +159,15 @@ def declared_labels(labels: Sequence[str]) -> dict[str, int]:
     return {**number_labels(labels, labels), BACKGROUND: BACKGROUND_VALUE}
 
 
-def client_options(dimension: int, slice_strategy: str) -> dict[str, Any]:
+def client_options(dimension: int, settings: EngineSettings) -> dict[str, Any]:
     """Return the options that clients show; a choice is a list of strings, the only kind Slicer reads."""
     window = {"window": list(window_names())}
     if dimension == 2:
         return window
-    strategies = [slice_strategy, *(name for name in STRATEGIES if name != slice_strategy)]
-    return {"axis": list(AXES), "range": "", **window, "slice_strategy": strategies}
+    first = settings.slice_strategy
+    strategies = [first, *(name for name in STRATEGIES if name != first)]
+    multi_axis = settings.propagation.multi_axis
+    return {"axis": list(AXES), "range": "", **window, "slice_strategy": strategies, "multi_axis": multi_axis}
 
 
 def stored_k_axis(geometry: Geometry) -> str:

@@ -31,7 +31,7 @@ PROMPT_KEYS = ("foreground", "background", "lines", "roi", "slice", "axis", "ran
 MAX_NUMBERS = 1200  # Numbers kept in an event, three a point; of more prompts, only how many they are
 
 _PROMPT_KEYS = "foreground background points point_labels roi bbox slice label labels label_prompt absent lines"
-_OPTION_KEYS = "axis range window device model logging reset_state description strategy slice_strategy"
+_OPTION_KEYS = "axis range window device model logging reset_state description strategy slice_strategy multi_axis"
 _ANSWER_KEYS = (
     "output result_extension result_dtype result_compress result_write_to_file restore_label_idx "
     "save_label label_tag label_names label_info"
@@ -68,6 +68,7 @@ class InferRequest:
     absent: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lines: Mapping[str, tuple[Line, ...]] = field(default_factory=dict)  # by object
     slice_strategy: str = ""  # which slice is suggested next; empty for the server's own
+    multi_axis: bool | None = None  # whether all slice axes are heard; None for the server's own
 
     def with_masks(self, masks: Mapping[str, MaskPrompt], *, labels: Sequence[str] = ()) -> "InferRequest":
         """Add painted objects, numbered as `number_labels` does."""
@@ -147,6 +148,7 @@ def parse_request(wire: Mapping[str, Any], *, style: Style, labels: Sequence[str
         absent=read_absent(wire.get("absent"), chosen),
         lines=lines,
         slice_strategy=read_word(wire.get("slice_strategy"), "slice_strategy", default=""),
+        multi_axis=read_switch(wire.get("multi_axis"), "multi_axis"),
         extension=read_extension(wire.get("result_extension")),
         compress=read_flag(wire.get("result_compress")),
     )
@@ -327,6 +329,14 @@ def read_extension(value: Any) -> str | None:
 def read_flag(value: Any) -> bool:
     """Read a switch, sent as a boolean, a number or a word."""
     return value.strip().lower() in ("true", "1", "yes", "on") if isinstance(value, str) else bool(value)
+
+
+def read_switch(value: Any, key: str) -> bool | None:
+    """Read a switch that may be left to the server, which is None; raises ConfigError where it says neither."""
+    words = {"true": True, "1": True, "false": False, "0": False, "": None, "none": None}
+    if str(value).strip().lower() not in words:
+        raise ConfigError(f"'{key}' is {short(value)}; send true or false.")
+    return words[str(value).strip().lower()]
 
 
 def read_name(value: Any, *, default: str) -> str:

@@ -1,8 +1,4 @@
-"""Two answers in one, as the laboratory tries them; both take clicks alone, on one object.
-
-`Anchored`: a volumetric network answers the clicks, and its surest slices become painted slices of SAM 2's.
-`AllAxes`: SAM 2 along all three axes from the same clicks, averaged in probability (after SAM3D, Chan et al., arXiv
-2405.06786, which slices along several axes too).
+"""A volumetric network answers clicks on one object; its surest slices become painted slices of SAM 2's.
 
 A voxel that was clicked is as the annotator said.
 """
@@ -14,16 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.crop_window import OUTSIDE_LOGIT
-from slicecast.engine.postprocess import keep_connected, object_logits
-from slicecast.engine.propagation import segment
-from slicecast.engine.tracks import Tracker
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
 from slicecast.inference.volumetric import VolumetricService
 from slicecast.prompts import MaskPrompt, Point, PromptSet
-from slicecast.prompts.mapping import place
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
 ANCHORS = 2  # Slices of the network's that SAM 2 is given
@@ -80,44 +71,3 @@ def _as_said(mask: NDArray[np.bool_], points: Sequence[Point]) -> NDArray[np.boo
 def _stored_slice(point: Point, study: Study, axis: SliceAxis) -> int:
     number = int(axis.to_slice(study.reorientation.to_canonical_ijk(point.ijk))[0])
     return study.reorientation.to_source_slice(axis, number)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AllAxes:
-    """SAM 2 along all three axes."""
-
-    sam2: SegmentService
-
-    def segment(self, request: SegmentRequest) -> SegmentResult:
-        """Answer clicks; see the module. Confidence and next slice are those of the first axis."""
-        start = time.perf_counter()
-        first = self.sam2.segment(request)
-        study = self.sam2.studies.open(request.image)
-        (given,) = request.prompts.objects
-        chances = [self._chance(replace(request, axis=axis.name.lower()), study, axis) for axis in SliceAxis]
-        mask = study.reorientation.to_source_array(np.mean(chances, axis=0) > 0.5)
-        said = _as_said(mask, given.points)
-        seeds = np.zeros_like(said)
-        for point in given.points:
-            seeds[point.ijk[::-1]] = point.positive
-        kept = keep_connected(said, seeds).astype(np.uint8)
-        return replace(first, mask=kept, seconds={**first.seconds, "total": time.perf_counter() - start})
-
-    def _chance(self, request: SegmentRequest, study: Study, axis: SliceAxis) -> NDArray[np.float32]:
-        """Return the probability of each voxel along an axis, canonical [k, j, i]."""
-        prompts, limits = place(request.prompts, study.reorientation, axis, within=request.range)
-        service = self.sam2
-        tracker = Tracker(
-            service.predictor,
-            study.frames(axis, study.window(request.window)),
-            service.cache,
-            service.settings.propagation,
-            result_cache=service.result_cache,
-        )
-        (result,) = segment(tracker, prompts, limits=limits).objects.values()
-        logits = np.full(study.volume.array.shape, OUTSIDE_LOGIT, dtype=np.float32)
-        stack = SliceStack(logits, axis)
-        for number, answer in result.answers.items():
-            if answer.present:
-                stack.slice(number)[...] = object_logits(tracker, result, number)
-        return 1 / (1 + np.exp(-logits.clip(OUTSIDE_LOGIT, -OUTSIDE_LOGIT)))

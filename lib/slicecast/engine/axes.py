@@ -1,0 +1,114 @@
+"""Weigh in what further slice axes say of an object (after SAM3D, Chan et al., arXiv 2405.06786).
+
+Along every axis the object is propagated by itself. The probabilities are averaged; how much a further axis counts is
+ours: as much as its mask is like the first axis's (Dice), and less if it is smaller, because a track that ended too
+early knows nothing of what lies beyond. So a long, thin organ, which other axes lose at once, stays as it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicecast.engine.crop_window import OUTSIDE_LOGIT
+from slicecast.engine.fusion import FUSED_LIMIT
+from slicecast.engine.postprocess import extent, label_slices, object_logits
+from slicecast.engine.propagation import Segmentation
+from slicecast.engine.tracks import Tracker
+from slicecast.volume import SliceAxis, SliceStack
+from slicecast.volume.metrics import dice
+
+Extent = tuple[slice, ...]
+Logits = NDArray[np.float32]
+
+LEAST = np.float32(1e-6)  # Probabilities are at least so far from 0 and 1, so that their logits are finite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisAnswer:
+    """What was found along one axis."""
+
+    axis: SliceAxis
+    tracker: Tracker
+    found: Segmentation
+
+    def mask(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return an object's mask [k, j, i] on the canonical grid; empty where it was not asked for."""
+        stack = SliceStack(np.zeros(shape, dtype=np.bool_), self.axis)
+        value = [*self.found.objects].index(name) + 1 if name in self.found.objects else 0
+        for number, label in self.found.labels.items() if value else ():
+            stack.slice(number)[...] = label == value
+        return stack.array
+
+    def probability(self, name: str, shape: tuple[int, ...], place: Extent) -> NDArray[np.float32]:
+        """Return the probability of an object inside a box of the canonical grid [k, j, i]."""
+        logits = np.full([part.stop - part.start for part in place], OUTSIDE_LOGIT, dtype=np.float32)
+        stack, result = SliceStack(logits, self.axis), self.found.objects[name]
+        numbers = range(*place[2 - self.axis].indices(shape[2 - self.axis]))
+        plane = tuple(part for n, part in enumerate(place) if n != 2 - self.axis)
+        for number in numbers:
+            stack.slice(number - numbers.start)[...] = object_logits(self.tracker, result, number)[plane]
+        return 1 / (1 + np.exp(-logits.clip(-FUSED_LIMIT, FUSED_LIMIT)))
+
+
+def weigh_in(
+    first: AxisAnswer, further: Sequence[AxisAnswer], *, limits: Mapping[str, tuple[int, int]]
+) -> Segmentation:
+    """Return the first axis's answer with the labels that all axes together give.
+
+    Painted and absent slices, slices beyond an object's limits, and voxels that were clicked stay as they were said to
+    be; so do objects that no further axis shows.
+
+    Args:
+        limits: half-open range of the first axis's slices for each object.
+    """
+    objects = {
+        name: replace(result, fused=_fused(name, first, further, limits[name]))
+        for name, result in first.found.objects.items()
+    }
+    return replace(first.found, objects=objects, labels=label_slices(first.tracker, objects))
+
+
+def _fused(name: str, first: AxisAnswer, further: Sequence[AxisAnswer], limits: tuple[int, int]) -> dict[int, Logits]:
+    """Return an object's logits (H, W) by slice of the first axis, on the slices where a further axis counts."""
+    shape = _canonical_shape(first)
+    own = first.mask(name, shape)
+    masks = [(answer, answer.mask(name, shape)) for answer in further]
+    heard = [(answer, mask, weight) for answer, mask in masks if (weight := weight_of(own, mask)) > 0]
+    if not heard:
+        return {}
+    place = extent(np.logical_or.reduce([own, *(mask for _, mask, _ in heard)]))
+    assert place is not None  # what counts is not empty
+    total = first.probability(name, shape, place)
+    for answer, _, weight in heard:
+        total += np.float32(weight) * answer.probability(name, shape, place)
+    probability = (total / np.float32(1 + sum(weight for *_, weight in heard))).clip(LEAST, 1 - LEAST)
+    return _by_slice(first, name, np.log(probability / (1 - probability)), place, limits)
+
+
+def weight_of(first: NDArray[np.bool_], further: NDArray[np.bool_]) -> float:
+    """Return how much a further axis's mask counts where the first axis's counts 1."""
+    voxels = np.count_nonzero(first)
+    return dice(first, further) * min(1.0, np.count_nonzero(further) / voxels) if voxels else 0.0
+
+
+def _by_slice(
+    first: AxisAnswer, name: str, logits: Logits, place: Extent, limits: tuple[int, int]
+) -> dict[int, Logits]:
+    """Spread a box of logits over whole slices of the first axis."""
+    stack, shape_hw = SliceStack(logits, first.axis), first.tracker.frames.shape_hw
+    told = {p.slice for p in first.found.objects[name].prompts if p.absent or p.mask is not None}
+    plane = tuple(part for n, part in enumerate(place) if n != 2 - first.axis)
+    start, fused = place[2 - first.axis].start, {}
+    for number in sorted(set(range(start, start + stack.count)) & set(range(*limits)) - told):
+        fused[number] = np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
+        fused[number][plane] = stack.slice(number - start)
+    return fused
+
+
+def _canonical_shape(answer: AxisAnswer) -> tuple[int, ...]:
+    frames = answer.tracker.frames
+    shape = list(frames.shape_hw)
+    shape.insert(2 - answer.axis, frames.count)
+    return tuple(shape)
