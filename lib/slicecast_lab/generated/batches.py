@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +59,8 @@ def collate(rng: np.random.Generator, clips: list[Clip], *, number: int) -> Batc
 
 
 def stream(
-    batches: GeneratedBatches, *, first: int, last: int, workers: int, rank: int = 0, ranks: int = 1
-) -> Iterable[Batch]:
+    batches: Dataset, *, first: int, last: int, workers: int, rank: int = 0, ranks: int = 1
+) -> Iterable[Any]:
     """Yield the batches of steps first .. last - 1 in order; with workers, they are made ahead in other processes.
 
     With several ranks, every step takes as many batches, one for each.

@@ -13,6 +13,7 @@ from slicecast.models.layers3d import ClickStep
 from slicecast.models.volumetric import build_volumetric
 from slicecast.training.loop import LoopSettings, train
 from slicecast.training.objective import iou, mask_loss
+from slicecast_lab.generated.batches import stream
 from slicecast_lab.generated.patches import GeneratedPatches, PatchSpec, VolumeBatch
 from slicecast_lab.training.nano import load_average, read_yaml
 
@@ -106,6 +107,7 @@ class VolumetricSettings:
 
     architecture: str  # of the network, in `configs/`
     seed: int
+    workers: int  # processes that make patches ahead
     threads: int
     loop: LoopSettings
     patches: PatchSpec
@@ -135,7 +137,7 @@ def train_volumetric(settings: VolumetricSettings, folder: Path, *, show_progres
     return train(
         model,
         VolumeObjective(model, settings.clicks, seed=settings.seed),
-        lambda first, last: (batches[number] for number in range(first, last)),
+        lambda first, last: stream(batches, first=first, last=last, workers=settings.workers),
         settings=settings.loop,
         folder=folder,
         seed=settings.seed,
