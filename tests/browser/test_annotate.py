@@ -267,6 +267,20 @@ def test_axis_grey_values_and_strategy_can_be_chosen(anna):
     assert anna.prompts()[-1] == f"+ inside, slice {j + 4}"
 
 
+def test_all_slice_axes_are_one_tick(anna):
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.click(inside(truth("liver")))
+    alone, prompts = anna.ml("liver"), anna.prompts()
+    anna.page.click("summary")
+    for expected in (True, False):
+        with anna.change("/propagate"):
+            anna.page.set_checked("#axes", expected)
+        anna.settle()
+        assert anna.prompts() == prompts
+        assert (anna.ml("liver") != pytest.approx(alone)) is expected
+
+
 DRAWN = """async () => (await import("/annotate/page/main.js")).scan.prompts"""
 
 SHOWN = """async (number) => {

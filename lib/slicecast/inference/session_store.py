@@ -5,8 +5,11 @@ table's key, so of two writers that add the same number one fails.
 """
 
 import json
+import threading
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +67,7 @@ class SessionHeader:
     model: str  # the model that answers
     axis: str  # ``axial``, ``coronal`` or ``sagittal``
     window: str  # as asked for
-    options: dict[str, Any]  # settings of the engine
+    options: dict[str, Any]  # settings of the engine; of them `multi_axis` may change
     owner: str  # who opened it; empty without logins
     created_at: datetime  # UTC
     used_at: datetime  # UTC, of the last change or question
@@ -139,13 +142,18 @@ class SessionStore:
         with self._engine.begin() as connection:
             connection.execute(_update(session_id, used_at=at.timestamp()))
 
+    def set_options(self, session_id: str, options: Mapping[str, Any], at: datetime) -> None:
+        """Give a session other settings of the engine."""
+        with self._engine.begin() as connection:
+            connection.execute(_update(session_id, used_at=at.timestamp(), options=dict(options)))
+
     def close(self, session_id: str, at: datetime) -> None:
         """Note that a session has ended; its log is kept."""
         with self._engine.begin() as connection:
             connection.execute(_update(session_id, used_at=at.timestamp(), closed_at=at.timestamp()))
 
 
-def _update(session_id: str, **values: float) -> sql.Update:
+def _update(session_id: str, **values: Any) -> sql.Update:
     return _SESSIONS.update().where(_SESSIONS.c.id == session_id).values(**values)
 
 
@@ -207,3 +215,27 @@ def read_log(path: Path) -> SessionLog:
 def _header_of_json(content: dict[str, Any]) -> SessionHeader:
     times = {n: datetime.fromisoformat(v) for n, v in content.items() if n.endswith("_at") and v is not None}
     return build(SessionHeader, {**content, **times, "image": Path(content["image"])}, where="a session's log")
+
+
+class SessionLocks:
+    """One lock per session, for as long as it is held."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._users: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Hold the lock of one session."""
+        with self._guard:
+            lock = self._locks.setdefault(name, threading.Lock())
+            self._users[name] += 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                self._users[name] -= 1
+                if not self._users[name]:
+                    del self._users[name], self._locks[name]

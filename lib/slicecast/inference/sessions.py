@@ -4,10 +4,7 @@ Every call reads a session's log, adds to it or computes its mask. Memory holds 
 computed again, and a call that changes a session returns once its record is on the disk.
 """
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +41,7 @@ from slicecast.engine.tracks import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
 from slicecast.inference.results import OnSlice, SegmentResult
 from slicecast.inference.segment import SegmentRequest
-from slicecast.inference.session_store import SessionHeader, SessionLog, SessionStore
+from slicecast.inference.session_store import SessionHeader, SessionLocks, SessionLog, SessionStore
 from slicecast.inference.settings import require_few_points
 from slicecast.inference.studies import Study
 from slicecast.inference.volumetric import Segmenter
@@ -71,6 +68,7 @@ class SessionState:
     model: str  # the model that answers
     axis: str  # slices are counted along it, as stored
     window: str  # as asked for
+    multi_axis: bool  # whether all slice axes are heard
     owner: str  # who opened it
     revision: int  # grows with every change
     prompts: tuple[Add, ...]  # those that count, with their ids, in the order given
@@ -127,7 +125,7 @@ class Sessions:
         self._service, self._others = service, others
         self._store = SessionStore(folder, locate=locate)
         self._clock, self._new_id = clock, new_id
-        self._locks = _Locks()
+        self._locks = SessionLocks()
 
     @property
     def others(self) -> list[str]:
@@ -196,6 +194,13 @@ class Sessions:
         with self._locks.of(session_id):
             self._read(session_id)
             self._store.close(session_id, self._clock())
+
+    def hear_all_axes(self, session_id: str, *, multi_axis: bool) -> SessionState:
+        """Let the other two slice axes weigh in on the session's masks, or no longer; its prompts stay."""
+        with self._locks.of(session_id):
+            header, _ = self._read(session_id)
+            self._store.set_options(session_id, {**header.options, "multi_axis": multi_axis}, self._clock())
+        return self.state(session_id)
 
     def add(self, session_id: str, prompts: Given, *, expected_revision: int | None = None) -> SessionState:
         """Add prompts, in one edit.
@@ -462,6 +467,7 @@ def _state_of(header: SessionHeader, session: Session) -> SessionState:
         model=header.model,
         axis=header.axis,
         window=header.window,
+        multi_axis=bool(header.options.get("multi_axis")),
         owner=header.owner,
         revision=session.revision,
         prompts=tuple(content.prompts.values()),
@@ -473,27 +479,3 @@ def _state_of(header: SessionHeader, session: Session) -> SessionState:
         created_at=header.created_at,
         used_at=header.used_at,
     )
-
-
-class _Locks:
-    """One lock per session, for as long as it is held."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._users: Counter[str] = Counter()
-
-    @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Hold the lock of one session."""
-        with self._guard:
-            lock = self._locks.setdefault(name, threading.Lock())
-            self._users[name] += 1
-        try:
-            with lock:
-                yield
-        finally:
-            with self._guard:
-                self._users[name] -= 1
-                if not self._users[name]:
-                    del self._users[name], self._locks[name]

@@ -58,9 +58,7 @@ def collate(rng: np.random.Generator, clips: list[Clip], *, number: int) -> Batc
     )
 
 
-def stream(
-    batches: Dataset, *, first: int, last: int, workers: int, rank: int = 0, ranks: int = 1
-) -> Iterable[Any]:
+def stream(batches: Dataset, *, first: int, last: int, workers: int, rank: int = 0, ranks: int = 1) -> Iterable[Any]:
     """Yield the batches of steps first .. last - 1 in order; with workers, they are made ahead in other processes.
 
     With several ranks, every step takes as many batches, one for each.

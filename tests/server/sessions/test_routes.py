@@ -405,6 +405,24 @@ def test_a_propagation_names_the_strategy_of_the_next_slice(client, session):
     assert client.post(f"{session}/propagate?slice_strategy=no").status_code == 422
 
 
+def test_all_slice_axes_can_be_heard_and_left_again(client, session, tmp_path):
+    say(client, session, CLICK)
+    assert client.get(session).json()["multi_axis"] is False
+    alone = propagate(client, session)[-1]
+    changed = client.patch(session, json={"multi_axis": True}).json()
+    assert changed["multi_axis"] is True and len(changed["prompts"]) == 1
+    *lines, together = propagate(client, session)
+    assert together["recomputed"] > 0
+    last = {line["slice"]: decode_rle(line["rle"]["counts"], line["rle"]["size"]) for line in lines if "slice" in line}
+    mask = result(client, session, tmp_path)
+    assert np.count_nonzero(mask) == together["objects"]["ball"]["voxels"] > 0
+    for number, plane in enumerate(mask == 1):
+        np.testing.assert_array_equal(last.get(number, np.zeros_like(plane)), plane)
+    assert client.patch(session, json={"multi_axis": False}).json()["multi_axis"] is False
+    assert propagate(client, session)[-1]["objects"] == alone["objects"]
+    assert client.patch(session, json={"axis": "coronal"}).status_code == 422
+
+
 ANNS = SimpleNamespace(owner="ann")
 
 

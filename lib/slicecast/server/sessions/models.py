@@ -105,6 +105,12 @@ class OpenSession(Strict):
     client_id: ClientId = None
 
 
+class SessionChange(Strict):
+    """What of an open session may change beside its prompts."""
+
+    multi_axis: bool = Field(description="Whether all slice axes weigh in on its masks, or its own alone")
+
+
 class PromptList(Strict):
     """Prompts, in the order given."""
 
@@ -160,6 +166,7 @@ class SessionView(BaseModel):
     model: str
     axis: str
     window: str
+    multi_axis: bool = Field(description="Whether all slice axes weigh in on its masks")
     owner: str
     revision: int = Field(description="Grows with every change; send it as expected_revision to be sure of the state")
     prompts: list[PromptView]
@@ -315,6 +322,7 @@ def session_view(state: SessionState, *, propagating: bool) -> SessionView:
         model=state.model,
         axis=state.axis,
         window=state.window,
+        multi_axis=state.multi_axis,
         owner=state.owner,
         revision=state.revision,
         prompts=[_prompt_view(prompt) for prompt in state.prompts],

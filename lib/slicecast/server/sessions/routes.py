@@ -31,6 +31,7 @@ from slicecast.server.sessions.models import (
     OpenSession,
     PromptList,
     Readings,
+    SessionChange,
     SessionList,
     SessionView,
     Slices,
@@ -144,6 +145,12 @@ def list_sessions(context: ContextOf, caller: CallerOf) -> SessionList:
 def see_session(session_id: SessionOf, context: ContextOf) -> SessionView:
     """See a session as it stands."""
     return _view(context, context.sessions.state(session_id))
+
+
+@router.patch("/{session_id}", summary="Let all slice axes weigh in, or one alone", responses=KNOWN)
+def change_session(session_id: SessionOf, change: SessionChange, context: ContextOf) -> SessionView:
+    """Let all slice axes weigh in on the session's masks, or its own alone, from the next propagation on."""
+    return _view(context, context.sessions.hear_all_axes(session_id, multi_axis=change.multi_axis))
 
 
 @router.delete("/{session_id}", status_code=204, summary="Close a session", responses=KNOWN)

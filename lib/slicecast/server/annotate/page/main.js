@@ -90,7 +90,7 @@ function offer({ axis, window, model }) {
   showHow();
 }
 
-function showHow() { $("axis").value = state.session.axis; $("grey").value = state.session.window; $("model").value = state.session.model; }
+function showHow() { $("axis").value = state.session.axis; $("grey").value = state.session.window; $("model").value = state.session.model; $("axes").checked = state.session.multi_axis; }
 
 /** Go on with other slices, grey values or another model: what is drawn so far becomes painted slices of a new session. */
 async function reopen() {
@@ -488,6 +488,7 @@ $("guide").checked = localStorage.slicecast_guide === "yes";
 $("guide").addEventListener("change", (event) => { localStorage.slicecast_guide = event.target.checked ? "yes" : "no"; });
 for (const select of document.querySelectorAll("[data-how]")) select.addEventListener("change", reopen);
 $("strategy").addEventListener("change", () => change(() => state.session));
+$("axes").addEventListener("change", (event) => change(() => server.changeSession(state.session.id, { multi_axis: event.target.checked })));
 $("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
 
 const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, r: actions.reading, n: actions.go, p: () => suggested(state.visited - 1), "+": () => opaque(0.1), "=": () => opaque(0.1), "-": () => opaque(-0.1), o: actions.outline, f: actions.single, s: save,

@@ -35,6 +35,7 @@ export const coming = async () => (await json("GET", "/annotate/next")).image;
 export const openSession = (asked) => json("POST", "/slicecast/sessions", asked);
 export const sessions = async () => (await json("GET", "/slicecast/sessions")).sessions;
 export const readSession = (id) => json("GET", session(id));
+export const changeSession = (id, change) => json("PATCH", session(id), change);
 export const closeSession = (id) => ask("DELETE", session(id));
 export const addPrompts = (id, prompts) => json("POST", session(id, "/prompts"), { prompts });
 export const removePrompt = (id, prompt) => json("DELETE", session(id, `/prompts/${prompt}`));
