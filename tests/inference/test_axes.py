@@ -76,6 +76,12 @@ def test_other_prompts_become_clicks_along_the_other_axes(service, file, prompts
     assert dice(result.mask == 1, one.mask == 1) > 0.8
 
 
+def test_a_click_beside_a_3d_box_is_taken(service, file):
+    beside = (Point((22, 10, 8), positive=False),)
+    result = service.segment(asked(file, boxes=(Box((7, 5, 4), (17, 15, 12)),), points=beside))
+    assert result.mask[8, 10, 12] == 1 and not result.mask[:4].any()
+
+
 def test_several_painted_slices_are_left_alone(service, file):
     masks = (MaskPrompt(ball(), slices=(6, 10)),)
     one, result = (service.segment(asked(file, options=o, masks=masks)) for o in (EngineOptions(), ALL_AXES))

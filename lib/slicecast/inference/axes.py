@@ -40,7 +40,7 @@ def along_further_axes(
     if known is None or min(study.volume.array.shape) == 1:
         return first.found
     further = [_answer(axis, known, first.tracker, study, window) for axis in SliceAxis if axis != first.axis]
-    found = weigh_in(first, further, limits=limits)
+    found = weigh_in(first, [answer for answer in further if not answer.found.partial], limits=limits)
     answers = [answer.found for answer in (first, *further)]
     return replace(
         found,
@@ -62,7 +62,7 @@ def _answer(axis: SliceAxis, prompts: PromptSet, first: Tracker, study: Study, w
 def _clicks(entry: ObjectPrompts, first: AxisAnswer, study: Study) -> ObjectPrompts | None:
     """Return what another axis is told of an object; None where nothing can be told that it would need.
 
-    Its clicks, the vertices of its lines, its 3D boxes, and the innermost pixel of each painted or boxed slice.
+    Its clicks, the vertices of its lines, and the innermost pixel of each painted or boxed slice.
     """
     result = first.found.objects[entry.name]
     if sum(p.mask is not None for p in result.prompts) > MOST_PAINTED:
@@ -70,9 +70,7 @@ def _clicks(entry: ObjectPrompts, first: AxisAnswer, study: Study) -> ObjectProm
     vertices = (Point(vertex) for line in entry.lines for vertex in line.vertices)
     inner = (Point(ijk) for ijk in _innermost(entry.name, result, first, study))
     points = tuple(dict.fromkeys((*entry.points, *vertices, *inner)))
-    boxes = tuple(box for box in entry.boxes if all(a < b for a, b in zip(box.low_ijk, box.high_ijk, strict=True)))
-    starts = bool(boxes) or any(point.positive for point in points)
-    return ObjectPrompts(entry.name, points=points, boxes=boxes) if starts else None
+    return ObjectPrompts(entry.name, points=points) if any(point.positive for point in points) else None
 
 
 def _innermost(name: str, result: ObjectResult, first: AxisAnswer, study: Study) -> Iterator[tuple[int, int, int]]:
