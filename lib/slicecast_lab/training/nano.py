@@ -138,14 +138,15 @@ def fresh_model(settings: NanoSettings) -> nn.Module:
     torch.manual_seed(settings.seed)
     model = build_sam2(config_dir() / settings.architecture, image_size=settings.image_size, pointers=settings.pointers)
     if settings.initial is not None:
-        model.load_state_dict({name: t.float() for name, t in _initial_tensors(Path(settings.initial)).items()})
+        start_from(model, Path(settings.initial))
     return prepare_for_training(model).to(settings.loop.device)
 
 
-def _initial_tensors(path: Path) -> dict[str, torch.Tensor]:
+def start_from(model: nn.Module, path: Path) -> None:
+    """Give a model the weights of a safetensors file; raises WeightsMissing if it is not there."""
     if not path.is_file():
         raise WeightsMissing(f"No weights at {path} to start from. Correct `initial`, or remove it to start from none.")
-    return load_file(path)
+    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
 
 
 def validator(settings: NanoSettings) -> Validator:

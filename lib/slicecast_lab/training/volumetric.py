@@ -15,7 +15,7 @@ from slicecast.training.loop import LoopSettings, train
 from slicecast.training.objective import iou, mask_loss
 from slicecast_lab.generated.batches import stream
 from slicecast_lab.generated.patches import GeneratedPatches, PatchSpec, VolumeBatch
-from slicecast_lab.training.nano import load_average, read_yaml
+from slicecast_lab.training.nano import load_average, read_yaml, start_from
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +113,7 @@ class VolumetricSettings:
     patches: PatchSpec
     clicks: ClickMix
     validation: int  # number of batches that measure progress
+    initial: str | None = None  # weights to start from, as safetensors
 
 
 def read_settings(path: Path) -> VolumetricSettings:
@@ -132,6 +133,8 @@ def train_volumetric(settings: VolumetricSettings, folder: Path, *, show_progres
     torch.manual_seed(settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_volumetric(config_dir() / settings.architecture).to(settings.loop.device)
+    if settings.initial is not None:
+        start_from(model, Path(settings.initial))
     model.to(memory_format=torch.channels_last_3d)  # a sixth faster on a CPU
     batches = GeneratedPatches(settings.patches, seed=settings.seed)
     return train(
