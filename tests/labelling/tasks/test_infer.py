@@ -124,6 +124,7 @@ def test_a_question_that_makes_no_sense_does_not_reach_the_service(ask):
 def test_the_first_choice_of_a_client_is_the_servers_own():
     task = SegmentTask(Questions(), type=InferType.DEEPGROW, dimension=3, description="one")
     assert task.info()["config"]["slice_strategy"][:2] == ["value", "strided"]
+    assert task.info()["config"]["multi_axis"] == ["false", "true"]
 
 
 @pytest.mark.parametrize(

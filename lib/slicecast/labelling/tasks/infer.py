@@ -166,7 +166,7 @@ def client_options(dimension: int, settings: EngineSettings) -> dict[str, Any]:
         return window
     first = settings.slice_strategy
     strategies = [first, *(name for name in STRATEGIES if name != first)]
-    multi_axis = settings.propagation.multi_axis
+    multi_axis = ["true", "false"] if settings.propagation.multi_axis else ["false", "true"]
     return {"axis": list(AXES), "range": "", **window, "slice_strategy": strategies, "multi_axis": multi_axis}
 
 
