@@ -204,6 +204,7 @@ WRITES: dict[str, Write] = {
         p, "accepted", "/release", json={"object": "liver", "slices": [8]}
     ),
     "POST /slicecast/sessions/{session_id}/draft": lambda p: of_session(p, "main", "/draft", json={}),
+    "PATCH /slicecast/sessions/{session_id}": lambda p: of_session(p, "main", "", "PATCH", json={"multi_axis": True}),
     "DELETE /slicecast/sessions/{session_id}": lambda p: of_session(p, "undone", "", "DELETE"),
     "POST /nninteractive/add_point_interaction": lambda p: nninteractive(
         p, "add_point_interaction", coordinates=CENTRE
