@@ -279,6 +279,10 @@ def test_all_slice_axes_are_one_tick(anna):
         anna.settle()
         assert anna.prompts() == prompts
         assert (anna.ml("liver") != pytest.approx(alone)) is expected
+    with anna.change("/propagate"):
+        anna.page.click("#undo")
+    anna.settle()
+    assert anna.page.is_checked("#axes") and anna.ml("liver") != pytest.approx(alone)
 
 
 DRAWN = """async () => (await import("/annotate/page/main.js")).scan.prompts"""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from slicecast.engine.session import (
     Accept,
     Add,
+    Axes,
     Edit,
     Grid,
     PackedMask,
@@ -173,9 +174,8 @@ def test_a_painted_slice_is_small():
 
 DOT = PackedMask.of(np.eye(4, dtype=bool))
 ITEMS = [Point((1, 2, 3)), Point((0, 0, 0), positive=False), Box((1, 2, 3), (4, 5, 3)), Absent(7), Painted(((2, DOT),))]
-EDIT = Edit(
-    (*(Add(f"p{n}", "höhle", item) for n, item in enumerate(ITEMS)), Remove("p1"), Accept("a", 3, DOT), Release("a", 3))
-)
+ADDED = tuple(Add(f"p{n}", "höhle", item) for n, item in enumerate(ITEMS))
+EDIT = Edit((*ADDED, Remove("p1"), Accept("a", 3, DOT), Release("a", 3), Axes(multi_axis=True)))
 STORED = [
     '{"add": "p0", "object": "h\\u00f6hle", "item": {"kind": "point", "ijk": [1, 2, 3], "positive": true}}',
     '{"add": "p1", "object": "h\\u00f6hle", "item": {"kind": "point", "ijk": [0, 0, 0], "positive": false}}',
@@ -186,6 +186,7 @@ STORED = [
     '{"remove": "p1"}',
     '{"accept": "a", "slice": 3, "shape_hw": [4, 4], "bits": "eJxrUQQAASsApg=="}',
     '{"release": "a", "slice": 3}',
+    '{"axes": true}',
 ]
 """The changes of EDIT as the first version wrote them."""
 

@@ -78,19 +78,13 @@ def segment(
 
     \b
     Examples:
-      slicecast segment ct.nii.gz -o out.nii.gz --point spleen=120,96,40 --multi-axis
+      slicecast segment ct.nii.gz -o out.nii.gz --point spleen=120,96,40
       slicecast segment ct.nii.gz -o out.nii.gz --line aorta=71,60,2:70,58,30:74,57,55
-      slicecast segment ct.nii.gz -o out.nii.gz --box liver=40,60,140,150,32 --negative liver=50,60,32
+      slicecast segment ct.nii.gz -o out.nii.gz --box liver=40,60,140,150,32 --negative liver=50,60,32 --multi-axis
       slicecast segment dicom_folder -o out.nrrd --mask tumour=one_slice.nii.gz --picture out.png
     """
-    require_file(image)
-    check_output(output, WRITTEN_ENDINGS, keep=image)
-    check_output(json_file)
-    check_output(picture, (".png", ".pdf", ".svg"), makes_folders=True)
-    axis_named(axis)
-    window_named(window)
-    if slice_strategy:
-        strategy_named(slice_strategy)
+    _check_files(image, output, json_file, picture)
+    _check_names(axis, window, slice_strategy)
     chosen, wanted = choose_model(model or None), _range(slices)
     prompts = parse_prompts(
         points=point or (),
@@ -108,9 +102,8 @@ def segment(
     from slicecast.inference.studies import open_study
     from slicecast.inference.volumetric import open_service
 
-    request = SegmentRequest(
-        image, prompts, axis, wanted, window, options=_options(multi_axis=multi_axis), slice_strategy=slice_strategy
-    )
+    options = _options(multi_axis=multi_axis)
+    request = SegmentRequest(image, prompts, axis, wanted, window, options=options, slice_strategy=slice_strategy)
     result = _with_progress(open_service(chosen.name, device=device), request, open_study(volume))
     write_mask(output, result.mask, result.geometry)
     if json_file is not None:
@@ -118,6 +111,20 @@ def segment(
     if picture is not None:
         draw_result(volume, result, picture)
     _say(result, output)
+
+
+def _check_files(image: Path, output: Path, json_file: Path | None, picture: Path | None) -> None:
+    require_file(image)
+    check_output(output, WRITTEN_ENDINGS, keep=image)
+    check_output(json_file)
+    check_output(picture, (".png", ".pdf", ".svg"), makes_folders=True)
+
+
+def _check_names(axis: str, window: str, slice_strategy: str) -> None:
+    axis_named(axis)
+    window_named(window)
+    if slice_strategy:
+        strategy_named(slice_strategy)
 
 
 def describe(result: SegmentResult) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from slicecast.engine.fusion import FUSED_LIMIT
 from slicecast.engine.postprocess import extent, label_slices, object_logits
 from slicecast.engine.propagation import Segmentation
 from slicecast.engine.tracks import Tracker
-from slicecast.volume import SliceAxis, SliceStack
+from slicecast.volume import SliceStack
 from slicecast.volume.metrics import dice
 
 Extent = tuple[slice, ...]
@@ -29,26 +29,27 @@ LEAST = np.float32(1e-6)  # Probabilities are at least so far from 0 and 1, so t
 class AxisAnswer:
     """What was found along one axis."""
 
-    axis: SliceAxis
+    stack: SliceStack  # the canonical scan along it
     tracker: Tracker
     found: Segmentation
 
-    def mask(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Return an object's mask [k, j, i] on the canonical grid; empty where it was not asked for."""
-        stack = SliceStack(np.zeros(shape, dtype=np.bool_), self.axis)
-        value = [*self.found.objects].index(name) + 1 if name in self.found.objects else 0
-        for number, label in self.found.labels.items() if value else ():
-            stack.slice(number)[...] = label == value
-        return stack.array
+    @property
+    def place(self) -> int:
+        """The array's axis along which its slices are counted."""
+        return 2 - self.stack.axis
 
-    def probability(self, name: str, shape: tuple[int, ...], place: Extent) -> NDArray[np.float32]:
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Return an object's mask [k, j, i] on the canonical grid; empty where it was not asked for."""
+        value = [*self.found.objects].index(name) + 1 if name in self.found.objects else None
+        return self.stack.assemble({n: label == value for n, label in self.found.labels.items()}, dtype=np.bool_)
+
+    def probability(self, name: str, box: Extent) -> NDArray[np.float32]:
         """Return the probability of an object inside a box of the canonical grid [k, j, i]."""
-        logits = np.full([part.stop - part.start for part in place], OUTSIDE_LOGIT, dtype=np.float32)
-        stack, result = SliceStack(logits, self.axis), self.found.objects[name]
-        numbers = range(*place[2 - self.axis].indices(shape[2 - self.axis]))
-        plane = tuple(part for n, part in enumerate(place) if n != 2 - self.axis)
-        for number in numbers:
-            stack.slice(number - numbers.start)[...] = object_logits(self.tracker, result, number)[plane]
+        logits = np.empty([part.stop - part.start for part in box], dtype=np.float32)
+        stack, result = SliceStack(logits, self.stack.axis), self.found.objects[name]
+        plane = _plane(box, self.place)
+        for n in range(stack.count):
+            stack.slice(n)[...] = object_logits(self.tracker, result, box[self.place].start + n)[plane]
         return 1 / (1 + np.exp(-logits.clip(-FUSED_LIMIT, FUSED_LIMIT)))
 
 
@@ -72,19 +73,18 @@ def weigh_in(
 
 def _fused(name: str, first: AxisAnswer, further: Sequence[AxisAnswer], limits: tuple[int, int]) -> dict[int, Logits]:
     """Return an object's logits (H, W) by slice of the first axis, on the slices where a further axis counts."""
-    shape = _canonical_shape(first)
-    own = first.mask(name, shape)
-    masks = [(answer, answer.mask(name, shape)) for answer in further]
+    own = first.mask(name)
+    masks = [(answer, answer.mask(name)) for answer in further]
     heard = [(answer, mask, weight) for answer, mask in masks if (weight := weight_of(own, mask)) > 0]
     if not heard:
         return {}
-    place = extent(np.logical_or.reduce([own, *(mask for _, mask, _ in heard)]))
-    assert place is not None  # what counts is not empty
-    total = first.probability(name, shape, place)
+    box = extent(np.logical_or.reduce([own, *(mask for _, mask, _ in heard)]))
+    assert box is not None  # what counts is not empty
+    total = first.probability(name, box)
     for answer, _, weight in heard:
-        total += np.float32(weight) * answer.probability(name, shape, place)
+        total += np.float32(weight) * answer.probability(name, box)
     probability = (total / np.float32(1 + sum(weight for *_, weight in heard))).clip(LEAST, 1 - LEAST)
-    return _by_slice(first, name, np.log(probability / (1 - probability)), place, limits)
+    return _by_slice(first, name, np.log(probability / (1 - probability)), box, limits)
 
 
 def weight_of(first: NDArray[np.bool_], further: NDArray[np.bool_]) -> float:
@@ -93,22 +93,17 @@ def weight_of(first: NDArray[np.bool_], further: NDArray[np.bool_]) -> float:
     return dice(first, further) * min(1.0, np.count_nonzero(further) / voxels) if voxels else 0.0
 
 
-def _by_slice(
-    first: AxisAnswer, name: str, logits: Logits, place: Extent, limits: tuple[int, int]
-) -> dict[int, Logits]:
+def _by_slice(first: AxisAnswer, name: str, logits: Logits, box: Extent, limits: tuple[int, int]) -> dict[int, Logits]:
     """Spread a box of logits over whole slices of the first axis."""
-    stack, shape_hw = SliceStack(logits, first.axis), first.tracker.frames.shape_hw
     told = {p.slice for p in first.found.objects[name].prompts if p.absent or p.mask is not None}
-    plane = tuple(part for n, part in enumerate(place) if n != 2 - first.axis)
-    start, fused = place[2 - first.axis].start, {}
-    for number in sorted(set(range(start, start + stack.count)) & set(range(*limits)) - told):
-        fused[number] = np.full(shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
-        fused[number][plane] = stack.slice(number - start)
+    fused = {}
+    for n, pixels in enumerate(np.moveaxis(logits, first.place, 0), start=box[first.place].start):
+        if limits[0] <= n < limits[1] and n not in told:
+            fused[n] = np.full(first.stack.shape_hw, OUTSIDE_LOGIT, dtype=np.float32)
+            fused[n][_plane(box, first.place)] = pixels
     return fused
 
 
-def _canonical_shape(answer: AxisAnswer) -> tuple[int, ...]:
-    frames = answer.tracker.frames
-    shape = list(frames.shape_hw)
-    shape.insert(2 - answer.axis, frames.count)
-    return tuple(shape)
+def _plane(box: Extent, place: int) -> Extent:
+    """Return a box's rows and columns on the slices counted along that axis of the array."""
+    return box[:place] + box[place + 1 :]

@@ -138,6 +138,13 @@ class Reset:
     reset: Literal[True] = True
 
 
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """From now on all slice axes weigh in on the masks, or the session's own alone."""
+
+    multi_axis: Annotated[bool, Field(alias="axes")]
+
+
 def _flat_mask(change: Accept, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
     fields = content(change)
     mask = fields.pop("mask")
@@ -159,7 +166,8 @@ Change = Annotated[
         Tag("accept"),
     ]
     | Annotated[Release, Tag("release")]
-    | Annotated[Reset, Tag("reset")],
+    | Annotated[Reset, Tag("reset")]
+    | Annotated[Axes, Tag("axes")],
     Discriminator(_first_key),
 ]
 
@@ -213,6 +221,7 @@ class Content:
     prompts: Mapping[str, Add] = field(default_factory=dict)  # by id, in the order in which they were given
     # masks by (object, slice), in the order in which they were accepted
     accepted: Mapping[tuple[str, int], PackedMask] = field(default_factory=dict)
+    multi_axis: bool | None = None  # whether all slice axes are heard; None: as the session was opened
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -224,24 +233,23 @@ class Content:
         """Return what counts after one more change; changes to what is not there change nothing."""
         match change:
             case Add():
-                return Content({**self.prompts, change.id: change}, self.accepted)
+                return replace(self, prompts={**self.prompts, change.id: change})
             case Remove():
-                return Content({k: p for k, p in self.prompts.items() if k != change.id}, self.accepted)
+                return replace(self, prompts={k: p for k, p in self.prompts.items() if k != change.id})
             case Accept():
-                return Content(self.prompts, {**self.accepted, (change.object, change.slice): change.mask})
+                return replace(self, accepted={**self.accepted, (change.object, change.slice): change.mask})
             case Release():
                 place = change.object, change.slice
-                return Content(self.prompts, {k: m for k, m in self.accepted.items() if k != place})
+                return replace(self, accepted={k: m for k, m in self.accepted.items() if k != place})
             case Reset():
-                return Content()
+                return Content(multi_axis=self.multi_axis)
+            case Axes():
+                return replace(self, multi_axis=change.multi_axis)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A log and what it amounts to.
-
-    Make it with :meth:`replay`, or from an empty one with :meth:`then`.
-    """
+    """A log and what it amounts to; made with :meth:`replay`, or from an empty one with :meth:`then`."""
 
     log: tuple[Record, ...] = ()  # all records, oldest first
     applied: tuple[Edit, ...] = ()  # the edits that count, oldest first

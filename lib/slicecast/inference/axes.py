@@ -13,7 +13,7 @@ from slicecast.engine.tracks import Tracker
 from slicecast.inference.studies import Study
 from slicecast.prompts import ObjectPrompts, Point, PromptSet, SlicePrompt, place, slice_to_source_ijk
 from slicecast.prompts.simulate import deepest_point
-from slicecast.volume import SliceAxis, Window
+from slicecast.volume import SliceAxis, SliceStack, Window
 
 MOST_PAINTED = 1  # An object with more painted slices is left alone: between them their shapes know more
 
@@ -39,7 +39,7 @@ def along_further_axes(
     known = PromptSet(tuple(entry for entry in prompts if entry is not None)) if any(prompts) else None
     if known is None or min(study.volume.array.shape) == 1:
         return first.found
-    further = [_answer(axis, known, first.tracker, study, window) for axis in SliceAxis if axis != first.axis]
+    further = [_answer(axis, known, first.tracker, study, window) for axis in SliceAxis if axis != first.stack.axis]
     found = weigh_in(first, [answer for answer in further if not answer.found.partial], limits=limits)
     answers = [answer.found for answer in (first, *further)]
     return replace(
@@ -56,7 +56,9 @@ def _answer(axis: SliceAxis, prompts: PromptSet, first: Tracker, study: Study, w
     frames = study.frames(axis, window)
     tracker = replace(first, frames=frames, on_result=lambda found: None)
     placed, limits = place(prompts, study.reorientation, axis)
-    return AxisAnswer(axis, tracker, propagation.segment(tracker, placed, limits=limits))
+    return AxisAnswer(
+        SliceStack(study.volume.array, axis), tracker, propagation.segment(tracker, placed, limits=limits)
+    )
 
 
 def _clicks(entry: ObjectPrompts, first: AxisAnswer, study: Study) -> ObjectPrompts | None:
@@ -81,7 +83,9 @@ def _innermost(name: str, result: ObjectResult, first: AxisAnswer, study: Study)
         if label is None or not _is_drawn(prompt) or not (label == value).any():
             continue
         y, x = deepest_point(label == value)[0]
-        i, j, k = slice_to_source_ijk(study.reorientation, first.axis, n=prompt.slice, xy=np.array([x, y])).tolist()
+        i, j, k = slice_to_source_ijk(
+            study.reorientation, first.stack.axis, n=prompt.slice, xy=np.array([x, y])
+        ).tolist()
         yield i, j, k
 
 

@@ -47,7 +47,7 @@ from slicecast.models.versions import ModelVersions
 from slicecast.models.weights import choose_model
 from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet, place
 from slicecast.prompts.model import IJK, Named, collect_prompts
-from slicecast.volume import Geometry, Volume, choose_axis
+from slicecast.volume import Geometry, SliceStack, Volume, choose_axis
 
 logger = logging.getLogger(__name__)
 
@@ -353,7 +353,7 @@ class SegmentService:
         )
         found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if tracker.options.multi_axis and not (request.slices_only or found.partial):
-            answer = AxisAnswer(axis, tracker, found)
+            answer = AxisAnswer(SliceStack(study.volume.array, axis), tracker, found)
             found = along_further_axes(answer, request.prompts, study, window, limits=limits)
             report_fused(work.on_slice, found, study, axis, clock)
         if not request.slices_only and not found.partial:

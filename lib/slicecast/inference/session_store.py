@@ -8,7 +8,7 @@ import json
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -67,7 +67,7 @@ class SessionHeader:
     model: str  # the model that answers
     axis: str  # ``axial``, ``coronal`` or ``sagittal``
     window: str  # as asked for
-    options: dict[str, Any]  # settings of the engine; of them `multi_axis` may change
+    options: dict[str, Any]  # settings of the engine
     owner: str  # who opened it; empty without logins
     created_at: datetime  # UTC
     used_at: datetime  # UTC, of the last change or question
@@ -142,18 +142,13 @@ class SessionStore:
         with self._engine.begin() as connection:
             connection.execute(_update(session_id, used_at=at.timestamp()))
 
-    def set_options(self, session_id: str, options: Mapping[str, Any], at: datetime) -> None:
-        """Give a session other settings of the engine."""
-        with self._engine.begin() as connection:
-            connection.execute(_update(session_id, used_at=at.timestamp(), options=dict(options)))
-
     def close(self, session_id: str, at: datetime) -> None:
         """Note that a session has ended; its log is kept."""
         with self._engine.begin() as connection:
             connection.execute(_update(session_id, used_at=at.timestamp(), closed_at=at.timestamp()))
 
 
-def _update(session_id: str, **values: Any) -> sql.Update:
+def _update(session_id: str, **values: float) -> sql.Update:
     return _SESSIONS.update().where(_SESSIONS.c.id == session_id).values(**values)
 
 

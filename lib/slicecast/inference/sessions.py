@@ -21,6 +21,7 @@ from slicecast.engine.readings import other_readings
 from slicecast.engine.session import (
     Accept,
     Add,
+    Axes,
     Content,
     Edit,
     Grid,
@@ -195,12 +196,9 @@ class Sessions:
             self._read(session_id)
             self._store.close(session_id, self._clock())
 
-    def hear_all_axes(self, session_id: str, *, multi_axis: bool) -> SessionState:
-        """Let the other two slice axes weigh in on the session's masks, or no longer; its prompts stay."""
-        with self._locks.of(session_id):
-            header, _ = self._read(session_id)
-            self._store.set_options(session_id, {**header.options, "multi_axis": multi_axis}, self._clock())
-        return self.state(session_id)
+    def hear_all_axes(self, session_id: str, *, multi_axis: bool, expected_revision: int | None = None) -> SessionState:
+        """Let the other two slice axes weigh in on the session's masks, or no longer, as one edit."""
+        return self._edit(session_id, lambda s, image: Edit((Axes(multi_axis),)), expected_revision)
 
     def add(self, session_id: str, prompts: Given, *, expected_revision: int | None = None) -> SessionState:
         """Add prompts, in one edit.
@@ -317,7 +315,7 @@ class Sessions:
         if prompts is None:
             raise PromptError("Nothing counts in this session to start from. Click on the object, box it or paint it.")
         service = self._named(header.model)
-        request = replace(_request_of(header, prompts), slice_strategy=slice_strategy)
+        request = replace(_request_of(header, session.content, prompts), slice_strategy=slice_strategy)
         result = service.segment(request, study=image.study, keep_partial=True, **callbacks)
         self._store.touch(header.id, self._clock())
         return Propagated(session.revision, result, service.fingerprint_of(header.model))
@@ -377,16 +375,22 @@ def replay(log: SessionLog, service: Segmenter, *, image: Path | None = None) ->
     """
     header = replace(log.header, image=image or log.header.image)
     opened = _Image(service.studies.open(header.image), SliceAxis[header.axis.upper()])
-    prompts = prompt_set(Session.replay(log.records).content, opened.grid)
+    content = Session.replay(log.records).content
+    prompts = prompt_set(content, opened.grid)
     if prompts is None:
         raise PromptError("Nothing counts in this session to start from, so there is no mask to replay.")
-    return service.segment(_request_of(header, prompts), study=opened.study)
+    return service.segment(_request_of(header, content, prompts), study=opened.study)
 
 
-def _request_of(header: SessionHeader, prompts: PromptSet) -> SegmentRequest:
+def _request_of(header: SessionHeader, content: Content, prompts: PromptSet) -> SegmentRequest:
     """Return the request that computes a session's mask."""
-    options = build(EngineOptions, without_retired(header.options), where=f"session {header.id}")
+    options = _options(header, content)
     return SegmentRequest(header.image, prompts, header.axis, None, header.window, options=options, model=header.model)
+
+
+def _options(header: SessionHeader, content: Content) -> EngineOptions:
+    options = build(EngineOptions, without_retired(header.options), where=f"session {header.id}")
+    return options if content.multi_axis is None else replace(options, multi_axis=content.multi_axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +471,7 @@ def _state_of(header: SessionHeader, session: Session) -> SessionState:
         model=header.model,
         axis=header.axis,
         window=header.window,
-        multi_axis=bool(header.options.get("multi_axis")),
+        multi_axis=_options(header, content).multi_axis,
         owner=header.owner,
         revision=session.revision,
         prompts=tuple(content.prompts.values()),

@@ -1,7 +1,6 @@
 """Training of small volumetric networks: a run, its export, and a run that goes on from that."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -48,8 +47,7 @@ def test_weights_that_are_not_there_are_named(settings, tmp_path):
         train_volumetric(replace(settings, initial=str(tmp_path / "nowhere.safetensors")), tmp_path / "run")
 
 
-def test_the_recipe_goes_on_from_weights_that_fit_it():
+def test_the_weights_beside_the_recipe_fit_its_network():
     shipped = read_settings(config_dir() / "training" / "ct_sam3d_nano.yaml")
-    assert shipped.initial is not None
-    weights = load_file(config_dir().parent / Path(shipped.initial))
+    weights = load_file(config_dir() / "training" / "ct_sam3d_nano.safetensors")
     load_by_name(build_volumetric(config_dir() / shipped.architecture), weights, name="ct_sam3d_nano")

@@ -420,6 +420,8 @@ def test_all_slice_axes_can_be_heard_and_left_again(client, session, tmp_path):
         np.testing.assert_array_equal(last.get(number, np.zeros_like(plane)), plane)
     assert client.patch(session, json={"multi_axis": False}).json()["multi_axis"] is False
     assert propagate(client, session)[-1]["objects"] == alone["objects"]
+    assert client.post(f"{session}/undo").json()["multi_axis"] is True  # an edit like any other
+    assert client.patch(session, json={"multi_axis": False}, params={"expected_revision": 0}).status_code == 409
     assert client.patch(session, json={"axis": "coronal"}).status_code == 422
 
 

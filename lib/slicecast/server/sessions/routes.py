@@ -147,10 +147,15 @@ def see_session(session_id: SessionOf, context: ContextOf) -> SessionView:
     return _view(context, context.sessions.state(session_id))
 
 
-@router.patch("/{session_id}", summary="Let all slice axes weigh in, or one alone", responses=KNOWN)
-def change_session(session_id: SessionOf, change: SessionChange, context: ContextOf) -> SessionView:
-    """Let all slice axes weigh in on the session's masks, or its own alone, from the next propagation on."""
-    return _view(context, context.sessions.hear_all_axes(session_id, multi_axis=change.multi_axis))
+@router.patch("/{session_id}", summary="Let all slice axes weigh in, or one alone", responses=EDIT)
+def change_session(
+    session_id: SessionOf, change: SessionChange, context: ContextOf, expected_revision: Revision = None
+) -> SessionView:
+    """Let all slice axes weigh in on the session's masks, or its own alone, as one edit."""
+    state = context.sessions.hear_all_axes(
+        session_id, multi_axis=change.multi_axis, expected_revision=expected_revision
+    )
+    return _view(context, state)
 
 
 @router.delete("/{session_id}", status_code=204, summary="Close a session", responses=KNOWN)

@@ -90,7 +90,7 @@ function offer({ axis, window, model }) {
   showHow();
 }
 
-function showHow() { $("axis").value = state.session.axis; $("grey").value = state.session.window; $("model").value = state.session.model; $("axes").checked = state.session.multi_axis; }
+function showHow() { $("axis").value = state.session.axis; $("grey").value = state.session.window; $("model").value = state.session.model; }
 
 /** Go on with other slices, grey values or another model: what is drawn so far becomes painted slices of a new session. */
 async function reopen() {
@@ -298,6 +298,7 @@ function show() {
     { chosen: name === state.active, known: state.ml[name] ? `${state.ml[name].ml.toFixed(1)} ml` : "", onclick: () => choose(name) })));
   const session = state.session;
   $("prompts").replaceChildren(...(session?.prompts ?? []).filter((one) => one.object === state.active).map(promptItem));
+  $("axes").checked = Boolean(session?.multi_axis);
   $("undo").disabled = !session?.can_undo && !state.line.length;
   $("redo").disabled = !session?.can_redo;
   $("stop").hidden = !state.running;
