@@ -15,6 +15,7 @@ HOST    ?= 127.0.0.1
 PORT    ?= 8000
 MODEL   ?=
 ARGS    ?=
+WORKERS ?= 2
 FUZZ_S  ?= 300
 PYTHON312 ?= python3.12
 
@@ -45,8 +46,8 @@ bench: install ## measure seconds and memory of clicks, against MONAI Label's ow
 	$(BIN)/python -m slicecast_lab.benchmarks.command --only cost
 	$(BIN)/python -m slicecast_lab.benchmarks.speed $(ARGS)
 
-test: install ## every test that needs no network, GPU, browser or outside data
-	$(PYTEST) $(ARGS)
+test: install ## every test that needs no network, GPU, browser or outside data, in WORKERS (2) processes of 3 GB
+	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
 
 fuzz: install ## random requests and damaged files, other ones each time, for FUZZ_S seconds (300) and one minute
 	rm -f build/fuzz.txt
