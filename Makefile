@@ -77,7 +77,7 @@ test-data: install ## the tests on real volumes (SLICECAST_DATA=folder)
 
 test-browser: install ## OHIF in Chromium, with a PACS and without; installs both where it may, keeps pictures in build/browser/
 	tests/browser/install.sh
-	$(PYTEST) -m browser -rs $(ARGS)
+	$(PYTEST) -m browser -n $(WORKERS) --dist loadfile -rs $(ARGS)
 
 test-desktop: install ## napari with its nnInteractive plugin; installs both into build/desktop/, keeps its picture there
 	tests/desktop/install.sh $(BIN)/python
