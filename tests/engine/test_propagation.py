@@ -318,3 +318,38 @@ def test_a_negative_click_is_no_hole_to_be_filled():
 def test_a_painted_slice_of_another_object_counts_more_than_a_click():
     prompts = {"a": [painted(4, TRUTH[4])], "b": [clicked(4, (30, 32))]}
     assert (segment(tracker_of(CLIP, options=TIDY), prompts).labels[4] == TRUTH[4]).all()
+
+
+def reached(*prompts, taper):
+    pillar = clip_of(np.stack([disk(radius=8)] * 20))
+    return sorted(run(*prompts, clip=pillar, options=replace(PLAIN, taper=taper)).objects["a"].answers)
+
+
+WIDE, NARROW = painted(5, disk(radius=10)), painted(8, disk(radius=6))
+
+
+def test_an_object_that_tapers_ends_soon_after_its_outermost_painted_slice():
+    """Areas of 1 and 0.36 three slices apart: an ellipsoid would end 0.75 slices further."""
+    assert reached(WIDE, NARROW, taper=1.0) == list(range(10))
+    assert reached(WIDE, NARROW, taper=1.5) == list(range(11))
+    assert reached(WIDE, NARROW, taper=0.0) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [(WIDE,), (WIDE, painted(8, disk(radius=9))), (WIDE, NARROW, clicked(10, (32, 32)))],
+    ids=["one painted slice", "about as wide", "a click further out"],
+)
+def test_where_its_shape_does_not_say_so_it_goes_on(prompts):
+    assert reached(*prompts, taper=1.5) == list(range(20))
+
+
+@given(end=st.floats(2, 18), share=st.floats(0.05, 0.95))
+@settings(max_examples=25)
+def test_no_slice_of_an_ellipsoid_is_cut_off(end, share):
+    heights = np.arange(20) / end
+    ball = [disk(radius=24 * np.sqrt(max(0, 1 - z**2))) & (z < 1) for z in heights]
+    shown = sum(mask.any() for mask in ball)
+    outer = int(share * shown)
+    found = reached(painted(0, ball[0]), *([painted(outer, ball[outer])] if outer else []), taper=1.5)
+    assert found[: shown] == list(range(shown))

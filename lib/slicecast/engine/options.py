@@ -17,6 +17,7 @@ STOCK: Mapping[str, Any] = {
     "gone_slices": 0,
     "like_share": 0.0,
     "least_iou": 0.0,
+    "taper": 0.0,
     "leap": 0.0,
     "bounded_clicks": False,
     "evidence": "off",
@@ -43,6 +44,8 @@ class EngineOptions:
             the anchor's range of grey values, or counts as gone; 0 switches the rule off.
         least_iou: beyond the outermost prompted slices, a mask of which the model expects a lower IoU counts as gone; 0
             switches the rule off.
+        taper: beyond the outermost painted slice, an object that has become narrow there is followed for this many times
+            the slices that an ellipsoid would go on for; 0 switches the rule off.
         leap: no track starts from a corrected slice whose mask is this many times as large as on every other anchor:
             it has run into something else; 0 switches the rule off.
         bounded_clicks: the clicks of a slice count one after another, and the image decides what each may change; off:
@@ -64,6 +67,7 @@ class EngineOptions:
     gone_slices: int = 2
     like_share: float = 0.6
     least_iou: float = 0.4
+    taper: float = 1.5
     leap: float = 1.5
     bounded_clicks: bool = True
     evidence: Literal["auto", "on", "off"] = "auto"
@@ -81,6 +85,7 @@ class EngineOptions:
         require_numbers(self, "like_share", "least_iou", low=0, high=1, whole=False, where=PLACE)
         if self.leap and not 1.0 < self.leap <= 100.0:
             raise ConfigError(f"The setting leap in {PLACE} is {self.leap!r}; it must be 0 or lie between 1 and 100.")
+        require_numbers(self, "taper", low=0, high=100, whole=False, where=PLACE)
         require_numbers(self, "zoom_rounds", "gone_slices", "fill_holes_px", low=0, where=PLACE)
 
 

@@ -5,6 +5,7 @@ tracks together (``tracks``), 4. where the object reached its window's border, w
 met (``fuse``) and tidy (``postprocess``).
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -28,6 +29,8 @@ from slicecast.engine.postprocess import ObjectResult, label_slices
 from slicecast.engine.tracks import Anchor, Track, Tracker, learn_prior, meet, propagate
 from slicecast.errors import Cancelled
 from slicecast.prompts import SlicePrompt
+
+NARROW_SHARE = 0.75  # Of its largest painted area: an object that is wider on its outermost slice may be of any length
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]  # Each object's prompts by name, one SlicePrompt a slice, ascending
 
@@ -189,9 +192,10 @@ def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anch
     """
     tracker, limits = request.tracker, request.ranges[name]
     walls = sorted(p.slice for p in request.prompts[name] if p.absent)
-    down_end = max([limits[0] - 1, *(w for w in walls if w < anchors[0].slice)])
-    up_end = min([limits[1], *(w for w in walls if w > anchors[-1].slice)])
     first, last = anchors[0], anchors[-1]
+    below, above = (_room(request.prompts[name], a.slice, taper=tracker.options.taper) for a in (first, last))
+    down_end = max([limits[0] - 1, *(w for w in walls if w < first.slice), *(first.slice - n - 1 for n in below)])
+    up_end = min([limits[1], *(w for w in walls if w > last.slice), *(last.slice + n + 1 for n in above)])
     outer = (
         _outer_track(tracker, crop, last, stop=max(up_end, last.slice)),
         _outer_track(tracker, crop, first, stop=min(down_end, first.slice)),
@@ -207,6 +211,22 @@ def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anch
     for track in (track for pair in pairs for track in pair):
         track.object = name
     return pairs
+
+
+def _room(given: Sequence[SlicePrompt], outermost: int, *, taper: float) -> list[int]:
+    """Return for how many slices an object may go on beyond its outermost anchor; nothing where its shape does not say.
+
+    The areas of an ellipsoid fall with the square of the distance from its widest slice: with areas A there and a at a
+    distance d, it ends d / sqrt(1 - a / A) from there.
+    """
+    areas = {p.slice: np.count_nonzero(p.mask) for p in given if p.mask is not None and p.mask.any()}
+    if taper == 0 or outermost not in areas:
+        return []
+    widest = max(areas, key=lambda number: areas[number])
+    share, distance = areas[outermost] / areas[widest], abs(widest - outermost)
+    if share > NARROW_SHARE:
+        return []
+    return [max(1, math.ceil(taper * (distance / math.sqrt(1 - share) - distance)))]
 
 
 def _outer_track(tracker: Tracker, crop: CropWindow, anchor: Anchor, *, stop: int) -> Track:
