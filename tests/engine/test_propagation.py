@@ -337,8 +337,13 @@ def test_an_object_that_tapers_ends_soon_after_its_outermost_painted_slice():
 
 @pytest.mark.parametrize(
     "prompts",
-    [(WIDE,), (WIDE, painted(8, disk(radius=9))), (WIDE, NARROW, clicked(10, (32, 32)))],
-    ids=["one painted slice", "about as wide", "a click further out"],
+    [
+        (WIDE,),
+        (WIDE, painted(8, disk(radius=9))),
+        (WIDE, painted(7, disk(radius=6.5)), NARROW),
+        (WIDE, NARROW, clicked(10, (32, 32))),
+    ],
+    ids=["one painted slice", "about as wide", "no longer narrower", "a click further out"],
 )
 def test_where_its_shape_does_not_say_so_it_goes_on(prompts):
     assert reached(*prompts, taper=1.5) == list(range(20))

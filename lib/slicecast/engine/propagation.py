@@ -30,7 +30,7 @@ from slicecast.engine.tracks import Anchor, Track, Tracker, learn_prior, meet, p
 from slicecast.errors import Cancelled
 from slicecast.prompts import SlicePrompt
 
-NARROW_SHARE = 0.75  # Of its largest painted area: an object that is wider on its outermost slice may be of any length
+NARROW_SHARE = 0.75  # Of the next painted area: an object that is hardly narrower on its outermost one may be of any length
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]  # Each object's prompts by name, one SlicePrompt a slice, ascending
 
@@ -220,12 +220,14 @@ def _room(given: Sequence[SlicePrompt], outermost: int, *, taper: float) -> list
     distance d, it ends d / sqrt(1 - a / A) from there.
     """
     areas = {p.slice: np.count_nonzero(p.mask) for p in given if p.mask is not None and p.mask.any()}
-    if taper == 0 or outermost not in areas:
+    others = [number for number in areas if number != outermost]
+    if taper == 0 or outermost not in areas or not others:
+        return []
+    nearest = min(others, key=lambda number: abs(number - outermost))
+    if areas[outermost] > NARROW_SHARE * areas[nearest]:
         return []
     widest = max(areas, key=lambda number: areas[number])
     share, distance = areas[outermost] / areas[widest], abs(widest - outermost)
-    if share > NARROW_SHARE:
-        return []
     return [max(1, math.ceil(taper * (distance / math.sqrt(1 - share) - distance)))]
 
 
