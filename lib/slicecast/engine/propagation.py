@@ -30,7 +30,7 @@ from slicecast.engine.tracks import Anchor, Track, Tracker, learn_prior, meet, p
 from slicecast.errors import Cancelled
 from slicecast.prompts import SlicePrompt
 
-NARROW_SHARE = 0.75  # Of the next painted area: an object that is hardly narrower on its outermost one may be of any length
+NARROW_SHARE = 0.75  # Of the next painted area: an object that is hardly narrower on its outermost one may be long
 
 Prompts = Mapping[str, Sequence[SlicePrompt]]  # Each object's prompts by name, one SlicePrompt a slice, ascending
 
