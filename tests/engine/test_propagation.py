@@ -357,4 +357,4 @@ def test_no_slice_of_an_ellipsoid_is_cut_off(end, share):
     shown = sum(mask.any() for mask in ball)
     outer = int(share * shown)
     found = reached(painted(0, ball[0]), *([painted(outer, ball[outer])] if outer else []), taper=1.5)
-    assert found[: shown] == list(range(shown))
+    assert found[:shown] == list(range(shown))
