@@ -16,7 +16,7 @@ HARMLESS = "getRegistrations"
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium without a window; one for all tests, for it takes a core of its own."""
+    """Chromium without a window; one for all tests of a process, for it takes most of a core."""
     sync_api = pytest.importorskip("playwright.sync_api", reason=f"playwright is not installed{INSTALL}")
     chromium = find_chromium()
     if chromium is None:

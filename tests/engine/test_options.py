@@ -2,12 +2,17 @@ from dataclasses import fields
 
 import pytest
 
-from slicecast.engine.options import STOCK, EngineOptions
+from slicecast.engine.options import STOCK, EngineOptions, from_stored
 from slicecast.errors import ConfigError
 
 
 def test_the_defaults_are_valid():
     assert EngineOptions().zoom == "auto"
+
+
+def test_stored_options_answer_as_they_did_when_they_were_stored():
+    assert EngineOptions(**from_stored({"leap": 2.0, "settle_slices": 1})) == EngineOptions(leap=2.0, taper=0.0)
+    assert EngineOptions(**from_stored({"taper": 3.0})) == EngineOptions(taper=3.0)
 
 
 def test_stock_switches_every_rule_off_whatever_else_is_said():
@@ -24,6 +29,7 @@ def test_stock_switches_every_rule_off_whatever_else_is_said():
         ({"zoom_margin": float("nan")}, "zoom_margin in .* is nan"),
         ({"like_share": 1.5}, "like_share in .* is 1.5; give a number from 0 to 1"),
         ({"least_iou": -0.1}, "least_iou in .* is -0.1; give a number from 0 to 1"),
+        ({"taper": -1.0}, "taper in .* is -1.0; give a number from 0 to 100"),
         ({"zoom_rounds": -1}, "zoom_rounds in .* is -1; give a whole number from 0"),
         ({"gone_slices": -2}, "gone_slices in .* is -2"),
         ({"fill_holes_px": -1}, "fill_holes_px in .* is -1"),

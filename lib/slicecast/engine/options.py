@@ -12,6 +12,9 @@ PLACE = "engine.yaml: propagation"  # Where they are set, but from Python
 RETIRED = ("far_anchor", "settle_slices")
 """Options of earlier versions, as sessions still hold them; neither could be set but from Python."""
 
+ADDED: Mapping[str, Any] = {"taper": 0.0}
+"""Options that came after the first sessions, as those answered without them."""
+
 STOCK: Mapping[str, Any] = {
     "zoom": "off",
     "gone_slices": 0,
@@ -89,6 +92,6 @@ class EngineOptions:
         require_numbers(self, "zoom_rounds", "gone_slices", "fill_holes_px", low=0, where=PLACE)
 
 
-def without_retired(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as some version stored them, without those that no longer exist."""
-    return {name: value for name, value in stored.items() if name not in RETIRED}
+def from_stored(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as some version stored them, such that they answer as they did then."""
+    return {**ADDED, **{name: value for name, value in stored.items() if name not in RETIRED}}

@@ -193,7 +193,8 @@ def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anch
     tracker, limits = request.tracker, request.ranges[name]
     walls = sorted(p.slice for p in request.prompts[name] if p.absent)
     first, last = anchors[0], anchors[-1]
-    below, above = (_room(request.prompts[name], a.slice, taper=tracker.options.taper) for a in (first, last))
+    areas = {p.slice: int(np.count_nonzero(p.mask)) for p in request.prompts[name] if p.mask is not None}
+    below, above = (_room(areas, anchor.slice, taper=tracker.options.taper) for anchor in (first, last))
     down_end = max([limits[0] - 1, *(w for w in walls if w < first.slice), *(first.slice - n - 1 for n in below)])
     up_end = min([limits[1], *(w for w in walls if w > last.slice), *(last.slice + n + 1 for n in above)])
     outer = (
@@ -213,15 +214,18 @@ def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anch
     return pairs
 
 
-def _room(given: Sequence[SlicePrompt], outermost: int, *, taper: float) -> list[int]:
+def _room(areas: Mapping[int, int], outermost: int, *, taper: float) -> list[int]:
     """Return for how many slices an object may go on beyond its outermost anchor; nothing where its shape does not say.
 
     The areas of an ellipsoid fall with the square of the distance from its widest slice: with areas A there and a at a
     distance d, it ends d / sqrt(1 - a / A) from there.
+
+    Args:
+        areas: pixels of each painted slice.
+        outermost: slice of the anchor, painted or not.
     """
-    areas = {p.slice: np.count_nonzero(p.mask) for p in given if p.mask is not None and p.mask.any()}
-    others = [number for number in areas if number != outermost]
-    if taper == 0 or outermost not in areas or not others:
+    others = [number for number, area in areas.items() if area and number != outermost]
+    if taper == 0 or not areas.get(outermost) or not others:
         return []
     nearest = min(others, key=lambda number: abs(number - outermost))
     if areas[outermost] > NARROW_SHARE * areas[nearest]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicecast.config import build
-from slicecast.engine.options import EngineOptions, without_retired
+from slicecast.engine.options import EngineOptions, from_stored
 from slicecast.engine.readings import other_readings
 from slicecast.engine.session import (
     Accept,
@@ -389,7 +389,7 @@ def _request_of(header: SessionHeader, content: Content, prompts: PromptSet) -> 
 
 
 def _options(header: SessionHeader, content: Content) -> EngineOptions:
-    options = build(EngineOptions, without_retired(header.options), where=f"session {header.id}")
+    options = build(EngineOptions, from_stored(header.options), where=f"session {header.id}")
     return options if content.multi_axis is None else replace(options, multi_axis=content.multi_axis)
 
 
