@@ -21,7 +21,6 @@ PLACE_OF = """async (ijk) => {
   const frame = document.getElementById("scan").getBoundingClientRect();
   return scan.canvasAt(ijk).map((at, place) => at + (place ? frame.top : frame.left));
 }"""
-COLOURS = 256
 
 
 def main(url: str = "http://127.0.0.1:8000") -> None:
@@ -37,11 +36,10 @@ def main(url: str = "http://127.0.0.1:8000") -> None:
             page.get_by_role("button", name=name, exact=True).click()
             with page.expect_response("**/draft"):
                 page.mouse.click(*page.evaluate(PLACE_OF, middle(truth == value)))
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(3000)  # until 3D is drawn
         page.screenshot(path=HERE / "annotate.png")
     picture = Image.open(HERE / "annotate.png").convert("RGB")
-    small = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    small.save(HERE / "annotate.png", optimize=True)
+    picture.save(HERE / "annotate.png", optimize=True)  # all its colours: a palette makes structures look alike
 
 
 def middle(mask: np.ndarray) -> list[int]:
