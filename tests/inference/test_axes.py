@@ -8,7 +8,9 @@ from builders import KINDS, ball, dice, grid, phantom, scan
 
 from slicecast.engine.options import EngineOptions
 from slicecast.errors import Cancelled
+from slicecast.inference.queue import Priority
 from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
 from slicecast_lab.simulation.fake import FakePredictor
@@ -118,3 +120,14 @@ def test_stopped_along_a_further_axis_it_keeps_the_first_axis_answer(service, fi
     stop.set()
     with pytest.raises(Cancelled):
         SegmentService(predictor=FakePredictor()).segment(click, cancelled=stop.is_set)
+
+
+def test_further_axes_give_way_to_whoever_waits_for_a_first_answer(file):
+    service = SegmentService(predictor=FakePredictor(), settings=EngineSettings(idle_encode=False))
+
+    def in_the_background(options):
+        with service.queue.job("annotator"):
+            service.segment(asked(file, options=options, points=(Point(CENTRE),)))
+        return service.step_stats().taken.get(Priority.BACKGROUND, 0)
+
+    assert in_the_background(EngineOptions()) == 0 < in_the_background(ALL_AXES)

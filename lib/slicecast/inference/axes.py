@@ -10,6 +10,7 @@ from slicecast.engine.axes import AxisAnswer, weigh_in
 from slicecast.engine.postprocess import ObjectResult
 from slicecast.engine.propagation import Segmentation
 from slicecast.engine.tracks import Tracker
+from slicecast.inference.queue import Priority, current_job
 from slicecast.inference.studies import Study
 from slicecast.prompts import ObjectPrompts, Point, PromptSet, SlicePrompt, place, slice_to_source_ijk
 from slicecast.prompts.simulate import deepest_point
@@ -39,6 +40,7 @@ def along_further_axes(
     known = PromptSet(tuple(entry for entry in prompts if entry is not None)) if any(prompts) else None
     if known is None or min(study.volume.array.shape) == 1:
         return first.found
+    current_job().priority = Priority.BACKGROUND  # the first axis has answered; whoever waits for that goes first
     further = [_answer(axis, known, first.tracker, study, window) for axis in SliceAxis if axis != first.stack.axis]
     found = weigh_in(first, [answer for answer in further if not answer.found.partial], limits=limits)
     answers = [answer.found for answer in (first, *further)]
