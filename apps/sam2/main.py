@@ -17,10 +17,10 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 import slicecast
+from slicecast.inference.opening import volumetric_services
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.settings import request_limits
 from slicecast.inference.studies import Studies
-from slicecast.inference.volumetric import volumetric_services
 from slicecast.inference.workers import WorkersService
 from slicecast.labelling import app as behaviour
 from slicecast.labelling.finetuning.automatic import MODEL, AutomaticTask

@@ -9,9 +9,17 @@ from safetensors.torch import save_file
 from slicecast.config import config_dir
 from slicecast.errors import ConfigError, WeightsCorrupt, WeightsMissing
 from slicecast.files import file_sha256
-from slicecast.models import weights
-from slicecast.models.registry import ModelSpec, load_registry
-from slicecast.models.volumetric import build_volumetric, load_by_name, load_volume_predictor, normaliser
+from slicecast.models import graphs, weights
+from slicecast.models.registry import ModelSpec, get_spec, load_registry
+from slicecast.models.volumetric import (
+    FlatDecoder,
+    GraphDecoder,
+    build_volumetric,
+    load_by_name,
+    load_volume_predictor,
+    normaliser,
+)
+from slicecast.volume import Window
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +114,21 @@ def test_an_architecture_that_is_none_is_refused(tmp_path):
 def test_an_intensity_may_be_two_numbers():
     cube = np.array([-300.0, -200, 0, 200, 500], dtype=np.float32)
     np.testing.assert_allclose(normaliser("-200:200")(cube, None), [0, 0, 0.5, 1, 1])
+
+
+@pytest.mark.skipif(not graphs.available(), reason="OpenVINO is not installed")
+def test_a_compiled_decoder_answers_as_pytorch_does():
+    cube = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
+    answers, decoders = [], []
+    for openvino in (False, True):
+        predictor = load_volume_predictor(get_spec("ct_sam3d_nano"), device="cpu", openvino=openvino)
+        encoded, previous = predictor.encode(cube, Window("test", -2.0, 2.0)), None
+        for count in (1, 2):
+            points, positive = np.array([[30, 32, 33], [20, 40, 33]][:count]), np.array([True, False][:count])
+            answer = predictor.segment(encoded, points, positive, previous)
+            previous = answer.previous
+        answers.append(answer)
+        decoders.append(predictor._model.mask_decoder)
+    assert isinstance(decoders[1], GraphDecoder) and not isinstance(decoders[1].graph, FlatDecoder)
+    np.testing.assert_allclose(answers[1].logits, answers[0].logits, atol=1e-3)
+    assert answers[1].predicted_iou == pytest.approx(answers[0].predicted_iou, abs=1e-4)

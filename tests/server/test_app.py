@@ -34,6 +34,8 @@ def test_info_is_what_both_clients_need(client):
         "sam2": ("deepedit", 3),
         "sam2_single": ("deepgrow", 3),
         "sam2_slice": ("deepgrow", 2),
+        "ct_sam3d_nano": ("deepedit", 3),
+        "sam2_nano+ct_sam3d_nano": ("deepedit", 3),
     }
     assert {"random", "first", "strat_random", "coverage"} <= set(info["strategies"])
     assert info["scoring"] == {}
@@ -44,7 +46,8 @@ def test_labels_are_numbered_where_several_are_in_one_mask(client):
     """Lists where there are none, because OHIF iterates over them; the background has a number that no mask holds."""
     labels = {name: model["labels"] for name, model in client.get("/info/").json()["models"].items()}
     numbered = {"spleen": 1, "liver": 2, "kidney": 3, "background": 255}
-    assert labels == {"sam2": numbered, "sam2_single": [], "sam2_slice": []}
+    several = {name: numbered for name in ("sam2", "ct_sam3d_nano", "sam2_nano+ct_sam3d_nano")}
+    assert labels == {**several, "sam2_single": [], "sam2_slice": []}
 
 
 def test_options_are_of_types_that_clients_can_show(client):

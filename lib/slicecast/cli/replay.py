@@ -61,8 +61,8 @@ def replay_session(
     if log_file is not None:
         write_log(log_file, log)
     if output is not None:
+        from slicecast.inference.opening import open_service
         from slicecast.inference.sessions import replay  # torch takes seconds, see main.py
-        from slicecast.inference.volumetric import open_service
 
         result = replay(log, open_service(log.header.model, device=device), image=image)
         write_mask(output, result.mask, result.geometry)

@@ -14,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from slicecast.active.slices import STRATEGIES, strategy_named
 from slicecast.cli._checks import Device, check_output
 from slicecast.errors import ConfigError
-from slicecast.models.weights import choose_model
+from slicecast.models.weights import choose_models
 from slicecast.prompts import place
 from slicecast.prompts.model import ABSENT_FORM, BOX_FORM, LINE_FORM, MASK_FORM, POINT_FORM, parse_prompts
 from slicecast.volume import Reorientation, choose_axis, read_volume, write_mask
@@ -85,7 +85,7 @@ def segment(
     """
     _check_files(image, output, json_file, picture)
     _check_names(axis, window, slice_strategy)
-    chosen, wanted = choose_model(model or None), _range(slices)
+    chosen, wanted = choose_models(model or None), _range(slices)
     prompts = parse_prompts(
         points=point or (),
         negatives=negative or (),
@@ -97,14 +97,15 @@ def segment(
     volume = read_volume(image)
     way = Reorientation.of(volume.geometry)
     place(prompts, way, choose_axis(way.geometry, axis), within=wanted)
+    from slicecast.inference.opening import open_service
     from slicecast.inference.pictures import draw_result  # torch takes seconds, see main.py
     from slicecast.inference.segment import SegmentRequest
     from slicecast.inference.studies import open_study
-    from slicecast.inference.volumetric import open_service
 
     options = _options(multi_axis=multi_axis)
     request = SegmentRequest(image, prompts, axis, wanted, window, options=options, slice_strategy=slice_strategy)
-    result = _with_progress(open_service(chosen.name, device=device), request, open_study(volume))
+    service = open_service("+".join(spec.name for spec in chosen), device=device)
+    result = _with_progress(service, request, open_study(volume))
     write_mask(output, result.mask, result.geometry)
     if json_file is not None:
         json_file.write_text(json.dumps(describe(result), indent=2) + "\n", encoding="utf-8")

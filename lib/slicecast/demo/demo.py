@@ -258,9 +258,10 @@ def _annotate(server: RunningServer, data: SampleData, work: Path, clicks: int) 
 
 
 def _clicked_in_cubes(server: RunningServer, done: Done, work: Path) -> dict[str, list[ObjectRecord]]:
-    """Ask each volumetric model that the server lists, having its weights, for every structure from one click."""
+    """Ask each volumetric model that the server lists, alone and with SAM 2, for every structure from one click."""
     client = MONAILabelClient(server.url, tmpdir=str(work), client_id="demo")
-    listed = [name for name in client.info()["models"] if name in (known := load_registry()) and known[name].volumetric]
+    cubes = {name for name, spec in load_registry().items() if spec.volumetric}
+    listed = [name for name in client.info()["models"] if cubes & {*name.split("+")}]
     annotator = Annotator(client, work)
     return {n: [r for case, _ in done for r in annotator.click_all(case, model=n).values()] for n in listed}
 

@@ -43,7 +43,7 @@ from slicecast.inference.studies import Studies, Study, open_study
 from slicecast.models.graphs import PROGRESS
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
-from slicecast.models.versions import ModelVersions
+from slicecast.models.versions import ModelVersions, without_version
 from slicecast.models.weights import choose_model
 from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet, place
 from slicecast.prompts.model import IJK, Named, collect_prompts
@@ -218,7 +218,7 @@ class SegmentService:
             Conflict: this service runs another model.
         """
         running = self.model_name
-        if name in (None, running, running.partition("@")[0]):
+        if name in (None, running, without_version(running)):
             return running
         if self._given:
             raise Conflict(_runs_another(str(name), running))

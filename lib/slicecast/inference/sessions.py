@@ -46,6 +46,7 @@ from slicecast.inference.session_store import SessionHeader, SessionLocks, Sessi
 from slicecast.inference.settings import require_few_points
 from slicecast.inference.studies import Study
 from slicecast.inference.volumetric import Segmenter
+from slicecast.models.versions import without_version
 from slicecast.prompts import Absent, Box, Line, MaskPrompt, Point, PromptSet, SlicePrompt, to_slice_prompts
 from slicecast.prompts.model import IJK
 from slicecast.volume import SliceAxis, choose_axis
@@ -359,8 +360,8 @@ class Sessions:
         return _Image(self._service.studies.open(header.image), SliceAxis[header.axis.upper()])
 
     def _named(self, name: str | None) -> Segmenter:
-        """Return the service for a model that somebody asks for; the server's own unless another runs it."""
-        return self._others.get(name or "", self._service)
+        """Return the service for a model or version that is asked for; the server's own unless another runs it."""
+        return self._others.get(without_version(name or ""), self._service)
 
 
 def replay(log: SessionLog, service: Segmenter, *, image: Path | None = None) -> SegmentResult:

@@ -20,12 +20,11 @@ from slicecast.engine.volumetric import FAR_LOGIT, CubeAnswer, GridClick, Object
 from slicecast.errors import ConfigError, Conflict
 from slicecast.inference.queue import DeviceQueue
 from slicecast.inference.results import Advice, Clock, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, to_result
-from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.inference.segment import SegmentRequest
 from slicecast.inference.settings import EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
-from slicecast.models.registry import load_registry
 from slicecast.models.volumetric import load_volume_predictor
-from slicecast.models.weights import choose_model, is_present
+from slicecast.models.weights import choose_model
 from slicecast.prompts import ObjectPrompts, SlicePrompt, first_clicked, place
 from slicecast.prompts.simulate import deepest_point
 from slicecast.volume import Geometry, SliceAxis, SliceStack, Window, choose_axis
@@ -192,7 +191,9 @@ class VolumetricService:
         """Return the model, loaded at first use; raises ResourceError if weights or device are missing."""
         with self._guard:
             if self._predictor is None:
-                self._predictor = load_volume_predictor(choose_model(self.model_name), device=self._device)
+                self._predictor = load_volume_predictor(
+                    choose_model(self.model_name), device=self._device, openvino=self.settings.openvino
+                )
             return self._predictor
 
     def fingerprint_of(self, name: str = "") -> str:
@@ -368,32 +369,6 @@ def _updates(
                 confidence=float(np.nan_to_num(entry.quality[number])),
                 seconds=result.seconds["total"],
             )
-
-
-def open_service(model: str | None = None, *, device: str = "auto") -> Segmenter:
-    """Return a service for a model of any kind.
-
-    Args:
-        model: name in the registry. Default: see `slicecast.models.weights`.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
-
-    Raises:
-        UnknownModel: no model of that name.
-        ConfigError: this version cannot run that model.
-    """
-    spec = choose_model(model)
-    return (
-        VolumetricService(spec.name, device=device) if spec.volumetric else SegmentService(model=model, device=device)
-    )
-
-
-def volumetric_services(service: SegmentService, *, device: str = "auto") -> dict[str, "VolumetricService"]:
-    """Return a service for each volumetric model whose weights are on this machine, sharing images and queue."""
-    present = (spec for spec in load_registry().values() if spec.volumetric and spec.supported and is_present(spec))
-    return {
-        spec.name: VolumetricService(spec.name, device=device, studies=service.studies, queue=service.queue)
-        for spec in present
-    }
 
 
 class _Queued:

@@ -69,7 +69,7 @@ class CtSam3D(nn.Module):
         self.prompt_encoder = nn.Module()  # holds one buffer that the checkpoints have and nothing uses
         self.prompt_encoder.pe_layer = nn.Module()
         self.prompt_encoder.pe_layer.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(3, 128))
-        self.mask_decoder = SpadeDecoder(self.size)
+        self.mask_decoder: nn.Module = SpadeDecoder(self.size)
         channels = self.size.cpp
         steps = (2,) * (len(channels) - 1)
         self.cpp_predictor: nn.Module | None = UNet(3, 3, 1, channels, steps, num_res_units=2) if channels else None

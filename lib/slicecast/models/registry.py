@@ -31,7 +31,7 @@ class ModelSpec:
     image_size: int  # pixels of the square input, voxels of a volumetric model's cube
     file: str  # name of the weights file
     licence: str  # licence of the weights, with any condition on their use
-    url: str | None = None  # where to pull from; None for the bundled model, and for one that is trained by its recipe
+    url: str | None = None  # where to pull from; None for a bundled model, and for one that is trained by its recipe
     by_hand: bool = False  # the URL is a page for people, from which nothing can be pulled
     bytes: int | None = None  # size of the file
     sha256: str | None = None  # its SHA-256, 64 lower-case hex digits
@@ -91,12 +91,12 @@ def get_spec(name: str) -> ModelSpec:
 
 
 def bundled_spec(registry: dict[str, ModelSpec] | None = None) -> ModelSpec:
-    """Return the model that ships with the package; raises ConfigError if the registry marks none, or several."""
+    """Return the SAM 2 that ships with the package; raises ConfigError if the registry marks none, or several."""
     registry = load_registry() if registry is None else registry
-    bundled = [spec for spec in registry.values() if spec.bundled]
+    bundled = [spec for spec in registry.values() if spec.bundled and not spec.volumetric]
     if len(bundled) != 1:
         names = ", ".join(spec.name for spec in bundled) or "none"
-        raise ConfigError(f"{REGISTRY_FILE} must mark exactly one model as bundled; it marks {names}.")
+        raise ConfigError(f"{REGISTRY_FILE} must mark exactly one SAM 2 as bundled; it marks {names}.")
     return bundled[0]
 
 

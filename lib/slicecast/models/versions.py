@@ -8,6 +8,7 @@ so a crash leaves a file too many at worst. Many processes may use the folder.
 import dataclasses
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -66,6 +67,11 @@ class ModelVersion:
 def name_of(base: str, number: int) -> str:
     """Return what a version is called; 0 is the base itself."""
     return f"{base}@{number}" if number else base
+
+
+def without_version(name: str) -> str:
+    """Return the name of the model, or of the models together, that a version's name belongs to."""
+    return re.sub(r"@\d+", "", name)
 
 
 class ModelVersions:

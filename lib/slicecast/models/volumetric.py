@@ -17,6 +17,8 @@ from slicecast.engine.volumetric import CubeAnswer
 from slicecast.errors import ConfigError, WeightsCorrupt
 from slicecast.models.ct_sam3d import CtSam3D, CtSam3DSize
 from slicecast.models.devices import choose_device, memory_errors, threads
+from slicecast.models.graphs import Graph, available, compile_graphs
+from slicecast.models.layers3d import MaskAnswer
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam_med3d import SamMed3D, SamMed3DSize
 from slicecast.models.weights import load_state_dict, pinned
@@ -67,7 +69,7 @@ class TorchVolumePredictor:
         self._spacing_mm = spacing_mm
         self._normalise = normaliser(intensity)
         self._reversed = isinstance(model, SamMed3D)  # it counts voxels (i, j, k), the others (k, j, i)
-        self._small = sum(p.numel() for p in model.parameters()) <= SMALL_PARAMETERS
+        self._small = is_small(model)
         self.side = model.side
         self.scales = tuple(scales)
         self.outside = OUTSIDE.get(intensity, CT_OUTSIDE)
@@ -120,11 +122,12 @@ class TorchVolumePredictor:
             yield
 
 
-def load_volume_predictor(spec: ModelSpec, *, device: str = "auto") -> TorchVolumePredictor:
+def load_volume_predictor(spec: ModelSpec, *, device: str = "auto", openvino: bool = False) -> TorchVolumePredictor:
     """Build a registered volumetric model with its weights.
 
     Args:
         device: as for `choose_device`.
+        openvino: let OpenVINO compute a small CT-SAM3D's decoder; on a CPU only, and where it is installed.
 
     Raises:
         WeightsMissing: the file is not on this machine.
@@ -134,13 +137,61 @@ def load_volume_predictor(spec: ModelSpec, *, device: str = "auto") -> TorchVolu
     """
     place = choose_device(device)
     model = load_by_name(build_volumetric(str(spec.architecture)), load_state_dict(spec), name=spec.name)
-    return TorchVolumePredictor(
+    predictor = TorchVolumePredictor(
         model.to(place, torch.float32),  # type: ignore[arg-type]
         spacing_mm=spec.spacing_mm,
         intensity=spec.intensity,
         scales=spec.scales,
         fingerprint=f"{spec.name}:{pinned(spec).sha256}",
     )
+    if openvino and place.type == "cpu" and is_small(model) and isinstance(model, CtSam3D) and available():
+        compile_decoder(model, key=predictor.fingerprint)
+    return predictor
+
+
+def is_small(model: nn.Module) -> bool:
+    """Tell whether a network is one of the small ones."""
+    return sum(p.numel() for p in model.parameters()) <= SMALL_PARAMETERS
+
+
+def compile_decoder(model: CtSam3D, *, key: str) -> None:
+    """Let OpenVINO compute a network's decoder, which most of an answer's time goes to.
+
+    Args:
+        key: as for `compile_graphs`.
+    """
+    random, side = torch.Generator().manual_seed(0), (model.side,) * 3
+    with torch.no_grad():
+        features = model.encode(torch.rand(1, 1, *side, generator=random))
+    example = (*features, torch.rand(1, model.size.maps, *side, generator=random))
+    (graph,) = compile_graphs("the volumetric decoder", FlatDecoder(model.mask_decoder), [example], key=key)
+    model.mask_decoder = GraphDecoder(graph)
+
+
+class FlatDecoder(nn.Module):
+    """A decoder of tensors only, as a graph has to be."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (1, 2, S, S, S) and predicted IoU (1, 2) from the features and, last, the prompts."""
+        answer: MaskAnswer = self.decoder([*maps[:-1]], maps[-1])
+        return answer.logits, answer.iou
+
+
+class GraphDecoder(nn.Module):
+    """A compiled decoder in the place of a network's own."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, features: Sequence[Tensor], prompts: Tensor) -> MaskAnswer:
+        """Answer as the network's own decoder does."""
+        logits, quality = self.graph(*features, prompts)
+        return MaskAnswer(logits, quality)
 
 
 Normaliser = Callable[[NDArray[np.float32], Window], NDArray[np.float32]]

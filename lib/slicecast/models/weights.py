@@ -55,6 +55,19 @@ def choose_model(asked: str | None = None) -> ModelSpec:
     return require_supported(get_spec(asked)) if asked else default_model()
 
 
+def choose_models(asked: str | None = None) -> tuple[ModelSpec, ...]:
+    """Return what a name stands for: one model, or `A+B`, a SAM 2 and the volumetric model that makes its first guess.
+
+    Raises:
+        UnknownModel: no model of that name.
+        ConfigError: this version cannot run that model, or not these together.
+    """
+    specs = tuple(choose_model(name) for name in (asked or "").split("+"))
+    if len(specs) > 1 and [spec.volumetric for spec in specs] != [False, True]:
+        raise ConfigError(f"{asked} is no engine. Together go a SAM 2 and a volumetric model, in this order.")
+    return specs
+
+
 def default_model() -> ModelSpec:
     """Return the model to use when none is asked for; the rule is at the top of this module."""
     named = config.model_from_environment()

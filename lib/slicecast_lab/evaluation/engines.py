@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from slicecast.inference.first_guess import GuidedService
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import engine_settings
 from slicecast.inference.volumetric import VolumetricService
 from slicecast.models.registry import ModelSpec
 from slicecast.models.sam2 import load_predictor
 from slicecast.models.volumetric import load_volume_predictor
-from slicecast_lab.evaluation.anchored import Anchored
 from slicecast_lab.evaluation.prompts import Segments
 from slicecast_lab.evaluation.provenance import provenance
 from slicecast_lab.evaluation.settings import named_specs
@@ -48,5 +48,5 @@ def open_engine(name: str, *, device: str = "auto") -> Engine:
     multi_axis = "+" in name and not cubes
     options = replace(settings.propagation, multi_axis=multi_axis)
     sam2 = SegmentService(predictor=predictor, settings=replace(settings, propagation=options))
-    service = Anchored(sam2, cubes[0]) if cubes else sam2
+    service = GuidedService(sam2, cubes[0]) if cubes else sam2
     return Engine(name or specs[0].name, specs, service, str(predictor.device))

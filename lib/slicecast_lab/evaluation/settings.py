@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from slicecast.errors import ConfigError
 from slicecast.models.registry import ModelSpec
-from slicecast.models.weights import choose_model
+from slicecast.models.weights import choose_models
 
 SliceRule = Literal["largest", "centre", "quarter"]
 PromptKind = Literal["mask", "box", "clicks", "line", "ends"]
@@ -118,19 +118,16 @@ AXES = "axes"  # What stands after the + for SAM 2 along all three axes
 
 
 def named_specs(name: str) -> tuple[ModelSpec, ...]:
-    """Return the models that an engine's name stands for: `A`, `A+axes`, or `A+B` of a SAM 2 and a volumetric model.
-
-    Args:
-        name: "" for the default model.
+    """Return the models that an engine's name stands for: as for `choose_models`, or `A+axes` of a SAM 2.
 
     Raises:
         UnknownModel: no model of that name.
         ConfigError: this version cannot run that model, or not these together.
     """
-    first, *others = name.split("+")
-    specs = (choose_model(first or None), *(choose_model(other) for other in others if other != AXES))
-    if others and (len(others) > 1 or specs[0].volumetric or not all(spec.volumetric for spec in specs[1:])):
-        raise ConfigError(f"{name} is no engine. Together go a SAM 2 and a volumetric model, or a SAM 2 and '{AXES}'.")
+    alone = name.removesuffix(f"+{AXES}")
+    specs = choose_models(alone)
+    if alone != name and (len(specs) > 1 or specs[0].volumetric):
+        raise ConfigError(f"{name} is no engine. Only a SAM 2 alone goes along all '{AXES}'.")
     return specs
 
 

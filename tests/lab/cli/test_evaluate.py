@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from builders import scan
-from nets import give_weights
 from typer.testing import CliRunner
 
 from slicecast.cli.main import app
@@ -39,9 +38,7 @@ def test_a_set_is_measured(data, tmp_path):
     assert picture.stat().st_size > 1000
 
 
-def test_engines_of_any_kind_are_compared_on_the_same_cases(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("SLICECAST_HOME", str(tmp_path / "home"))
-    give_weights("ct_sam3d_nano")
+def test_engines_of_any_kind_are_compared_on_the_same_cases(data, tmp_path):
     report = tmp_path / "out.json"
     words = ("--label", "7", "--prompt", "clicks:2", "--model", "sam2_nano,ct_sam3d_nano", "--json", report)
     done = run("--data", data, *words)

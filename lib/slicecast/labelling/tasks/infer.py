@@ -29,6 +29,8 @@ from slicecast.labelling.tasks.request import (
 from slicecast.prompts import MaskPrompt
 from slicecast.volume import Geometry, Reorientation, SliceAxis, Volume, read_volume, window_names
 
+CUBES = "seen in cubes of the volume"
+TOGETHER = f"{CUBES} first, then propagated from the surest slices"
 AXES = ("auto", "axial", "coronal", "sagittal")
 
 
@@ -129,7 +131,7 @@ def segment_tasks(
             type=InferType.DEEPEDIT,
             dimension=3,
             labels=labels,
-            description="Several structures from clicks, each seen in cubes of the volume",
+            description=f"Several structures from clicks, each {TOGETHER if '+' in name else CUBES}",
         )
         for name, other in (volumetric or {}).items()
     }
