@@ -133,6 +133,22 @@ def test_the_network_says_where_to_click_in_a_neighbouring_cube_or_that_nothing_
     assert whole.mask[12, 15, 35] == 1
 
 
+def test_what_the_network_was_asked_once_is_known(image):
+    asked = []
+
+    def heat(own, mask, neighbour):
+        asked.append(neighbour)
+        return (neighbour.grey > 50).astype(np.float32)
+
+    service = VolumetricService("growing", predictor=Growing(heat))
+    request = SegmentRequest(image, PromptSet((ObjectPrompts("bar", (Point((8, 15, 12)),)),)), axis="axial")
+    first, proposals = service.segment(request), len(asked)
+    again = service.segment(request)
+    assert proposals and len(asked) == proposals
+    assert again.slices_recomputed == again.slices_encoded == 0
+    np.testing.assert_array_equal(again.mask, first.mask)
+
+
 class Surest(Growing):
     """A network that is sure only where the clicked object fills a certain share of its cube."""
 

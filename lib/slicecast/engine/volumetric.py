@@ -31,6 +31,7 @@ FACE_VOXELS = 2  # An object that comes this near to a face goes on beyond it
 LEAST_HEAT = 0.3  # Heat, of a peak of 1, below which a neighbouring cube is taken not to show the object
 FAR_LOGIT = -20.0  # Of what no cube shows
 
+SEED_BYTES = 256  # About what a voxel in the cache takes
 ANSWER_SIZES = 3
 """What an answer that is kept takes, in sizes of its logits: what the next step is fed is of their size."""
 
@@ -212,6 +213,14 @@ class VolumeTracker:
         return self._answer(further)
 
     def _seed(self, cube: _Cube, further: _Cube) -> Voxel | None:
+        """Return the voxel to click in a further cube, known from an earlier request, or asked for; None for none."""
+        key = (self.key, self.predictor.fingerprint, cube.start, *cube.clicks, further.start)
+        found = self.cache.find([key])
+        if key not in found:
+            found[key] = self.cache.keep(key, self._proposed(cube, further), nbytes=SEED_BYTES)
+        return found[key]
+
+    def _proposed(self, cube: _Cube, further: _Cube) -> Voxel | None:
         assert cube.answer is not None
         mask = cube.answer.logits > 0
         heat = self.predictor.propose(cube.embedding, mask, further.embedding)

@@ -6,7 +6,7 @@ and SAM 2 answers alone. A voxel that was clicked is as the annotator said, and 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,14 @@ from slicecast.volume import SliceAxis, SliceStack, choose_axis
 GUESSED = 2  # Slices of the first guess that SAM 2 is given
 LEAST_AREA = 0.5  # Such a slice shows at least this share of the object's largest area
 LEAST_APART = 3  # Slices between two of them, at least
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GuessedPrompts:
+    """What SAM 2 is told of one object."""
+
+    prompts: ObjectPrompts
+    painted: tuple[SliceConfidence, ...] = ()  # the slices that the network painted, and how sure it is of them
 
 
 class GuidedService:
@@ -66,38 +74,33 @@ class GuidedService:
         """Segment an image as requested; see `SegmentService.segment`."""
         start = time.perf_counter()
         study = study or self.studies.open(request.image)
-        guided = replace(request, model=_version(request.model))
-        guessed: list[SliceConfidence] = []
+        guesses: list[GuessedPrompts] = []
         if not request.slices_only:
-            entries = [self._guided(entry, request, study, cancelled, guessed) for entry in request.prompts.objects]
-            guided = replace(guided, prompts=PromptSet(tuple(entries)))
+            guesses = [self._guess(entry, request, study, cancelled) for entry in request.prompts.objects]
+        prompts = PromptSet(tuple(guess.prompts for guess in guesses)) if guesses else request.prompts
+        guided = replace(request, prompts=prompts, model=_version(request.model))
         result = self._sam2.segment(
             guided, study=study, progress=progress, cancelled=cancelled, on_slice=on_slice, keep_partial=keep_partial
         )
         seconds = {**result.seconds, "total": time.perf_counter() - start}
-        return replace(result, confidence=_no_surer(result.confidence, guessed), seconds=seconds)
+        return replace(result, confidence=_no_surer(result.confidence, guesses), seconds=seconds)
 
-    def _guided(
-        self,
-        given: ObjectPrompts,
-        request: SegmentRequest,
-        study: Study,
-        cancelled: Callable[[], bool] | None,
-        guessed: list[SliceConfidence],
-    ) -> ObjectPrompts:
-        """Return an object's prompts, with the first guess's surest slices painted; notes how sure those are."""
+    def _guess(
+        self, given: ObjectPrompts, request: SegmentRequest, study: Study, cancelled: Callable[[], bool] | None
+    ) -> GuessedPrompts:
+        """Return an object's prompts, with the surest slices of the network's answer painted."""
         if given.masks or given.boxes or given.lines:
-            return given
+            return GuessedPrompts(given)
         alone = replace(request, prompts=PromptSet((given,)))
         guess = self._network.segment(alone, study=study, cancelled=cancelled)
         axis = choose_axis(study.volume.geometry, request.axis)
         mask = _as_said(guess.mask == 1, given.points)
         chosen = _surest(guess, SliceStack(study.reorientation.to_canonical_array(mask), axis), study)
         if not chosen:
-            return given
-        guessed.extend(entry for entry in guess.confidence if entry.slice in chosen)
+            return GuessedPrompts(given)
         free = tuple(point for point in given.points if _stored_slice(point, study, axis) not in chosen)
-        return replace(given, points=free, masks=(MaskPrompt(mask, slices=tuple(chosen)),))
+        painted = replace(given, points=free, masks=(MaskPrompt(mask, slices=tuple(chosen)),))
+        return GuessedPrompts(painted, tuple(entry for entry in guess.confidence if entry.slice in chosen))
 
 
 def _version(name: str) -> str:
@@ -105,10 +108,10 @@ def _version(name: str) -> str:
     return name.partition("+")[0]
 
 
-def _no_surer(confidence: Sequence[SliceConfidence], guessed: Sequence[SliceConfidence]) -> tuple[SliceConfidence, ...]:
+def _no_surer(confidence: Sequence[SliceConfidence], guesses: Sequence[GuessedPrompts]) -> tuple[SliceConfidence, ...]:
     """Return the confidence with guessed slices as sure as the guess: SAM 2 takes them for painted by a person."""
     least: dict[int, float] = {}
-    for entry in guessed:
+    for entry in (entry for guess in guesses for entry in guess.painted):
         least[entry.slice] = min(entry.value, least.get(entry.slice, 1.0))
     return tuple(replace(c, value=min(c.value, least.get(c.slice, 1.0))) for c in confidence)
 
