@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from slicecast.config import config_dir
 from slicecast.errors import WeightsMissing
 from slicecast.models.volumetric import build_volumetric, load_by_name
+from slicecast.models.weights import BUNDLED_DIR
 from slicecast_lab.training.nano import export_weights
 from slicecast_lab.training.volumetric import averaged_volumetric, read_settings, train_volumetric
 
@@ -47,7 +48,7 @@ def test_weights_that_are_not_there_are_named(settings, tmp_path):
         train_volumetric(replace(settings, initial=str(tmp_path / "nowhere.safetensors")), tmp_path / "run")
 
 
-def test_the_weights_beside_the_recipe_fit_its_network():
+def test_the_bundled_weights_fit_the_recipes_network():
     shipped = read_settings(config_dir() / "training" / "ct_sam3d_nano.yaml")
-    weights = load_file(config_dir() / "training" / "ct_sam3d_nano.safetensors")
+    weights = load_file(BUNDLED_DIR / "ct_sam3d_nano.safetensors")
     load_by_name(build_volumetric(config_dir() / shipped.architecture), weights, name="ct_sam3d_nano")
