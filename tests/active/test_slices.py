@@ -12,17 +12,21 @@ from slicecast.errors import ConfigError
 RHO = 0.85
 
 
-def seen(quality, *, annotated=(), agreement=None, area=None, calibrated=False):
+def seen(quality, *, annotated=(), clicks=None, agreement=None, area=None, calibrated=False):
     """Make evidence of slices that all show the object, unless their area says otherwise."""
     count = len(quality)
     said = np.zeros(count, bool)
     said[list(annotated)] = True
+    times = np.zeros(count, int)
+    for number, clicked in (clicks or {}).items():
+        said[number], times[number] = True, clicked
     nowhere = np.full(count, np.nan)
     return SliceEvidence(
         np.array(quality, float),
         np.full(count, 10.0) if area is None else np.array(area, float),
         nowhere if agreement is None else np.array(agreement, float),
         said,
+        times,
         calibrated,
     )
 
@@ -41,14 +45,16 @@ def evidences(draw):
         column(st.sampled_from([0.0, 0.0, 5.0, 40.0])),
         column(unit).astype(float),
         annotated,
+        np.where(annotated, column(st.integers(0, 5)), 0),
         draw(st.booleans()),
     )
 
 
 @given(evidences(), st.sampled_from(sorted(STRATEGIES)))
-def test_no_strategy_suggests_a_slice_that_is_annotated_or_that_no_lane_reached(evidence, name):
+def test_a_slice_is_suggested_that_no_prompt_settled_and_that_a_track_reached(evidence, name):
     choice = suggest(name, evidence)
-    assert choice.slice is None or (evidence.free[choice.slice] and not evidence.annotated[choice.slice])
+    assert choice.slice is None or np.isfinite(evidence.quality[choice.slice])
+    assert choice.slice is None or not evidence.annotated[choice.slice] or evidence.doubtful[choice.slice]
     assert choice.reason and np.isfinite(choice.score) and choice.strategy in STRATEGIES
     assert (choice.slice is None) == ("good enough" in choice.reason)
 
@@ -78,6 +84,16 @@ def test_strided_halves_the_widest_gap(count, data):
     high = min(n for n in borders if n > choice.slice)
     assert high - low - 1 == widest == choice.score
     assert abs((choice.slice - low) - (high - choice.slice)) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_a_clicked_slice_of_low_quality_comes_first_until_it_was_clicked_on_four_times(name):
+    doubtful = seen([0.9, 0.7, 0.5, 0.9, 0.2], clicks={1: 1, 2: 3, 3: 1})
+    choice = suggest(name, doubtful)
+    assert choice.slice == 2 and "0.50" in choice.reason and "accept" in choice.reason
+    assert best_of([choice, suggest("strided", seen([0.5] * 4, annotated=[0]))]) is choice
+    assert suggest(name, seen([0.9, 0.7, 0.5, 0.9, 0.2], clicks={1: 4, 2: 4, 3: 1})).slice not in (1, 2, 3)
+    assert suggest(name, seen([0.9, 0.7, 0.5, 0.9, 0.2], annotated=[1, 2, 3])).slice not in (1, 2, 3)
 
 
 def test_strided_takes_the_nearest_free_slice_where_no_lane_reached_the_middle():
@@ -143,7 +159,7 @@ def test_an_unknown_strategy_is_named_with_the_known_ones():
 
 def test_evidence_of_different_lengths_is_refused():
     with pytest.raises(ConfigError, match="one length"):
-        SliceEvidence(*[np.zeros(3)] * 3, np.zeros(2))
+        SliceEvidence(*[np.zeros(3)] * 4, np.zeros(2))
 
 
 @pytest.mark.parametrize(

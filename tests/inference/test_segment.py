@@ -82,7 +82,8 @@ def test_what_was_learnt_from_this_models_answers_sets_the_confidence(service, b
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_a_request_chooses_the_strategy_of_the_next_slice(name, service, ball_file):
-    hint = service.segment(SegmentRequest(ball_file, clicked(), slice_strategy=name)).next_slice
+    request = SegmentRequest(ball_file, painted(ball().truth, CENTRE[2]), slice_strategy=name)
+    hint = service.segment(request).next_slice
     assert hint.strategy == {"disagree": "strided"}.get(name, name) and hint.slice != CENTRE[2]
 
 

@@ -15,6 +15,7 @@ from slicecast.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +26,11 @@ class SliceEvidence:
     area_px: Floats  # (N,) predicted pixels, 0 where the object is not seen
     agreement: Floats  # (N,) Dice of the tracks from both sides; NaN where not two of them met
     annotated: Bools  # (N,) bool, has a prompt ("absent" included), or was accepted and locked
+    clicks: Ints  # (N,) int, clicks on an annotated slice that nothing settled: not painted, accepted or absent
     calibrated: bool = False  # the qualities were fitted to true ones, so that the stop rule can trust their values
 
     def __post_init__(self) -> None:
-        arrays = (self.quality, self.area_px, self.agreement, self.annotated)
+        arrays = (self.quality, self.area_px, self.agreement, self.annotated, self.clicks)
         if len({array.shape for array in arrays}) != 1 or self.quality.ndim != 1:
             raise ConfigError(f"Evidence of slices has shapes {[a.shape for a in arrays]}; give one length for all.")
 
@@ -36,6 +38,12 @@ class SliceEvidence:
     def free(self) -> Bools:
         """Slices that may be suggested: answered by a track and not annotated."""
         return ~self.annotated & np.isfinite(self.quality)
+
+    @property
+    def doubtful(self) -> Bools:
+        """Slices that were clicked on, and of which the model still expects an outline that is not good."""
+        few = (self.clicks > 0) & (self.clicks < MOST_CLICKS)
+        return few & (np.nan_to_num(self.quality, nan=1.0) < SETTLED)
 
     @property
     def wrong(self) -> Floats:
@@ -67,13 +75,21 @@ RHO = 0.85  # What a correction is worth one slice further on, as a share
 ENOUGH = 0.1  # Nothing more is suggested where every calibrated u is below this
 LOOK_COST = 0.2  # Nor where the best gain, in slices put right, is below what a look costs
 
+SETTLED, MOST_CLICKS = 0.85, 4
+"""A clicked slice is suggested again while its quality is below this and it has fewer clicks (decision 21)."""
+
 ALIKE, JUMP_SHARE = 0.8, 0.4
 """Passes below this Dice, and neighbours' areas beyond this change, are named as what is striking."""
 
 
 def suggest(strategy: str, evidence: SliceEvidence) -> SliceChoice:
-    """Choose the next slice; never one that is annotated; raises ConfigError if no strategy has that name."""
-    return strategy_named(strategy)(evidence)
+    """Choose the next slice: one that was clicked on and is still doubtful, else what the strategy says.
+
+    Raises:
+        ConfigError: no strategy has that name.
+    """
+    choose = strategy_named(strategy)
+    return _once_more(strategy, evidence) if evidence.doubtful.any() else choose(evidence)
 
 
 def strategy_named(name: str) -> SliceStrategy:
@@ -100,6 +116,13 @@ def values(evidence: SliceEvidence, *, rho: float = RHO) -> Floats:
     nearest = apart[annotated].min(axis=0) if annotated.any() else np.full(len(numbers), np.inf)
     shares = np.where(apart < nearest, rho**apart, 0.0)
     return np.asarray(shares @ evidence.wrong, dtype=np.float64)
+
+
+def _once_more(strategy: str, evidence: SliceEvidence) -> SliceChoice:
+    """Take the clicked slice of the lowest quality: it comes before the widest gap."""
+    number = _largest(1.0 - evidence.quality, evidence.doubtful)
+    why = f"clicked on, but its quality is {evidence.quality[number]:.2f}: click once more, or accept it"
+    return SliceChoice(number, why, float(len(evidence.quality)), strategy)
 
 
 def _strided(evidence: SliceEvidence) -> SliceChoice:

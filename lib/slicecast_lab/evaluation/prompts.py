@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slicecast.errors import ConfigError
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest
-from slicecast.prompts import Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk, straight
 from slicecast.prompts.simulate import deepest_point, next_click
 from slicecast.volume.metrics import dice
@@ -99,8 +99,8 @@ def correct(
 ) -> list[Interaction]:
     """Correct slices, chosen one after the other; fewer when there is nothing left to correct where one is sent.
 
-    What began with clicks alone is corrected by clicks, deepest in the largest error of the slice; all else by painting
-    further slices with their true mask.
+    What began with clicks alone is corrected by clicks, deepest in the largest error of the slice; a slice that is right
+    is accepted, which counts as a step. All else is corrected by painting further slices with their true mask.
     """
     clicked = not (start.prompts.masks or start.prompts.boxes)
     answers = [start]
@@ -200,8 +200,24 @@ def _next_point(case: TruthCase, mask: NDArray[np.bool_], number: int, points: S
 
 def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:
     number, points = _choose(case, choice, answer, annotated=()), answer.prompts.points
-    click = None if number is None else _next_point(case, answer.mask, number, points)
-    return None if click is None else replace(answer.prompts, points=(*points, click))
+    if number is None:
+        return None
+    click = _next_point(case, answer.mask, number, points)
+    return _accepted(case, answer, number) if click is None else replace(answer.prompts, points=(*points, click))
+
+
+def _accepted(case: TruthCase, answer: Interaction, number: int) -> ObjectPrompts | None:
+    """Return the prompts with a slice that is right settled as it is; None if it is not right, or was settled before."""
+    given, stored, truth = answer.prompts, case.stored_slice(number), case.slices(case.truth).slice(number)
+    accepted = [n for mask in given.masks for n in mask.slices or ()]
+    if stored in (*accepted, *(a.slice for a in given.absent)):
+        return None
+    if not np.array_equal(case.slices(answer.mask).slice(number), truth):
+        return None
+    if not truth.any():
+        left = tuple(p for p in given.points if int(case.axis.to_slice(case.turn.to_canonical_ijk(p.ijk))[0]) != number)
+        return replace(given, points=left, absent=(*given.absent, Absent(stored)))
+    return replace(given, masks=(MaskPrompt(case.truth, slices=(*accepted, stored)),))
 
 
 def _one_slice_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:

@@ -167,6 +167,11 @@ class GivenPrompts:
         """The slices that were prompted."""
         return {*self.painted, *self.points, *self.absent}
 
+    @property
+    def settled(self) -> set[int]:
+        """The slices of which more than clicks is known."""
+        return {*self.painted, *self.absent}
+
     def painting(self, number: int, mask: Mask) -> "GivenPrompts":
         """Return it with a painted slice."""
         return replace(self, painted={**self.painted, number: mask})
@@ -234,22 +239,19 @@ class RobotSession:
         if self.strokes == "mask":
             painted = self.robot.paint(truth, self.case.files.id, number)
             return given.painting(number, painted), Actions(looks=1, masks=1)
-        after, done = self._clicks(given, number, answer, times=MAX_CLICKS)
-        if number in after.slices or answer is None:
-            return after, done
-        accepted = self.case.slices(answer.mask).slice(number).copy()
-        return after.painting(number, accepted), done + Actions(clicks=1)
+        after, done, good = self._clicks(given, number, answer, times=MAX_CLICKS)
+        return (after, done) if good is None else (after.painting(number, good), done + Actions(clicks=1))
 
     def _clicks(
         self, given: GivenPrompts, number: int, answer: ProductAnswer | None, *, times: int
-    ) -> tuple[GivenPrompts, Actions]:
-        """Click until the slice is good, looking at the answer after each click."""
+    ) -> tuple[GivenPrompts, Actions, Mask | None]:
+        """Click until the slice is good, looking at the answer after each click; return its mask if it is good."""
         truth, clicked = self._truth(number), np.zeros_like(self._truth(number))
         done = Actions(looks=1)
         for count in range(times):
             found = clicked & False if answer is None else self.case.slices(answer.mask).slice(number)
             if answer is not None and dice(found, truth) >= GOOD_SLICE:
-                break
+                return given, done, found.copy()
             spacing = self.case.axis.pixel_spacing_mm(self.case.turn.geometry)
             seen = np.where(clicked, truth, found)
             click = self.robot.click(truth, seen, self.case.files.id, number, count, spacing=spacing)
@@ -263,7 +265,7 @@ class RobotSession:
             given = given.clicking(number, x, y, click.positive)
             if count + 1 < times:
                 answer = self.ask(given)
-        return given, done
+        return given, done, None
 
     def _truth(self, number: int) -> Mask:
         return self.case.slices(self.case.truth).slice(number)

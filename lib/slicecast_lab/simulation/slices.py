@@ -100,7 +100,7 @@ def _of_product(session: RobotSession, given: GivenPrompts, answer: ProductAnswe
     if hint is None:
         return None
     number = session.case.stored_slice(hint.slice)
-    return None if number in given.slices else number
+    return None if number in given.settled else number
 
 
 def _own(session: RobotSession, given: GivenPrompts, answer: ProductAnswer, name: str) -> int | None:
