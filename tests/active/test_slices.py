@@ -90,7 +90,7 @@ def test_strided_halves_the_widest_gap(count, data):
 def test_a_clicked_slice_of_low_quality_comes_first_until_it_was_clicked_on_four_times(name):
     doubtful = seen([0.9, 0.7, 0.5, 0.9, 0.2], clicks={1: 1, 2: 3, 3: 1})
     choice = suggest(name, doubtful)
-    assert choice.slice == 2 and "0.50" in choice.reason and "accept" in choice.reason
+    assert choice.slice == 2 and "0.50" in choice.reason and "lock" in choice.reason
     assert best_of([choice, suggest("strided", seen([0.5] * 4, annotated=[0]))]) is choice
     assert suggest(name, seen([0.9, 0.7, 0.5, 0.9, 0.2], clicks={1: 4, 2: 4, 3: 1})).slice not in (1, 2, 3)
     assert suggest(name, seen([0.9, 0.7, 0.5, 0.9, 0.2], annotated=[1, 2, 3])).slice not in (1, 2, 3)

@@ -82,9 +82,19 @@ def test_what_was_learnt_from_this_models_answers_sets_the_confidence(service, b
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_a_request_chooses_the_strategy_of_the_next_slice(name, service, ball_file):
-    request = SegmentRequest(ball_file, painted(ball().truth, CENTRE[2]), slice_strategy=name)
+    request = SegmentRequest(ball_file, painted(ball(), CENTRE[2]), slice_strategy=name)
     hint = service.segment(request).next_slice
     assert hint.strategy == {"disagree": "strided"}.get(name, name) and hint.slice != CENTRE[2]
+
+
+def test_a_clicked_slice_that_is_doubtful_is_suggested_until_it_is_settled(service, ball_file):
+    def suggested(prompts):
+        return service.segment(SegmentRequest(ball_file, prompts)).next_slice.slice
+
+    i, j, k = CENTRE
+    assert suggested(clicked()) == suggested(clicked(CENTRE, (i + 1, j, k))) == k
+    assert suggested(clicked(CENTRE, (i + 1, j, k), (i - 1, j, k), (i, j + 1, k))) != k
+    assert suggested(painted(ball(), k)) != k
 
 
 def test_an_unknown_strategy_is_refused_before_any_work(ball_file):

@@ -121,7 +121,7 @@ def values(evidence: SliceEvidence, *, rho: float = RHO) -> Floats:
 def _once_more(strategy: str, evidence: SliceEvidence) -> SliceChoice:
     """Take the clicked slice of the lowest quality: it comes before the widest gap."""
     number = _largest(1.0 - evidence.quality, evidence.doubtful)
-    why = f"clicked on, but its quality is {evidence.quality[number]:.2f}: click once more, or accept it"
+    why = f"it was clicked on, but its quality is {evidence.quality[number]:.2f}: click where it is wrong, or lock it"
     return SliceChoice(number, why, float(len(evidence.quality)), strategy)
 
 

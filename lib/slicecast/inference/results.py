@@ -385,7 +385,7 @@ def evidence_of(
 
 
 def annotation_of(given: Sequence[SlicePrompt], *, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which of so many slices are annotated, (count,), and their clicks or boxes, 0 where something settled them."""
+    """Return which of so many slices are annotated, (count,), and their clicks or boxes; 0 where settled."""
     annotated, clicks = np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
     for prompt in given:
         if not prompt.passed:

@@ -364,6 +364,8 @@ class SegmentService:
         strategy = request.slice_strategy or self.settings.slice_strategy
         learnt = self.calibration.of_model(predictor.fingerprint)
         advice = advise(found, count=tracker.frames.count, strategy=strategy, calibration=learnt)
+        if request.slices_only:
+            advice = replace(advice, choice=None)
         clock.lap("post")
         names, seconds = request.prompts.names, clock.seconds(encode=tracker.encode_s)
         rest = propagated(found, study, axis, names)

@@ -99,8 +99,8 @@ def correct(
 ) -> list[Interaction]:
     """Correct slices, chosen one after the other; fewer when there is nothing left to correct where one is sent.
 
-    What began with clicks alone is corrected by clicks, deepest in the largest error of the slice; a slice that is right
-    is accepted, which counts as a step. All else is corrected by painting further slices with their true mask.
+    What began with clicks alone is corrected by clicks, deepest in the largest error of the slice; a slice that is
+    right is accepted, which counts as a step. All else is corrected by painting further slices with their true mask.
     """
     clicked = not (start.prompts.masks or start.prompts.boxes)
     answers = [start]
@@ -207,7 +207,7 @@ def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule
 
 
 def _accepted(case: TruthCase, answer: Interaction, number: int) -> ObjectPrompts | None:
-    """Return the prompts with a slice that is right settled as it is; None if it is not right, or was settled before."""
+    """Return the prompts with a slice settled that is right; None if it is not right, or was settled before."""
     given, stored, truth = answer.prompts, case.stored_slice(number), case.slices(case.truth).slice(number)
     accepted = [n for mask in given.masks for n in mask.slices or ()]
     if stored in (*accepted, *(a.slice for a in given.absent)):

@@ -1,5 +1,6 @@
 """The annotator that is played: where it prompts, what it corrects, and that every request stands alone."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -110,6 +111,21 @@ def test_clicks_are_corrected_by_clicks_in_the_error(case, recorder, choice):
         assert tuple(earlier) == before.prompts.points and click not in earlier
         assert bool(case.truth[click.ijk[::-1]]) == click.positive != bool(before.mask[click.ijk[::-1]])
         before = answer
+
+
+def test_a_suggested_slice_that_is_right_is_accepted(case, recorder):
+    start = play(case, recorder, Settings(prompt="clicks"), pick_slice(case, "largest"))[-1]
+    shown, empty = (
+        case.stored_slice(int(numbers[0])) for numbers in (np.flatnonzero(case.areas), np.flatnonzero(case.areas == 0))
+    )
+    right = replace(start, mask=case.truth, next_slice=shown)
+    (accepted,) = correct(case, recorder, right, "suggested", times=1)
+    assert accepted.prompts.masks[0].slices == (shown,) and accepted.prompts.points == start.prompts.points
+    (accepted,) = correct(case, recorder, replace(right, next_slice=empty), "suggested", times=1)
+    assert [entry.slice for entry in accepted.prompts.absent] == [empty]
+    assert (
+        correct(case, recorder, replace(right, prompts=accepted.prompts, next_slice=empty), "suggested", times=1) == []
+    )
 
 
 def test_every_third_slice_and_the_largest_is_painted(case, recorder):
