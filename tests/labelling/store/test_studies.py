@@ -160,6 +160,20 @@ def test_of_a_label_only_its_current_seg_is_listed(store, tmp_path):
     assert len(list((store._work.parent / "labels" / "versions" / "final" / "first").glob("*.nrrd"))) >= 3
 
 
+def test_a_seg_that_a_delivery_puts_aside_meanwhile_stops_nobody(store, tmp_path, monkeypatch):
+    label = ball_label(tmp_path / "label.nrrd", volume_of(store, "first"))
+    store.save_label("first", str(label), "final", INFO)
+    assert len(sent(store)) == 1
+
+    def gone(file, uid):
+        file.unlink()
+        return True
+
+    monkeypatch.setattr("slicecast.labelling.store.studies._refers_to", gone)
+    store.remove_label("first", "final")
+    assert store.get_labeled_images() == []
+
+
 @pytest.fixture
 def waiting(store, monkeypatch):
     """The store whose queue delivers only when it is told to."""

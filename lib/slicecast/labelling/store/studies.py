@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -247,9 +248,10 @@ class StudiesDatastore(SafeDatastore):
         """List no DICOM SEG of an image but one; the others are put aside."""
         series, folder = self.catalogue.of_image(image_id), self._work.parent / SEGMENTATIONS
         for file in folder.glob("*.dcm") if series else ():
-            if file.stem != keep and series is not None and _refers_to(file, series.uid):
-                (folder / REPLACED).mkdir(exist_ok=True)
-                file.replace(folder / REPLACED / file.name)
+            with suppress(FileNotFoundError):  # a delivery may put it aside at the same moment
+                if file.stem != keep and series is not None and _refers_to(file, series.uid):
+                    (folder / REPLACED).mkdir(exist_ok=True)
+                    file.replace(folder / REPLACED / file.name)
         self.catalogue.dicom_series(now=True)
 
     def _write_seg(self, delivery: Delivery) -> None:
