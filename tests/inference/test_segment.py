@@ -95,6 +95,7 @@ def test_a_clicked_slice_that_is_doubtful_is_suggested_until_it_is_settled(servi
     assert suggested(clicked()) == suggested(clicked(CENTRE, (i + 1, j, k))) == k
     assert suggested(clicked(CENTRE, (i + 1, j, k), (i - 1, j, k), (i, j + 1, k))) != k
     assert suggested(painted(ball(), k)) != k
+    assert suggested(PromptSet((ObjectPrompts("ball", boxes=(Box((i - 5, j - 5, k), (i + 5, j + 5, k)),)),))) != k
 
 
 def test_an_unknown_strategy_is_refused_before_any_work(ball_file):

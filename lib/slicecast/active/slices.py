@@ -26,7 +26,7 @@ class SliceEvidence:
     area_px: Floats  # (N,) predicted pixels, 0 where the object is not seen
     agreement: Floats  # (N,) Dice of the tracks from both sides; NaN where not two of them met
     annotated: Bools  # (N,) bool, has a prompt ("absent" included), or was accepted and locked
-    clicks: Ints  # (N,) int, clicks on an annotated slice that nothing settled: not painted, accepted or absent
+    clicks: Ints  # (N,) int, clicks on an annotated slice; 0 where something settled it: painted, accepted, absent
     calibrated: bool = False  # the qualities were fitted to true ones, so that the stop rule can trust their values
 
     def __post_init__(self) -> None:

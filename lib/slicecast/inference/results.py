@@ -19,7 +19,6 @@ from slicecast.engine.postprocess import ObjectResult, probability_of_presence, 
 from slicecast.engine.propagation import Prompts, Segmentation
 from slicecast.engine.tracks import SliceResult
 from slicecast.inference.studies import Study
-from slicecast.prompts import SlicePrompt
 from slicecast.volume import Geometry, SliceAxis, SliceStack, Window
 
 
@@ -374,25 +373,17 @@ def evidence_of(
     such a slice is no candidate until labels were submitted.
     """
     quality, agreement = np.full(len(areas), np.nan), np.full(len(areas), np.nan)
-    annotated, clicks = annotation_of(track.prompts, count=len(areas))
+    annotated, clicks = np.zeros(len(areas), dtype=bool), np.zeros(len(areas), dtype=np.int64)
     met = track.met
     for number, answer in track.answers.items():
         if calibrated or answer.present:
             quality[number] = judged[number].value
         if number in met:
             agreement[number] = answer.agreement
+    for prompt in track.prompts:
+        annotated[prompt.slice] = not prompt.passed
+        clicks[prompt.slice] = 0 if prompt.passed or prompt.mask is not None else len(prompt.labels)
     return SliceEvidence(quality, areas, agreement, annotated, clicks, calibrated)
-
-
-def annotation_of(given: Sequence[SlicePrompt], *, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which of so many slices are annotated, (count,), and their clicks or boxes; 0 where settled."""
-    annotated, clicks = np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
-    for prompt in given:
-        if not prompt.passed:
-            annotated[prompt.slice] = True
-            settled = prompt.absent or prompt.mask is not None
-            clicks[prompt.slice] = 0 if settled else max(1, len(prompt.labels))
-    return annotated, clicks
 
 
 def choose(evidence: SliceEvidence, strategy: str, calibration: Calibration) -> SliceChoice:

@@ -19,16 +19,7 @@ from slicecast.engine.tracks import Progress
 from slicecast.engine.volumetric import FAR_LOGIT, CubeAnswer, GridClick, ObjectField, VolumePredictor, VolumeTracker
 from slicecast.errors import ConfigError, Conflict
 from slicecast.inference.queue import DeviceQueue
-from slicecast.inference.results import (
-    Advice,
-    Clock,
-    OnSlice,
-    SegmentResult,
-    SliceConfidence,
-    SliceUpdate,
-    annotation_of,
-    to_result,
-)
+from slicecast.inference.results import Advice, Clock, OnSlice, SegmentResult, SliceConfidence, SliceUpdate, to_result
 from slicecast.inference.segment import SegmentRequest
 from slicecast.inference.settings import EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
@@ -106,8 +97,10 @@ class LabelCanvas:
             if areas[number]:
                 logits = self._logits.slice(number)[mask].astype(np.float32)
                 quality[number] = float((1 / (1 + np.exp(-logits))).mean()) * float(np.clip(predicted_iou, 0, 1))
-        annotated, _ = annotation_of(given, count=count)  # when to click once more was measured for SAM 2 only
-        return SliceEvidence(quality, areas, np.full(count, np.nan), annotated, np.zeros(count, dtype=np.int64))
+        annotated = np.zeros(count, dtype=bool)
+        annotated[[prompt.slice for prompt in given if not prompt.passed]] = True
+        clicks = np.zeros(count, dtype=np.int64)  # when to click once more was measured for SAM 2 only
+        return SliceEvidence(quality, areas, np.full(count, np.nan), annotated, clicks)
 
 
 def _shape(field: ObjectField) -> tuple[int, int, int]:

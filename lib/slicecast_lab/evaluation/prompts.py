@@ -207,16 +207,14 @@ def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule
 
 
 def _accepted(case: TruthCase, answer: Interaction, number: int) -> ObjectPrompts | None:
-    """Return the prompts with a slice settled that is right; None if it is not right, or was settled before."""
+    """Return the prompts with a slice settled that is right; None if it is not."""
     given, stored, truth = answer.prompts, case.stored_slice(number), case.slices(case.truth).slice(number)
-    accepted = [n for mask in given.masks for n in mask.slices or ()]
-    if stored in (*accepted, *(a.slice for a in given.absent)):
-        return None
     if not np.array_equal(case.slices(answer.mask).slice(number), truth):
         return None
     if not truth.any():
-        left = tuple(p for p in given.points if int(case.axis.to_slice(case.turn.to_canonical_ijk(p.ijk))[0]) != number)
+        left = tuple(point for point in given.points if _slice_of(case, point.ijk) != number)
         return replace(given, points=left, absent=(*given.absent, Absent(stored)))
+    accepted = [n for mask in given.masks for n in mask.slices or ()]
     return replace(given, masks=(MaskPrompt(case.truth, slices=(*accepted, stored)),))
 
 
@@ -233,9 +231,14 @@ def _one_slice_more(case: TruthCase, answer: Interaction, choice: CorrectionRule
 def _prompted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
     """Return the canonical slices that hold a prompt."""
     voxels = [p.ijk for p in prompts.points] + [b.low_ijk for b in prompts.boxes]
-    numbers = {int(case.axis.to_slice(case.turn.to_canonical_ijk(ijk))[0]) for ijk in voxels}
+    numbers = {_slice_of(case, ijk) for ijk in voxels}
     painted = {case.stored_slice(n) for mask in prompts.masks for n in mask.slices or ()}
     return sorted(numbers | painted)
+
+
+def _slice_of(case: TruthCase, ijk: tuple[int, int, int]) -> int:
+    """Return the canonical slice of a stored voxel."""
+    return int(case.axis.to_slice(case.turn.to_canonical_ijk(ijk))[0])
 
 
 def _choose(case: TruthCase, choice: CorrectionRule, answer: Interaction, *, annotated: Sequence[int]) -> int | None:

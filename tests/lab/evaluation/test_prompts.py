@@ -123,9 +123,6 @@ def test_a_suggested_slice_that_is_right_is_accepted(case, recorder):
     assert accepted.prompts.masks[0].slices == (shown,) and accepted.prompts.points == start.prompts.points
     (accepted,) = correct(case, recorder, replace(right, next_slice=empty), "suggested", times=1)
     assert [entry.slice for entry in accepted.prompts.absent] == [empty]
-    assert (
-        correct(case, recorder, replace(right, prompts=accepted.prompts, next_slice=empty), "suggested", times=1) == []
-    )
 
 
 def test_every_third_slice_and_the_largest_is_painted(case, recorder):
