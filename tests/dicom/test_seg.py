@@ -129,6 +129,15 @@ def test_a_seg_of_another_grid_is_refused(annotated):
         read_seg(data, Geometry((9, 9, 9)))
 
 
+@pytest.mark.parametrize("lost", ["PerFrameFunctionalGroupsSequence", "SegmentSequence", "PixelData", "Rows"])
+def test_a_damaged_seg_gets_a_sentence(annotated, lost):
+    series, grid, mask = annotated
+    data = write_seg(mask, grid, series, NAMES)
+    delattr(data, lost)
+    with pytest.raises(VolumeError, match="cannot be read .*Export it again"):
+        read_seg(data, grid)
+
+
 @pytest.mark.parametrize(
     ("name", "code", "side"),
     [

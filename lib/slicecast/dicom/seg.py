@@ -19,8 +19,9 @@ from pydicom.dataset import Dataset
 import slicecast
 from slicecast.config import config_dir, read_config, refuse_unknown_keys
 from slicecast.dicom.series import Series, stable_uid
-from slicecast.errors import ConfigError, GeometryError, VolumeError
+from slicecast.errors import ConfigError, GeometryError, InputError, VolumeError
 from slicecast.volume import Geometry, read_volume
+from slicecast.volume.dicom import DAMAGED
 from slicecast.volume.grid import onto_grid
 
 FILE = "terminology.yaml"
@@ -142,9 +143,18 @@ def read_seg(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, i
         uint8 [k, j, i], and each segment's value by its label.
 
     Raises:
-        VolumeError: it is not a binary segmentation.
+        VolumeError: it is damaged, or not a binary segmentation.
         GeometryError: it lies on another grid.
     """
+    try:
+        return _read(data, geometry)
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise VolumeError(f"The DICOM SEG cannot be read ({str(error)[:80]}). Export it again.") from error
+
+
+def _read(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, int]]:
     if data.get("Modality") != "SEG" or data.get("SegmentationType") != "BINARY":
         raise VolumeError("Only binary DICOM SEG objects can be read. Export the segmentation as a binary one.")
     if (data.Columns, data.Rows) != geometry.size_ijk[:2]:

@@ -235,12 +235,7 @@ def _matched(file: LabelFile, images: Images, folder: Path, own: Names) -> tuple
     data = _read_dicom(file.path)
     series = images.series(referenced_series(data))
     shown = read_volume(series.scan_path()).geometry
-    try:
-        mask, labels = read_seg(data, shown)
-    except InputError:
-        raise
-    except DAMAGED as error:
-        raise VolumeError(f"The DICOM SEG cannot be read ({str(error)[:80]}). Export it again.") from error
+    mask, labels = read_seg(data, shown)
     volume = write_mask(folder / "label.nrrd", mask, shown)
     return str(series.image_id), volume, {value: name for name, value in labels.items()}
 

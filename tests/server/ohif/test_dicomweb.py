@@ -7,6 +7,8 @@ import pydicom
 import pytest
 from requests_toolbelt.multipart.decoder import MultipartDecoder
 
+from slicecast.dicom.seg import SegNames, write_seg
+from slicecast.server.dependencies import labelling_app
 from slicecast.server.errors import NotAcceptable
 from slicecast.server.ohif.dicomweb import require_accepted
 from slicecast.volume import read_volume
@@ -77,14 +79,37 @@ def test_wrong_frames(client, first):
     assert client.get(f"/dicom-web{first[1]}/instances/{uid}/bulkdata/zz").status_code == 422
 
 
+def stow(client, *contents):
+    body = b"".join(b"--xYx\r\nContent-Type: application/dicom\r\n\r\n" + one + b"\r\n" for one in contents)
+    kind = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=xYx'}
+    return client.post(f"{OHIF}/wado/studies", content=body + b"--xYx--\r\n", headers=kind)
+
+
 def test_other_objects_are_not_stored(client, first):
     (image, *_) = parts(client.get(f"/dicom-web{first[1]}"))
-    body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + image.content + b"\r\n--x--\r\n"
-    kind = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'}
-    answer = client.post(f"{OHIF}/wado/studies", content=body, headers=kind)
+    answer = stow(client, image.content)
     assert answer.status_code == 409
     assert answer.json()["00081198"]["Value"][0]["00081197"]["Value"] == [0x0122]
     assert client.post("/dicom-web/studies", content=b"x", headers={"Content-Type": "text/plain"}).status_code == 422
+
+
+def test_a_damaged_segmentation_does_not_keep_others_from_being_stored(client):
+    series = labelling_app().datastore().catalogue.of_image("second")
+    scan = read_volume(series.scan_path())
+
+    def sent(number, *, damaged=False):
+        names = SegNames({"spleen": 1}, "1", f"1.2.3.{number}")
+        data, stream = write_seg((scan.array > 70).astype(np.uint8), scan.geometry, series, names), io.BytesIO()
+        if damaged:
+            del data.PerFrameFunctionalGroupsSequence
+        data.save_as(stream, write_like_original=False)
+        return stream.getvalue()
+
+    answer = stow(client, sent(1), sent(2, damaged=True), sent(3))
+    assert answer.status_code == 202
+    assert [one["00081155"]["Value"] for one in answer.json()["00081199"]["Value"]] == [["1.2.3.1.1"], ["1.2.3.3.1"]]
+    (refused,) = answer.json()["00081198"]["Value"]
+    assert (refused["00081155"]["Value"], refused["00081197"]["Value"]) == (["1.2.3.2.1"], [0xC000])
 
 
 @pytest.mark.parametrize(
