@@ -129,12 +129,30 @@ def test_a_seg_of_another_grid_is_refused(annotated):
         read_seg(data, Geometry((9, 9, 9)))
 
 
+def transposed(shared):
+    orientation = shared.PlaneOrientationSequence[0]
+    orientation.ImageOrientationPatient = [orientation.ImageOrientationPatient[n] for n in (3, 4, 5, 0, 1, 2)]
+
+
+def widened(shared):
+    shared.PixelMeasuresSequence[0].PixelSpacing = [0.8, 0.8]
+
+
+@pytest.mark.parametrize("change", [transposed, widened])
+def test_a_seg_whose_pixels_lie_elsewhere_is_refused_though_it_begins_at_the_same_place(annotated, change):
+    series, grid, mask = annotated
+    data = write_seg(mask, grid, series, NAMES)
+    change(data.SharedFunctionalGroupsSequence[0])
+    with pytest.raises(GeometryError, match="mm from"):
+        read_seg(data, grid)
+
+
 @pytest.mark.parametrize("lost", ["PerFrameFunctionalGroupsSequence", "SegmentSequence", "PixelData", "Rows"])
 def test_a_damaged_seg_gets_a_sentence(annotated, lost):
     series, grid, mask = annotated
     data = write_seg(mask, grid, series, NAMES)
     delattr(data, lost)
-    with pytest.raises(VolumeError, match="cannot be read .*Export it again"):
+    with pytest.raises(VolumeError, match=r"cannot be read .*Export it again"):
         read_seg(data, grid)
 
 

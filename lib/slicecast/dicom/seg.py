@@ -168,8 +168,8 @@ def _read(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, int]
     shared = data.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
     for frame, groups in zip(pixels, data.PerFrameFunctionalGroupsSequence, strict=True):
         value = int(_group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-        position = _group(groups, shared, "PlanePositionSequence").ImagePositionPatient
-        mask[_slice_at(position, geometry)][frame.astype(bool)] = value
+        corners = _corners(groups, shared, geometry)
+        mask[_slice_at(corners, geometry)][frame.astype(bool)] = value
     return mask, {str(item.SegmentLabel): int(item.SegmentNumber) for item in data.SegmentSequence}
 
 
@@ -322,12 +322,24 @@ def _group(groups: Dataset, shared: Dataset, keyword: str) -> Dataset:
     raise VolumeError(f"The segmentation lacks {keyword}, so its frames cannot be placed. Export it again.")
 
 
-def _slice_at(position: Sequence[float], geometry: Geometry) -> int:
-    index = geometry.world_to_index([float(number) for number in position])
-    k = round(float(index[2]))
-    off = np.abs((index - (0, 0, k)) * geometry.spacing_mm).max()
-    if not 0 <= k < geometry.size_ijk[2] or off > PLACE_TOLERANCE_MM:
+def _corners(groups: Dataset, shared: Dataset, geometry: Geometry) -> np.ndarray:
+    """Return where a frame's first pixel, the last one of its first row and of its first column lie, (3, 3) in mm."""
+    position = _group(groups, shared, "PlanePositionSequence").ImagePositionPatient
+    orientation = _group(groups, shared, "PlaneOrientationSequence").ImageOrientationPatient
+    down_mm, across_mm = map(float, _group(groups, shared, "PixelMeasuresSequence").PixelSpacing)
+    along_row, along_column = np.array(orientation, float).reshape(2, 3)
+    columns, rows, _ = geometry.size_ijk
+    ends = [np.zeros(3), along_row * across_mm * (columns - 1), along_column * down_mm * (rows - 1)]
+    return np.array(position, float) + ends
+
+
+def _slice_at(corners: np.ndarray, geometry: Geometry) -> int:
+    indices, (columns, rows, count) = geometry.world_to_index(corners), geometry.size_ijk
+    k = min(max(round(float(indices[0, 2])), 0), count - 1)
+    off_mm = np.abs((indices - [(0, 0, k), (columns - 1, 0, k), (0, rows - 1, k)]) * geometry.spacing_mm).max(axis=1)
+    near_mm = max(PLACE_TOLERANCE_MM, min(geometry.spacing_mm) / 2)  # spacings may be rounded in a header
+    if off_mm[0] > PLACE_TOLERANCE_MM or off_mm.max() > near_mm:
         raise GeometryError(
-            f"A frame of the segmentation lies {off:.2f} mm from the images' slices. Save it on their grid."
+            f"A frame of the segmentation lies {off_mm.max():.2f} mm from the images' slices. Save it on their grid."
         )
     return k
