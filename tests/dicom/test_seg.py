@@ -129,6 +129,15 @@ def test_a_seg_of_another_grid_is_refused(annotated):
         read_seg(data, Geometry((9, 9, 9)))
 
 
+def test_a_segment_that_no_label_has_room_for_is_refused(annotated):
+    series, grid, mask = annotated
+    data = write_seg(mask, grid, series, NAMES)
+    for groups in data.PerFrameFunctionalGroupsSequence:  # as 8 bits, segment 1
+        groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 257
+    with pytest.raises(VolumeError, match="holds segment 257"):
+        read_seg(data, grid)
+
+
 def transposed(shared):
     orientation = shared.PlaneOrientationSequence[0]
     orientation.ImageOrientationPatient = [orientation.ImageOrientationPatient[n] for n in (3, 4, 5, 0, 1, 2)]

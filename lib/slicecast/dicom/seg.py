@@ -95,6 +95,7 @@ ALGORITHM = "Slicecast"
 ARTIFICIAL_INTELLIGENCE = CodedConcept("123110", "DCM", "Artificial Intelligence")
 MANUFACTURER = "Slicecast"
 MAX_LABEL = 64  # Letters in a segment's label
+MAX_NUMBER = 255  # Of a segment that is read: labels are masks of 8 bits
 PLACE_TOLERANCE_MM = 0.1  # A frame of a SEG that lies farther than this from every slice belongs to another grid
 
 _TYPE_2 = (
@@ -143,7 +144,7 @@ def read_seg(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, i
         uint8 [k, j, i], and each segment's value by its label.
 
     Raises:
-        VolumeError: it is damaged, or not a binary segmentation.
+        VolumeError: it is damaged, not a binary segmentation, or numbers a segment above MAX_NUMBER.
         GeometryError: it lies on another grid.
     """
     try:
@@ -168,6 +169,8 @@ def _read(data: Dataset, geometry: Geometry) -> tuple[np.ndarray, dict[str, int]
     shared = data.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
     for frame, groups in zip(pixels, data.PerFrameFunctionalGroupsSequence, strict=True):
         value = int(_group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+        if value > MAX_NUMBER:
+            raise VolumeError(f"The segmentation holds segment {value}; up to {MAX_NUMBER} are read. Leave some out.")
         corners = _corners(groups, shared, geometry)
         mask[_slice_at(corners, geometry)][frame.astype(bool)] = value
     return mask, {str(item.SegmentLabel): int(item.SegmentNumber) for item in data.SegmentSequence}
