@@ -66,6 +66,14 @@ def test_what_is_no_uid_is_not_listed(dicom, tmp_path, uid):
         assert tree(tmp_path).series() == []
 
 
+@pytest.mark.parametrize("several", [{"InstanceNumber": [1, 2]}, {"Modality": ["CT", "MR"]}])
+def test_a_file_with_several_values_of_one_does_not_hide_the_others(dicom, tmp_path, caplog, several):
+    change(shutil.copyfile(next(dicom.glob("*.dcm")), dicom / "odd.dcm"), **several)
+    (series,) = tree(tmp_path).series()
+    assert len(series.sop_uids) == 16
+    assert f"odd.dcm is not listed: it has several values of {next(iter(several))}" in caplog.text
+
+
 def test_links_and_hidden_folders_are_left_alone(dicom, tmp_path):
     outside = shutil.move(dicom, tmp_path / "outside")
     (tmp_path / "tree" / "linked").symlink_to(outside)

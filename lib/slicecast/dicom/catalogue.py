@@ -29,6 +29,7 @@ SERIES_TAGS = (
     *("SeriesDate", "SeriesTime", "BodyPartExamined", "Manufacturer", "FrameOfReferenceUID"),
 )
 INSTANCE_TAGS = ("SOPInstanceUID", "SOPClassUID", "InstanceNumber", "Rows", "SamplesPerPixel")
+SINGLE = ("InstanceNumber", "Modality")  # A file that has several of one cannot be put in order
 REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 ENDINGS = ("", ".dcm", ".dicom", ".ima", ".img")
 """Files with other endings are not opened, unless the ending is a number, as in some exports."""
@@ -146,6 +147,10 @@ def _header(path: Path) -> Dataset | None:
         header.to_json_dict()  # pydicom parses values only now; one damaged file must not break every listing
     except DAMAGED as error:
         logger.warning("%s is not listed: it cannot be read as DICOM (%s)", path.name, error)
+        return None
+    twice = [keyword for keyword in SINGLE if keyword in header and header[keyword].VM > 1]
+    if twice:
+        logger.warning("%s is not listed: it has several values of %s", path.name, ", ".join(twice))
         return None
     missing = [keyword for keyword in REQUIRED if not header.get(keyword)]
     if missing:
