@@ -1,6 +1,7 @@
 """Finding series in a tree of files, whatever else lies there."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -64,6 +65,14 @@ def test_what_is_no_uid_is_not_listed(dicom, tmp_path, uid):
         for file in dicom.glob("*.dcm"):
             change(file, SeriesInstanceUID=uid)
         assert tree(tmp_path).series() == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="has no file that even root cannot read")
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(dicom, tmp_path, caplog):
+    (dicom / "locked.dcm").symlink_to("/proc/self/mem")
+    (series,) = tree(tmp_path, follow_links=True).series()
+    assert len(series.sop_uids) == 16 and series.scan_path() == dicom
+    assert "locked.dcm cannot be opened" in caplog.text
 
 
 @pytest.mark.parametrize("several", [{"InstanceNumber": [1, 2]}, {"Modality": ["CT", "MR"]}])

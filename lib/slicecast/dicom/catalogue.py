@@ -122,8 +122,12 @@ class DicomTree:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file has a DICOM-like name and the DICOM preamble."""
-    return _may_be_dicom(path) and path.is_file() and misc.is_dicom(path)
+    """Tell whether a file has a DICOM-like name and the DICOM preamble; False where it may not be read."""
+    try:
+        return _may_be_dicom(path) and path.is_file() and misc.is_dicom(path)
+    except OSError as error:
+        logger.warning("%s cannot be opened: %s", path.name, error.strerror)
+        return False
 
 
 def _may_be_dicom(path: Path) -> bool:
