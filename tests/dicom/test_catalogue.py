@@ -1,6 +1,8 @@
 """Finding series in a tree of files, whatever else lies there."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,22 @@ def test_two_series_in_one_folder_are_told_apart(dicom, tmp_path):
     for series in (first, second):
         assert np.array_equal(read_volume(series.scan_path()).array, phantom().volume.array)
     assert first.scan_path() != second.scan_path()
+
+
+def test_requests_at_once_may_make_the_same_folder_of_links(dicom, tmp_path):
+    change(shutil.copyfile(next(dicom.glob("*.dcm")), dicom / "other.dcm"), SeriesInstanceUID="1.2.3")
+    (uid,) = [series.uid for series in tree(tmp_path).series() if len(series.sop_uids) > 1]
+    for number in range(20):
+        found = {series.uid: series for series in DicomTree(dicom, tmp_path / f"links{number}").series()}
+        together = threading.Barrier(8)
+
+        def path(series=found[uid], together=together):
+            together.wait()
+            return series.scan_path()
+
+        with ThreadPoolExecutor(8) as threads:
+            paths = [future.result() for future in [threads.submit(path) for _ in range(8)]]
+        assert len(set(paths)) == 1 and len(list(paths[0].iterdir())) == 16
 
 
 def test_a_changed_file_is_read_again(dicom, tmp_path):

@@ -177,7 +177,7 @@ def _linked(files: Mapping[str, Path], folder: Path) -> Path:
     wanted = {f"{number:06}.dcm": path.resolve() for number, path in enumerate(files.values())}
     for extra in folder.iterdir():
         if wanted.get(extra.name) != extra.resolve():
-            extra.unlink()
+            extra.unlink(missing_ok=True)
     for name, path in wanted.items():
         if not (folder / name).exists():
             _link(path, folder / name)
@@ -187,6 +187,8 @@ def _linked(files: Mapping[str, Path], folder: Path) -> Path:
 def _link(source: Path, target: Path) -> None:
     try:
         target.symlink_to(source)
+    except FileExistsError:
+        return  # another request made it at the same moment
     except OSError:  # Windows without the right to make links
         shutil.copyfile(source, target)
 
