@@ -69,6 +69,12 @@ def check_nifti(path: Path, *, max_voxels: int = MAX_VOXELS) -> int:
     return offset + math.prod(grid.size_ijk) * dtype.itemsize
 
 
+def nifti_grid(path: Path) -> Geometry:
+    """Return a file's grid by its header; raises as `check_nifti` does."""
+    with _opened(path) as stream:
+        return _described(stream, path, MAX_VOXELS)[2]
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file, unpacked."""

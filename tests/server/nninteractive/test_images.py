@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from builders import ORIENTATIONS
+from builders import ORIENTATIONS, phantom
 
-from slicecast.server.nninteractive.images import ArrayAxes, all_axes, match
+from slicecast.inference.studies import Studies
+from slicecast.server.nninteractive.images import ArrayAxes, all_axes, find_image, match
+from slicecast.volume import write_volume
 
 
 @pytest.fixture
@@ -33,3 +35,17 @@ def test_another_scan_or_spacing_is_not_found(stored):
     assert match(stored, (3.0, 2.0, 1.0), other, (3.0, 2.0, 1.0)) is None
     assert match(stored, (3.0, 2.0, 1.5), stored, (3.0, 2.0, 1.0)) is None
     assert match(stored, (3.0, 2.0, 1.0), stored, (3.0, 2.0, 1.0)) == ArrayAxes((5, 6, 7))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda file: b"", lambda file: file[:100], lambda file: b"\x1c\x02" + file[2:]],
+    ids=["empty", "cut", "NIfTI-2"],
+)
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_file_that_cannot_be_read_does_not_hide_an_image(tmp_path, ending, damage):
+    volume = phantom().volume
+    good, bad = write_volume(tmp_path / f"good{ending}", volume), tmp_path / f"bad{ending}"
+    bad.write_bytes(damage(good.read_bytes()))
+    found = find_image(volume.array, volume.geometry.spacing_mm[::-1], [("bad", bad), ("good", good)], Studies())
+    assert found.image_id == "good"

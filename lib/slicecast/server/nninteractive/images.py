@@ -14,13 +14,13 @@ from itertools import chain, permutations, product
 from pathlib import Path
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from slicecast.errors import InputError, SlicecastError
 from slicecast.inference.studies import Studies, stamp_of
 from slicecast.volume import Geometry, Volume, read_volume, write_volume
 from slicecast.volume.headers import MAX_VOXELS
+from slicecast.volume.nifti import nifti_grid
 from slicecast.volume.reading import NIFTI_ENDINGS, open_itk
 
 logger = logging.getLogger(__name__)
@@ -181,11 +181,9 @@ def _same_grid(path: Path, shape: tuple[int, ...], spacing_mm: Sequence[float]) 
 def _pairs(stamp: tuple) -> list[tuple[int, float]]:
     """Return the (size, spacing) of each axis of an image, sorted; from the header where it is a file."""
     path = Path(stamp[0])
-    if path.name.lower().endswith(NIFTI_ENDINGS):
-        header = Nifti1Image.from_filename(path).header
-        size, spacing = header.get_data_shape()[:3], header.get_zooms()[:3]
-    elif path.is_dir() or path.suffix == ".dcm":
-        grid = read_volume(path).geometry
+    is_nifti = path.name.lower().endswith(NIFTI_ENDINGS)
+    if is_nifti or path.is_dir() or path.suffix == ".dcm":
+        grid = nifti_grid(path) if is_nifti else read_volume(path).geometry
         size, spacing = grid.size_ijk, grid.spacing_mm
     else:
         reader = open_itk(path, max_voxels=MAX_VOXELS)
