@@ -36,3 +36,11 @@ def test_what_the_server_did_can_be_seen(client):
     assert after[("slicecast_cache_bytes",)] > 0 and after[("slicecast_jobs_working",)] == 0
     assert after[("process_resident_memory_bytes",)] > 0
     assert not any("nobody-knows" in str(key) or "4711" in str(key) or "a name" in str(key) for key in after)
+
+
+def test_methods_that_a_client_makes_up_do_not_become_series(client):
+    for number in range(3):
+        assert client.request(f"MADEUP{number}", "/healthz").status_code == 405
+    told = client.get("/metrics").text
+    assert "MADEUP" not in told
+    assert sum('method="other"' in line for line in told.splitlines() if "_total" in line) == 1

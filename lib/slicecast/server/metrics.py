@@ -16,6 +16,8 @@ from slicecast.server.security.limits import HttpMiddleware
 
 BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
+METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
@@ -69,7 +71,8 @@ class CountRequests(HttpMiddleware):
             await self._app(scope, receive, noting)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(scope["method"], route, status[0]).inc()
+            method = scope["method"] if scope["method"] in METHODS else "other"  # anybody can send any word
+            self._metrics.requests.labels(method, route, status[0]).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
 
