@@ -308,8 +308,11 @@ def test_other_sites_that_were_named_may_ask(place, monkeypatch, tokens):
         serve(place, monkeypatch, users=True, MONAI_LABEL_CORS_ORIGINS=["https://viewer.example"]),
         TestClient(create_app(), raise_server_exceptions=False) as client,
     ):
-        preflight = client.options("/info/", headers={**origin, "Access-Control-Request-Method": "GET"})
-        assert preflight.headers["access-control-allow-origin"] == "https://viewer.example"
+        routes = client.app.openapi()["paths"].values()
+        for method in {method.upper() for route in routes for method in route}:
+            preflight = client.options("/info/", headers={**origin, "Access-Control-Request-Method": method})
+            assert (preflight.status_code, preflight.text) == (200, "OK"), method
+            assert preflight.headers["access-control-allow-origin"] == "https://viewer.example"
         answer = client.post("/activelearning/first", json={}, headers={**origin, **bearer(tokens["annotator"])})
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == "https://viewer.example"

@@ -326,7 +326,7 @@ def secure(app: FastAPI, chosen: ServerSettings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Slicecast-User"],
         )
     app.add_middleware(NamedProxies, proxies=access.settings.proxies)
