@@ -430,6 +430,25 @@ def test_a_reload_and_a_killed_server_lose_nothing(anna, clinic):
     assert anna.page.is_hidden("#message") and len(anna.prompts()) == 2 and anna.ml("liver") > 0
 
 
+def test_all_that_was_done_without_the_server_counts_as_it_was_meant(anna, clinic):
+    """Each click once, and for the structure that was chosen at that time."""
+    liver, spleen = inside(truth("liver")), inside(truth("spleen"))
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    clinic.kill()
+    anna.page.mouse.click(*anna.place(liver))
+    anna.page.wait_for_selector("#message:not([hidden]):has-text('cannot be reached')")
+    anna.page.mouse.click(*anna.place((liver[0] + 3, *liver[1:])))
+    anna.page.click("#structures >> text=spleen")
+    anna.page.mouse.click(*anna.place(spleen))
+    clinic.start()
+    anna.settle()
+    (session,) = anna.page.request.get(f"{anna.url}/slicecast/sessions").json()["sessions"]
+    given = [(prompt["object"], prompt["ijk"]) for prompt in session["prompts"]]
+    assert given == [("liver", [*liver]), ("liver", [liver[0] + 3, *liver[1:]]), ("spleen", [*spleen])]
+    assert anna.ml("liver") > 0 and anna.ml("spleen") > 0
+
+
 def test_two_browsers_on_one_case(anna, browser, clinic):
     """Whoever comes second sees who holds it and cannot change it; once it is theirs, they go on from that work."""
     anna.call_yourself("Anna")

@@ -26,6 +26,7 @@ const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
 const readings = new Readings();
 const nothingYet = () => ({ session: null, review: null, names: [], active: null, ml: {}, confidence: {},
   suggestion: null, enough: "", suggested: [], line: [], drafted: new Set() });
+let edits = Promise.resolve(); // until all that was done so far is kept
 const state = { tool: "click", running: false, again: false, busy: 0, ...nothingYet() };
 
 // ---- what happens on the page
@@ -148,21 +149,32 @@ async function nextCase() {
   return go(found.id);
 }
 
-/** Do what changes the session, then show the session and compute what changed. */
+/** Do what changes the session, then show the session and compute what changed. `work` is given the session's id. */
 async function change(work) {
-  const { id, revision } = state.session;
-  const again = async () => { // it may have been done, and only its answer lost
-    const now = await server.readSession(id);
-    return now.revision === revision ? work() : now;
-  };
+  const { session } = state;
   busy(1);
   await attempt(async () => {
-    state.session = await patiently(work, again);
+    await edited(session, work);
+    if (state.session !== session) return; // another case was opened meanwhile
     hold("take");
     show();
     await propagate();
   });
   busy(-1);
+}
+
+/** Edit a session, after the edits before: so its revision tells whether one was done of which only the answer was lost. */
+function edited(session, work) {
+  const done = edits.then(async () => {
+    const { id, revision } = session;
+    const again = async () => {
+      const now = await server.readSession(id);
+      return now.revision === revision ? work(id) : now;
+    };
+    Object.assign(session, await patiently(() => work(id), again));
+  });
+  edits = done.catch(() => {});
+  return done;
 }
 
 function busy(by) { state.busy += by; document.body.toggleAttribute("data-busy", state.busy > 0); }
@@ -194,7 +206,8 @@ async function attempt(work) {
 function add(...prompts) {
   if (state.active === null) { say("Name the structure first, on the left."); $("new").focus(); return; }
   hinted(1);
-  return change(() => server.addPrompts(state.session.id, prompts.map((prompt) => ({ object: state.active, ...prompt }))));
+  const given = prompts.map((prompt) => ({ object: state.active, ...prompt })); // of now, also where the server is reached later
+  return change((id) => server.addPrompts(id, given));
 }
 
 async function propagate() {
@@ -320,7 +333,7 @@ function promptItem(prompt) {
   const where = slices.length > 1 ? `${slices.length} slices` : `slice ${slices[0]}`;
   const item = element("li");
   item.append(element("button", { className: "name", textContent: `${what}, ${where}`, onclick: () => scan.goToSlice(slices[0]) }),
-    element("button", { textContent: "×", title: "Remove this prompt", ariaLabel: `Remove ${what}, ${where}`, onclick: () => change(() => server.removePrompt(state.session.id, prompt.id)) }));
+    element("button", { textContent: "×", title: "Remove this prompt", ariaLabel: `Remove ${what}, ${where}`, onclick: () => change((id) => server.removePrompt(id, prompt.id)) }));
   return item;
 }
 
@@ -426,7 +439,8 @@ function lockToHere() {
   const here = scan.here[scan.along], near = locked().toSorted((a, b) => Math.abs(a - here) - Math.abs(b - here))[0];
   if (near === undefined) { say("Lock one end first (L), go to the other end, then Shift + L."); return; }
   const from = Math.min(near, here), slices = Array.from({ length: Math.abs(near - here) + 1 }, (_, place) => from + place);
-  return change(() => server.lock(state.session.id, state.active, slices));
+  const { active } = state;
+  return change((id) => server.lock(id, active, slices));
 }
 
 function fill() {
@@ -449,9 +463,9 @@ function otherReading() {
 }
 
 function toggleLock() {
-  const number = scan.here[scan.along], work = locked().includes(number) ? server.unlock : server.lock;
+  const { active } = state, number = scan.here[scan.along], work = locked().includes(number) ? server.unlock : server.lock;
   hinted(4);
-  return change(() => work(state.session.id, state.active, [number]));
+  return change((id) => work(id, active, [number]));
 }
 
 function toggle(button, work) { const on = button.getAttribute("aria-pressed") !== "true"; button.setAttribute("aria-pressed", on); work(on); }
@@ -468,8 +482,8 @@ function suggested(place) {
 
 const actions = {
   end: endLine, drop: () => dropVertices(0),
-  undo: () => state.line.length ? dropVertices(-1) : state.session.can_undo && change(() => server.undo(state.session.id)),
-  redo: () => state.session.can_redo && change(() => server.redo(state.session.id)),
+  undo: () => state.line.length ? dropVertices(-1) : state.session.can_undo && change(server.undo),
+  redo: () => state.session.can_redo && change(server.redo),
   absent: () => add({ kind: "absent", slice: scan.here[scan.along] }),
   lock: toggleLock, range: lockToHere, fill, reading: () => state.active !== null && otherReading(),
   go: () => suggested(state.suggested.length - 1),
@@ -488,8 +502,8 @@ $("window").addEventListener("change", (event) => { scan.window(...event.target.
 $("guide").checked = localStorage.slicecast_guide === "yes";
 $("guide").addEventListener("change", (event) => { localStorage.slicecast_guide = event.target.checked ? "yes" : "no"; });
 for (const select of document.querySelectorAll("[data-how]")) select.addEventListener("change", reopen);
-$("strategy").addEventListener("change", () => change(() => state.session));
-$("axes").addEventListener("change", (event) => change(() => server.changeSession(state.session.id, { multi_axis: event.target.checked })));
+$("strategy").addEventListener("change", () => change(server.readSession));
+$("axes").addEventListener("change", ({ target: { checked } }) => change((id) => server.changeSession(id, { multi_axis: checked })));
 $("add").addEventListener("submit", (event) => { event.preventDefault(); const name = $("new").value.trim(); if (name) { $("new").value = ""; choose(name); hinted(1); $("scan").focus(); } });
 
 const pressed = { "?": actions.help, a: actions.absent, l: actions.lock, L: actions.range, h: actions.fill, r: actions.reading, n: actions.go, p: () => suggested(state.visited - 1), "+": () => opaque(0.1), "=": () => opaque(0.1), "-": () => opaque(-0.1), o: actions.outline, f: actions.single, s: save,
