@@ -238,6 +238,20 @@ def test_the_next_cases_scan_is_there_before_it_is_asked_for(anna, clinic):
     anna.page.wait_for_selector(f"#name:text-is('{CASE}')")
 
 
+def test_there_is_no_next_case_before_this_one_is_open(anna):
+    """Two that open at once would mix: the scan of one under the name of the other."""
+    held = []
+    anna.page.route("**/scan.nii?*", held.append)
+    with anna.page.expect_request("**/scan.nii?*"):
+        anna.page.goto(f"{anna.url}/annotate/?image={CASE}")
+    anna.page.wait_for_selector(f"#name:text-is('{CASE}')")
+    assert anna.page.is_disabled("#next")
+    anna.page.unroute("**/scan.nii?*")
+    held[0].continue_()
+    anna.page.wait_for_selector("body[data-ready]")
+    assert anna.page.is_enabled("#next")
+
+
 def test_axis_grey_values_and_strategy_can_be_chosen(anna):
     """What is drawn stays; prompts become painted slices along the other axis."""
     i, j, k = inside(truth("liver"))

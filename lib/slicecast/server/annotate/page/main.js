@@ -40,7 +40,17 @@ function begin() {
 /** Go to another case within the page. */
 function go(image, toReview = false) {
   history.pushState(null, "", `/annotate/?image=${encodeURIComponent(image)}${toReview ? "&review" : ""}`);
-  return attempt(() => open(image, toReview));
+  return attempt(() => opening(() => open(image, toReview)));
+}
+
+/** Open a case; until it is open there is no next one, for two would mix. */
+async function opening(work) {
+  $("next").disabled = true;
+  try {
+    await work();
+  } finally {
+    $("next").disabled = false;
+  }
 }
 
 async function open(image, toReview) {
@@ -488,7 +498,7 @@ const actions = {
   lock: toggleLock, range: lockToHere, fill, reading: () => state.active !== null && otherReading(),
   go: () => suggested(state.suggested.length - 1),
   stop: () => { state.again = false; server.cancel(state.session.id); },
-  submit, next: () => (state.review ? state.review.leave() : attempt(nextCase)),
+  submit, next: () => (state.review ? state.review.leave() : attempt(() => opening(nextCase))),
   back: () => step(-1), forth: () => step(1),
   outline: () => toggle($("outline"), (on) => scan.outline(on)),
   single: () => toggle($("single"), (on) => scan.arrange(on ? "slice" : "all")),
@@ -526,6 +536,6 @@ document.addEventListener("keydown", (event) => {
 
 setInterval(() => state.session && !document.hidden && hold("heartbeat"), BEAT_MS); // seconds of work are counted by it
 window.addEventListener("popstate", () => location.reload());
-attempt(begin);
+attempt(() => opening(begin));
 
 export { scan }; // for tests, and for a look from the browser's console
