@@ -75,7 +75,9 @@ def test_what_is_not_there(client, path):
 def test_wrong_frames(client, first):
     uid = client.get(f"/dicom-web{first[1]}/instances").json()[0]["00080018"]["Value"][0]
     assert client.get(f"/dicom-web{first[1]}/instances/{uid}/frames/2").status_code == 404
-    assert client.get(f"/dicom-web{first[1]}/instances/{uid}/frames/x").status_code == 422
+    for numbers, why in (("x", "no whole numbers"), ("9" * 5000, "no whole numbers"), (",".join("1" * 9000), "twice")):
+        answer = client.get(f"/dicom-web{first[1]}/instances/{uid}/frames/{numbers}")
+        assert answer.status_code == 422 and why in answer.json()["detail"]
     assert client.get(f"/dicom-web{first[1]}/instances/{uid}/bulkdata/zz").status_code == 422
 
 

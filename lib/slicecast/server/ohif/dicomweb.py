@@ -192,11 +192,14 @@ def one_instance(study: str, series: str, instance: str, files: Files) -> Respon
 @reading.get(INSTANCE + "/frames/{numbers}", summary="Frames of an instance")
 def instance_frames(study: str, series: str, instance: str, numbers: str, files: Files) -> Response:
     """Return frames, counted from 1 and separated by commas, compressed as they are stored."""
-    if not all(number.isdecimal() for number in numbers.split(",")):
+    asked = numbers.split(",")
+    if not all(number.isdecimal() and len(number) < 10 for number in asked):
         raise InputError(f"The frames '{numbers[:40]}' are no whole numbers separated by commas, such as 1,2.")
+    if len(set(asked)) < len(asked):  # one frame, asked for until memory ends
+        raise InputError(f"Of the frames '{numbers[:40]}' some are there twice. Ask for each once.")
     data = _instance(files, study, series, instance)
     kind = frame_type(data.file_meta.TransferSyntaxUID)
-    parts = read_frames(data, [int(number) for number in numbers.split(",")])
+    parts = read_frames(data, [int(number) for number in asked])
     return related([(part, kind) for part in parts], kind=kind.partition(";")[0])
 
 
