@@ -139,7 +139,13 @@ def test_text_from_outside_is_a_mask_or_refused(text, shape):
     assert mask.shape == shape and mask.dtype == bool
 
 
-@pytest.mark.parametrize("counts", ["", "h", "o" * 100, "h0h0", "M", "\x00", "0M2"])
+@pytest.mark.parametrize("counts", ["", "h", "o" * 100, "h0h0", "M", "\x00", "0M2", "o" * 12 + "?"])
 def test_what_is_no_mask_is_refused(counts):
     with pytest.raises(PromptError):
         decode_rle(counts, (4, 6))
+
+
+def test_runs_whose_sum_passes_64_bits_are_refused():
+    """In 64 bits they add up to the slice's 24 pixels, and to repeat a value so often ended the process."""
+    with pytest.raises(PromptError, match="do not add up to 4 x 6"):
+        decode_rle("PPPPPPPPPPPP4PPPPPPPPPPPP4PPPPPPPPPPPP40hPPPPPPPPPPPL", (4, 6))

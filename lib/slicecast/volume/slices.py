@@ -154,8 +154,8 @@ def decode_rle(counts: str, shape_hw: tuple[int, int]) -> NDArray[np.bool_]:
         PromptError: it is no such text, or of a mask of another size.
     """
     rows, columns = shape_hw
-    lengths = np.array(_lengths(counts, limit=rows * columns + 2), dtype=np.int64)
-    if (lengths < 0).any() or lengths.sum() != rows * columns:
+    lengths = _lengths(counts, limit=rows * columns + 2)
+    if min(lengths, default=0) < 0 or sum(lengths) != rows * columns:  # exact: in 64 bits a sum may run over
         raise PromptError(
             f"The mask's runs do not add up to {rows} x {columns} pixels. Encode the whole slice, column by column."
         )
