@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from slicecast.inference.sessions import Sessions
 from slicecast.inference.settings import EngineSettings
 from slicecast.inference.workers import WorkersService
 from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet
-from slicecast.volume import write_volume
+from slicecast.volume import Volume, read_volume, write_volume
 
 SHAPE = (40, 24, 24)
 
@@ -87,6 +88,17 @@ def test_painted_slices_arrive_as_they_are(service, images):
     found = service.segment(request)
     same(found, expected(request))
     assert np.array_equal(found.mask[5] > 0, drawn[5])
+
+
+def test_the_same_voxels_stored_otherwise_are_another_image(service, images, tmp_path):
+    """What a worker holds of one file does not answer for another of the same voxels, turned or moved."""
+    first = read_volume(images[0])
+    grid, last = first.geometry, (SHAPE[2] - 1, 0, 0)
+    turned = replace(grid, origin_mm=tuple(grid.index_to_world(last)), direction=grid.direction_matrix * (-1, 1, 1))
+    write_volume(tmp_path / "turned.nii.gz", Volume(first.array[:, :, ::-1], turned))
+    write_volume(tmp_path / "moved.nii.gz", Volume(first.array, replace(grid, origin_mm=(50.0, 60.0, 70.0))))
+    for file in (images[0], tmp_path / "turned.nii.gz", tmp_path / "moved.nii.gz"):
+        same(service.segment(click(file)), expected(click(file)))
 
 
 def test_volumes_are_shared_out_and_stay_where_they_are(service, images):

@@ -96,7 +96,7 @@ class Assignment:
         with job:
             found = service.segment(
                 self.request,
-                study=service.studies.held((self.volume.digest,), self.volume.open),
+                study=service.studies.held((self.volume.file,), self.volume.open),
                 progress=lambda done, what: tell(STEPS, (done, what)),
                 cancelled=cancelled,
                 on_slice=partial(tell, SLICE) if self.listens else None,
