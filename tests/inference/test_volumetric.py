@@ -1,6 +1,7 @@
 """The volumetric engine with a network that grows from clicks by grey value: clicks in, labels on the scan out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from slicecast.engine.volumetric import CubeAnswer
 from slicecast.errors import Cancelled, ConfigError
 from slicecast.inference.segment import SegmentRequest
 from slicecast.inference.sessions import Sessions
+from slicecast.inference.studies import open_study
 from slicecast.inference.volumetric import VolumetricService
 from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import Geometry, Volume, write_volume
@@ -147,6 +149,20 @@ def test_what_the_network_was_asked_once_is_known(image):
     assert proposals and len(asked) == proposals
     assert again.slices_recomputed == again.slices_encoded == 0
     np.testing.assert_array_equal(again.mask, first.mask)
+
+
+def test_the_same_voxels_that_lie_otherwise_are_another_scan(scene):
+    """What is known of a scan's cubes does not answer for the same voxels, turned: the network's grid is another."""
+    scene[8:16, 27:29, 4:13] = 100
+    cosine, sine = np.cos(np.radians(25)), np.sin(np.radians(25))
+    turned = replace(GEOMETRY, direction=((cosine, -sine, 0), (sine, cosine, 0), (0, 0, 1)))
+    straight, oblique = (open_study(Volume(scene, grid)) for grid in (GEOMETRY, turned))
+    shelf = PromptSet((ObjectPrompts("shelf", (Point((6, 28, 12)),)),))  # at the same voxel of both grids
+    request = SegmentRequest(Path("scan.nii.gz"), shelf, axis="axial")
+    service, fresh = (VolumetricService("growing", predictor=Growing()) for _ in range(2))
+    service.segment(request, study=straight)
+    found = service.segment(request, study=oblique)
+    np.testing.assert_array_equal(found.mask, fresh.segment(request, study=oblique).mask)
 
 
 class Surest(Growing):

@@ -116,7 +116,7 @@ class VolumeTracker:
     predictor: VolumePredictor  # the network
     scan: Isotropic  # on the predictor's grid
     window: Window  # grey values, for a network that goes by them
-    key: str  # names the scan's content and the window
+    key: str  # names the scan's content, how it lies, and the window
     cache: Lru[Any]  # encoded cubes, and their answers
     progress: Callable[[int, str], None] = lambda done, what: None  # called with the cubes answered so far
     cancelled: Callable[[], bool] = lambda: False  # asked before each step

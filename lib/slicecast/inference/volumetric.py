@@ -260,7 +260,7 @@ class VolumetricService:
                 predictor,
                 Isotropic(study.volume, predictor.grid(stored, scale), outside=predictor.outside),
                 window,
-                f"{study.digest}/{window.low:g}:{window.high:g}/{scale:g}",
+                f"{study.digest}/{stored}/{window}/{scale}",  # the grid follows from how the scan lies and is stored
                 self._cache,
                 progress or (lambda done, what: None),
                 cancelled or (lambda: False),
