@@ -217,6 +217,23 @@ def test_a_3d_box_starts_and_confines_an_object(image):
     assert sorted(np.flatnonzero(result.mask.any((1, 2)))) == [9, 10, 11, 12]
 
 
+class Surer(Growing):
+    """The surer, the more clicks there are."""
+
+    def segment(self, embedding, points, positive, previous):
+        answer = super().segment(embedding, points, positive, previous)
+        return replace(answer, logits=len(points) * answer.logits)
+
+
+def test_an_object_takes_nothing_beyond_its_own_box(image, scene):
+    """The network sees the bar in both; the second is surer of it, but may only have five slices of it."""
+    bar = ObjectPrompts("bar", (Point((8, 15, 14)),))
+    boxed = ObjectPrompts("boxed", (Point((8, 15, 9)), Point((9, 15, 9))), boxes=[Box((2, 8, 6), (37, 21, 11))])
+    both, alone = ask(image, bar, boxed, network=Surer()).mask, ask(image, bar, network=Surer()).mask
+    assert (both[8:11] == 2).any()
+    np.testing.assert_array_equal(both[12:] == 1, alone[12:] == 1)
+
+
 def test_a_range_confines_all(image):
     result = ask(image, ObjectPrompts("bar", (Point((8, 15, 12)),)), range=(11, 14))
     assert sorted(np.flatnonzero(result.mask.any((1, 2)))) == [11, 12, 13]

@@ -52,11 +52,10 @@ class LabelCanvas:
         """Give an object the voxels where its logits are above 0 and above the others', within its slices."""
         place, logits = self._on_scan(field)
         best, labels = self._best[place], self.labels[place]
-        mine = logits > best
+        mine, along = logits > best, 2 - self.slices.axis
+        numbers = np.arange(self.slices.count)[place[along]]
+        np.moveaxis(mine, along, 0)[(numbers < limits[0]) | (numbers >= limits[1])] = False
         best[mine], labels[mine] = logits[mine].astype(np.float16), value
-        for number in {*range(self.slices.count)} - {*range(*limits)}:
-            plane = self.slices.slice(number)
-            plane[plane == value] = 0
 
     def _on_scan(self, field: ObjectField) -> tuple[tuple[slice, ...], NDArray[np.float32]]:
         """Return the box of the scan that a field covers, and its logits there."""
