@@ -118,6 +118,13 @@ def test_a_lines_middle_and_its_vertices_are_clicks(image):
     assert result.mask[3, 3, 3] == 1
 
 
+def test_a_line_through_painted_slices_alone_is_a_line_still(image, scene):
+    """As where all slices of an object that was found from a line are locked."""
+    painted = MaskPrompt(scene > 50, slices=(2, 3, 4))
+    line = ObjectPrompts("blob", masks=(painted,), lines=[Line(((3, 3, 2), (4, 4, 4)))])
+    np.testing.assert_array_equal(ask(image, line).mask[:5] == 1, scene[:5] > 50)
+
+
 def test_several_objects_have_their_own_labels(image):
     result = ask(image, ObjectPrompts("bar", (Point((8, 15, 12)),)), ObjectPrompts("blob", (Point((3, 3, 3)),)))
     assert result.labels == {"bar": 1, "blob": 2}

@@ -347,8 +347,9 @@ def _clicks(
         if prompt.box_xyxy is not None:
             x, y = np.rint(prompt.box_xyxy.reshape(2, 2).mean(axis=0)).astype(int)
             yield click(axis.to_ijk(prompt.slice, x, y), positive=True)
-    if entry.lines:
-        first = first_clicked(given)
+    passed = [prompt for prompt in given if (prompt.labels == 1).any()]  # none where all that a line passes is painted
+    if entry.lines and passed:
+        first = first_clicked(passed)
         yield click(axis.to_ijk(first.slice, *first.points_xy[0].astype(int)), positive=True)
     for vertex in dict.fromkeys(vertex for line in entry.lines for vertex in line.vertices):
         yield click(study.reorientation.to_canonical_ijk(vertex), positive=True)
