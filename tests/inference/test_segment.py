@@ -441,6 +441,12 @@ def test_a_closed_service_holds_no_model_and_loads_it_again_when_asked(ball_file
     assert np.array_equal(service.segment(SegmentRequest(ball_file, clicked())).mask, before)
 
 
+def test_giving_memory_back_loads_no_model(monkeypatch):
+    """Where a device is full, the deployed weights may not be loaded: a session answers with an earlier version's."""
+    monkeypatch.setattr("slicecast.inference.segment.load_predictor", lambda spec, **given: pytest.fail("loaded"))
+    SegmentService(model="sam2_nano").release()
+
+
 def prepare(monkeypatch, load):
     monkeypatch.setattr("slicecast.inference.segment.load_predictor", load)
     service = SegmentService(model="sam2_nano", settings=EngineSettings(idle_encode=False))

@@ -198,9 +198,11 @@ class SegmentService:
     @property
     def work(self) -> Work:
         """What the model has done so far, in all versions that are loaded; nothing before the first."""
-        known = [self._given] if self._given else list(self._loaded.values())
-        done = [predictor.work for predictor in known]
+        done = [predictor.work for predictor in self._in_memory()]
         return Work(*(sum(getattr(work, kind) for work in done) for kind in ("encoded", "prompted", "tracked")))
+
+    def _in_memory(self) -> list[QueuedPredictor]:
+        return [self._given] if self._given else list(self._loaded.values())
 
     @property
     def model_name(self) -> str:
@@ -319,10 +321,11 @@ class SegmentService:
         return ()
 
     def release(self) -> None:
-        """Give back the memory of what was kept between requests."""
+        """Give back the memory of what was kept between requests; loads no model for that."""
         self.cache.clear()
         self.result_cache.clear()
-        self.predictor.release()
+        for predictor in self._in_memory():
+            predictor.release()
 
     def close(self) -> None:
         """Forget the models and what was kept between requests; whoever asks again loads them again."""
