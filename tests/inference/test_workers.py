@@ -3,7 +3,7 @@ import pickle
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import pytest
 from builders import ball, scan
 from slow_predictor import SlowPredictor
 
-from slicecast.errors import Cancelled, PromptError
-from slicecast.inference.processes import dumps
+from slicecast.errors import Cancelled, PromptError, WorkerDied
+from slicecast.inference.processes import Worker, dumps
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.sessions import Sessions
 from slicecast.inference.settings import EngineSettings
@@ -184,6 +184,22 @@ def test_errors_are_those_of_one_process(service, images):
 def test_background_work_waits_its_turn(service, images):
     with service.queue.background():
         same(service.segment(click(images[1], 9)), expected(click(images[1], 9)))
+
+
+def test_a_process_that_was_ended_takes_no_work_up():
+    """A request that chose it just before the server ended waited for ever, and the server with it."""
+    worker, told = Worker(9, nullcontext), []
+
+    def ask():
+        with suppress(WorkerDied):
+            told.append(worker.carry_out(len, lambda kind, value: None, lambda: False))
+        told.append("ended")
+
+    worker.close()
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert told == ["ended"]
 
 
 def test_nothing_is_left_behind(images):

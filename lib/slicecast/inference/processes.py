@@ -89,8 +89,8 @@ class Worker:
         number, box = next(self._numbers), queue.SimpleQueue[tuple[str, Any]]()
         data, stopped, kind = dumps((number, task)), False, ""
         with self._guard:
-            if self.broken:
-                raise WorkerDied("A worker process could not be started; the server's log says why.")
+            if self.broken or self._closing:
+                raise WorkerDied("A worker process could not be started, or was ended; the server's log says why.")
             self._calls[number] = box
             self._send(data)
         try:
