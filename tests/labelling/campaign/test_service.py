@@ -318,6 +318,22 @@ def test_a_removed_label_opens_its_case(service, store, mask):
     assert ask(service, "bob")["id"] == "first"
 
 
+def test_a_label_that_is_submitted_while_cases_are_looked_at_stays_its_annotators(service, store, mask, monkeypatch):
+    ask(service, "ann")
+    look = store.unusable
+
+    def meanwhile():
+        monkeypatch.setattr(store, "unusable", look)
+        with as_("ann"):
+            service.save("first", mask(), tag="final", info={})
+        return look()
+
+    monkeypatch.setattr(store, "unusable", meanwhile)
+    service.sync()
+    case = service.campaign.state().case("first")
+    assert case.status is Status.SUBMITTED and [reading.who for reading in case.readings] == ["ann"]
+
+
 def test_the_queue_is_in_the_strategys_order(service):
     service.sync()
     assert [(c.case, c.reason) for c in service.queue(strategies()["first"])] == [

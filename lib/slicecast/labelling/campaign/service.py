@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from slicecast.campaign.campaign import SERVER, Campaign, Choice, open_campaign
 from slicecast.campaign.events import Kind
 from slicecast.campaign.report import calibration
 from slicecast.campaign.settings import FOLDER, find_truth, keep_truth
-from slicecast.campaign.state import ReadingTask, Status
+from slicecast.campaign.state import DONE, ReadingTask, Status
 from slicecast.dicom.series import is_uid
 from slicecast.errors import Conflict, InputError, SlicecastError
 from slicecast.files import file_sha256
@@ -103,8 +103,16 @@ class CampaignService:
         bad = self.unusable()
         images = [image for image in every if image not in bad]
         self.campaign.add({image: image in labelled for image in images})
-        self.campaign.reopen(set(images) - labelled)
+        self._reopen(set(images) - labelled)
         return sorted(images)
+
+    def _reopen(self, unlabelled: Collection[str]) -> None:
+        """Open cases again whose label is gone, and not those whose label came since they were looked at."""
+        cases = self.campaign.state().cases
+        if any(name in cases and cases[name].status in DONE for name in unlabelled):
+            with self._intents.alone():  # nobody is between a label and its event, in no process
+                self._datastore().refresh()
+                self.campaign.reopen(set(unlabelled).difference(self._datastore().get_labeled_images()))
 
     def recover(self) -> list[str]:
         """Finish what a crash interrupted, and record labels that came without an event; return their cases."""
@@ -352,6 +360,7 @@ class CampaignService:
             Conflict: another user holds the case, or its label is approved.
             InputError: the tag is the server's own.
         """
+        self.sync()
         with self._intents.alone():
             self._refuse_change(image, tag)
             self._datastore().remove_label(self.case_of(image), tag)
@@ -364,6 +373,7 @@ class CampaignService:
             Conflict: another user holds the case, or its label is approved.
             InputError: the tag is the server's own, or the final label has a value that would have no name.
         """
+        self.sync()
         self._refuse_change(image, tag)
         case, store = self.case_of(image), self._datastore()
         if tag == FINAL and (file := store.get_label_uri(case, tag)):
@@ -374,7 +384,6 @@ class CampaignService:
     def _refuse_change(self, image: str, tag: str) -> None:
         _refuse_own_tag(tag)
         if tag == FINAL:
-            self.sync()
             case, caller = self.case_of(image), current_caller()
             self.campaign.task_of(case, self.who(case), anyones=caller.roles is not None and caller.may("reviewer"))
 
