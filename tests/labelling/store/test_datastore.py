@@ -187,6 +187,19 @@ def test_an_index_replaced_by_another_process_is_read(open_store, studies):
     assert store.get_image_info("first")["note"] == "from elsewhere"
 
 
+def test_two_processes_do_not_forget_each_others_labels_and_notes(open_store, studies, tmp_path):
+    """A server and a command: each has read the index before the other changed it."""
+    server, command = open_store(), open_store()
+    server.save_label("first", label_file(tmp_path, b"x"), "final", {"label_info": [{"name": "spleen", "idx": 1}]})
+    server.update_image_info("first", {"shown": 1})
+    command.save_label("second", label_file(tmp_path, b"x"), "final", {"user": "ann"})
+    server.save_label("second", label_file(tmp_path, b"x"), "original", {})
+    wait_for_note(studies, "first", "shown")
+    for store in (open_store(), server):
+        assert store.get_label_info("first", "final")["label_info"] == [{"name": "spleen", "idx": 1}]
+        assert store.get_label_info("second", "final")["user"] == "ann"
+
+
 @pytest.mark.parametrize("link", ["labels", "labels/final", "labels/versions"])
 def test_links_out_of_the_studies_are_not_written_through(store, studies, tmp_path, link):
     outside, label = tmp_path / "outside", tmp_path / "label.nii.gz"

@@ -197,6 +197,15 @@ def test_a_label_that_was_replaced_or_removed_before_its_turn_is_not_delivered(w
     assert waiting.deliveries.deliver_all() == 0 and len(list(folder.rglob("*.dcm"))) == 1
 
 
+def test_a_command_that_meets_a_servers_job_delivers_it(waiting, opened, folder, tmp_path):
+    """It read the index before the server saved the label."""
+    command = opened()
+    waiting.save_label(
+        "flipped", str(ball_label(tmp_path / "label.nrrd", volume_of(waiting, "flipped"))), "final", INFO
+    )
+    assert command.deliveries.deliver_all() == 0 and len(list((folder / "segmentations").glob("*.dcm"))) == 1
+
+
 def test_a_label_that_could_not_be_saved_does_not_wait_for_delivery(waiting, tmp_path, monkeypatch):
     def fill(*anything):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -5,7 +5,8 @@ Differences from `LocalDatastore`:
 * labels and the index `datastore_v2.json` are replaced atomically, so a crash leaves the old or the new one;
 * an index that cannot be read is set aside and rebuilt from the files;
 * ids and tags that would lead out of the folder are refused; links that do, and macOS' `._*` files, are not listed;
-* every method holds one lock, because requests run in threads and so does the folder's watcher.
+* every method holds one lock, because requests run in threads and so does the folder's watcher;
+* what changes the index begins with the one on disk, in one process at a time: commands may run beside a server.
 """
 
 import copy
@@ -25,7 +26,7 @@ from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, LocalDatastore
+from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
 
 from slicecast.errors import Conflict, InputError, NotFound, UnknownImage
 from slicecast.files import place_file, sync_folder, write_atomically
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 WRITE_WITHIN_S = 1.0
 """Image info is written to the index after this delay, many changes at once; labels are written immediately."""
 
+INDEX_LOCK = ".index.lock"  # Held by the process that changes the index; stock's own lock is not held long enough
 VERSIONS = "versions"  # Folder of the versions, among the tags' folders; hence no tag may have this name
 NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")  # An id or tag: one file name, no path
 
@@ -62,6 +64,17 @@ def locked(method: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def changing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Hold the store's lock, in this and all other processes, during a method that changes the index."""
+
+    @functools.wraps(method)
+    def guarded(self: "SafeDatastore", *args: Any, **named: Any) -> Any:
+        with self.alone():
+            return method(self, *args, **named)
+
+    return guarded
+
+
 class SafeDatastore(LocalDatastore):
     """A safe `LocalDatastore`; see the module's docstring.
 
@@ -80,7 +93,9 @@ class SafeDatastore(LocalDatastore):
         **options: Any,
     ) -> None:
         self._guard = threading.RLock()
+        self._across = FileLock(Path(datastore_path) / INDEX_LOCK, thread_local=False)
         self._write_later: threading.Timer | None = None
+        self._notes: dict[str, dict[str, Any]] = {}
         self._follow_links = follow_links
         self._clock = clock
         self._refused: frozenset[Path] = frozenset()
@@ -89,7 +104,14 @@ class SafeDatastore(LocalDatastore):
         if options.get("auto_reload"):
             self._handler.on_moved = self._on_moved
 
-    @locked
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let nobody else change the index while the block lasts, which begins with what others wrote."""
+        with self._guard, self._across:
+            self._init_from_datastore_file()
+            yield
+
+    @changing
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label; the one it replaces is kept as a version."""
         record = self._datastore.objects.get(image_id)
@@ -100,22 +122,22 @@ class SafeDatastore(LocalDatastore):
         self._refuse_twin(tag)
         _, extension = self._to_id(Path(label_filename).name)
         self.refuse_way_out(folder, folder.with_name(VERSIONS))
-        with FileLock(self._lock_file):
-            folder.mkdir(parents=True, exist_ok=True)
-            with self.all_or_nothing(image_id, tag):
-                self._keep(image_id, tag)
-                target = folder / self._filename(image_id, extension)
-                place_file(Path(label_filename), target)
-                self._remove_other_extension(image_id, tag, target)
-                told = with_true_label_info(label_info or {}, target)
-                info = {**told, "ts": int(self._clock().timestamp()), "name": target.name}
-                record.labels[tag] = DataModel(info=info, ext=extension)
-                self._update_datastore_file(lock=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.all_or_nothing(image_id, tag):
+            self._keep(image_id, tag)
+            target = folder / self._filename(image_id, extension)
+            place_file(Path(label_filename), target)
+            self._remove_other_extension(image_id, tag, target)
+            told = with_true_label_info(label_info or {}, target)
+            info = {**told, "ts": int(self._clock().timestamp()), "name": target.name}
+            record.labels[tag] = DataModel(info=info, ext=extension)
+            self._update_datastore_file()
         return image_id
 
     @contextmanager
     def all_or_nothing(self, image_id: str, tag: str) -> Iterator[None]:
         """Put an image's label back as it was where the block fails, without needing room on the disk."""
+        self._init_from_datastore_file()
         record = self._datastore.objects.get(image_id)
         if record is None:
             yield  # and says that there is no such image
@@ -137,7 +159,7 @@ class SafeDatastore(LocalDatastore):
             if spare is not None:
                 spare.unlink(missing_ok=True)
 
-    @locked
+    @changing
     def _put_back(self, image_id: str, tag: str, before: DataModel | None, spare: Path | None) -> None:
         record, folder = self._datastore.objects[image_id], Path(self._datastore.label_path(tag))
         name = self._filename(image_id, before.ext) if before else ""
@@ -150,7 +172,7 @@ class SafeDatastore(LocalDatastore):
             if file.name != name and self._to_id(file.name)[0] == image_id:
                 file.unlink(missing_ok=True)
         try:
-            self._update_datastore_file(lock=False)
+            self._update_datastore_file()
         except OSError as error:  # the index in memory is right, and the next change writes it
             logger.warning("The index of labels could not be written: %s", error)
 
@@ -158,7 +180,7 @@ class SafeDatastore(LocalDatastore):
         """Return where the labels of a tag lie."""
         return Path(self._datastore.label_path(tag))
 
-    @locked
+    @changing
     def refuse_labels(self, files: Collection[Path]) -> None:
         """Read the folders again, in which these files are no labels; those refused before may be some again."""
         self._refused = frozenset(files)
@@ -179,7 +201,7 @@ class SafeDatastore(LocalDatastore):
         if twin is not None:
             raise InputError(f"The tag '{tag}' differs from '{twin}' only in case. Use '{twin}', or another name.")
 
-    @locked
+    @changing
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label; it is kept as a version."""
         tag = safe_tag(label_tag)
@@ -190,7 +212,7 @@ class SafeDatastore(LocalDatastore):
             super().remove_label(label_id, tag)
         self.refresh()
 
-    @locked
+    @changing
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Add an image; the same file sent twice is stored once. Another one would not fit the id's labels."""
         name = safe_name(image_id or self._to_id(Path(image_filename).name)[0], "image id")
@@ -239,12 +261,13 @@ class SafeDatastore(LocalDatastore):
         if record is None:
             raise UnknownImage(f"There is no image '{image_id}'. Ask for the list of images again.")
         record.image.info.update(info)
+        self._notes.setdefault(image_id, {}).update(info)
         if self._write_later is None:
             # No daemon thread: a server that shuts down waits for it.
             self._write_later = threading.Timer(WRITE_WITHIN_S, self._write_notes)
             self._write_later.start()
 
-    @locked
+    @changing
     def save_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Update an image's info and write the index at once; nothing has changed where that fails."""
         before = self.get_image_info(image_id)
@@ -257,38 +280,49 @@ class SafeDatastore(LocalDatastore):
 
     @locked
     def _write_notes(self) -> None:
-        self._write_later = None
+        self._write_later, notes, self._notes = None, self._notes, {}
         if not Path(self._datastore_path).is_dir():  # the studies may have been removed meanwhile
             return
         try:
-            self._update_datastore_file()
+            with self.alone():
+                for image in notes.keys() & self._datastore.objects.keys():
+                    self._datastore.objects[image].image.info.update(notes[image])
+                self._update_datastore_file()
         except OSError as error:  # such as a full disk; the next change writes the index
             logger.warning("The index of images could not be written: %s", error)
 
-    remove_image = locked(LocalDatastore.remove_image)
-    update_label_info = locked(LocalDatastore.update_label_info)
-    refresh = locked(LocalDatastore.refresh)
+    remove_image = changing(LocalDatastore.remove_image)
+    update_label_info = changing(LocalDatastore.update_label_info)
+    _reconcile_datastore = changing(LocalDatastore._reconcile_datastore)
     list_images = locked(LocalDatastore.list_images)
     get_labeled_images = locked(LocalDatastore.get_labeled_images)
     get_unlabeled_images = locked(LocalDatastore.get_unlabeled_images)
     datalist = locked(LocalDatastore.datalist)
     status = locked(LocalDatastore.status)
     json = locked(LocalDatastore.json)
-    _init_from_datastore_file = locked(LocalDatastore._init_from_datastore_file)
+
+    @locked
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """Read the index unless it is as this process read or wrote it; stock goes by its time alone."""
+        index = Path(self._datastore_config_path)
+        stamp = _stamp(index)
+        if stamp in (None, self._config_ts):
+            return
+        try:
+            self._datastore = LocalDatastoreModel.model_validate_json(index.read_bytes())
+        except ValueError as error:
+            if throw_exception:
+                raise
+            logger.error("%s cannot be read, and what is known of it is used: %s", index, error)
+            return
+        self._datastore.base_path, self._config_ts = self._datastore_path, stamp
 
     @locked
     def _update_datastore_file(self, lock: bool = True) -> None:
         # No indent: with one, Python's slow encoder is used, which takes a second for ten thousand images.
         content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), default=str)
-        if lock:
-            with FileLock(self._lock_file):
-                self._replace_index(content)
-        else:
-            self._replace_index(content)
-
-    def _replace_index(self, content: str) -> None:
         write_atomically(Path(self._datastore_config_path), content.encode())
-        self._config_ts = Path(self._datastore_config_path).stat().st_mtime
+        self._config_ts = _stamp(Path(self._datastore_config_path))
 
     def _on_moved(self, event: Any) -> None:
         """Read an index that another process has replaced; our own writes are recognised by their time stamp."""
@@ -336,6 +370,15 @@ class SafeDatastore(LocalDatastore):
         previous = self._datastore.label(image_id, tag)
         if previous is not None and self._filename(image_id, previous.ext) != target.name:
             target.with_name(self._filename(image_id, previous.ext)).unlink(missing_ok=True)
+
+
+def _stamp(index: Path) -> tuple[int, int] | None:
+    """Return what changes whenever the index is replaced; None where there is none."""
+    try:
+        state = index.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_mtime_ns, state.st_ino
 
 
 def _spare(file: Path) -> Path | None:

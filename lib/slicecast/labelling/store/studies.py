@@ -29,7 +29,7 @@ from slicecast.dicom.seg import referenced_series, seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, ResourceError, UnknownImage, VolumeError
 from slicecast.files import write_atomically
-from slicecast.labelling.store.datastore import SafeDatastore, locked, safe_tag
+from slicecast.labelling.store.datastore import SafeDatastore, changing, locked, safe_tag
 from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
 from slicecast.labelling.store.labels import checked_file
 from slicecast.labelling.store.stow import Outcome, SaveLabel, Store
@@ -68,7 +68,8 @@ class StudiesDatastore(SafeDatastore):
         )
         self._checks = ScanChecks(self._examined_path)
         super().__init__(datastore_path, follow_links=follow_links, **options)
-        self.deliveries = DeliveryQueue(self._work / "outbox", self._deliver)
+        with self.alone():  # it clears away what a kill left, and no process may be at it now
+            self.deliveries = DeliveryQueue(self._work / "outbox", self._deliver)
         if self.deliveries.waiting():
             self.deliveries.start()
 
@@ -87,7 +88,7 @@ class StudiesDatastore(SafeDatastore):
             file = checked_file(
                 Path(label_filename), self._grid(own), info=label_info or {}, labels=self._labels, folder=Path(folder)
             )
-            with self._guard:  # a delivery that finds its job finds the label too
+            with self.alone():  # a delivery that finds its job finds the label too, also in another process
                 final = label_tag == DefaultLabelTag.FINAL
                 job = self.deliveries.put(file, {"image_id": own, "info": label_info or {}}) if final else None
                 try:
@@ -183,7 +184,7 @@ class StudiesDatastore(SafeDatastore):
             for name in self.get_labeled_images()
         ]
 
-    @locked
+    @changing
     def remove_image(self, image_id: str) -> None:
         """Remove an image; a DICOM series is refused, because its files exist only once."""
         if self._is_series(self.image_id(image_id)):
@@ -216,14 +217,14 @@ class StudiesDatastore(SafeDatastore):
     def _known_series(self, uid: str) -> Series | None:
         return self.catalogue.of_image(uid) if uid else None
 
-    @locked
+    @changing
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label; it is kept as a version, and its DICOM SEG is no longer listed."""
         super().remove_label(self.image_id(label_id), label_tag)
         if label_tag == DefaultLabelTag.FINAL:
             self._withdraw_segs(self.image_id(label_id))
 
-    @locked
+    @changing
     def _put_back(self, image_id: str, tag: str, before: DataModel | None, spare: Path | None) -> None:
         super()._put_back(image_id, tag, before, spare)
         file = self.get_label_uri(image_id, tag)
@@ -238,7 +239,7 @@ class StudiesDatastore(SafeDatastore):
 
     def _deliver(self, delivery: Delivery) -> None:
         """Deliver a label if it is its image's final one: not one that was replaced, or never saved."""
-        with self._guard:  # not between a job and its label
+        with self.alone():  # not between a job and its label
             file = self.get_label_uri(delivery.facts["image_id"], DefaultLabelTag.FINAL.value)
             current = bool(file) and filecmp.cmp(file, delivery.label, shallow=False)
         if current:
@@ -295,6 +296,10 @@ class StudiesDatastore(SafeDatastore):
             target.parent.mkdir(parents=True, exist_ok=True)
             write_volume(target, read_volume(source), compress=False)
         return target
+
+    def _reconcile_datastore(self) -> None:
+        self.catalogue.dicom_series()  # looks through the folders, for which nobody else needs to wait
+        super()._reconcile_datastore()
 
     def _add_non_existing_images(self) -> int:
         added = super()._add_non_existing_images()
