@@ -59,6 +59,17 @@ def test_a_heartbeat_that_comes_too_late(open_campaign, ask, clock):
         campaign.heartbeat("a", "ann")
 
 
+def test_a_second_reading_that_took_too_long_stays_one(open_campaign, ask, clock):
+    campaign = open_campaign("a", second_share=1.0)
+    campaign.submitted("a", "ann", {})
+    assert ask(campaign, "bob").task is ReadingTask.SECOND
+    clock.wait(LEASE_S)
+    assert campaign.take("a", "bob").task is ReadingTask.SECOND
+    clock.wait(LEASE_S)
+    campaign.reject("a", "rita", why="hole")
+    assert campaign.take("a", "bob").task is ReadingTask.ANNOTATE
+
+
 def test_a_click_is_a_sign_of_life(open_campaign, ask, clock):
     campaign = open_campaign()
     ask(campaign, "ann")

@@ -229,6 +229,8 @@ class Campaign:
             if holds(known, who, now_s):
                 return [Draft(Kind.RENEWED, case, who, {"until": now_s + self.rules.lease_s})]
             task = ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
+            if known.lease is not None and known.lease.who == who and known.status in DONE:
+                task = known.lease.task  # it is over, and is asked for again
             return [
                 self._lease(Choice(case, "opened by hand", task=task), who, now_s=now_s, strategy="", address=address)
             ]
@@ -296,9 +298,7 @@ class Campaign:
         known = self.state().case(case)
         if not anyones:
             self._refuse_others(known, who, self._clock())
-        task = ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
-        if known.lease is not None and known.lease.who == who:
-            task = known.lease.task
+        task = _task(known, who)
         _refuse_approved(known, task)
         return task
 
@@ -469,6 +469,17 @@ def _known(state: State, case: str) -> Case:
     if case not in state.cases:
         raise UnknownImage(f"There is no case '{case}' in the campaign. Ask for the list of images again.")
     return state.cases[case]
+
+
+def _task(case: Case, who: str) -> ReadingTask:
+    if case.lease is not None and case.lease.who == who:
+        return case.lease.task
+    if case.gold:
+        return ReadingTask.GOLD
+    last = next((reading for reading in reversed(case.readings) if reading.who == who), None)
+    if last is not None and case.status in DONE:  # who sends a second reading once more corrects that one
+        return last.task
+    return ReadingTask.ANNOTATE
 
 
 def _refuse_approved(case: Case, task: ReadingTask) -> None:

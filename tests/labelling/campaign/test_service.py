@@ -272,6 +272,24 @@ def test_a_second_reading_leaves_the_first_alone(make_service, store, mask):
     assert store.get_label_info("first", "final")["user"] == "ann"
 
 
+def test_a_second_reading_that_is_sent_again_replaces_itself(make_service, store, mask):
+    service = make_service(second_share=1.0)
+    ask(service, "ann")
+    with as_("ann"):
+        service.save("first", mask(5.0), tag="final", info={})
+    ask(service, "cid")  # holds the other one
+    assert ask(service, "bob")["id"] == "first"
+    with as_("bob"):
+        for radius in (4.0, 4.5):
+            service.save("first", mask(radius, "other.nii.gz"), tag="final", info={})
+    assert [str(reading.task) for reading in service.campaign.state().case("first").readings] == [
+        "annotate",
+        "second",
+        "second",
+    ]
+    assert store.get_label_info("first", "final")["user"] == "ann"
+
+
 def test_gold_is_compared_with_its_truth_and_stays_unlabelled(make_service, store, mask):
     service = make_service(gold_share=1.0)
     service.add_gold("second", mask(5.0, "truth.nii.gz"), "root")
