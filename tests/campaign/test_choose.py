@@ -56,6 +56,12 @@ def test_a_skipped_case_comes_back_when_nothing_else_is_left():
     assert pick(state).case == "a" and "skipped" in pick(state).reason
 
 
+def test_a_rejected_case_that_was_skipped_comes_back_too():
+    done = [Draft(Kind.SUBMITTED, name, "ann") for name in "abc"]
+    state = after(*done, Draft(Kind.REJECTED, "a", "rita", {"why": "hole"}), Draft(Kind.SKIPPED, "a", "ann"))
+    assert pick(state).case == "a"
+
+
 def test_a_rejected_case_goes_first_to_who_did_it():
     submitted = [Draft(Kind.SUBMITTED, "b", "bob"), Draft(Kind.SUBMITTED, "c", "ann")]
     judged = [Draft(Kind.REJECTED, name, "rita", {"why": "hole"}) for name in "bc"]

@@ -64,10 +64,11 @@ def choose_next(
     gold = _gold(free, who, rules=rules, rng=rng)
     for cases in (free if avoid is None else [case for case in free if case.name != avoid], free):
         choice = (
-            _again(cases, who)
+            _again(cases, who, skipped=False)
             or gold
             or _first(cases, who, ranking, skipped=False)
             or _second(cases, who, rules)
+            or _again(cases, who, skipped=True)
             or _first(cases, who, ranking, skipped=True)
         )
         if choice is not None:
@@ -79,8 +80,8 @@ def _free(case: Case, who: str, now_s: float) -> bool:
     return case.lease is None or not case.lease.live(now_s) or case.lease.who == who
 
 
-def _again(cases: Sequence[Case], who: str) -> Choice | None:
-    rejected = [case for case in cases if case.status is Status.REJECTED and who not in case.skipped_by]
+def _again(cases: Sequence[Case], who: str, *, skipped: bool) -> Choice | None:
+    rejected = [case for case in cases if case.status is Status.REJECTED and (who in case.skipped_by) is skipped]
     first = min(rejected, key=lambda case: not case.read_by(who), default=None)  # one's own before the others
     return None if first is None else Choice(first.name, f"rejected in review: {first.note or 'no reason given'}")
 
