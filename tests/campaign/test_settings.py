@@ -34,6 +34,14 @@ def test_a_truth_is_kept_and_found(tmp_path):
     assert find_truth(tmp_path / "campaign", "case") is None
 
 
+def test_a_truth_in_another_format_replaces_the_one_before(tmp_path):
+    for ending in (".nii.gz", ".nrrd", ".nii.gz"):
+        truth = tmp_path / f"truth{ending}"
+        truth.write_bytes(ending.encode())
+        keep_truth(tmp_path / "campaign", "case", truth)
+        assert find_truth(tmp_path / "campaign", "case").read_bytes() == ending.encode()
+
+
 def test_what_is_no_label(tmp_path):
     with pytest.raises(NotFound):
         keep_truth(tmp_path, "case", tmp_path / "none.nii.gz")

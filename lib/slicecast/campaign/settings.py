@@ -47,7 +47,7 @@ def campaign_settings() -> CampaignSettings:
 
 
 def keep_truth(folder: Path, case: str, truth: Path) -> str:
-    """Copy a label file into the campaign's folder; return its SHA-256.
+    """Copy a label file into the campaign's folder, in place of the case's truth before; return its SHA-256.
 
     Raises:
         NotFound: there is no such file.
@@ -61,6 +61,8 @@ def keep_truth(folder: Path, case: str, truth: Path) -> str:
     target = folder / GOLD / f"{case}{ending}"
     target.parent.mkdir(parents=True, exist_ok=True)
     place_file(truth, target)
+    for other in {folder / GOLD / f"{case}{ending}" for ending in WRITTEN_ENDINGS} - {target}:
+        other.unlink(missing_ok=True)  # the truth before, in another format
     return file_sha256(target)
 
 
