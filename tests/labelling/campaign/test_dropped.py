@@ -67,6 +67,18 @@ def test_a_label_that_a_kill_left_begun_is_its_annotators(service, store, studie
     assert [reading.who for reading in service.campaign.state().case("first").readings] == ["ann"]
 
 
+def test_what_a_killed_command_left_begun_does_not_replace_a_later_label(service, store, studies, tmp_path):
+    service.sync()
+    begun = Submission("first", "first", "eve", ReadingTask.ANNOTATE, "final", after=service.campaign.state().number)
+    file = write_volume(tmp_path / "label.nii.gz", Volume(ball(radius=3.0).astype(np.uint8), grid()))
+    service._intents._jobs().put(file, asdict(begun))
+    with calling(Caller(name="ann")):
+        service.save("first", write_volume(file, Volume(ball().astype(np.uint8), grid())), tag="final", info={})
+    assert service.recover() == [] and service._intents._jobs().waiting() == []
+    assert [reading.who for reading in service.campaign.state().case("first").readings] == ["ann"]
+    assert store.get_label_info("first", "final")["user"] == "ann"
+
+
 @pytest.mark.parametrize(
     ("array", "geometry", "why"),
     [

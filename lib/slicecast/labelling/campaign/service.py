@@ -260,12 +260,16 @@ class CampaignService:
         return str(label)
 
     def _finish_left(self) -> list[str]:
-        """Finish the submissions that a kill interrupted; return their cases."""
+        """Finish the submissions that a kill interrupted, unless a later one took their place; return their cases.
+
+        It may have been a command that was killed, while a server went on.
+        """
         found = []
         with self._intents.alone():
             for file, left in self._intents.left():
                 events = self.campaign.store.read(after=left.after)
-                if any((e.kind, e.case, e.who) == (Kind.SUBMITTED, left.case, left.who) for e in events):
+                saved = [e.data.get("tag") for e in events if e.kind is Kind.SUBMITTED and e.case == left.case]
+                if left.tag in saved:
                     continue
                 try:
                     self._finish(file, replace(left, anyones=True))  # it was let in before the kill
