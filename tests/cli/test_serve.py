@@ -76,6 +76,32 @@ def test_labels_of_a_described_data_set(started, folders, place, labels):
     assert started[0][-2:] == ["labels", "spleen,liver"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        ({"liver": 2, "spleen": 1}, "spleen,liver"),
+        ({"1": "core", "2": "edema", "4": "enhancing", "999": "x"}, "core,edema,label 3,enhancing"),
+    ],
+)
+def test_labels_of_a_described_data_set_keep_their_values(started, folders, labels, named):
+    (folders[0] / "dataset.json").write_text(json.dumps({"labels": labels}))
+    run(folders)
+    assert started[0][-2:] == ["labels", named]
+
+
+def test_labels_that_are_given_as_a_setting_count(started, folders):
+    (folders[0] / "dataset.json").write_text(json.dumps({"labels": {"1": "spleen"}}))
+    run(folders, "--conf", "labels=liver")
+    assert started[0].count("labels") == 1 and started[0][-1] == "liver"
+
+
+def test_a_described_name_with_a_comma_is_said(started, folders):
+    (folders[0] / "dataset.json").write_text(json.dumps({"labels": {"1": "kidney, left"}}))
+    with pytest.raises(ConfigError, match=r"'kidney, left'.*--labels"):
+        run(folders)
+    assert started == []
+
+
 @pytest.mark.parametrize("content", ["{bad", "[]", '{"labels": ["spleen"]}', "{}"])
 def test_other_files_of_that_name_are_ignored(started, folders, content):
     (folders[0] / "dataset.json").write_text(content)

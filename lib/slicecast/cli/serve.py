@@ -87,12 +87,11 @@ def serve(
     pairs = [*map(_pair, conf or [])]
     from slicecast.labelling.conf import AppConfig  # these take a while, see main.py
     from slicecast.labelling.state import only_server
-    from slicecast.volume.reading import dataset_description, value_names
 
     spec = choose_model(model or None)
     named = {
         "model": model,
-        "labels": labels or ",".join(value_names(dataset_description(Path(studies))).values()),
+        "labels": labels or ("" if "labels" in dict(pairs) else described_labels(Path(studies))),
         "insecure": "true" if insecure else "",
     }
     pairs += [(key, value) for key, value in named.items() if value]
@@ -112,6 +111,23 @@ def _pair(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise ConfigError(f"--conf {text} has no value. Write --conf KEY=VALUE, such as --conf device=cpu.")
     return key, value
+
+
+def described_labels(studies: Path) -> str:
+    """Return the structures that a `dataset.json` names, as --labels: the n-th is value n; empty for none.
+
+    Raises:
+        ConfigError: a name holds a comma.
+    """
+    from slicecast.labelling.tasks.request import MAX_LABELS  # these take a while, see main.py
+    from slicecast.volume.reading import dataset_description, value_names
+
+    names = {value: name for value, name in value_names(dataset_description(studies)).items() if value <= MAX_LABELS}
+    if odd := next((name for name in names.values() if "," in name), None):
+        raise ConfigError(
+            f"The dataset.json names a structure '{odd}', and names are divided by commas. Give --labels."
+        )
+    return ",".join(names.get(value, f"label {value}") for value in range(1, max(names, default=0) + 1))
 
 
 def tls_arguments(cert: Path | None, key: Path | None) -> list[str]:
