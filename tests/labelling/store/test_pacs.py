@@ -10,6 +10,7 @@ from slicecast.dicom.catalogue import Catalogue
 from slicecast.dicom.seg import referenced_series
 from slicecast.errors import ResourceError, VolumeError
 from slicecast.labelling.store.pacs import PacsDatastore, Remote
+from slicecast.labelling.store.stow import DUPLICATE, NO_ROOM
 from slicecast.volume import read_volume, write_mask, write_volume
 
 
@@ -20,6 +21,7 @@ class Server:
 
     def __init__(self, series) -> None:
         self.series, self.up, self.stored = series, True, []
+        self.reason = 0  # why what is sent is not stored; 0: it is
 
     def search_for_series(self, search_filters=None, limit=None, offset=0):
         self._require_up()
@@ -39,7 +41,13 @@ class Server:
 
     def store_instances(self, instances):
         self._require_up()
-        self.stored += instances
+        answer, item = Dataset(), Dataset()
+        if self.reason:
+            item.FailureReason = self.reason
+            answer.FailedSOPSequence = [item]
+        else:
+            self.stored += instances
+        return answer
 
     def _require_up(self) -> None:
         if not self.up:
@@ -102,6 +110,16 @@ def test_a_label_waits_for_the_server(server, opened, tmp_path, empty):
     assert again.deliveries.deliver_all() == 0
     assert {referenced_series(seg) for seg in server.stored} == {uid}
     assert bool(server.stored[0].pixel_array.any()) is not empty
+
+
+def test_a_label_that_the_server_does_not_store_waits(server, opened, tmp_path):
+    """It answers, and says in the answer that it has refused the object."""
+    server.reason = NO_ROOM
+    store = opened()
+    submit(store, tmp_path)
+    assert store.deliveries.deliver_all() == 1 and server.stored == []
+    server.reason = DUPLICATE  # it has it already
+    assert store.deliveries.deliver_all() == 0
 
 
 def test_one_seg_of_a_label_is_current(server, opened, tmp_path):

@@ -32,6 +32,7 @@ from slicecast.errors import InputError, ResourceError
 from slicecast.files import write_atomically
 from slicecast.labelling.store.datastore import locked
 from slicecast.labelling.store.delivery import Delivery
+from slicecast.labelling.store.stow import DUPLICATE
 from slicecast.labelling.store.studies import SERIES_EXTENSION, StudiesDatastore, series_info, series_names
 
 logger = logging.getLogger(__name__)
@@ -237,7 +238,10 @@ class PacsDatastore(StudiesDatastore):
         except InputError as error:
             logger.error("The label of %s cannot be DICOM SEG, so it stays here only: %s", uid, error)
             return
-        self._remote.client.store_instances([data])
+        answer = self._remote.client.store_instances([data])
+        for refused in answer.get("FailedSOPSequence") or ():  # some servers say it with 200 or 202
+            if (reason := refused.get("FailureReason")) != DUPLICATE:
+                raise ResourceError(f"The DICOM server has not stored the label of {uid}: failure reason {reason}.")
         self._withdraw_segs(uid, keep=str(data.SeriesInstanceUID))
         logger.info("The label of %s has arrived on the DICOM server", uid)
 
