@@ -1,6 +1,7 @@
 """`slicecast labels import`."""
 
 import json
+from pathlib import Path
 
 import pytest
 from builders import ball, grid
@@ -11,6 +12,7 @@ from slicecast.cli.labels import read_map
 from slicecast.cli.main import app
 from slicecast.errors import ConfigError
 from slicecast.labelling.campaign.service import open_campaign_service
+from slicecast.labelling.preannotation import preannotation
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import read_volume, write_mask
 
@@ -42,8 +44,12 @@ def labels_of(studies, tag="final"):
     return {name: entry["labels"].get(tag) for name, entry in index.items()}
 
 
+def store_of(studies):
+    return StudiesDatastore(str(studies), extensions=["*.nii.gz"])
+
+
 def service_of(studies):
-    store = StudiesDatastore(str(studies), extensions=["*.nii.gz"])
+    store = store_of(studies)
     return open_campaign_service(studies, datastore=lambda: store)
 
 
@@ -91,6 +97,9 @@ def test_drafts_are_a_start(run, studies):
     assert run("--map", "1=liver", "--as", "draft").exit_code == 0
     assert labels_of(studies, "original")["first"] and not labels_of(studies)["first"]
     assert service_of(studies).campaign.state().case("first").status == "open"
+    start = preannotation(store_of(studies), "first", geometry=grid(), labels=["spleen"])
+    assert start["params"]["label_names"] == {"liver": 1}
+    Path(start["file"]).unlink()
 
 
 def test_without_names(run, studies):

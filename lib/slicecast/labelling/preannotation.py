@@ -29,7 +29,7 @@ from slicecast.files import temporary
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import engine_settings
 from slicecast.labelling.finetuning.automatic import MODEL, UNTRAINED, AutomaticModel, AutomaticModels
-from slicecast.labelling.store.labels import FINAL, ORIGINAL
+from slicecast.labelling.store.labels import FINAL, ORIGINAL, names_of
 from slicecast.labelling.tasks.request import number_labels
 from slicecast.models.versions import ModelVersions
 from slicecast.training.executor import each_part
@@ -203,14 +203,16 @@ def preannotation(store: Datastore, image_id: str, *, geometry: Geometry, labels
     """Return the pre-annotation as an infer answer, `file` and `params`; without one an empty mask.
 
     Args:
-        labels: the app's, which are named where there is no pre-annotation.
+        labels: the app's, which are named where there is no pre-annotation, or it names nothing.
     """
     uri = store.get_label_uri(image_id, ORIGINAL)
     if not uri:
         empty = Volume(np.zeros(geometry.size_ijk[::-1], np.uint8), geometry)
         return _answer(empty, {"label_names": number_labels(labels, labels), "warnings": [NOTHING]})
-    params = (store.get_label_info(image_id, ORIGINAL) or {}).get("params") or {}
-    return _answer(read_volume(uri), {"label_names": params.get("label_names") or {}, "warnings": []})
+    mask = read_volume(uri)
+    present = np.unique(mask.array).tolist()
+    names = names_of(store.get_label_info(image_id, ORIGINAL) or {}, present, labels)
+    return _answer(mask, {"label_names": {name: n for name, n in names.items() if n in present}, "warnings": []})
 
 
 def _answer(mask: Volume, params: dict[str, Any]) -> dict[str, Any]:
