@@ -57,6 +57,22 @@ def test_verify_finds_a_changed_event(run, studies):
     assert bad.exit_code == 1 and "was changed" in bad.output
 
 
+@pytest.mark.parametrize("change", ["kind = 'x'", "data = '{'"])
+def test_verify_finds_an_event_that_cannot_be_read(run, studies, change):
+    connection = sqlite3.connect(studies / "campaign" / "campaign.db")
+    with connection:
+        connection.execute(f"UPDATE slicecast_events SET {change} WHERE number = 2")
+    connection.close()
+    bad = run("verify")
+    assert bad.exit_code == 1 and "event 2 was changed" in bad.output
+
+
+def test_a_database_that_is_none_is_one_sentence(run, studies):
+    (studies / "campaign" / "campaign.db").write_bytes(b"no database" * 100)
+    bad = run("status")
+    assert bad.exit_code == 1 and "cannot be opened: file is not a database" in bad.output
+
+
 def test_export(run, studies, tmp_path):
     assert run("export", "-o", tmp_path / "out", "--modality", "CT", "--name", "Ball").exit_code == 0
     content = json.loads((tmp_path / "out" / "dataset.json").read_text())

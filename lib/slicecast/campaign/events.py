@@ -10,7 +10,7 @@ that is killed leaves all events of a decision or none.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -177,7 +177,7 @@ class EventStore:
         try:
             with self._writing() as connection:
                 SCHEMA.prepare(connection, upgrade=upgrade)
-        except sa.exc.OperationalError as error:
+        except sa.exc.DatabaseError as error:
             self.close()
             raise ResourceError(f"The campaign's database {url} cannot be opened: {error.orig}.") from error
         except ResourceError:
@@ -213,8 +213,13 @@ class EventStore:
         with self._engine.connect() as connection, connection.begin():
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # both reads see the same moment
-            events = _read(connection, 0)
-            number, digest = _head(connection)
+            rows, (number, digest) = _rows(connection, 0), _head(connection)
+        events = list[Event]()
+        for row in rows:
+            try:
+                events.append(_event(row))
+            except ValueError as error:  # a word that is no kind, or details that are no JSON
+                return Damage(row.number, f"event {row.number} was changed: {error}")
         damage = find_damage(events)
         last = (events[-1].number, events[-1].digest) if events else (0, GENESIS)
         if damage is None and last != (number, digest):
@@ -254,11 +259,16 @@ def _engine(url: str) -> Engine:
 
 
 def _read(connection: Connection, after: int) -> list[Event]:
-    rows = connection.execute(sa.select(EVENTS).where(EVENTS.c.number > after).order_by(EVENTS.c.number))
-    return [
-        Event(row.number, row.when_s, Kind(row.kind), row.case_name, row.who, json.loads(row.data), *row[6:])
-        for row in rows
-    ]
+    return [_event(row) for row in _rows(connection, after)]
+
+
+def _rows(connection: Connection, after: int) -> Sequence[Any]:
+    found = sa.select(EVENTS).where(EVENTS.c.number > after).order_by(EVENTS.c.number)
+    return connection.execute(found).all()
+
+
+def _event(row: Any) -> Event:
+    return Event(row.number, row.when_s, Kind(row.kind), row.case_name, row.who, json.loads(row.data), *row[6:])
 
 
 def _head(connection: Connection) -> tuple[int, str]:
