@@ -21,7 +21,7 @@ from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.labelling.finetuning.automatic import AutomaticModels
 from slicecast.labelling.finetuning.rounds import Rounds
-from slicecast.labelling.finetuning.training import HELD_OUT, carry_out
+from slicecast.labelling.finetuning.training import HELD_OUT, _store_objects, _stored_objects, carry_out
 from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
 from slicecast.models.registry import bundled_spec
 from slicecast.models.sam2_build import load_sam2
@@ -142,6 +142,21 @@ def test_only_slices_that_somebody_saw_to_are_learnt(studies, configs, tmp_path)
         assert saved.status_code == 200, saved.text
     slices = {case.id: case.slices for case in begin(studies).plan().cases}
     assert slices == {"ball_0": None, "ball_1": None, "ball_2": None, "new": [2, 6, 8, 10, 13]}  # imported: all of them
+
+
+def test_two_scans_with_the_same_label_are_learnt_apart(studies, tmp_path):
+    """As of a patient with several sequences; else a fold learnt the scan that it is judged on."""
+    for name in ("t1", "t2"):
+        shutil.copyfile(studies / "ball_1.nii.gz", studies / f"{name}.nii.gz")
+        (tmp_path / "same").mkdir(exist_ok=True)
+        shutil.copyfile(tmp_path / "truth" / "ball_1.nii.gz", tmp_path / "same" / f"{name}.nii.gz")
+    assert run("labels", "import", tmp_path / "same", "--studies", studies, "--map", "1=ball").exit_code == 0
+    round = begin(studies)
+    cases = round.plan().cases
+    assert len({case.sha256 for case in cases}) < len(cases)
+    _store_objects(round, round.plan())
+    stored = [thing.case for case in cases for thing in _stored_objects(round, case)]
+    assert stored == [case.id for case in cases]
 
 
 def test_two_processes_do_not_work_on_one_round(studies):

@@ -14,6 +14,7 @@ kind loses more than the margin and all kinds together gain.
 Whatever comes of the weights, the network that segments without prompts learns the same labels afterwards.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -233,15 +234,20 @@ def _tune(
 def _store_objects(round: TuningRound, plan: RoundPlan) -> None:
     """Write what is learnt to the disk, so that memory holds no more than one volume."""
     for case in plan.cases:
-        folder = round.folder / OBJECTS / case.sha256[:16]
+        folder = _objects_of(round, case)
         if not (folder / "done").is_file():
             for number, thing in enumerate(case.objects(round.folder)):
                 store_object(folder / str(number), thing)
             (folder / "done").touch()
 
 
+def _objects_of(round: TuningRound, case: LearntCase) -> Path:
+    """Return the folder of a case; not of a label, which two scans of a patient may share to the byte."""
+    return round.folder / OBJECTS / hashlib.sha256(f"{case.id}/{case.sha256}".encode()).hexdigest()[:16]
+
+
 def _stored_objects(round: TuningRound, case: LearntCase) -> list[LabelledObject]:
-    folders = (round.folder / OBJECTS / case.sha256[:16]).glob("[0-9]*")
+    folders = _objects_of(round, case).glob("[0-9]*")
     return [stored_object(folder) for folder in sorted(folders)]
 
 
