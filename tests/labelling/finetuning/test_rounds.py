@@ -11,10 +11,12 @@ import time
 import pytest
 import SimpleITK as sitk
 import torch
+from builders import ball
 from labelserver import read_mask, serving
 from learning import run
 
 from slicecast.campaign.events import Kind
+from slicecast.campaign.state import ReadingTask
 from slicecast.config import config_dir
 from slicecast.errors import InputError, TooMany
 from slicecast.inference.segment import SegmentService
@@ -142,6 +144,23 @@ def test_only_slices_that_somebody_saw_to_are_learnt(studies, configs, tmp_path)
         assert saved.status_code == 200, saved.text
     slices = {case.id: case.slices for case in begin(studies).plan().cases}
     assert slices == {"ball_0": None, "ball_1": None, "ball_2": None, "new": [2, 6, 8, 10, 13]}  # imported: all of them
+
+
+def test_labels_that_a_round_has_seen_are_not_new(studies, tmp_path):
+    """Neither those that it could not learn, nor cases that were only read a second time since."""
+    empty = write_mask(tmp_path / "empty.nii.gz", ball() & False, read_volume(studies / "ball_1.nii.gz").geometry)
+    shutil.copyfile(studies / "ball_1.nii.gz", studies / "new.nii.gz")
+    with folder_tuner(studies, model=None, labels=["ball"], device="cpu") as tuner:
+        service = tuner._campaign
+        service.save("new", empty, tag="final", info={})
+        assert tuner._new_labels() == 4
+        assert list(tuner.begin().plan().left_out) == ["new"] and tuner._new_labels() == 0
+        second = {"tag": "second-bob", "sha256": "of the second reading"}
+        service.campaign.submitted("ball_0", "bob", second, task=ReadingTask.SECOND)
+        assert tuner._new_labels() == 0
+        shutil.copyfile(studies / "labels" / "final" / "ball_0.nii.gz", tmp_path / "again.nii.gz")
+        service.save("new", tmp_path / "again.nii.gz", tag="final", info={})
+        assert tuner._new_labels() == 1
 
 
 def test_two_scans_with_the_same_label_are_learnt_apart(studies, tmp_path):

@@ -91,6 +91,8 @@ class RoundPlan:
     settings: Mapping[str, Any]  # the content of `configs/training/finetune.yaml`
     cases: tuple[LearntCase, ...]  # the labels, by id
     made_s: float = field(default=0.0, compare=False)  # when, seconds since 1970
+    # SHA-256 of the labels that cannot be learnt, by case; "" of one that is not here
+    left_out: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def training(self) -> FinetuneSettings:
@@ -258,20 +260,29 @@ def plan_round(
     """
     found: dict[str, LearntCase] = {}
     files: dict[str, Path] = {}
+    left_out: dict[str, str] = {}
     for name in sorted(cases):
         try:
             found[name] = _learnt(store, name, labels, None if touched is None else touched.get(name))
             files[name] = Path(store.get_label_uri(name, FINAL))
         except SlicecastError as error:
             logger.warning("The label of '%s' is not learnt: %s", name, error)
+            left_out[name] = label_sha256(store, name)
     plan = RoundPlan(
         base=base.name,
         base_sha256=str(base.sha256),
         deployed=versions.serving(base).name,
         settings=settings,
         cases=tuple(found.values()),
+        left_out=left_out,
     )
     return plan, files
+
+
+def label_sha256(store: Datastore, name: str) -> str:
+    """Return the SHA-256 of an image's final label; "" where only a DICOM server has it."""
+    file = store.get_label_uri(name, FINAL)
+    return file_sha256(Path(file)) if file else ""
 
 
 def _learnt(store: Datastore, name: str, labels: Sequence[str], slices: Collection[int] | None) -> LearntCase:

@@ -27,7 +27,14 @@ from slicecast.errors import SlicecastError, TooMany
 from slicecast.inference.studies import open_study
 from slicecast.labelling.campaign.service import CampaignService, open_campaign_service
 from slicecast.labelling.finetuning.automatic import NOTHING, Promoted
-from slicecast.labelling.finetuning.rounds import RoundPlan, Rounds, TuningRound, changed_slices, plan_round
+from slicecast.labelling.finetuning.rounds import (
+    RoundPlan,
+    Rounds,
+    TuningRound,
+    changed_slices,
+    label_sha256,
+    plan_round,
+)
 from slicecast.labelling.store.labels import FINAL
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.models.registry import ModelSpec
@@ -149,12 +156,10 @@ class FineTuner:
 
     def _new_labels(self) -> int:
         last = self.rounds.latest()
-        known = {case.id: case.sha256 for case in last.plan().cases} if last is not None else {}
-        state = self._campaign.campaign.state()
-        hashes = {
-            name: str(case.readings[-1].data.get("sha256", "")) for name, case in state.cases.items() if case.readings
-        }
-        return sum(known.get(name) != hashes.get(name) for name in self._counted(finetune_settings().round))
+        plan = last.plan() if last is not None else None
+        known = {**plan.left_out, **{case.id: case.sha256 for case in plan.cases}} if plan else {}
+        counted = self._counted(finetune_settings().round)
+        return sum(known.get(name) != label_sha256(self._datastore(), name) for name in counted)
 
     def _counted(self, settings: RoundSettings) -> list[str]:
         """Return the images whose final label counts: done, and not a hidden gold case."""
