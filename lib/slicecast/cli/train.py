@@ -103,11 +103,12 @@ def go_on(
     from slicecast.labelling.finetuning.rounds import TuningRound
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    round = TuningRound(folder)
+    round = TuningRound(folder.resolve())
     try:
         _carry_out(round, device)
     except Exception as error:  # the outermost boundary of the process: the server reads it from the round
-        round.halt("ERROR", f"{error}")
+        if not round.is_running():  # by another process, which is not to be stopped
+            round.halt("ERROR", f"{error}")
         raise
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -18,7 +19,7 @@ from learning import run
 from slicecast.campaign.events import Kind
 from slicecast.campaign.state import ReadingTask
 from slicecast.config import config_dir
-from slicecast.errors import InputError, TooMany
+from slicecast.errors import Cancelled, InputError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.labelling.finetuning.automatic import AutomaticModels
@@ -178,12 +179,47 @@ def test_two_scans_with_the_same_label_are_learnt_apart(studies, tmp_path):
     assert stored == [case.id for case in cases]
 
 
+def test_a_round_that_was_stopped_stays_stopped_until_it_is_begun_again(studies, configs):
+    """Also at the server's next start, which went on with what comes after the weights."""
+    configs(round={"automatic": True})
+    with folder_tuner(studies, model=None, labels=["ball"], device="cpu") as tuner:
+        round = tuner.begin()
+        round.halt("STOPPED", "It was stopped.")
+        tuner.resume()
+        assert tuner.running() is None and not round.is_left()
+    done = run("train", "go-on", round.folder, "--device", "cpu")
+    assert done.exit_code == 1 and "It was stopped." in done.output and round.automatic() is None
+    assert begin(studies).name == round.name and round.is_left()
+
+
+def test_a_round_of_a_command_is_stopped_too(studies, configs):
+    """The server that is told to stop it cannot know the command's process."""
+    configs(loop={"steps": 10_000, "checkpoint_every": 1})
+    round, ended = begin(studies), []
+
+    def work():
+        with pytest.raises(Cancelled):
+            carry_out(round, versions_beside(studies), BASE, device="cpu")
+        ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not list(round.folder.glob("fold-1/checkpoint_*.pt")):
+        time.sleep(0.1)
+    with folder_tuner(studies, model=None, labels=["ball"], device="cpu") as tuner:
+        assert tuner.stop() == round
+    thread.join()
+    assert ended and round.result()["status"] == "STOPPED" and versions_beside(studies).all() == ()
+
+
 def test_two_processes_do_not_work_on_one_round(studies):
     round = begin(studies)
     with round.alone():
         assert round.is_running()
         with pytest.raises(TooMany, match="is already running"):
             begin(studies)
+        assert run("train", "go-on", round.folder, "--device", "cpu").exit_code == 1
+        assert round.result() is None  # the one who works on it goes on
     assert not round.is_running()
 
 

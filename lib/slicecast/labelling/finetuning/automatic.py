@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from slicecast.config import build
-from slicecast.errors import InputError, NotFound, SlicecastError
+from slicecast.errors import Cancelled, InputError, NotFound, SlicecastError
 from slicecast.files import temporary
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.studies import Study
@@ -38,6 +38,7 @@ from slicecast.training.automatic import (
     train_automatic,
 )
 from slicecast.training.finetune import FinetuneSettings
+from slicecast.training.loop import Watch
 from slicecast.volume import read_volume, write_mask
 from slicecast.volume.metrics import dice
 
@@ -126,6 +127,7 @@ def learn_automatic(
     folder: Path | None = None,
     tell: Callable[[str], None] = logger.info,
     promoted: Promoted = lambda version: None,
+    watch: Watch | None = None,
 ) -> str:
     """Train on labels, judge by folds, and use the network if it is good enough; a stopped run goes on.
 
@@ -134,6 +136,7 @@ def learn_automatic(
         folder: of the trainings, gone when they end well; by default beside the networks.
         tell: hears what is going on.
         promoted: told of a network that is used from now on.
+        watch: told of every step; may raise to stop.
 
     Returns:
         what came of it, in a sentence.
@@ -153,13 +156,13 @@ def learn_automatic(
     volumes = {case.id: _labelled(case, labels[case.id], names) for case in cases}
     network = plan_for([given.volume.geometry for given in volumes.values()], names, settings.automatic)
     run = folder or models.versions.folder / AUTOMATIC / RUNS / _digest(cases)
-    held_out = _judged(cases, volumes, network, settings, run, device, tell)
+    held_out = _judged(cases, volumes, network, settings, run, device, tell, watch)
     why = refusal(held_out, models.latest(), settings)
     for name in names:
         tell(f"{name}: Dice {np.mean([found[name] for found in held_out.values()]):.3f} on labels not learnt")
     if why:
         return why
-    trained = _train(network, list(volumes.values()), settings, run / "all", device)
+    trained = _train(network, list(volumes.values()), settings, run / "all", device, watch)
     made = models.add(trained, network, labels={case.id: case.sha256 for case in cases}, held_out=held_out)
     shutil.rmtree(run)
     promoted(made)
@@ -173,8 +176,14 @@ def learn_round(round: TuningRound, models: AutomaticModels, *, device: str, pro
     if not plan.training.round.automatic or round.automatic() is not None:
         return
     labels = {case.id: round.folder / "labels" / case.label for case in plan.cases}
+
+    def watch(step: int, steps: int, terms: Mapping[str, float]) -> None:
+        if round.automatic() is not None:
+            raise Cancelled("It was stopped.")
+
+    folder = round.folder / AUTOMATIC
     try:
-        why = learn_automatic(plan, labels, models, device=device, folder=round.folder / AUTOMATIC, promoted=promoted)
+        why = learn_automatic(plan, labels, models, device=device, folder=folder, promoted=promoted, watch=watch)
     except SlicecastError as error:
         why = f"{error}"
     round.end_automatic(why)
@@ -219,13 +228,14 @@ def _judged(
     folder: Path,
     device: str,
     tell: Callable[[str], None],
+    watch: Watch | None,
 ) -> Dices:
     count, found = min(settings.round.folds, len(cases)), {}
     for fold in range(count):
         tell(f"Fold {fold + 1} of {count}")
         part = [case.id for case in cases[fold::count]]
         others = [given for name, given in volumes.items() if name not in part]
-        trained = _train(network, others, settings, folder / f"fold-{fold + 1}", device)
+        trained = _train(network, others, settings, folder / f"fold-{fold + 1}", device, watch)
         for name in part:
             answer, truth = predict_automatic(network, trained, volumes[name].volume), volumes[name].label
             found[name] = {s: dice(answer == n, truth == n) for n, s in enumerate(network.names, 1)}
@@ -233,7 +243,12 @@ def _judged(
 
 
 def _train(
-    network: AutomaticPlan, volumes: Sequence[LabelledVolume], settings: FinetuneSettings, folder: Path, device: str
+    network: AutomaticPlan,
+    volumes: Sequence[LabelledVolume],
+    settings: FinetuneSettings,
+    folder: Path,
+    device: str,
+    watch: Watch | None,
 ) -> nn.Module:
     return train_automatic(
         network,
@@ -243,6 +258,7 @@ def _train(
         threads=settings.round.workers,
         folder=folder,
         device=str(choose_device(device)),
+        watch=watch,
     )
 
 

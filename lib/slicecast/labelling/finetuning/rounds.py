@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from monailabel.interfaces.datastore import Datastore
 
 from slicecast.config import build
-from slicecast.errors import Conflict, InputError, SlicecastError
+from slicecast.errors import Cancelled, Conflict, InputError, SlicecastError
 from slicecast.files import file_sha256, place_file, write_atomically
 from slicecast.inference.studies import Study, open_study
 from slicecast.labelling.store.labels import FINAL, read_final_label
@@ -143,8 +143,16 @@ class TuningRound:
         write_atomically(self.folder / f"{AUTOMATIC}.json", json.dumps({"why": why}).encode())
 
     def is_left(self) -> bool:
-        """Tell whether something is left to do."""
-        return self.result() is None or (self.plan().training.round.automatic and self.automatic() is None)
+        """Tell whether something is left to do: nothing of a round that was stopped or failed."""
+        result = self.result()
+        if result is None or result["status"] != "DONE":
+            return result is None
+        return self.plan().training.round.automatic and self.automatic() is None
+
+    def refuse_stopped(self) -> None:
+        """Raise Cancelled where somebody has stopped it: they cannot end every process that may work on it."""
+        if (self.folder / RESULT).is_file():
+            raise Cancelled(f"Round {self.name} of fine-tuning was stopped. The same command goes on with it.")
 
     def halt(self, status: str, why: str) -> None:
         """Write that what is left is not done now: STOPPED or ERROR, and why."""

@@ -194,7 +194,9 @@ def carry_out(
         promoted: told of new weights, and of a network that segments without prompts, that are used from now on.
 
     Raises:
-        Conflict: another process works on it, or the model has other weights than when it was begun.
+        Conflict: another process works on it, it was stopped or failed, or the model has other weights than when it
+            was begun.
+        Cancelled: it is stopped meanwhile.
         InputError: there is no label to learn from.
         ResourceError: weights or device are missing.
     """
@@ -203,6 +205,8 @@ def carry_out(
         raise Conflict(f"Round {round.name} trains other weights of '{plan.base}' than are here. Begin a new one.")
     with round.alone():
         result = round.result() or _tune(round, versions, base, device, promoted)
+        if result["status"] != "DONE":
+            raise Conflict(f"Round {round.name} has ended: {result['why']} Begin with 'slicecast train finetune'.")
         learn_round(round, AutomaticModels(versions), device=device, promoted=promoted)
         return result
 
@@ -221,6 +225,7 @@ def _tune(
     if not verdict.passed:
         return round.end("DONE", verdict.why, verdict=verdict.described())
     model = load_sam2(_train_part(round, base, ALL, device))
+    round.refuse_stopped()
     version = versions.add(
         model,
         base,
@@ -298,17 +303,18 @@ def _train_part(round: TuningRound, base: ModelSpec, part: str, device: str) -> 
                 [thing for case in learnt for thing in _stored_objects(round, case)],
                 replace(training, loop=loop, threads=threads),
                 folder=folder,
-                watch=_end_with(os.getppid()),
+                watch=_end_with(os.getppid(), round),
             )
             with appearing(file) as part_file:
                 write_weights(model, part_file)
     return with_weights(base, file)
 
 
-def _end_with(parent: int) -> Callable[[int, int, Mapping[str, float]], None]:
-    """Return a watcher that stops a training whose parent process was killed."""
+def _end_with(parent: int, round: TuningRound) -> Callable[[int, int, Mapping[str, float]], None]:
+    """Return a watcher that stops a training whose parent process was killed, or whose round was stopped."""
 
     def watch(step: int, steps: int, terms: Mapping[str, float]) -> None:
+        round.refuse_stopped()
         if os.getppid() != parent:
             raise Cancelled("The process that began the training is gone.")
 
