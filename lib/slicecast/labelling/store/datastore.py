@@ -84,6 +84,8 @@ class SafeDatastore(LocalDatastore):
         clock: the time, for the names of versions.
     """
 
+    _config_ts: tuple[int, int] | None  # stamp of the index as this process read or wrote it
+
     def __init__(
         self,
         datastore_path: str,
