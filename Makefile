@@ -21,7 +21,7 @@ PYTHON312 ?= python3.12
 
 PYTEST  := $(BIN)/python -m pytest
 
-.PHONY: help install install-server run demo results simulate bench test fuzz test-slow test-image test-durability test-next-python test-contract test-gpu test-data test-browser test-desktop pictures wheelhouse docs lint lock
+.PHONY: help install install-server run demo results simulate bench test fuzz test-lab test-slow test-image test-durability test-next-python test-contract test-gpu test-data test-browser test-desktop pictures wheelhouse docs lint lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,13 +46,16 @@ bench: install ## measure seconds and memory of clicks, against MONAI Label's ow
 	$(BIN)/python -m slicecast_lab.benchmarks.command --only cost
 	$(BIN)/python -m slicecast_lab.benchmarks.speed $(ARGS)
 
-test: install ## every test that needs no network, GPU, browser or outside data, in WORKERS (2) processes of 3 GB
+test: install ## the product's tests that need no network, GPU, browser or outside data, in WORKERS (2) processes of 3 GB
 	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
 
 fuzz: install ## random requests and damaged files, other ones each time, for FUZZ_S seconds (300) and one minute
 	rm -f build/fuzz.txt
 	$(PYTEST) -m slow tests/fuzz tests/test_attacks.py --fuzz-s=$(FUZZ_S) $(ARGS)
 	@cat build/fuzz.txt
+
+test-lab: install ## the laboratory's tests, in WORKERS processes
+	$(PYTEST) -m "lab and not (slow or gpu or data)" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: install ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)

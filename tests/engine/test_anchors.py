@@ -4,7 +4,7 @@ import numpy as np
 from tracking import PLAIN, WHOLE, absent, boxed, clicked, clip_of, disk, painted, tracker_of, walking_disk
 
 from slicecast.engine.anchors import anchors_alone, find_anchors
-from slicecast.engine.crop_window import CropWindow, to_model_prompt
+from slicecast.engine.crop_window import CropWindow, paste, to_model_prompt
 from slicecast.prompts import SlicePrompt
 from slicecast_lab.simulation.fake import FakePredictor
 
@@ -159,3 +159,59 @@ def test_where_a_line_passes_only_what_misses_it_is_corrected():
     assert [given for given in tracker.predictor.asked if given[0]] == [(1, False, False)]
     anchors, _ = settle(clicked(8, (34, 32), order=1), passing(5, (58, 58)), covered[0])
     assert [a.slice for a in anchors] == [5, 8]
+
+
+LEFT, RIGHT, BELOW = (disk(centre_xy=at, radius=6) for at in ((16, 20), (46, 20), (32, 46)))
+SHADES = clip_of(np.stack([LEFT] * 8)) + 0.3 * RIGHT.astype(np.float32) + 0.9 * BELOW.astype(np.float32)
+"""A part on the left as bright as 0.7, one on the right as 0.4, one below as 1.0: their mean is like none of them."""
+
+
+def on_slice(anchors, number):
+    (found,) = (anchor for anchor in anchors if anchor.slice == number)
+    return paste(found.answer.logits, WHOLE, (64, 64)) > 0
+
+
+def overlap(mask, part):
+    return np.count_nonzero(mask & part) / np.count_nonzero(part)
+
+
+def test_a_click_on_a_part_that_lies_apart_adds_what_it_shows_by_itself():
+    prompt = clicked(3, (16, 20), (46, 20))
+    for parts, low, high in ((True, 0.75, 1.0), (False, 0.0, 0.6)):
+        tracker = tracker_of(SHADES, options=replace(PLAIN, parts=parts))
+        mask = on_slice(find_anchors(tracker, [prompt], WHOLE), 3)
+        assert overlap(mask, LEFT) > 0.75 and low <= overlap(mask, RIGHT) <= high
+
+
+def test_a_part_is_as_sure_as_its_least_sure_click():
+    both, alone = (
+        find_anchors(tracker_of(SHADES), [clicked(3, *points)], WHOLE)[0].answer.predicted_iou
+        for points in (((16, 20), (46, 20)), ((46, 20),))
+    )
+    assert both <= alone < 1
+
+
+def test_a_part_that_holds_a_negative_click_is_not_added():
+    anchors, _ = settle(clicked(3, (16, 20), negative=[(48, 22)]), clip=SHADES)
+    before = on_slice(anchors, 3)
+    points, labels = np.array([(16, 20), (48, 22), (44, 18)], np.float32), np.array([1, 0, 1])
+    anchors, _ = settle(SlicePrompt(3, points, labels), clip=SHADES)
+    assert overlap(on_slice(anchors, 3), RIGHT) < 0.6 and overlap(before, RIGHT) == 0
+
+
+def test_parts_that_are_added_are_no_leak():
+    """An anchor that is by far larger than the others starts no track, unless what it gained lies apart."""
+    later = clicked(6, (16, 20), (46, 20), (32, 46), order=1)
+    anchors, _ = settle(clicked(2, (16, 20)), later, clip=SHADES)
+    assert [anchor.slice for anchor in anchors] == [2, 6]
+    assert all(overlap(on_slice(anchors, 6), part) > 0.75 for part in (LEFT, RIGHT, BELOW))
+
+
+def test_what_the_first_click_showed_stays_in_a_wider_window():
+    options = replace(PLAIN, zoom="on")
+    near, wide = CropWindow(2, 6, 28, 28), WHOLE
+    (alone,) = find_anchors(tracker_of(SHADES, options=options), [clicked(3, (16, 20))], near)
+    (again,) = find_anchors(tracker_of(SHADES, options=options), [clicked(3, (16, 20))], wide)
+    masks = [paste(a.answer.logits, crop, (64, 64)) > 0 for a, crop in ((alone, near), (again, wide))]
+    assert overlap(*masks) > 0.9 and overlap(*masks[::-1]) > 0.9
+    assert again.answer.predicted_iou < 1  # as sure as the click was, not as a mask

@@ -14,6 +14,14 @@ from slicecast_lab.simulation.fake import FakePredictor
 KINDS = ("anisotropic", "flipped", "sphere")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark all that lies here, before marks select what runs."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.lab)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
     """Phantoms as images/ and labels/, with a split; the object is label 1 in its upper half and 2 below."""

@@ -24,8 +24,11 @@ from slicecast.engine.corrections import clicked_logits, decide
 from slicecast.engine.crop_window import (
     CropWindow,
     centred_crop,
+    clicks_inside,
     crop_of_boxes,
+    cut,
     drawn_box,
+    mask_prompt,
     paste,
     points_box,
     resample,
@@ -45,7 +48,29 @@ MIN_CLICKED_SIDE_PX = 28
 less around it, it often takes a part of the object for all of it (hippocampus pool, 32 cases, one click: Dice 0.37 with
 windows down to 24 pixels, 0.47 without)."""
 
+MOST_SHARED = 0.1  # Of the smaller one, so much may a further part share with the mask that it is added to
+LARGEST_PART = 3  # A further part is at most so many times as large as the mask
+
 FILL_RANGE = (0.01, 0.6)  # Share of a window that an object may fill for the window to suit it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What a click shows by itself, in a window of its own."""
+
+    crop: CropWindow
+    answer: Observation
+    mask: NDArray[np.bool_]  # (H, W), on the slice
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _First:
+    """What is asked first on a slice."""
+
+    words: ModelPrompt
+    clicks: int  # heeded by it
+    part: _Part | None = None  # whose mask is asked instead of the click
+    key: tuple[Hashable, ...] = ()  # says all of it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,26 +84,64 @@ class _Place:
     def settle(self, prompts: Sequence[SlicePrompt]) -> list[Anchor]:
         """Settle slices without memory of others: from what is said first on each; further clicks correct that."""
         tracker = self.tracker
-        said = [self.words(p) for p in prompts]
-        first = [_first_said(w) if tracker.options.bounded_clicks else w for w in said]
+        first = [self._first(p) for p in prompts]
 
         def ask(missing: list[int]) -> list[Observation]:
             embeddings = tracker.embed([(prompts[n].slice, self.crop) for n in missing])
-            jobs = [PromptJob(e, first[n]) for e, n in zip(embeddings, missing, strict=True)]
-            return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
+            jobs = [PromptJob(e, first[n].words) for e, n in zip(embeddings, missing, strict=True)]
+            answers = tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
+            return [self._as_shown(first[n].part, answer) for n, answer in zip(missing, answers, strict=True)]
 
-        keys = [
-            tracker.result_key("alone", self.crop, p.slice, prompt_key(w)) for p, w in zip(prompts, first, strict=True)
-        ]
-        found = zip(prompts, said, first, tracker.answers(keys, ask), keys, strict=True)
-        return [self.corrected(p.slice, w, known, key, heeded=len(f.labels)) for p, w, f, known, key in found]
+        keys = [tracker.result_key("alone", self.crop, p.slice, *f.key) for p, f in zip(prompts, first, strict=True)]
+        found = zip(prompts, first, tracker.answers(keys, ask), keys, strict=True)
+        return [self.corrected(p, known, key, heeded=f.clicks) for p, f, known, key in found]
 
     def words(self, prompt: SlicePrompt) -> ModelPrompt:
         """Say a slice's prompts in model pixels."""
         return to_model_prompt(prompt, self.crop, size=self.tracker.predictor.image_size)
 
+    def _first(self, prompt: SlicePrompt) -> _First:
+        said = self.words(prompt)
+        words = _first_said(said) if self.tracker.options.bounded_clicks else said
+        first = _First(words, len(words.labels), key=(prompt_key(words),))
+        if not self.tracker.options.parts or words.box_xyxy is not None or len(words.labels) != 1:
+            return first
+        alone = _click(clicks_inside(prompt, self.crop), 0)
+        own = choose_crop(self.tracker, [alone], zoom=self.tracker.zoom)
+        part = self._part(alone, own) if own != self.crop else None
+        if part is None:
+            return first
+        mask = mask_prompt(part.mask, self.crop, size=self.tracker.predictor.image_size)
+        return replace(first, words=mask, part=part, key=(*first.key, own))
+
+    def _part(self, click: SlicePrompt, crop: CropWindow) -> _Part | None:
+        """Return what a click shows in a window of its own; None where it shows nothing."""
+        tracker = self.tracker
+        words = to_model_prompt(click, crop, size=tracker.predictor.image_size)
+
+        def ask(missing: list[int]) -> list[Observation]:
+            jobs = [PromptJob(tracker.embed([(click.slice, crop)])[0], words)]
+            return tracker.predictor.prompt(jobs, num_slices=tracker.frames.count)
+
+        key = tracker.result_key("alone", crop, click.slice, prompt_key(words))
+        answer = tracker.answers([key], ask)[0].observation
+        if not SliceAnswer.of(answer).present:
+            return None
+        return _Part(crop, answer, paste(answer.logits, crop, tracker.frames.shape_hw) > 0)
+
+    def _as_shown(self, part: _Part | None, answer: Observation) -> Observation:
+        """Return a part's answer as it is seen in the object's window, with the memory that its mask left there."""
+        if part is None:
+            return answer
+        logits, shape_hw = part.answer.logits, self.tracker.frames.shape_hw
+        low = float(logits.min())
+        around = cut(paste(logits, part.crop, shape_hw, fill=low), self.crop, fill=low)
+        height, width = answer.logits.shape
+        seen = resample(around, (height, width))
+        return _rated(replace(answer, logits=seen) if (seen > 0).any() else answer, part.answer)
+
     def corrected(
-        self, number: int, words: ModelPrompt, known: Known, key: Hashable, *, heeded: int, bank: Bank | None = None
+        self, prompt: SlicePrompt, known: Known, key: Hashable, *, heeded: int, bank: Bank | None = None
     ) -> Anchor:
         """Carry out a slice's clicks one after another, each upon the answer to those before; report the last answer.
 
@@ -88,12 +151,13 @@ class _Place:
             heeded: clicks that it heeds already.
             bank: memory of the track that found it.
         """
-        bounded, clicks = self.tracker.options.bounded_clicks, len(words.labels)
-        for count in range(heeded + 1, clicks + 1) if bounded or heeded == clicks else (clicks,):
-            part = _with_clicks(words, count)
-            key = self.tracker.result_key("correction", key, number, prompt_key(part), bounded)
-            known = self._click_more(number, part, known.observation, key, bank)
-        return self.anchor(number, known, str(key))
+        options, clicks = self.tracker.options, len(self.words(prompt).labels)
+        rules, said = (options.bounded_clicks, options.parts), clicks_inside(prompt, self.crop)
+        for count in range(heeded + 1, clicks + 1) if options.bounded_clicks or heeded == clicks else (clicks,):
+            so_far = replace(said, points_xy=said.points_xy[:count], labels=said.labels[:count])
+            key = self.tracker.result_key("correction", key, prompt.slice, prompt_key(self.words(so_far)), rules)
+            known = self._click_more(so_far, known.observation, key, bank)
+        return self.anchor(prompt.slice, known, str(key))
 
     def redrawn(
         self, drawn: ModelPrompt, number: int, clicks: ModelPrompt
@@ -112,26 +176,65 @@ class _Place:
         job = PromptJob(tracker.embed([(number, self.crop)])[0], words, **given)
         return tracker.predictor.prompt([job], num_slices=tracker.frames.count)[0]
 
-    def _click_more(self, number: int, part: ModelPrompt, before: Observation, key: str, bank: Bank | None) -> Known:
-        """Ask about one click more; where the network's answer is another one, the image decides what it may change."""
-        tracker = self.tracker
+    def _click_more(self, prompt: SlicePrompt, before: Observation, key: str, bank: Bank | None) -> Known:
+        """Ask about one click more, the last; where the network's answer is another, the image bounds what changes."""
+        tracker, said = self.tracker, self.words(prompt)
 
         def ask(missing: list[int]) -> list[Observation]:
-            after = self._prompted(number, part, bank=bank, previous=before.logits)
-            both = SliceAnswer.of(before).present and SliceAnswer.of(after).present
-            if not (both and tracker.options.bounded_clicks):
+            after = self._prompted(prompt.slice, said, bank=bank, previous=before.logits)
+            if not (tracker.options.bounded_clicks and SliceAnswer.of(before).present):
                 return [after]
-            mask = decide(tracker.render(number, self.crop), before.logits, after.logits, part)
-            settled = self._prompted(number, ModelPrompt(part.points_xy[:0], part.labels[:0], mask=mask))
-            return [replace(settled, predicted_iou=after.predicted_iou, object_score=after.object_score)]
+            return [self._with_part(prompt, before, after) or self._bounded(prompt, before, after)]
 
         return tracker.answers([key], ask)[0]
+
+    def _bounded(self, prompt: SlicePrompt, before: Observation, after: Observation) -> Observation:
+        """Let the image decide between the answers before and after a click."""
+        if not SliceAnswer.of(after).present:
+            return after
+        said = self.words(prompt)
+        mask = decide(self.tracker.render(prompt.slice, self.crop), before.logits, after.logits, said)
+        settled = self._prompted(prompt.slice, ModelPrompt(said.points_xy[:0], said.labels[:0], mask=mask))
+        return _rated(settled, after)
+
+    def _with_part(self, prompt: SlicePrompt, before: Observation, after: Observation) -> Observation | None:
+        """Add what the last click shows by itself, if it lies apart from the answer before and is the surer answer."""
+        tracker = self.tracker
+        mask = paste(before.logits, self.crop, tracker.frames.shape_hw) > 0
+        x, y = prompt.points_xy.round().astype(int).T
+        if not tracker.options.parts or prompt.labels[-1] != 1 or mask[y[-1], x[-1]]:
+            return None
+        alone = _click(prompt, len(prompt.labels) - 1)
+        part = self._part(alone, choose_crop(tracker, [alone], zoom=tracker.zoom))
+        if part is None or not _lies_apart(part.mask, mask) or part.mask[y, x][prompt.labels != 1].any():
+            return None
+        if SliceAnswer.of(after).present and part.answer.predicted_iou <= after.predicted_iou:
+            return None
+        whole = self._prompted(prompt.slice, self.words(replace(prompt, mask=mask | part.mask)))
+        return _rated(whole, min(before, part.answer, key=lambda answer: answer.predicted_iou))
 
     def anchor(self, number: int, known: Known, key: str) -> Anchor:
         """Take an answer as settled, and report it."""
         answer = SliceAnswer.of(known.observation, prompted=True)
         self.tracker.on_result(SliceResult(self.object, number, self.crop, answer, known.reused))
         return Anchor(number, answer, known.observation.memory, key)
+
+
+def _click(prompt: SlicePrompt, number: int) -> SlicePrompt:
+    """Return one of a slice's clicks alone."""
+    place = np.s_[number : number + 1]
+    return SlicePrompt(prompt.slice, prompt.points_xy[place], prompt.labels[place])
+
+
+def _rated(answer: Observation, judged: Observation) -> Observation:
+    """Return an answer to a mask, which rates itself as perfect, as sure as the answer that the mask was taken from."""
+    return replace(answer, predicted_iou=judged.predicted_iou, object_score=judged.object_score)
+
+
+def _lies_apart(part: NDArray[np.bool_], mask: NDArray[np.bool_]) -> bool:
+    """Tell whether a part is another one than what is already there, and not a far larger thing around it."""
+    own, other = np.count_nonzero(part), np.count_nonzero(mask)
+    return np.count_nonzero(part & mask) <= MOST_SHARED * min(own, other) and own <= LARGEST_PART * other
 
 
 def find_anchors(
@@ -216,12 +319,19 @@ def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
 
 
 def _swells(found: Anchor, anchors: Sequence[Anchor], *, largest: float) -> bool:
-    """Tell whether a corrected slice's mask has run into something else: larger by far than on any other anchor.
+    """Tell whether a corrected slice's mask has run into something else.
 
-    Then the clicks hold on their pixels, and no track starts from it. (Decision 24: one such click cost 0.5 Dice.)
+    Its largest part is by far larger than on every other anchor, and the model is no surer of it than of those. Then the
+    clicks hold on their pixels, and no track starts from it. (Decision 24: one such click cost 0.5 Dice.)
     """
-    area, *areas = (int((anchor.answer.logits > 0).sum()) for anchor in (found, *anchors))
-    return 0 < largest * max(areas) < area
+    area, *areas = (_largest_part(anchor.answer.logits > 0) for anchor in (found, *anchors))
+    surest = max(anchor.answer.predicted_iou for anchor in anchors)
+    return 0 < largest * max(areas) < area and found.answer.predicted_iou <= surest
+
+
+def _largest_part(mask: NDArray[np.bool_]) -> int:
+    """Return the pixels of a mask's largest connected part."""
+    return int(np.bincount(ndimage.label(mask)[0].ravel())[1:].max(initial=0))
 
 
 def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> Anchor | None:
@@ -238,7 +348,7 @@ def _correct(place: _Place, prompt: SlicePrompt, anchors: Sequence[Anchor]) -> A
         return place.settle([prompt])[0] if prompt.starts else None
     if prompt.passed and _covers(tracked.observation.logits, words, size=tracker.predictor.image_size):
         return None
-    return place.corrected(prompt.slice, words, tracked, track.origin, heeded=0, bank=track.bank)
+    return place.corrected(prompt, tracked, track.origin, heeded=0, bank=track.bank)
 
 
 def _covers(logits: NDArray[np.float32], words: ModelPrompt, *, size: int) -> bool:

@@ -13,7 +13,7 @@ resolution, so an object of a few pixels in a large slice is lost without a wind
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -106,11 +106,13 @@ def cut(image: NDArray, crop: CropWindow, *, fill: float = 0.0) -> NDArray:
     return out
 
 
-def paste(values: NDArray[np.float32], crop: CropWindow, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Resample (m, m) logits to a crop and lay them into a slice; :data:`OUTSIDE_LOGIT` elsewhere."""
+def paste(
+    values: NDArray[np.float32], crop: CropWindow, shape_hw: tuple[int, int], *, fill: float = OUTSIDE_LOGIT
+) -> NDArray[np.float32]:
+    """Resample (m, m) logits to a crop and lay them into a slice, ``fill`` elsewhere."""
     seen = resample(values, (crop.height, crop.width))
     back = CropWindow(-crop.x0, -crop.y0, shape_hw[1], shape_hw[0])
-    return cut(seen, back, fill=OUTSIDE_LOGIT)
+    return cut(seen, back, fill=fill)
 
 
 def resample(image: NDArray[np.float32], shape_hw: tuple[int, int]) -> NDArray[np.float32]:
@@ -182,17 +184,23 @@ def to_model_prompt(prompt: SlicePrompt, crop: CropWindow, *, size: int) -> Mode
     Clicks outside the window say nothing there.
     """
     if prompt.mask is not None:
-        return _mask_prompt(prompt.mask, crop, size=size)
-    inside = [n for n, xy in enumerate(prompt.points_xy) if crop.contains(xy[None])]
-    box = prompt.box_xyxy
+        return mask_prompt(prompt.mask, crop, size=size)
+    seen, box = clicks_inside(prompt, crop), prompt.box_xyxy
     return ModelPrompt(
-        points_xy=crop.to_model_xy(prompt.points_xy[inside], size=size),
-        labels=prompt.labels[inside].astype(np.int32),
+        points_xy=crop.to_model_xy(seen.points_xy, size=size),
+        labels=seen.labels.astype(np.int32),
         box_xyxy=None if box is None else crop.to_model_xy(box.reshape(2, 2), size=size).reshape(4),
     )
 
 
-def _mask_prompt(mask: NDArray[np.bool_], crop: CropWindow, *, size: int) -> ModelPrompt:
+def clicks_inside(prompt: SlicePrompt, crop: CropWindow) -> SlicePrompt:
+    """Return a slice's prompts without the clicks that lie outside a window."""
+    inside = [n for n, xy in enumerate(prompt.points_xy) if crop.contains(xy[None])]
+    return replace(prompt, points_xy=prompt.points_xy[inside], labels=prompt.labels[inside])
+
+
+def mask_prompt(mask: NDArray[np.bool_], crop: CropWindow, *, size: int) -> ModelPrompt:
+    """Carry a slice's mask (H, W) into model pixels."""
     seen = resample(cut(mask.astype(np.float32), crop), (size, size))
     none = np.zeros((0, 2), dtype=np.float32)
     # A mask that is smaller than a model pixel keeps its densest pixel rather than vanish.

@@ -12,7 +12,7 @@ PLACE = "engine.yaml: propagation"  # Where they are set, but from Python
 RETIRED = ("far_anchor", "settle_slices")
 """Options of earlier versions, as sessions still hold them; neither could be set but from Python."""
 
-ADDED: Mapping[str, Any] = {"taper": 0.0}
+ADDED: Mapping[str, Any] = {"taper": 0.0, "parts": False}
 """Options that came after the first sessions, as those answered without them."""
 
 STOCK: Mapping[str, Any] = {
@@ -23,6 +23,7 @@ STOCK: Mapping[str, Any] = {
     "taper": 0.0,
     "leap": 0.0,
     "bounded_clicks": False,
+    "parts": False,
     "evidence": "off",
     "keep_components": False,
     "fill_holes_px": 0,
@@ -49,10 +50,13 @@ class EngineOptions:
             switches the rule off.
         taper: beyond the outermost painted slice, an object that narrows there is followed for this many times the
             slices that an ellipsoid would go on for; 0 switches the rule off.
-        leap: no track starts from a corrected slice whose mask is this many times as large as on every other anchor:
-            it has run into something else; 0 switches the rule off.
+        leap: no track starts from a corrected slice whose largest part is this many times as large as on every other
+            anchor, and of which the model is no surer: it has run into something else; 0 switches the rule off.
         bounded_clicks: the clicks of a slice count one after another, and the image decides what each may change; off:
             all at once, and the model's answer stands.
+        parts: the first click's answer stays when the window widens; a positive click beside the answer so far is also
+            answered by itself, in a window of its own, and what it shows is added where it lies apart. Needs
+            `bounded_clicks`.
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
@@ -73,6 +77,7 @@ class EngineOptions:
     taper: float = 1.5
     leap: float = 1.5
     bounded_clicks: bool = True
+    parts: bool = True
     evidence: Literal["auto", "on", "off"] = "auto"
     keep_components: bool = True
     fill_holes_px: int = 16

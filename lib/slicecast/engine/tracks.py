@@ -126,6 +126,11 @@ class Tracker:
         self.reused += len(known) - new
         return known
 
+    @property
+    def zoom(self) -> bool:
+        """Whether windows around the object are looked at."""
+        return self.predictor.zoom if self.options.zoom == "auto" else self.options.zoom == "on"
+
     def result_key(self, *parts: object) -> str:
         """Return a key for what follows from these values on this volume with this model."""
         return key_of(self.frames.key, self.predictor.fingerprint, self.options.evidence, *parts)
