@@ -241,13 +241,13 @@ def test_the_next_cases_scan_is_there_before_it_is_asked_for(anna, clinic):
 def test_there_is_no_next_case_before_this_one_is_open(anna):
     """Two that open at once would mix: the scan of one under the name of the other."""
     held = []
-    anna.page.route("**/scan.nii?*", held.append)
+    anna.page.route("**/scan.nii?*", lambda route: held.append(route))
     with anna.page.expect_request("**/scan.nii?*"):
         anna.page.goto(f"{anna.url}/annotate/?image={CASE}")
     anna.page.wait_for_selector(f"#name:text-is('{CASE}')")
     assert anna.page.is_disabled("#next")
-    anna.page.unroute("**/scan.nii?*")
     held[0].continue_()
+    anna.page.unroute("**/scan.nii?*")
     anna.page.wait_for_selector("body[data-ready]")
     assert anna.page.is_enabled("#next")
 
