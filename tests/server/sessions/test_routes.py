@@ -250,12 +250,21 @@ def test_a_mistake_on_the_way_is_the_last_line(client, session, monkeypatch):
     assert not client.get(session).json()["propagating"]
 
 
-def test_one_user_may_hold_so_many(client):
-    opened = [client.post(ROOT, json={"image": "first", "client_id": "greedy"}) for _ in range(17)]
-    assert [answer.status_code for answer in opened] == [201] * 16 + [429]
-    assert "16 are allowed" in opened[-1].json()["detail"]
-    for answer in opened[:-1]:
-        client.delete(answer.headers["location"])
+def test_one_user_may_hold_so_many_in_which_something_was_done(client):
+    def opened():
+        return client.post(ROOT, json={"image": "first", "client_id": "greedy"})
+
+    first, *others = [opened().headers["location"] for _ in range(16)]
+    for session in others:
+        assert say(client, session, CLICK).status_code < 300
+    others.append(opened().headers["location"])  # in the place of the one that nobody used
+    assert client.get(first).status_code == 410
+    assert say(client, others[-1], CLICK).status_code < 300
+    refused = opened()
+    assert refused.status_code == 429 and "16 are allowed" in refused.json()["detail"]
+    assert "submit one of these cases: first." in refused.json()["detail"]
+    for session in others:
+        client.delete(session)
 
 
 BAD = {

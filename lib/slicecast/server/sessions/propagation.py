@@ -80,11 +80,23 @@ class SessionContext:
     limiter: anyio.CapacityLimiter  # threads for work on the device
     runs: Runs = field(default_factory=Runs)  # the propagations that are running
 
-    def refuse_too_many(self, owner: str) -> None:
-        """Raise TooMany when a user holds as many sessions as one may."""
-        held = sum(state.owner == owner for state in self.sessions.list())
-        if held >= self.limits.per_user:
-            raise TooMany(f"You hold {held} open sessions; {self.limits.per_user} are allowed. Close one of them.")
+    def make_room(self, owner: str) -> None:
+        """Close a session in which nothing was ever done, if a user holds as many as one may: cases left at once.
+
+        Raises:
+            TooMany: in all of them something was done.
+        """
+        held = [state for state in self.sessions.list() if state.owner == owner]
+        if len(held) < self.limits.per_user:
+            return
+        unused = [state for state in held if state.revision == 0 and state.id not in self.runs]
+        if not unused:
+            images = ", ".join(dict.fromkeys(state.image_id for state in held))
+            raise TooMany(
+                f"You hold {len(held)} open sessions; {self.limits.per_user} are allowed. "
+                f"Close one of them, or submit one of these cases: {images}."
+            )
+        self.sessions.close(min(unused, key=lambda state: state.used_at).id)
 
     @contextmanager
     def run(self, session_id: str, user: str, *, gone: Callable[[], bool]) -> Iterator[Callable[[], bool]]:

@@ -123,7 +123,7 @@ def open_session(
 ) -> SessionView:
     """Open a session; it stays open, over restarts too, until it is closed."""
     owner = caller.named(asked.client_id)
-    context.refuse_too_many(owner)
+    context.make_room(owner)
     path = app.image_path(asked.image)
     state = context.sessions.open(
         path, image_id=asked.image, axis=asked.axis, window=asked.window, model=asked.model, owner=owner
