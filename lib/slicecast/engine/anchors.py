@@ -321,8 +321,8 @@ def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
 def _swells(found: Anchor, anchors: Sequence[Anchor], *, largest: float) -> bool:
     """Tell whether a corrected slice's mask has run into something else.
 
-    Its largest part is by far larger than on every other anchor, and the model is no surer of it than of those. Then the
-    clicks hold on their pixels, and no track starts from it. (Decision 24: one such click cost 0.5 Dice.)
+    Its largest part is by far larger than on every other anchor, and the model is no surer of it than of those. Then
+    the clicks hold on their pixels, and no track starts from it. (Decision 24: one such click cost 0.5 Dice.)
     """
     area, *areas = (_largest_part(anchor.answer.logits > 0) for anchor in (found, *anchors))
     surest = max(anchor.answer.predicted_iou for anchor in anchors)
