@@ -114,7 +114,7 @@ def test_it_writes_only_into_its_folders(server, place):
         "second.nii.gz",
         "third.nii.gz",
     }
-    assert written <= {"labels", "datastore_v2.json", ".lock", "campaign", "segmentations", ".slicecast"}
+    assert written <= {"labels", "datastore_v2.json", ".lock", ".index.lock", "campaign", "segmentations", ".slicecast"}
 
 
 def test_no_result_is_left_behind(connect):
