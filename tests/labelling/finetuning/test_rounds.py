@@ -241,6 +241,7 @@ def test_a_killed_round_goes_on_where_it_was(studies, configs):
     assert steps == sorted(steps)
 
 
+@pytest.mark.slow
 def test_a_round_teaches_the_network_without_prompts_too(studies, configs):
     """Also where the weights of the model are refused; and what was killed between the two goes on."""
     configs(round={"automatic": True, "margin": 0.01, "least_gain": 1.0})
