@@ -26,7 +26,7 @@ from slicecast.engine.options import EngineOptions
 
 BIG = (200, 240)
 SMALL_DISK = disk(BIG, centre_xy=(150, 60), radius=12)
-TRACKER = tracker_of(clip_of(SMALL_DISK[None]), options=EngineOptions())
+TRACKER = tracker_of(clip_of(SMALL_DISK[None]), options=EngineOptions(zoom="on"))
 
 boxes = st.tuples(st.integers(0, 180), st.integers(0, 150), st.integers(0, 59), st.integers(0, 49)).map(
     lambda b: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]], float)
@@ -53,7 +53,8 @@ def test_the_margin_scales_the_window():
 
 
 def test_without_zoom_the_whole_slice_is_seen():
-    assert choose_crop(TRACKER, [painted(0, SMALL_DISK)], zoom=False) == whole_crop(TRACKER.frames)
+    tracker = replace(TRACKER, options=EngineOptions(zoom="off"))
+    assert choose_crop(tracker, [painted(0, SMALL_DISK)]) == whole_crop(TRACKER.frames)
 
 
 @pytest.mark.parametrize(
@@ -62,55 +63,55 @@ def test_without_zoom_the_whole_slice_is_seen():
     ids=["mask", "box", "click"],
 )
 def test_each_kind_of_prompt_leads_to_a_window_around_the_object(prompt):
-    crop = choose_crop(TRACKER, [prompt], zoom=True)
+    crop = choose_crop(TRACKER, [prompt])
     assert crop.contains(corners([138, 48, 162, 72])) and crop.width <= 80
     assert abs(crop.x0 + crop.width / 2 - 150) < 5 and abs(crop.y0 + crop.height / 2 - 60) < 5
 
 
 def test_a_far_click_widens_the_window():
     near, far = ([painted(0, SMALL_DISK), clicked(0, xy)] for xy in [(150, 60), (60, 150)])
-    assert choose_crop(TRACKER, near, zoom=True).width < choose_crop(TRACKER, far, zoom=True).width
-    assert choose_crop(TRACKER, far, zoom=True).contains(np.array([[60.0, 150.0]]))
+    assert choose_crop(TRACKER, near).width < choose_crop(TRACKER, far).width
+    assert choose_crop(TRACKER, far).contains(np.array([[60.0, 150.0]]))
 
 
 def test_a_further_click_leaves_the_window_where_it_is():
     first = painted(0, SMALL_DISK)
-    crop = choose_crop(TRACKER, [first], zoom=True)
+    crop = choose_crop(TRACKER, [first])
     centre = np.array([crop.x0 + crop.width / 2, crop.y0 + crop.height / 2])
     for share in (0.0, 0.2, 0.35):
         near = clicked(1, tuple(centre + share * crop.width))
-        assert choose_crop(TRACKER, [first, near], zoom=True) == crop
+        assert choose_crop(TRACKER, [first, near]) == crop
     far = clicked(1, tuple(centre + 0.45 * crop.width))
-    assert choose_crop(TRACKER, [first, far], zoom=True).width > crop.width
+    assert choose_crop(TRACKER, [first, far]).width > crop.width
 
 
 def test_a_further_click_on_the_first_slice_leaves_the_window_where_it_is():
     # The fake model finds the disk from a click on it, and nothing from one beside it.
     first = clicked(0, (150, 60))
     beside = clicked(0, (150, 60), (150, 76), negative=[(130, 60)])
-    assert choose_crop(TRACKER, [beside], zoom=True) == choose_crop(TRACKER, [first], zoom=True)
+    assert choose_crop(TRACKER, [beside]) == choose_crop(TRACKER, [first])
 
 
 def test_what_is_painted_later_leaves_the_window_where_it_is():
     first, later = painted(3, SMALL_DISK), replace(painted(0, np.roll(SMALL_DISK, 4, axis=1)), drawn=1)
-    assert choose_crop(TRACKER, [later, first], zoom=True) == choose_crop(TRACKER, [first], zoom=True)
+    assert choose_crop(TRACKER, [later, first]) == choose_crop(TRACKER, [first])
 
 
 def test_negative_clicks_do_not():
-    alone = choose_crop(TRACKER, [painted(0, SMALL_DISK)], zoom=True)
-    assert choose_crop(TRACKER, [painted(0, SMALL_DISK), clicked(0, negative=[(5, 190)])], zoom=True) == alone
+    alone = choose_crop(TRACKER, [painted(0, SMALL_DISK)])
+    assert choose_crop(TRACKER, [painted(0, SMALL_DISK), clicked(0, negative=[(5, 190)])]) == alone
 
 
 def test_where_nothing_is_found_the_whole_slice_is_seen():
-    blank = tracker_of(np.zeros((1, *BIG), np.float32), options=EngineOptions())
-    assert choose_crop(blank, [clicked(0, (150, 60))], zoom=True) == whole_crop(blank.frames)
+    blank = tracker_of(np.zeros((1, *BIG), np.float32), options=EngineOptions(zoom="on"))
+    assert choose_crop(blank, [clicked(0, (150, 60))]) == whole_crop(blank.frames)
 
 
 @pytest.mark.parametrize("centre", [(3, 60), (236, 60), (150, 2), (0, 199)])
 def test_an_object_at_the_slices_edge_is_found_and_needs_no_wider_window(centre):
     mask = disk(BIG, centre_xy=centre, radius=12)
-    tracker = tracker_of(clip_of(mask[None]), options=EngineOptions())
-    crop = choose_crop(tracker, [clicked(0, centre)], zoom=True)
+    tracker = tracker_of(clip_of(mask[None]), options=EngineOptions(zoom="on"))
+    crop = choose_crop(tracker, [clicked(0, centre)])
     rows, columns = np.nonzero(mask)
     assert crop.width <= 80
     assert crop.contains(corners([columns.min(), rows.min(), columns.max(), rows.max()]))

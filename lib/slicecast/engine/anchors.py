@@ -107,7 +107,7 @@ class _Place:
         if not self.tracker.options.parts or words.box_xyxy is not None or len(words.labels) != 1:
             return first
         alone = _click(clicks_inside(prompt, self.crop), 0)
-        own = choose_crop(self.tracker, [alone], zoom=self.tracker.zoom)
+        own = choose_crop(self.tracker, [alone])
         part = self._part(alone, own) if own != self.crop else None
         if part is None:
             return first
@@ -205,7 +205,7 @@ class _Place:
         if not tracker.options.parts or prompt.labels[-1] != 1 or mask[y[-1], x[-1]]:
             return None
         alone = _click(prompt, len(prompt.labels) - 1)
-        part = self._part(alone, choose_crop(tracker, [alone], zoom=tracker.zoom))
+        part = self._part(alone, choose_crop(tracker, [alone]))
         if part is None or not _lies_apart(part.mask, mask) or part.mask[y, x][prompt.labels != 1].any():
             return None
         if SliceAnswer.of(after).present and part.answer.predicted_iou <= after.predicted_iou:
@@ -369,10 +369,10 @@ def _with_clicks(words: ModelPrompt, count: int) -> ModelPrompt:
     return replace(words, points_xy=words.points_xy[:count], labels=words.labels[:count])
 
 
-def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt], *, zoom: bool) -> CropWindow:
+def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt]) -> CropWindow:
     """Choose one window for all slices of an object; a click that has no room in it widens it."""
     whole = whole_crop(tracker.frames)
-    if not zoom:
+    if not tracker.zoom:
         return whole
     drawn = sorted((p for p in prompts if drawn_box(p) is not None), key=lambda p: (p.drawn, p.slice))
     boxes = [box for p in drawn if (box := drawn_box(p)) is not None]

@@ -68,7 +68,7 @@ def segment(
     """
     crops = dict.fromkeys(prompts, whole_crop(tracker.frames))
     with tracker.until_cancelled():
-        crops |= {name: choose_crop(tracker, given, zoom=tracker.zoom) for name, given in prompts.items()}
+        crops |= {name: choose_crop(tracker, given) for name, given in prompts.items()}
         prompts = {name: corrected_paintings(tracker, given, crops[name]) for name, given in prompts.items()}
     if slices_only:
         results = {n: _result_alone(tracker, n, given, crops[n]) for n, given in prompts.items()}

@@ -255,14 +255,19 @@ def test_nothing_to_submit(service):
         service.submit_draft("first", "ann")
 
 
-def test_a_second_reading_leaves_the_first_alone(make_service, store, mask):
+def read_twice(make_service, mask):
+    """Return a service of which ann has read the first case, and bob is asked to read it again."""
     service = make_service(second_share=1.0)
     ask(service, "ann")
     with as_("ann"):
         service.save("first", mask(5.0), tag="final", info={})
     ask(service, "cid")  # holds the other one
-    answer = ask(service, "bob")
-    assert answer["id"] == "first"
+    assert ask(service, "bob")["id"] == "first"
+    return service
+
+
+def test_a_second_reading_leaves_the_first_alone(make_service, store, mask):
+    service = read_twice(make_service, mask)
     with as_("bob"):
         service.save("first", mask(4.0, "other.nii.gz"), tag="final", info={})
     service.wait()
@@ -273,12 +278,7 @@ def test_a_second_reading_leaves_the_first_alone(make_service, store, mask):
 
 
 def test_a_second_reading_that_is_sent_again_replaces_itself(make_service, store, mask):
-    service = make_service(second_share=1.0)
-    ask(service, "ann")
-    with as_("ann"):
-        service.save("first", mask(5.0), tag="final", info={})
-    ask(service, "cid")  # holds the other one
-    assert ask(service, "bob")["id"] == "first"
+    service = read_twice(make_service, mask)
     with as_("bob"):
         for radius in (4.0, 4.5):
             service.save("first", mask(radius, "other.nii.gz"), tag="final", info={})
