@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,20 @@ class Annotator:
         self.page.screenshot(path=PICTURES / f"annotate-{name}.png")
 
 
+@contextmanager
+def held(page, address: str) -> Iterator[None]:
+    """Hold what the page asks of an address until the block ends, and the page has its answer: a slow connection."""
+    waiting: list = []
+    page.route(address, lambda route: waiting.append(route))
+    yield
+    assert waiting, address
+    page.unroute(address)
+    for route in waiting:
+        with page.expect_event("requestfinished", lambda request, own=route.request: request == own):
+            route.continue_()
+    page.wait_for_timeout(500)  # what the page makes of it
+
+
 @pytest.fixture
 def anna(page, clinic) -> Annotator:
     """The annotator."""
@@ -250,6 +265,33 @@ def test_there_is_no_next_case_before_this_one_is_open(anna):
     anna.page.unroute("**/scan.nii?*")
     anna.page.wait_for_selector("body[data-ready]")
     assert anna.page.is_enabled("#next")
+
+
+def test_a_case_that_is_left_is_not_computed_any_more(anna):
+    """What was said of it stays, and nothing of it reaches the next case."""
+    liver = inside(truth("liver"))
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.page.mouse.click(*anna.place(liver))
+    anna.page.wait_for_selector("#stop:not([hidden])")
+    with anna.page.expect_event("requestfailed", lambda asked: asked.url.endswith("/propagate")):
+        anna.page.click("#next")
+    anna.page.wait_for_selector(f"#name:text-is('{CASES[1]}')")
+    anna.page.wait_for_selector("body[data-ready]")
+    assert anna.page.is_hidden("#message") and anna.page.is_hidden("#stop") and anna.ml("liver") == 0
+    sessions = anna.page.request.get(f"{anna.url}/slicecast/sessions").json()["sessions"]
+    (left,) = [session for session in sessions if session["image"] == CASE]
+    assert not left["propagating"] and len(left["prompts"]) == 1
+
+    anna.open()
+    assert anna.page.is_hidden("#message") and anna.ml("liver") > 0
+    with held(anna.page, "**/draft"):
+        with anna.page.expect_request("**/draft"):
+            anna.page.mouse.click(*anna.place((liver[0] + 3, *liver[1:])))
+        anna.page.click("#next")
+        anna.page.wait_for_selector(f"#name:text-is('{CASES[1]}')")
+        anna.page.wait_for_selector("body[data-ready]")
+    assert anna.page.is_hidden("#message") and anna.page.is_disabled("#submit") and not anna.page.inner_text("#saved")
 
 
 def test_axis_grey_values_and_strategy_can_be_chosen(anna):

@@ -24,10 +24,10 @@ const MENU = 12; // so many of the server's labels are listed from the start
 const scan = new Scan($("scan"), $("marks"));
 const bar = new SliceBar($("slices"), (number) => scan.goToSlice(number));
 const readings = new Readings();
-const nothingYet = () => ({ session: null, review: null, names: [], active: null, ml: {}, confidence: {},
+const nothingYet = () => ({ session: null, review: null, run: null, names: [], active: null, ml: {}, confidence: {},
   suggestion: null, enough: "", suggested: [], line: [], drafted: new Set() });
 let edits = Promise.resolve(); // until all that was done so far is kept
-const state = { tool: "click", running: false, again: false, busy: 0, ...nothingYet() };
+const state = { tool: "click", busy: 0, ...nothingYet() };
 
 // ---- what happens on the page
 
@@ -56,6 +56,7 @@ async function opening(work) {
 async function open(image, toReview) {
   for (const mark of ["ready", "mode", "submitted", "judged"]) delete document.body.dataset[mark];
   for (const id of ["saved", "progress", "suggestion"]) $(id).textContent = "";
+  leave();
   Object.assign(state, nothingYet(), { image });
   $("submit").disabled = true;
   const found = await server.caseOf(image);
@@ -76,6 +77,9 @@ async function open(image, toReview) {
   document.body.dataset.ready = "yes";
   lookAhead(mine ? server.coming() : found.to_review);
 }
+
+/** Let go of what is computed: the server stops, and keeps what was said. */
+function leave() { state.run?.gone.abort(); state.run = null; }
 
 async function sessionOf(image, { owner }) {
   const open = (await server.sessions()).findLast((one) => one.image === image && one.owner === owner && !one.id.includes("-")); // others' clients name theirs
@@ -112,6 +116,7 @@ async function reopen() {
   await attempt(async () => {
     if (!await save()) return showHow();
     state.session = await server.openSession({ image: state.image, start: "current", axis, window, model });
+    leave();
     await server.closeSession(before.id);
     scan.clear();
     scan.cut(axis);
@@ -221,26 +226,26 @@ function add(...prompts) {
 }
 
 async function propagate() {
-  if (state.running) { state.again = true; await server.cancel(state.session.id); return; }
-  state.running = true;
+  const { session } = state;
+  if (state.run) { state.run.again = true; await server.cancel(session.id); return; }
+  const run = state.run = { again: false, gone: new AbortController() };
   try {
     do {
-      state.again = false;
-      await patiently(once);
-    } while (state.again);
+      run.again = false;
+      await patiently(() => state.run === run && once(run));
+    } while (run.again && state.run === run);
   } finally {
-    state.running = false;
-    show();
+    if (state.run === run) { state.run = null; show(); }
   }
 }
 
-async function once() {
+async function once(run) {
   if (!state.session.objects.length) { scan.clear(); state.ml = {}; state.confidence = {}; state.suggestion = null; return save(); }
   const seen = {}, began = performance.now(), { id } = state.session;
   let summary = null;
   show();
-  await server.propagate(id, $("strategy").value, (event) => {
-    if (state.session?.id !== id) return; // another case was opened meanwhile
+  await server.propagate(id, $("strategy").value, run.gone.signal, (event) => {
+    if (state.run !== run) return; // it was left meanwhile
     if (event.type === "slice") {
       (seen[event.object] ??= new Set()).add(event.slice);
       (state.confidence[event.object] ??= {})[event.slice] = event.confidence;
@@ -249,8 +254,8 @@ async function once() {
     } else if (event.type === "progress") {
       $("progress").textContent = `${event.done} slices, ${((performance.now() - began) / 1000).toFixed(1)} s`;
     } else summary = event;
-  });
-  if (summary && !summary.cancelled && state.session?.id === id) await finish(summary, seen, performance.now() - began);
+  }).catch((error) => { if (state.run === run) throw error; });
+  if (summary && !summary.cancelled && state.run === run) await finish(summary, seen, performance.now() - began);
 }
 
 function finish(summary, seen, ms) {
@@ -276,13 +281,16 @@ function finish(summary, seen, ms) {
 
 /** Keep the result as the case's draft; return that draft, or null where it could not be kept. */
 async function save() {
+  const { session, drafted } = state;
   try {
-    const draft = await patiently(() => server.saveDraft(state.session.id, [...state.drafted].filter((name) => !state.session.objects.includes(name))));
-    for (const name of state.session.objects) state.drafted.add(name);
+    const draft = await patiently(() => server.saveDraft(session.id, [...drafted].filter((name) => !session.objects.includes(name))));
+    for (const name of session.objects) drafted.add(name);
+    if (state.session !== session) return null; // another case was opened meanwhile
     $("saved").textContent = `Draft saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
     $("submit").disabled = draft.shown === null;
     return draft;
   } catch (error) {
+    if (state.session !== session) return null; // its prompts are kept
     $("saved").textContent = "Draft not saved";
     say(error.message);
     return null;
@@ -324,7 +332,7 @@ function show() {
   $("axes").checked = Boolean(session?.multi_axis);
   $("undo").disabled = !session?.can_undo && !state.line.length;
   $("redo").disabled = !session?.can_redo;
-  $("stop").hidden = !state.running;
+  $("stop").hidden = !state.run;
   for (const id of ["absent", "lock", "range", "fill", "reading"]) $(id).disabled = state.active === null;
   for (const button of $("tools").children) button.setAttribute("aria-checked", button.dataset.tool === state.tool);
   $("sizing").hidden = !["brush", "eraser"].includes(state.tool);
@@ -497,7 +505,7 @@ const actions = {
   absent: () => add({ kind: "absent", slice: scan.here[scan.along] }),
   lock: toggleLock, range: lockToHere, fill, reading: () => state.active !== null && otherReading(),
   go: () => suggested(state.suggested.length - 1),
-  stop: () => { state.again = false; server.cancel(state.session.id); },
+  stop: () => { if (state.run) state.run.again = false; server.cancel(state.session.id); },
   submit, next: () => (state.review ? state.review.leave() : attempt(() => opening(nextCase))),
   back: () => step(-1), forth: () => step(1),
   outline: () => toggle($("outline"), (on) => scan.outline(on)),

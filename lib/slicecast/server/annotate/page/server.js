@@ -2,11 +2,11 @@
 
 const OURS = { "X-Requested-With": "slicecast" };
 
-async function ask(method, address, body) {
+async function ask(method, address, body, signal) {
   const headers = body === undefined ? OURS : { ...OURS, "Content-Type": "application/json" };
   let response;
   try {
-    response = await fetch(address, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(address, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch {
     throw new LostConnection();
   }
@@ -56,9 +56,9 @@ export async function mask(image, title) {
   return { voxels: new Uint8Array(content, offset), values: JSON.parse(response.headers.get("X-Slicecast-Labels")) };
 }
 
-/** Propagate a session's prompts; `strategy` suggests the next slice, empty is the server's own. Calls `onEvent` with every line as it comes. */
-export async function propagate(id, strategy, onEvent) {
-  const response = await ask("POST", session(id, `/propagate${strategy ? `?slice_strategy=${strategy}` : ""}`));
+/** Propagate a session's prompts; `strategy` suggests the next slice, empty is the server's own. Calls `onEvent` with every line as it comes; `signal` stops the server. */
+export async function propagate(id, strategy, signal, onEvent) {
+  const response = await ask("POST", session(id, `/propagate${strategy ? `?slice_strategy=${strategy}` : ""}`), undefined, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
