@@ -6,10 +6,12 @@ import pytest
 from fastapi import FastAPI, Request
 from labelserver import TestClient
 
-from slicecast.errors import Conflict, QueueFull, VolumeError
+from slicecast.errors import Cancelled, Conflict, QueueFull, VolumeError
 from slicecast.server.errors import HANDLERS
 from slicecast.server.sessions.models import ProgressEvent
 from slicecast.server.sessions.propagation import Runs, stream_lines
+
+WAIT_S = 60
 
 
 def line(done):
@@ -80,23 +82,57 @@ def test_the_work_ends_before_the_answer_does():
     assert len(lines(post(work))) == 2 and ended.is_set()
 
 
+def waited_for():
+    """The client is still there."""
+    return False
+
+
 def test_one_at_a_time_for_each_session():
     runs = Runs()
-    with runs.only("a"), runs.only("b"):
+    with runs.only("a", gone=waited_for), runs.only("b", gone=waited_for):
         assert "a" in runs and "b" in runs
-        with pytest.raises(Conflict, match="under way"), runs.only("a"):
+        with pytest.raises(Conflict, match="under way"), runs.only("a", gone=waited_for):
             pass
         assert "a" in runs
     assert "a" not in runs
-    with runs.only("a"):
+    with runs.only("a", gone=waited_for):
         pass
 
 
 def test_stopping():
     runs = Runs()
     assert not runs.stop("a")
-    with runs.only("a") as stop, runs.only("b") as other:
-        assert not stop.is_set() and runs.stop("a")
-        assert stop.is_set() and not other.is_set()
-    with runs.only("a") as stop:
-        assert not stop.is_set()
+    with runs.only("a", gone=waited_for) as ending, runs.only("b", gone=waited_for) as other:
+        assert not ending() and runs.stop("a")
+        assert ending() and not other()
+    with runs.only("a", gone=waited_for) as ending:
+        assert not ending()
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_one_that_is_ending_is_waited_for(cancelled):
+    """Cancelled, or its client has gone: a page that is loaded again goes on from there."""
+    runs, began, may_end, order = Runs(), threading.Event(), threading.Event(), []
+
+    def before():
+        with runs.only("a", gone=lambda: not cancelled):
+            began.set()
+            assert may_end.wait(WAIT_S)
+            order.append("before")
+
+    def after():
+        with runs.only("a", gone=waited_for):
+            order.append("after")
+
+    first, second = threading.Thread(target=before), threading.Thread(target=after)
+    first.start()
+    assert began.wait(WAIT_S)
+    if cancelled:
+        runs.stop("a")
+    with pytest.raises(Cancelled), runs.only("a", gone=lambda: True):
+        pass
+    second.start()
+    may_end.set()
+    for thread in (first, second):
+        thread.join(WAIT_S)
+    assert order == ["before", "after"] and "a" not in runs

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from slicecast.databases import is_disk_full
-from slicecast.errors import Conflict, SlicecastError, TooMany
+from slicecast.errors import Cancelled, Conflict, SlicecastError, TooMany
 from slicecast.inference.segment import SegmentService
 from slicecast.inference.sessions import Sessions
 from slicecast.server.errors import DISK_FULL
@@ -27,46 +27,65 @@ logger = logging.getLogger(__name__)
 
 NDJSON = "application/x-ndjson"
 
+LOOK_S = 0.1  # How often one that waits for another's end sees whether it is wanted still
 PROGRESS_S = 0.25  # Shortest time between two lines of progress
 Put = Callable[[BaseModel], None]  # Sends one line; may be called from any thread
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    gone: Callable[[], bool]  # whether its client has gone
+    stop: threading.Event = field(default_factory=threading.Event)  # set where it was cancelled
+
+    def ending(self) -> bool:
+        return self.stop.is_set() or self.gone()
 
 
 class Runs:
     """The sessions that are being propagated. Safe between threads."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._stops: dict[str, threading.Event] = {}
+        self._guard = threading.Condition()
+        self._runs: dict[str, _Run] = {}
 
     @contextmanager
-    def only(self, session_id: str) -> Iterator[threading.Event]:
-        """Register as the session's only propagation for as long as the block lasts; yield the event that stops it.
+    def only(self, session_id: str, *, gone: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+        """Register as the session's only propagation for as long as the block lasts; yield the test whether to stop.
+
+        One that is ending, because it was cancelled or its client has gone, is waited for: who loads the page again
+        must not be refused for what the page before began.
 
         Raises:
-            Conflict: another one is under way.
+            Conflict: another one is under way, for somebody who waits for it.
+            Cancelled: the client has gone while it waited.
         """
-        stop = threading.Event()
+        run = _Run(gone)
         with self._guard:
-            if session_id in self._stops:
-                raise Conflict("A propagation of this session is under way. Wait for its end, or cancel it.")
-            self._stops[session_id] = stop
+            while before := self._runs.get(session_id):
+                if not before.ending():
+                    raise Conflict("A propagation of this session is under way. Wait for its end, or cancel it.")
+                if gone():
+                    raise Cancelled("Stopped, as asked.")
+                self._guard.wait(LOOK_S)
+            self._runs[session_id] = run
         try:
-            yield stop
+            yield run.ending
         finally:
             with self._guard:
-                del self._stops[session_id]
+                del self._runs[session_id]
+                self._guard.notify_all()
 
     def stop(self, session_id: str) -> bool:
         """Ask a session's propagation to stop; False when there is none."""
         with self._guard:
-            if session_id in self._stops:
-                self._stops[session_id].set()
+            if session_id in self._runs:
+                self._runs[session_id].stop.set()
                 return True
             return False
 
     def __contains__(self, session_id: str) -> bool:
         with self._guard:
-            return session_id in self._stops
+            return session_id in self._runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +122,12 @@ class SessionContext:
         """Hold a job slot as the session's only propagation; yield the test whether to stop.
 
         Raises:
-            Conflict: another one is under way.
+            Conflict: another one is under way, for somebody who waits for it.
             QueueFull: there is no room to wait.
             Cancelled: it was stopped while it waited.
         """
-        with self.runs.only(session_id) as stop:
-
-            def cancelled() -> bool:
-                return stop.is_set() or gone()
-
-            with self.service.queue.job(user, cancelled=cancelled):
-                yield cancelled
+        with self.runs.only(session_id, gone=gone) as ending, self.service.queue.job(user, cancelled=ending):
+            yield ending
 
 
 def propagation(
