@@ -65,7 +65,7 @@ class NotAcceptable(SlicecastError):
 
 
 class DicomServerFailed(SlicecastError):
-    """The DICOM server cannot be reached, or refused our credentials."""
+    """The DICOM server cannot be reached, refused our credentials, or sent what cannot be read."""
 
     status = 502
 

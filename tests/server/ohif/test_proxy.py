@@ -23,7 +23,27 @@ WAIT_S = 20.0
 MIB = 1 << 20
 
 
-def two_series(level: str):
+IN_BROTLI = base64.b64decode("G1YA+B0HdnPOh6OBV1hnZSxFtvagTpa69d9BqIJ1qQiaRaerTyugyERNKR1y6Q0CoLk/2oE8Z1yhtB6UAQ==")
+"""`two_series("series")` as a server sends it to whom it may; no decoder of it is installed here."""
+
+ODD_LISTS = {
+    "insists": (IN_BROTLI, 200, {"content-encoding": "br"}),
+    "damaged": (b"no gzip", 200, {"content-encoding": "gzip"}),
+    "page": (b"<html>", 200),
+    "one": (b'{"0020000E": 1}', 200),
+    "short": (b"[", 200, {"content-length": "9"}),
+    "none": (b"", 200),
+}
+"""Answers where a list of series should be."""
+
+
+def odd_list(what: str):
+    return Response(*ODD_LISTS[what], media_type="application/dicom+json")
+
+
+def two_series(level: str, request: Request):
+    if level == "series" and "br" in request.headers.get("accept-encoding", ""):
+        return Response(IN_BROTLI, headers={"content-encoding": "br"}, media_type="application/dicom+json")
     uids = {"series": ["1.2.3", "1.2.4"], "instances": ["1.2.3", "1.2.4", "1.2.4"]}[level]
     return [{"0020000E": {"vr": "UI", "Value": [uid]}} for uid in uids]
 
@@ -68,6 +88,7 @@ def pacs_app(seen, release):
         return RedirectResponse("/dicom-web/there")
 
     pacs.get("/dicom-web/studies/1.2/{level}")(two_series)
+    pacs.get("/dicom-web/odd/{what}/series")(odd_list)
 
     @pacs.api_route("/{path:path}", methods=["GET", "POST"])
     async def anything(path: str, request: Request):
@@ -129,6 +150,33 @@ def test_labels_that_were_replaced_are_not_listed(client, level):
     found = client.get(f"/proxy/dicom/qido/studies/1.2/{level}?limit=9")
     assert found.headers["content-type"] == "application/dicom+json"
     assert found.json() == [{"0020000E": {"vr": "UI", "Value": ["1.2.3"]}}]
+
+
+@pytest.mark.parametrize("accepted", ["br, zstd", "gzip, deflate, br", "identity"])
+def test_a_list_is_whole_whatever_encodings_are_accepted(client, accepted):
+    """A reverse proxy asks for those that it can read; this server must read the list itself."""
+    path, headers = "/proxy/dicom/qido/studies/1.2/series", {"accept-encoding": accepted}
+    passed = client.get(path, headers=headers)
+    if "br" in accepted:
+        assert passed.headers["content-encoding"] == "br" and passed.content == IN_BROTLI
+    assert int(passed.headers["content-length"]) == len(passed.content)
+    client.app.state.unlisted_series = lambda: frozenset(["1.2.4"])
+    found = client.get(path, headers=headers)
+    assert "content-encoding" not in found.headers and int(found.headers["content-length"]) == len(found.content)
+    assert found.json() == [{"0020000E": {"vr": "UI", "Value": ["1.2.3"]}}]
+
+
+@pytest.mark.parametrize("what", sorted({*ODD_LISTS} - {"none"}))
+def test_a_list_that_cannot_be_read_is_the_dicom_servers_fault(client, what):
+    client.app.state.unlisted_series = lambda: frozenset(["1.2.4"])
+    answer = client.get(f"/proxy/dicom/qido/odd/{what}/series")
+    assert answer.status_code == 502 and "list" in answer.json()["detail"]
+
+
+def test_an_empty_list_may_be_no_content_at_all(client):
+    client.app.state.unlisted_series = lambda: frozenset(["1.2.4"])
+    answer = client.get("/proxy/dicom/qido/odd/none/series")
+    assert answer.status_code == 200 and answer.json() == []
 
 
 def test_only_headers_that_matter_are_passed_on(client):

@@ -8,7 +8,7 @@ replaced are left out of lists of series and instances.
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import quote
 
@@ -89,10 +89,12 @@ async def proxy(path: str, request: Request, user: AnyUser) -> Response:
     target = target_url(settings.MONAI_LABEL_STUDIES, path, query=request.url.query)
     headers = {name: request.headers[name] for name in SENT if name in request.headers}
     headers.setdefault("accept-encoding", "identity")  # httpx would ask for more than the browser can read
+    hidden = request.app.state.unlisted_series() if LISTS.search(path) else frozenset()
+    if hidden:
+        headers["accept-encoding"] = "identity"  # the list is read here, where not all is decoded that browsers decode
     body = _body(request, limit=request.app.state.dicom_body_bytes) if request.method == "POST" else None
     message = client.build_request(request.method, target, headers=headers, content=body)
     answer = await _send(client, message)
-    hidden = request.app.state.unlisted_series() if LISTS.search(path) else frozenset()
     if hidden and answer.status_code == 200 and "json" in answer.headers.get("content-type", ""):
         return await _listed(answer, hidden)
     kept = {name: value for name, value in answer.headers.items() if name in RETURNED}
@@ -150,11 +152,22 @@ TIMEOUT_SETTING = "MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT"
 LOGIN_SETTINGS = "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
 
 
-async def _listed(answer: httpx.Response, hidden: Collection[str]) -> Response:
-    """Return a list of series or instances without those of some series."""
-    rows = json.loads(await answer.aread())
-    await answer.aclose()
-    shown = [row for row in rows if row.get(SERIES_UID, {}).get("Value", [""])[0] not in hidden]
+async def _listed(answer: httpx.Response, hidden: frozenset[str]) -> Response:
+    """Return a list of series or instances without those of some series.
+
+    Raises:
+        DicomServerFailed: it is no list that can be read.
+    """
+    try:
+        rows = json.loads(await answer.aread() or "[]")
+        shown = [row for row in rows if not hidden.intersection(row.get(SERIES_UID, {}).get("Value") or ())]
+    except (httpx.HTTPError, ValueError, TypeError, AttributeError) as error:
+        logger.warning("The DICOM server's list cannot be read", exc_info=True)
+        raise DicomServerFailed(
+            f"The DICOM server {answer.url.host} sent a list that cannot be read ({error}). See its log."
+        ) from error
+    finally:
+        await answer.aclose()
     return Response(json.dumps(shown), media_type="application/dicom+json")
 
 
