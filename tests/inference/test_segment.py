@@ -2,6 +2,7 @@ import gc
 import threading
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from slicecast.prompts.model import UNNAMED, collect_prompts
 from slicecast.volume import Reorientation, Volume, write_volume
 from slicecast_lab.simulation.fake import FakePredictor
 
+SCAN = Path(__file__).parents[2] / "sample-data" / "studies" / "ct_abdomen_b.nii.gz"
 CENTRE = (12, 10, 8)
 """Of the ball that `builders.ball` draws."""
 
@@ -364,6 +366,23 @@ def test_clicks_that_dispute_what_is_painted_correct_it_there(ball_file, positiv
     assert (here[:, : CENTRE[0] - 3] == painted[slice_, :, : CENTRE[0] - 3]).all()
     shown = next(update for update in updates if update.slice == slice_)
     assert dice(shown.mask, here) > 0.9
+
+
+def test_what_is_told_last_of_each_slice_is_the_result():
+    """Whoever looks at the slices as they come, and submits, must have seen what is submitted."""
+    clicks = {"liver": (47, 40, 18), "kidney": (47, 70, 18)}
+    prompts = PromptSet(tuple(ObjectPrompts(name, points=(Point(ijk),)) for name, ijk in clicks.items()))
+    told = []
+    found = SegmentService(model="sam2_nano").segment(SegmentRequest(SCAN, prompts), on_slice=told.append)
+    assert found.axis == "axial"
+    for name, value in found.labels.items():
+        shown = np.zeros(found.mask.shape, dtype=bool)
+        for update in told:
+            if update.object == name:
+                shown[update.slice] = update.mask
+        assert np.array_equal(shown, found.mask == value), name
+    final = [(update.object, update.slice) for update in told if update.final]
+    assert len(final) > len(set(final)), "some slices were tidied"
 
 
 def test_a_painting_that_clicks_would_take_away_altogether_stays_and_is_said_to(ball_file, service):

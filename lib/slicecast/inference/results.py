@@ -15,6 +15,7 @@ from slicecast.active.calibration import Calibration, SliceFeatures
 from slicecast.active.slices import SliceChoice, SliceEvidence, best_of, suggest
 from slicecast.engine.anchors import clicks_agree
 from slicecast.engine.crop_window import paste
+from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.postprocess import ObjectResult, probability_of_presence, slice_confidence
 from slicecast.engine.propagation import Prompts, Segmentation
 from slicecast.engine.tracks import SliceResult
@@ -67,7 +68,7 @@ class SliceUpdate:
 
     slice: int  # counted as stored along the slice axis
     object: str
-    # bool (H, W), the plane of the stored array [k, j, i] at that slice; before post-processing
+    # bool (H, W), the plane of the stored array [k, j, i] at that slice; the last that is told is the result's
     mask: NDArray[np.bool_]
     confidence: float  # in [0, 1], an order, not a probability
     seconds: float  # since the request began
@@ -243,57 +244,80 @@ def propagated(found: Segmentation, study: Study, axis: SliceAxis, names: Sequen
     }
 
 
-def result_callback(
-    on_slice: OnSlice | None, study: Study, axis: SliceAxis, prompts: Prompts, clock: Clock
-) -> Callable[[SliceResult], None]:
-    """Return the engine's callback, which passes slices on to `on_slice` on the stored grid."""
-    if on_slice is None:
-        return lambda found: None
-    shape = SliceStack(study.volume.array, axis).shape_hw
-    painted = {
-        (name, p.slice): p.mask
-        for name, given in prompts.items()
-        for p in given
-        if p.mask is not None and clicks_agree(p, p.mask)
-    }
+class SliceTeller:
+    """Tells `on_slice` of slices on the stored grid: each as soon as it is known, those that became different again.
 
-    def report(found: SliceResult) -> None:
-        mask = painted.get((found.object, found.slice))
+    An answer that streams is not tidied yet, nor has it met the other structures' answers or those of further axes.
+
+    Args:
+        on_slice: None: nobody listens.
+        study: of the request.
+        axis: along which slices are counted.
+        prompts: of each object; what is painted is shown as it was.
+        clock: of the request.
+    """
+
+    def __init__(self, on_slice: OnSlice | None, study: Study, axis: SliceAxis, prompts: Prompts, clock: Clock) -> None:
+        self._on_slice, self._study, self._axis, self._clock = on_slice, study, axis, clock
+        self._shape_hw = SliceStack(study.volume.array, axis).shape_hw
+        self._told: dict[tuple[str, int], tuple[bytes, bool]] = {}  # the mask, packed, and whether it was reused
+        self._painted = {
+            (name, p.slice): p.mask
+            for name, given in prompts.items()
+            for p in given
+            if p.mask is not None and clicks_agree(p, p.mask)
+        }
+
+    def tell(self, found: SliceResult) -> None:
+        """Tell of a slice as it is known now."""
+        if self._on_slice is None:
+            return
+        mask = self._painted.get((found.object, found.slice))
         if mask is None:
-            there = found.answer.present
-            mask = paste(found.answer.logits, found.crop, shape) > 0 if there else np.zeros(shape, dtype=bool)
-        on_slice(
+            mask = self._empty
+            if found.answer.present:
+                mask = paste(found.answer.logits, found.crop, self._shape_hw) > 0
+        self._send(found.object, found.slice, mask, found.answer, reused=found.reused, final=found.final)
+
+    def tell_rest(self, found: Segmentation) -> None:
+        """Tell again of the slices that are different in the result."""
+        if self._on_slice is None:
+            return
+        for value, (name, result) in enumerate(found.objects.items(), start=1):
+            shown = {number for number, label in found.labels.items() if (label == value).any()}
+            for number in sorted(shown.union(place for told, place in self._told if told == name)):
+                mask = found.labels[number] == value if number in shown else self._empty
+                before, reused = self._told.get((name, number), (b"", False))
+                if before != np.packbits(mask).tobytes():
+                    self._send(name, number, mask, result.answers.get(number), reused=reused)
+
+    @property
+    def _empty(self) -> NDArray[np.bool_]:
+        return np.zeros(self._shape_hw, dtype=np.bool_)
+
+    def _send(
+        self,
+        name: str,
+        number: int,
+        mask: NDArray[np.bool_],
+        answer: SliceAnswer | None,
+        *,
+        reused: bool,
+        final: bool = True,
+    ) -> None:
+        self._told[name, number] = np.packbits(mask).tobytes(), reused
+        assert self._on_slice is not None
+        self._on_slice(
             SliceUpdate(
-                slice=study.reorientation.to_source_slice(axis, found.slice),
-                object=found.object,
-                mask=study.reorientation.to_source_plane(axis, mask),
-                confidence=slice_confidence(found.answer),
-                seconds=clock.since_start(),
-                reused=found.reused,
-                final=found.final,
+                slice=self._study.reorientation.to_source_slice(self._axis, number),
+                object=name,
+                mask=self._study.reorientation.to_source_plane(self._axis, mask),
+                confidence=0.0 if answer is None else slice_confidence(answer),
+                seconds=self._clock.since_start(),
+                reused=reused,
+                final=final,
             )
         )
-
-    return report
-
-
-def report_fused(on_slice: OnSlice | None, found: Segmentation, study: Study, axis: SliceAxis, clock: Clock) -> None:
-    """Report again the slices on which further slice axes were heard, as they are at last."""
-    if on_slice is None:
-        return
-    empty = np.zeros(SliceStack(study.volume.array, axis).shape_hw, dtype=np.bool_)
-    for value, (name, result) in enumerate(found.objects.items(), start=1):
-        for number in result.fused:
-            label, answer = found.labels.get(number), result.answers.get(number)
-            on_slice(
-                SliceUpdate(
-                    slice=study.reorientation.to_source_slice(axis, number),
-                    object=name,
-                    mask=study.reorientation.to_source_plane(axis, empty if label is None else label == value),
-                    confidence=0.0 if answer is None else slice_confidence(answer),
-                    seconds=clock.since_start(),
-                )
-            )
 
 
 def _warnings(study: Study, found: Segmentation, names: Sequence[str]) -> tuple[str, ...]:

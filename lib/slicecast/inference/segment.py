@@ -31,10 +31,9 @@ from slicecast.inference.results import (
     Clock,
     OnSlice,
     SegmentResult,
+    SliceTeller,
     advise,
     propagated,
-    report_fused,
-    result_callback,
     to_result,
     to_stored,
 )
@@ -342,6 +341,7 @@ class SegmentService:
         prompts, limits = place(request.prompts, study.reorientation, axis, within=request.range)
         clock.lap("read")
         fallback = OutOfMemoryFallback(predictor, self.release)
+        teller = SliceTeller(work.on_slice, study, axis, prompts, clock)
         tracker = Tracker(
             fallback,
             study.frames(axis, window),
@@ -350,7 +350,7 @@ class SegmentService:
             work.progress or (lambda done, what: None),
             work.cancelled or (lambda: False),
             self.result_cache,
-            result_callback(work.on_slice, study, axis, prompts, clock),
+            teller.tell,
             work.keep_partial,
             self._renders,
         )
@@ -358,7 +358,7 @@ class SegmentService:
         if tracker.options.multi_axis and not (request.slices_only or found.partial):
             answer = AxisAnswer(SliceStack(study.volume.array, axis), tracker, found)
             found = along_further_axes(answer, request.prompts, study, window, limits=limits)
-            report_fused(work.on_slice, found, study, axis, clock)
+        teller.tell_rest(found)
         if not request.slices_only and not found.partial:
             places = remaining_places(tracker.frames, found.objects)
             self.prefetcher.request(PrefetchRequest(predictor, tracker.frames, places))
