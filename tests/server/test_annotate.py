@@ -44,6 +44,16 @@ def test_the_scan_comes_on_the_grid_of_the_prompts(client, studies, tmp_path):
     assert not sent.geometry.differences(stored.geometry)
 
 
+def test_a_damaged_scan_is_refused_without_the_servers_folders(client, studies):
+    half = studies / "half.nii.gz"
+    half.write_bytes((studies / f"{CASE}.nii.gz").read_bytes()[:2000])
+    app_instance().datastore().refresh()
+    answer = client.get("/annotate/scan.nii", params={"image": "half"})
+    half.unlink()
+    app_instance().datastore().refresh()
+    assert answer.status_code == 422 and answer.json()["detail"].startswith("half.nii.gz is cut off")
+
+
 def test_the_case_that_comes_next_stays_free(client):
     assert {client.get("/annotate/next").json()["image"] for _ in range(20)} == {"first", "second"}  # by chance
     for _ in range(3):

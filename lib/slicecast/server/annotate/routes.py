@@ -19,6 +19,7 @@ from slicecast.server.errors import COMMON
 from slicecast.server.sessions.routes import session_context
 from slicecast.volume import SliceAxis, Volume, choose_axis, read_volume, window_names, write_volume
 from slicecast.volume.grid import onto_grid
+from slicecast.volume.reading import without_folders
 
 HERE = Path(__file__).parent
 VIEWER = HERE / "node_modules" / "@niivue" / "niivue" / "dist" / "index.js"
@@ -125,7 +126,9 @@ def mask(image: str, title: str, app: LabellingApp, user: AnyUser) -> Response:
 @router.get("/scan.nii", summary="Get an image as one NIfTI file", response_class=Response)
 def scan(image: str, app: LabellingApp, user: AnyUser) -> Response:
     """Get an image of the studies, a DICOM series too, on the grid on which prompts are counted."""
-    return _nifti(read_volume(app.image_path(image)))
+    path = app.image_path(image)
+    with without_folders(path):
+        return _nifti(read_volume(path))
 
 
 def _nifti(volume: Volume, headers: Mapping[str, str] | None = None) -> Response:
