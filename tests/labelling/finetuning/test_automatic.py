@@ -15,13 +15,19 @@ from slicecast.campaign.events import Kind
 from slicecast.config import config_dir
 from slicecast.files import file_sha256
 from slicecast.inference.segment import SegmentService
-from slicecast.labelling.finetuning.automatic import NOTHING, AutomaticModels, common_structures, refusal
+from slicecast.labelling.finetuning.automatic import (
+    NOTHING,
+    AutomaticModels,
+    common_structures,
+    learn_automatic,
+    refusal,
+)
 from slicecast.labelling.finetuning.rounds import LearntCase
 from slicecast.labelling.finetuning.tuner import campaign_of, folder_tuner, versions_beside
 from slicecast.labelling.preannotation import BatchInference, BatchRequest, FarGuess, PreAnnotator, preannotation
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.training.finetune import finetune_settings
-from slicecast.volume import read_volume
+from slicecast.volume import read_volume, write_volume
 from slicecast.volume.metrics import dice
 from slicecast_lab.simulation.fake import FakePredictor
 
@@ -153,6 +159,32 @@ def test_a_network_that_finds_too_little_is_not_used(studies, configs):
     assert done.exit_code == 0, done.output
     assert "Not used: the mean Dice" in done.output
     assert AutomaticModels(versions_beside(studies)).latest() is None
+
+
+def steps_trained(studies):
+    """Train on the labels of a folder; return how many steps that took."""
+    steps = []
+    with folder_tuner(studies, model=None, labels=["ball"], device="cpu") as tuner:
+        plan, files = tuner.plan()
+    models = AutomaticModels(versions_beside(studies))
+    learn_automatic(plan, files, models, device="cpu", watch=lambda step, *_: steps.append(step))
+    return len(steps)
+
+
+def test_only_the_same_training_goes_on(studies, configs):
+    """Not after changed settings or scans: its networks may have learnt what they would be judged on."""
+    few = {"channels": 4, "least_dice": 1.01, "loop": {"steps": 2, "warmup_steps": 1}}
+    configs(automatic=few)
+    assert steps_trained(studies) == 2 * 2  # steps of two folds
+    configs(automatic={**few, "least_dice": 1.02})  # decides nothing that is learnt
+    assert steps_trained(studies) == 0
+    configs(automatic=few, round={"folds": 3})
+    assert steps_trained(studies) == 3 * 2
+    configs(automatic={**few, "turn_rad": 0.5})
+    assert steps_trained(studies) == 2 * 2
+    scan = read_volume(studies / "ball_1.nii.gz")
+    write_volume(studies / "ball_1.nii.gz", scan.with_array(scan.array[:, :, ::-1]))
+    assert steps_trained(studies) == 2 * 2
 
 
 def test_a_network_that_is_worse_than_the_one_before_is_not_used(learnt):

@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def learn_automatic(
     promoted: Promoted = lambda version: None,
     watch: Watch | None = None,
 ) -> str:
-    """Train on labels, judge by folds, and use the network if it is good enough; a stopped run goes on.
+    """Train on labels, judge by folds, and use the network if it is good enough; a stopped run on the same goes on.
 
     Args:
         labels: file of each case's label.
@@ -155,7 +155,7 @@ def learn_automatic(
         tell(f"Not learnt, because a structure is missing: {', '.join(left)}")
     volumes = {case.id: _labelled(case, labels[case.id], names) for case in cases}
     network = plan_for([given.volume.geometry for given in volumes.values()], names, settings.automatic)
-    run = folder or models.versions.folder / AUTOMATIC / RUNS / _digest(cases)
+    run = folder or models.versions.folder / AUTOMATIC / RUNS / _digest(network, volumes, settings)
     held_out = _judged(cases, volumes, network, settings, run, device, tell, watch)
     why = refusal(held_out, models.latest(), settings)
     for name in names:
@@ -189,9 +189,15 @@ def learn_round(round: TuningRound, models: AutomaticModels, *, device: str, pro
     round.end_automatic(why)
 
 
-def _digest(cases: Sequence[LearntCase]) -> str:
-    """Name a run by what it learns: one on other labels does not go on with it."""
-    return hashlib.sha256("".join(sorted(case.sha256 for case in cases)).encode()).hexdigest()[:16]
+def _digest(network: AutomaticPlan, volumes: Mapping[str, LabelledVolume], settings: FinetuneSettings) -> str:
+    """Name a run by all that decides what its networks learn: another one does not go on with it."""
+    automatic = replace(settings.automatic, least_dice=0.0)  # judges them afterwards
+    found = hashlib.sha256(f"{network} {automatic} {settings.seed} {settings.round.folds}".encode())
+    for name, given in volumes.items():  # in the order in which they are divided into folds
+        found.update(f"{name} {given.volume.geometry} {given.volume.modality}".encode())
+        for array in (given.volume.array, given.label):
+            found.update(f"{array.dtype}".encode() + np.ascontiguousarray(array).data)
+    return found.hexdigest()[:16]
 
 
 def common_structures(cases: Sequence[LearntCase]) -> tuple[str, ...]:
