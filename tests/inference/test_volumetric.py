@@ -132,6 +132,13 @@ def test_several_objects_have_their_own_labels(image):
     assert result.mask[3, 3, 3] == 2
 
 
+def test_a_box_holds_its_part_beside_a_click_on_another(image, scene):
+    part = ObjectPrompts("both", (Point((8, 15, 12)),), boxes=[Box((1, 1, 3), (6, 6, 3))])
+    assert (ask(image, part).mask[2:5, 2:6, 2:6] == 1).all()
+    wide = ObjectPrompts("both", (Point((8, 15, 12)), Point((3, 3, 3), False)), boxes=[Box((1, 1, 3), (6, 6, 3))])
+    assert not ask(image, wide).mask[3, 3, 3]  # what a click takes away goes, boxed or not
+
+
 def test_the_network_says_where_to_click_in_a_neighbouring_cube_or_that_nothing_is_there(image):
     nothing = Growing(lambda own, mask, neighbour: np.zeros((SIDE,) * 3, dtype=np.float32))
     alone = ask(image, ObjectPrompts("bar", (Point((8, 15, 12)),)), network=nothing)

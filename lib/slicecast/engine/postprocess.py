@@ -1,7 +1,7 @@
 """Tidy a segmented volume, on the CPU, the same on every machine."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -189,7 +189,7 @@ def _tidy_object(tracker: Tracker, result: ObjectResult, value: int, volume: NDA
     part = volume[window]
     mask = part == value
     if tracker.options.keep_components:
-        kept = keep_connected(mask, _seeds(result, volume.shape, first=first)[window])
+        kept = keep_connected(mask, pointed_at(result.prompts, volume.shape, first=first)[window])
         part[mask & ~kept] = 0
         mask = kept
     painted = _painted(result)
@@ -201,10 +201,19 @@ def _tidy_object(tracker: Tracker, result: ObjectResult, value: int, volume: NDA
             part[n][filled & (part[n] == 0) & ~denied] = value
 
 
-def _seeds(result: ObjectResult, shape: tuple[int, ...], *, first: int) -> NDArray[np.bool_]:
-    """Mark what the annotator pointed at: painted pixels, the inside of boxes, positive clicks; (N, H, W) bool."""
+def pointed_at(prompts: Iterable[SlicePrompt], shape: tuple[int, ...], *, first: int = 0) -> NDArray[np.bool_]:
+    """Mark what the annotator pointed at: painted pixels, the inside of boxes, positive clicks.
+
+    Args:
+        prompts: of one object.
+        shape: (N, H, W).
+        first: number of the first of these slices.
+
+    Returns:
+        (N, H, W) bool.
+    """
     seeds = np.zeros(shape, dtype=bool)
-    for prompt in result.prompts:
+    for prompt in prompts:
         n = prompt.slice - first
         if not 0 <= n < len(seeds):
             continue

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slicecast.active.slices import SliceEvidence, best_of, suggest
 from slicecast.engine.caches import Lru
-from slicecast.engine.postprocess import keep_connected
+from slicecast.engine.postprocess import keep_connected, pointed_at
 from slicecast.engine.tracks import Progress
 from slicecast.engine.volumetric import FAR_LOGIT, CubeAnswer, GridClick, ObjectField, VolumePredictor, VolumeTracker
 from slicecast.errors import ConfigError, Conflict
@@ -69,13 +69,11 @@ class LabelCanvas:
         return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), logits
 
     def keep_clicked(self, prompts: Prompts) -> None:
-        """Keep, of each object, the parts that hold a painted pixel or a positive click."""
+        """Keep, of each object, the parts that hold a painted pixel, a boxed one or a positive click."""
+        labels = np.moveaxis(self.labels, 2 - self.slices.axis, 0)
         for value, given in enumerate(prompts.values(), start=1):
-            seeds = SliceStack(np.zeros(self.labels.shape, dtype=bool), self.slices.axis)
-            for prompt in given:
-                _say(seeds.slice(prompt.slice), prompt, 1)
-            mask = self.labels == value
-            self.labels[mask & ~keep_connected(mask, seeds.array)] = 0
+            mask = labels == value
+            labels[mask & ~keep_connected(mask, pointed_at(given, labels.shape))] = 0
 
     def say(self, prompts: Prompts) -> None:
         """Draw what the annotator said over all else; the object that comes last wins."""
