@@ -70,6 +70,20 @@ def test_a_second_reading_that_took_too_long_stays_one(open_campaign, ask, clock
     assert campaign.take("a", "bob").task is ReadingTask.ANNOTATE
 
 
+@pytest.mark.parametrize("flagged", [False, True])
+def test_a_second_reader_who_opens_the_case_again_corrects_their_own_reading(open_campaign, ask, flagged):
+    campaign = open_campaign("a", second_share=1.0)
+    campaign.submitted("a", "ann", {})
+    campaign.submitted("a", "bob", {}, task=ask(campaign, "bob").task)
+    if flagged:
+        campaign.flag("a", "ann", why="odd")
+    assert campaign.task_of("a", "bob") is ReadingTask.SECOND
+    assert campaign.take("a", "bob").task is ReadingTask.SECOND
+    campaign.release("a", "bob")
+    campaign.reject("a", "rita", why="hole")  # from now on anybody does it anew
+    assert campaign.take("a", "bob").task is ReadingTask.ANNOTATE
+
+
 def test_a_click_is_a_sign_of_life(open_campaign, ask, clock):
     campaign = open_campaign()
     ask(campaign, "ann")

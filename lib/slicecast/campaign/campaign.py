@@ -229,12 +229,10 @@ class Campaign:
             self._refuse_others(known, who, now_s)
             if holds(known, who, now_s):
                 return [Draft(Kind.RENEWED, case, who, {"until": now_s + self.rules.lease_s})]
-            task = ReadingTask.GOLD if known.gold else ReadingTask.ANNOTATE
-            if known.lease is not None and known.lease.who == who and known.status in DONE:
-                task = known.lease.task  # it is over, and is asked for again
-            return [
-                self._lease(Choice(case, "opened by hand", task=task), who, now_s=now_s, strategy="", address=address)
-            ]
+            anew = known.gold or known.status is Status.REJECTED  # whatever their last lease was for
+            task = _task(replace(known, lease=None) if anew else known, who)
+            choice = Choice(case, "opened by hand", task=task)
+            return [self._lease(choice, who, now_s=now_s, strategy="", address=address)]
 
         self._decide(decide)
         lease = self._state.case(case).lease
@@ -478,7 +476,7 @@ def _task(case: Case, who: str) -> ReadingTask:
     if case.gold:
         return ReadingTask.GOLD
     last = next((reading for reading in reversed(case.readings) if reading.who == who), None)
-    if last is not None and case.status in DONE:  # who sends a second reading once more corrects that one
+    if last is not None and case.status is not Status.REJECTED:  # a second reading once more corrects that one
         return last.task
     return ReadingTask.ANNOTATE
 
