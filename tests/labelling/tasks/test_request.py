@@ -178,6 +178,21 @@ def test_lines_are_of_the_one_object_or_by_name():
     assert dict(named.with_masks({}, labels=LABELS).values) == dict(named.values)
 
 
+def test_on_one_slice_a_line_is_a_click_where_it_passes():
+    line = [[2, 8, 3], [6, 4, 7], [6, 4, 9]]
+
+    def points(**wire):
+        objects = parse_request({"lines": [line], **wire}, style="single").on_slice().prompts(SIZE).objects
+        return [(point.ijk, point.positive) for entry in objects for point in entry.points]
+
+    assert points(slice=5) == [((4, 6, 5), True)]
+    assert points() == [((6, 4, 9), True)]  # its end, as the last click of other clients
+    clicked = {"foreground": [[5, 6, 5]], "background": [[4, 6, 5], [1, 1, 8]]}
+    assert points(slice=5, **clicked) == [((5, 6, 5), True), ((4, 6, 5), False)]
+    with pytest.raises(PromptError, match="No click lies on slice 11, but on 3, 4, 5, 6, 7"):
+        points(slice=11)
+
+
 @pytest.mark.parametrize(
     "value",
     [5, "x", [[1, 2, 3]], [[[1, 2, 3]]], [[[1, 2, 3], [1, 2]]], {"spleen": [[1, 2, 3]]}, [[[1, 2, 3], [1, 2, -1e9]]]],

@@ -5,13 +5,15 @@ keeps one `params` object per model and leaves keys of earlier requests in it.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from slicecast.errors import ConfigError, PromptError
 from slicecast.inference.settings import require_few_points
 from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts.mapping import straight
 from slicecast.prompts.model import IJK
 
 Style = Literal["several", "single"]
@@ -108,16 +110,19 @@ class InferRequest:
     def on_slice(self) -> "InferRequest":
         """Keep only what lies on the slice in question, as a 2D client means it (Slicer at slice 0 sends all).
 
+        A line is a click where it passes that slice.
+
         Raises:
-            PromptError: all clicks on the object lie on other slices.
+            PromptError: all clicks and lines on the object lie on other slices.
         """
-        positive = [ijk for clicks in self.objects for ijk in clicks.foreground]
+        clicked = {c.name: (*c.foreground, *_crossings(self.lines.get(c.name, ()), c.background)) for c in self.objects}
+        positive = [ijk for points in clicked.values() for ijk in points]
         negative = [ijk for clicks in self.objects for ijk in clicks.background]
         k = self.slice if self.slice is not None else _last_k(positive or negative, self.roi)
         if positive and k not in {ijk[2] for ijk in positive}:
             others = ", ".join(map(str, sorted({ijk[2] for ijk in positive})[:5]))
             raise PromptError(f"No click lies on slice {k}, but on {others}. Click on the slice that is shown.")
-        objects = tuple(Clicks(c.name, _with_k(c.foreground, k), _with_k(c.background, k)) for c in self.objects)
+        objects = tuple(Clicks(c.name, _with_k(clicked[c.name], k), _with_k(c.background, k)) for c in self.objects)
         return replace(self, objects=objects, slice=k, axis="auto", range=None, absent={}, lines={})
 
 
@@ -201,6 +206,12 @@ def _last_k(points: Sequence[IJK], roi: Sequence[int] | None) -> int | None:
     if points:
         return points[-1][2]
     return (roi[4] + roi[5]) // 2 if roi and len(roi) == 6 else None
+
+
+def _crossings(lines: Iterable[Line], denied: Collection[IJK]) -> list[IJK]:
+    """Return where lines pass the slices of k, from end to end; a click off the object counts before a line."""
+    ways = [straight((a[2], *a[:2]), (b[2], *b[:2])) for line in lines for a, b in pairwise(line.vertices)]
+    return [ijk for way in ways for k, i, j in way if (ijk := (i, j, k)) not in denied]
 
 
 def _with_k(points: Iterable[IJK], k: int | None) -> tuple[IJK, ...]:
