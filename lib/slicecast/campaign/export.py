@@ -147,7 +147,8 @@ def _renumbered(case: LabelledCase, label: np.ndarray, numbers: Mapping[str, int
             continue
         if value not in case.names:
             raise InputError(
-                f"The label of '{case.name}' has voxels of value {value:g}, which has no name. Save it again."
+                f"The label of '{case.name}' has voxels of value {value:g}, which has no name. Save it again, or serve "
+                "the studies once with its name among --labels."
             )
         renumbered[label == value] = numbers[case.names[value]]
     return renumbered

@@ -181,7 +181,7 @@ def _labelled_case(
     names = {value: name for name, value in named_values(label.info).items()}
     image = label.image or _series(label.image_id, studies, catalogue)
     modality = modalities.get(label.image_id, "")
-    return LabelledCase(label.image_id, image, label.file, names or {1: "object"}, modality)
+    return LabelledCase(label.image_id, image, label.file, names, modality)
 
 
 def _series(name: str, studies: Path, catalogue: Catalogue) -> Path:

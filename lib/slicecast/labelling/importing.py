@@ -301,7 +301,7 @@ def dry_run(studies: Path, rules: ImportRules) -> Save:
 @contextmanager
 def importing(studies: Path, rules: ImportRules) -> Iterator[Save]:
     """Open the studies and their campaign for an import; the server may run meanwhile."""
-    store = StudiesDatastore(str(studies), extensions=[f"*{ending}" for ending in WRITTEN_ENDINGS])
+    store = StudiesDatastore(str(studies), labels=(), extensions=[f"*{ending}" for ending in WRITTEN_ENDINGS])
     service = open_campaign_service(studies, datastore=lambda: store)
     try:
         yield lambda label: _save(label, service, store, studies, rules)

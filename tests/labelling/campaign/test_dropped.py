@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from builders import ball, grid
 from slicecast.campaign.state import ReadingTask, Status
 from slicecast.errors import Conflict
 from slicecast.inference.caller import Caller, calling
+from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.dropped import AGAIN_S, ANOTHER, STRANGE
 from slicecast.labelling.campaign.service import open_campaign_service
+from slicecast.labelling.store.datastore import SafeDatastore
 from slicecast.labelling.store.delivery import Submission
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.volume import Volume, write_volume
@@ -33,12 +36,12 @@ def service(store, studies):
     return service
 
 
-def drop(studies, name, array=None, geometry=None):
+def drop(studies, name, array=None, geometry=None, tag="final"):
     file = studies.parent / name
     array = ball(radius=5.0).astype(np.uint8) if array is None else array
     write_volume(file, Volume(array, geometry or grid()))
-    (studies / "labels" / "final").mkdir(parents=True, exist_ok=True)
-    shutil.copy(file, studies / "labels" / "final" / name)
+    (studies / "labels" / tag).mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, studies / "labels" / tag / name)
 
 
 def looked(service):
@@ -55,6 +58,48 @@ def test_a_label_is_taken_up_while_the_server_runs(service, store, studies):
     assert store.get_labeled_images() == ["first"] and store.get_label_info("first", "final")["user"] == "server"
     looked(service)
     assert len([event for event in service.campaign.store.read() if event.kind == "submitted"]) == 1
+
+
+def names(service, store, tag="final"):
+    found = MaskDraft(Path(store.get_label_uri("first", tag)), store.get_label_info("first", tag))
+    return dict(service.work.structures(found).values)
+
+
+def served(studies, *labels):
+    """Serve the studies with other labels."""
+    store = StudiesDatastore(str(studies), extensions=["*.nii.gz", "*.nrrd"], labels=labels)
+    service = open_campaign_service(studies, datastore=lambda: store, labels=labels)
+    service.recover()
+    return service, store
+
+
+@pytest.mark.parametrize("tag", ["final", "original"])
+def test_a_label_keeps_the_names_with_which_it_was_first_seen(service, store, studies, tag):
+    drop(studies, "first.nii.gz", tag=tag)
+    store.refresh()
+    looked(service)
+    assert names(service, store, tag) == {"ball": 1}
+    again, other = served(studies, "rim", "ball")
+    assert names(again, other, tag) == {"ball": 1}
+    assert again.campaign.state().case("first").status is (Status.SUBMITTED if tag == "final" else Status.OPEN)
+
+
+def test_a_label_of_before_the_campaign_keeps_its_names_too(studies):
+    drop(studies, "first.nii.gz")
+    SafeDatastore(str(studies), extensions=["*.nii.gz"])  # lists it, and knows no names
+    names_of = {labels: names(*served(studies, *labels)) for labels in (("ball", "rim"), ("rim", "ball"))}
+    assert names_of == {("ball", "rim"): {"ball": 1}, ("rim", "ball"): {"ball": 1}}
+
+
+def test_a_list_of_labels_that_was_lost_takes_no_names_with_it(service, store, studies):
+    drop(studies, "first.nii.gz")
+    file = studies / "labels" / "final" / "first.nii.gz"
+    info = {"label_info": [{"name": "rim", "idx": 1}]}
+    service.save("first", shutil.move(file, studies.parent / "mine.nii.gz"), tag="final", info=info, client_id="ann")
+    (studies / "datastore_v2.json").write_text('{"objects": {"fir')
+    again, other = served(studies, "ball")
+    assert names(again, other) == {"rim": 1}
+    assert other.get_label_info("first", "final")["user"] == "ann"
 
 
 def test_a_label_that_a_kill_left_begun_is_its_annotators(service, store, studies):

@@ -7,7 +7,7 @@ import pytest
 from builders import ball, grid, stored_as
 
 from slicecast.errors import GeometryError, VolumeError
-from slicecast.labelling.store.labels import SENT, check_label, true_label_info, with_true_label_info
+from slicecast.labelling.store.labels import SENT, check_label, true_label_info, with_names
 from slicecast.volume import Geometry, Volume, write_mask, write_volume
 
 
@@ -38,21 +38,24 @@ def test_what_was_sent_is_kept_where_it_was_wrong(tmp_path):
     mask[1, 1:3, 1] = 1, 2
     file = write_mask(tmp_path / "label.nii.gz", mask, Geometry((5, 4, 3), (1, 1, 1), (0, 0, 0)))
     told = {"label_info": info(spleen=2, liver=3), "client_id": "anna"}
-    assert with_true_label_info(told, file) == {
+    assert with_names(told, file) == {
         "label_info": info(spleen=1, liver=2),
         SENT: told["label_info"],
         "client_id": "anna",
     }
     right = {"label_info": info(spleen=1, liver=2)}
-    assert with_true_label_info(right, file) == right
-    assert with_true_label_info({}, file) == {}
+    assert with_names(right, file) == right
+    assert with_names({}, file) == {}
+    assert with_names({}, file, labels=("liver", "spleen", "kidney")) == {"label_info": info(liver=1, spleen=2)}
+    answered = {"params": {"label_names": {"vein": 1, "artery": 2}}}
+    assert with_names(answered, file, labels=("liver",)) == {**answered, "label_info": info(vein=1, artery=2)}
 
 
 def test_a_label_that_is_no_volume_keeps_its_record(tmp_path):
     file = tmp_path / "points.json"
     file.write_text("{}")
     told = {"label_info": info(spleen=2)}
-    assert with_true_label_info(told, file) == told
+    assert with_names(told, file) == told
 
 
 GRID = grid()

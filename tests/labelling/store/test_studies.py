@@ -137,6 +137,19 @@ def test_a_final_label_becomes_dicom_seg(store, tmp_path, empty):
     assert set(store.list_images()) == {"first", "flipped", series_id(store)}
 
 
+def test_segments_have_the_names_of_their_voxels(store, tmp_path):
+    """Slicer numbers segments that it leaves out of the file."""
+    volume = read_volume(store.scan_path("first"))
+    label = write_mask(tmp_path / "label.nrrd", 1 + (volume.array > 118) - (volume.array < 70), volume.geometry)
+    listed = [{"name": "background", "idx": 1}, {"name": "spleen", "idx": 2}, {"name": "liver", "idx": 3}][1:]
+    store.save_label("first", str(label), "final", {"label_info": listed})
+    (seg,) = sent(store)
+    assert [str(one.SegmentLabel) for one in seg.SegmentSequence] == ["spleen", "liver"]
+    frames = [f.SegmentIdentificationSequence[0].ReferencedSegmentNumber for f in seg.PerFrameFunctionalGroupsSequence]
+    liver = sum(plane.sum() for plane, number in zip(seg.pixel_array, frames, strict=True) if number == 2)
+    assert liver == (volume.array > 118).sum()
+
+
 def test_a_draft_stays_here(store, tmp_path):
     label = ball_label(tmp_path / "label.nrrd", read_volume(store.scan_path("first")))
     store.save_label("first", str(label), "original", INFO)

@@ -319,6 +319,17 @@ class CaseDrafts:
         if _sha256(file, state.st_mtime_ns, state.st_size) != reading.sha256:
             raise LabelChanged(CHANGED.format(reading.who))
 
+    def name_again(self) -> None:
+        """Give labels the names of their events again, where the store's list was lost and made anew from the files."""
+        store = self._datastore()
+        for case in self._campaign.state().cases.values():
+            for reading in case.readings:
+                info, named = store.get_label_info(case.name, reading.tag), reading.data.get("label_info")
+                if not info or not named or "user" in info:
+                    continue
+                if file_sha256(Path(store.get_label_uri(case.name, reading.tag))) == reading.sha256:
+                    store.update_label_info(case.name, reading.tag, {"label_info": named, "user": reading.who})
+
     def final_label(self, case: str) -> Path | None:
         """Return the file of a case's final label, or None."""
         file = self._datastore().get_label_uri(case, FINAL)

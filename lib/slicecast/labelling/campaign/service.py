@@ -33,7 +33,7 @@ from slicecast.labelling.campaign.dropped import Dropped
 from slicecast.labelling.campaign.structures import compare_labels, slice_truths
 from slicecast.labelling.store.datastore import VERSIONS
 from slicecast.labelling.store.delivery import Intents, Submission
-from slicecast.labelling.store.labels import FINAL, ORIGINAL, require_named, with_true_label_info
+from slicecast.labelling.store.labels import FINAL, ORIGINAL, require_named, with_names
 from slicecast.labelling.store.studies import StudiesDatastore
 from slicecast.labelling.strategies import Candidates
 from slicecast.labelling.tasks.answer import InferAnswer
@@ -117,6 +117,7 @@ class CampaignService:
     def recover(self) -> list[str]:
         """Finish what a crash interrupted, and record labels that came without an event; return their cases."""
         self.sync(look=False)
+        self.work.name_again()
         return [*self._finish_left(), *self.dropped.look()]
 
     def _submit_dropped(self, image: str, file: Path) -> bool:
@@ -255,7 +256,8 @@ class CampaignService:
         store = self._datastore()
         with store.all_or_nothing(new.case, new.tag):
             label = store.save_label(new.image, str(file), new.tag, dict(new.info))
-            data = {"tag": new.tag, **self._fingerprint(new.case, new.tag), **new.said}
+            named = {"label_info": (store.get_label_info(new.case, new.tag) or {}).get("label_info")}
+            data = {"tag": new.tag, **self._fingerprint(new.case, new.tag), **new.said, **named}
             self.campaign.submitted(new.case, new.who, data, task=new.task, anyones=new.anyones)
         return str(label)
 
@@ -381,8 +383,8 @@ class CampaignService:
         self._refuse_change(image, tag)
         case, store = self.case_of(image), self._datastore()
         if tag == FINAL and (file := store.get_label_uri(case, tag)):
-            info = with_true_label_info(info, Path(file))
-            require_named(Path(file), {**(store.get_label_info(case, tag) or {}), **info}, labels=self._labels)
+            info = with_names({**(store.get_label_info(case, tag) or {}), **info}, Path(file), labels=self._labels)
+            require_named(Path(file), info, labels=())
         store.update_label_info(case, tag, dict(info))
 
     def _refuse_change(self, image: str, tag: str) -> None:

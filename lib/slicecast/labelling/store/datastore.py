@@ -30,7 +30,6 @@ from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastore
 
 from slicecast.errors import Conflict, InputError, NotFound, UnknownImage
 from slicecast.files import place_file, sync_folder, write_atomically
-from slicecast.labelling.store.labels import with_true_label_info
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +129,7 @@ class SafeDatastore(LocalDatastore):
             target = folder / self._filename(image_id, extension)
             place_file(Path(label_filename), target)
             self._remove_other_extension(image_id, tag, target)
-            told = with_true_label_info(label_info or {}, target)
-            info = {**told, "ts": int(self._clock().timestamp()), "name": target.name}
+            info = {**(label_info or {}), "ts": int(self._clock().timestamp()), "name": target.name}
             record.labels[tag] = DataModel(info=info, ext=extension)
             self._update_datastore_file()
         return image_id

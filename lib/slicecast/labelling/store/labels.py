@@ -47,21 +47,22 @@ def true_label_info(sent: Any, values: Iterable[int]) -> LabelInfo:
     return [{**entry, "idx": place} for place, entry in enumerate(entries, start=1)]
 
 
-def with_true_label_info(info: Mapping[str, Any], label: Path) -> dict[str, Any]:
+def with_names(info: Mapping[str, Any], label: Path, *, labels: Sequence[str] = ()) -> dict[str, Any]:
     """Return a label's record with the true `label_info`; what was sent is kept beside it where it differs.
 
-    The record of a file that is no volume, such as detection points, is returned as it is.
+    Where none was sent, the values that the label has get the names that `names_of` knows now: written down, they stay
+    when the server's list of labels is changed. The record of a file that is no volume is returned as it is.
     """
     sent = info.get("label_info")
-    if not sent:
-        return dict(info)
     try:
-        values = np.unique(read_volume(label).array).tolist()
+        values = [int(value) for value in np.unique(read_volume(label).array)]
     except VolumeError as error:
         logger.info("The label %s is no volume, so its names are kept as sent: %s", label.name, error)
         return dict(info)
-    entries = true_label_info(sent, values)
-    return {**info, "label_info": entries} if entries == sent else {**info, "label_info": entries, SENT: sent}
+    named = names_of(info, values, labels).items()
+    entries = true_label_info(sent, values) or [{"name": name, "idx": n} for name, n in named if n in values]
+    told = {**info, "label_info": entries} if sent or entries else dict(info)
+    return {**told, SENT: sent} if sent and entries != sent else told
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,13 +25,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from slicecast.dicom.catalogue import Catalogue
-from slicecast.dicom.seg import referenced_series, seg_of_label
+from slicecast.dicom.seg import named_values, referenced_series, seg_of_label
 from slicecast.dicom.series import Series
 from slicecast.errors import InputError, ResourceError, UnknownImage, VolumeError
 from slicecast.files import write_atomically
 from slicecast.labelling.store.datastore import SafeDatastore, changing, locked, safe_tag
 from slicecast.labelling.store.delivery import Delivery, DeliveryQueue
-from slicecast.labelling.store.labels import checked_file
+from slicecast.labelling.store.labels import checked_file, with_names
 from slicecast.labelling.store.stow import Outcome, SaveLabel, Store
 from slicecast.labelling.store.unusable import ScanChecks
 from slicecast.labelling.store.uploads import is_upload
@@ -54,7 +54,7 @@ class StudiesDatastore(SafeDatastore):
     Args:
         datastore_path: the studies.
         follow_links: list links that lead out of the studies' folder.
-        labels: names of a label's values from 1, where the label itself has none.
+        labels: names of a label's values from 1, where the label itself has none; written down when it is first seen.
     """
 
     def __init__(
@@ -88,11 +88,12 @@ class StudiesDatastore(SafeDatastore):
             file = checked_file(
                 Path(label_filename), self._grid(own), info=label_info or {}, labels=self._labels, folder=Path(folder)
             )
+            info = with_names(label_info or {}, file, labels=self._labels)
             with self.alone():  # a delivery that finds its job finds the label too, also in another process
                 final = label_tag == DefaultLabelTag.FINAL
-                job = self.deliveries.put(file, {"image_id": own, "info": label_info or {}}) if final else None
+                job = self.deliveries.put(file, {"image_id": own, "info": info}) if final else None
                 try:
-                    saved = super().save_label(own, str(file), label_tag, label_info)
+                    saved = super().save_label(own, str(file), label_tag, info)
                 except BaseException:
                     if job is not None:  # the client is told of the failure, so nothing may be delivered
                         self.deliveries.discard(job)
@@ -307,6 +308,17 @@ class StudiesDatastore(SafeDatastore):
             if series.image_id and uid not in self._datastore.objects:
                 info = {"ts": int(self._clock().timestamp()), "name": uid, **series_info(series.summary)}
                 self._datastore.objects[uid] = ImageLabelModel(image=DataModel(info=info, ext=SERIES_EXTENSION))
+                added += 1
+        return added
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        """Add labels that lie in a tag's folder; one without names gets those of `labels`, which stay its own."""
+        added = super()._add_non_existing_labels(tag)
+        named = [{"name": name, "idx": value} for value, name in enumerate(self._labels, start=1)]
+        for record in self._objects().values() if named else ():
+            label = record.labels.get(tag)
+            if label is not None and not named_values(label.info):
+                label.info["label_info"] = named
                 added += 1
         return added
 
