@@ -10,7 +10,7 @@ from builders import ball, scan
 from slicecast.engine.crop_window import whole_crop
 from slicecast.errors import ResourceError
 from slicecast.inference import prefetch
-from slicecast.inference.prefetch import PrefetchRequest, give_back_memory
+from slicecast.inference.prefetch import MAX_REQUESTS, PrefetchRequest, give_back_memory
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.settings import EngineSettings
 from slicecast.prompts import ObjectPrompts, Point, PromptSet
@@ -103,6 +103,22 @@ def test_a_request_that_fails_stops_nothing(image):
         request(service, image, Broken())
         request(service, image)
         wait_for(lambda: service.cache.stats().entries == SLICES)
+
+
+def test_a_request_that_is_put_back_gives_way_to_newer_ones(image):
+    """All that came while it was at work are encoded, the newest too: on that volume somebody works now."""
+    first, newer = Watched(seconds=1.0), [Watched() for _ in range(MAX_REQUESTS)]
+    service = SegmentService(predictor=first)
+    with service.prefetcher.running():
+        request(service, image)
+        wait_for(lambda: first.threads)
+        with service.queue.job("ana"):
+            for number, predictor in enumerate(newer):
+                predictor.fingerprint = f"newer {number}"
+                request(service, image, predictor)
+            wait_for(lambda: service.prefetcher.encoded)
+            time.sleep(0.3)
+        wait_for(lambda: all(predictor.threads for predictor in newer))
 
 
 def test_a_full_cache_ends_it(image):

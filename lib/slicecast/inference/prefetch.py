@@ -53,7 +53,7 @@ class Prefetcher:
         self, queue: DeviceQueue, cache: EmbeddingCache, *, every_s: float = POLL_S, enabled: bool = True
     ) -> None:
         self._queue, self._cache, self._every_s, self._enabled = queue, cache, every_s, enabled
-        self._requests: deque[PrefetchRequest] = deque(maxlen=MAX_REQUESTS)
+        self._requests: deque[PrefetchRequest] = deque()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self.encoded = 0
@@ -78,7 +78,12 @@ class Prefetcher:
         if self._thread is not None:
             if self._enabled:
                 self._requests.append(request)
+                self._drop_oldest()
             self._wake.set()
+
+    def _drop_oldest(self) -> None:
+        while len(self._requests) > MAX_REQUESTS:
+            self._requests.popleft()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -100,6 +105,7 @@ class Prefetcher:
             for place in request.places:
                 if self._requests and not is_idle(self._queue):
                     self._requests.appendleft(request)
+                    self._drop_oldest()
                     self._wait()  # else two requests would replace each other in a busy loop while a user waits
                     return
                 if tracker.key(*place) not in self._cache:
