@@ -12,7 +12,7 @@ def test_the_defaults_are_valid():
 
 def test_stored_options_answer_as_they_did_when_they_were_stored():
     assert EngineOptions(**from_stored({"leap": 2.0, "settle_slices": 1})) == EngineOptions(
-        leap=2.0, taper=0.0, parts=False
+        leap=2.0, taper=0.0, parts=False, progressive=False
     )
     assert EngineOptions(**from_stored({"taper": 3.0, "parts": True})) == EngineOptions(taper=3.0)
 

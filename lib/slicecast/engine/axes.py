@@ -65,7 +65,7 @@ def weigh_in(
         limits: half-open range of the first axis's slices for each object.
     """
     objects = {
-        name: replace(result, fused=_fused(name, first, further, limits[name]))
+        name: replace(result, fused={**result.fused, **_fused(name, first, further, limits[name])})
         for name, result in first.found.objects.items()
     }
     return replace(first.found, objects=objects, labels=label_slices(first.tracker, objects))

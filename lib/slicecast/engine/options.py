@@ -12,7 +12,7 @@ PLACE = "engine.yaml: propagation"  # Where they are set, but from Python
 RETIRED = ("far_anchor", "settle_slices")
 """Options of earlier versions, as sessions still hold them; neither could be set but from Python."""
 
-ADDED: Mapping[str, Any] = {"taper": 0.0, "parts": False}
+ADDED: Mapping[str, Any] = {"taper": 0.0, "parts": False, "progressive": False}
 """Options that came after the first sessions, as those answered without them."""
 
 STOCK: Mapping[str, Any] = {
@@ -24,6 +24,7 @@ STOCK: Mapping[str, Any] = {
     "leap": 0.0,
     "bounded_clicks": False,
     "parts": False,
+    "progressive": False,
     "evidence": "off",
     "keep_components": False,
     "fill_holes_px": 0,
@@ -57,6 +58,7 @@ class EngineOptions:
         parts: the first click's answer stays when the window widens; a positive click beside the answer so far is also
             answered by itself, in a window of its own, and what it shows is added where it lies apart. Needs
             `bounded_clicks`.
+        progressive: a further click changes only what hangs together with it in the volume (`engine/progressive`).
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
@@ -78,6 +80,7 @@ class EngineOptions:
     leap: float = 1.5
     bounded_clicks: bool = True
     parts: bool = True
+    progressive: bool = True
     evidence: Literal["auto", "on", "off"] = "auto"
     keep_components: bool = True
     fill_holes_px: int = 16

@@ -77,7 +77,7 @@ class ObjectResult:
     stopped: Sequence[int] = ()  # the last slice of each track that ended because the object did
     # what was learnt of its grey values, by prompted slice
     priors: Mapping[int, AppearancePrior | None] = field(default_factory=dict)
-    # logits (H, W) of the slices on which further slice axes were heard, which are then its own
+    # logits (H, W) of the slices that are not as the answers say: further slice axes were heard, or clicks merged
     fused: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 

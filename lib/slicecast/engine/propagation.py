@@ -75,7 +75,7 @@ def segment(
     else:
         ranges = {n: (limits or {}).get(n, (0, tracker.frames.count)) for n in prompts}
         results = _propagate(_Request(tracker, prompts, ranges), crops)
-    return _finish(tracker, results)
+    return finish(tracker, results)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,7 +274,8 @@ def _bridged(answers: dict[int, SliceAnswer], prompts: Sequence[SlicePrompt]) ->
     return answers | bridge
 
 
-def _finish(tracker: Tracker, results: Mapping[str, ObjectResult]) -> Segmentation:
+def finish(tracker: Tracker, results: Mapping[str, ObjectResult]) -> Segmentation:
+    """Return what was found of all objects, each pixel given to one, with what the tracker has counted so far."""
     return Segmentation(
         labels=label_slices(tracker, results),
         objects=results,

@@ -1,0 +1,101 @@
+"""Let a click change only what hangs together with it, in the whole volume.
+
+Asked with one click more, tracks start anew, and far from the click an object may be lost or run into something else.
+So the answer before the click stands, but for what a positive click adds or a negative one takes away, connected with
+the click, on slices to which no other prompted slice is nearer. This is the progressive merge of FocalClick (Chen et
+al., CVPR 2022, section 3.3), in three dimensions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from slicecast.engine.postprocess import CONNECTED_26, ObjectResult, extent, label_slices, object_logits
+from slicecast.engine.tracks import Tracker
+
+Click = tuple[int, int, int, bool]  # Slice, x, y, and whether the object is there
+
+LEAST_LOGIT = np.float32(1e-3)  # A logit whose sign is decided by the merge is at least so far from 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectVolume:
+    """One object through the volume, and its mask."""
+
+    result: ObjectResult
+    mask: NDArray[np.bool_]  # (N, H, W), as it is without other objects
+
+
+def volume_of(
+    tracker: Tracker, result: ObjectResult, labels: Mapping[int, NDArray[np.uint8]] | None = None
+) -> ObjectVolume:
+    """Return an object's answers with the mask that they make.
+
+    Args:
+        labels: the label slices of this object alone, where they are known.
+    """
+    mask = np.zeros((tracker.frames.count, *tracker.frames.shape_hw), dtype=np.bool_)
+    for number, label in (label_slices(tracker, {"": result}) if labels is None else labels).items():
+        mask[number] = label != 0
+    return ObjectVolume(result, mask)
+
+
+def merge(tracker: Tracker, before: ObjectVolume, after: ObjectVolume, click: Click) -> ObjectResult:
+    """Return the answer to all prompts, in which the last click changed only what hangs together with it.
+
+    A slice that the click did not change keeps its earlier answer, confidence included. Painted slices are as they
+    are in `after`. Where the click's pixel was right before, the changes that touch its slice count as its own.
+
+    Args:
+        before: the answer to all prompts but the last click, itself merged.
+        after: the answer to all prompts.
+        click: the last click.
+    """
+    old, new = before.mask, after.mask
+    kept = changed_by(click, old, new, prompted=[p.slice for p in after.result.prompts if not p.passed])
+    merged = old | kept if click[3] else old & ~kept
+    painted = {prompt.slice for prompt in after.result.prompts if prompt.mask is not None}
+    was, became = before.result.answers, after.result.answers
+    answers, fused = dict(became), dict(after.result.fused)
+    for n in sorted({*was, *became, *before.result.fused} - painted):
+        if np.array_equal(merged[n], new[n]):
+            continue
+        untouched = not kept[n].any()
+        if untouched:
+            answers.pop(n, None)
+            answers |= {n: was[n]} if n in was else {}
+        own, other = (object_logits(tracker, volume.result, n) for volume in (before, after))
+        logits = own if untouched else np.where(merged[n] == new[n], other, own)
+        fused[n] = np.where(merged[n], np.maximum(logits, LEAST_LOGIT), np.minimum(logits, -LEAST_LOGIT))
+    return replace(after.result, answers=dict(sorted(answers.items())), fused=fused)
+
+
+def changed_by(
+    click: Click, before: NDArray[np.bool_], after: NDArray[np.bool_], *, prompted: Sequence[int] = ()
+) -> NDArray[np.bool_]:
+    """Return the voxels (N, H, W) that differ between two masks and that a click is to change.
+
+    Args:
+        prompted: all slices with prompts.
+    """
+    n, x, y, positive = click
+    kept = np.zeros_like(before)
+    changed = after & ~before if positive else before & ~after
+    numbers = np.arange(len(before))
+    for other in prompted:
+        changed[np.abs(numbers - other) < np.abs(numbers - n)] = False
+    place = extent(changed)
+    if place is None:
+        return kept
+    parts, _ = ndimage.label(changed[place], structure=CONNECTED_26)
+    at = tuple(np.subtract((n, y, x), [part.start for part in place]))
+    if before[n, y, x] == positive:  # the pixel was right: what changes on its slice is meant
+        wanted = np.unique(parts[at[0]]) if 0 <= at[0] < len(parts) else np.zeros(0, dtype=int)
+    else:
+        inside = all(0 <= index < size for index, size in zip(at, parts.shape, strict=True))
+        wanted = np.array([parts[at]] if inside else [], dtype=int)
+    kept[place] = np.isin(parts, wanted[wanted > 0])
+    return kept

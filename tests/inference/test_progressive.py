@@ -1,0 +1,110 @@
+"""Each click changes only what hangs together with it, whatever the network makes of all clicks together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import scan
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import ndimage
+
+from slicecast.engine.options import EngineOptions
+from slicecast.engine.progressive import changed_by
+from slicecast.inference.segment import SegmentRequest, SegmentService
+from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.volume import write_volume
+from slicecast_lab.simulation.fake import FakePredictor
+
+SHAPE = (4, 5, 6)  # N, H, W
+masks = arrays.arrays(bool, SHAPE)
+clicks = st.tuples(*(st.integers(0, size - 1) for size in (SHAPE[0], SHAPE[2], SHAPE[1])), st.booleans())
+
+
+@given(click=clicks, before=masks, after=masks)
+def test_a_click_changes_one_way_and_only_where_the_answers_differ(click, before, after):
+    n, x, y, positive = click
+    kept = changed_by(click, before, after)
+    assert not kept[before == after].any() and (after[kept] == positive).all()
+    parts, _ = ndimage.label(after & ~before if positive else before & ~after, structure=np.ones((3, 3, 3)))
+    assert len(np.unique(parts[kept])) <= (1 if before[n, y, x] != positive else parts.max())
+    if before[n, y, x] != positive and after[n, y, x] == positive:
+        assert kept[n, y, x]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A scan that shows a long bar and, one slice further, a ball beside it."""
+    k, j, i = np.indices((12, 24, 40))
+    bar = (np.abs(j - 8) < 4) & (np.abs(i - 12) < 6)
+    ball = (k - 5) ** 2 + (j - 16) ** 2 + (i - 30) ** 2 < 16
+    write_volume(tmp_path / "scan.nii.gz", scan(bar | ball))
+    return tmp_path / "scan.nii.gz"
+
+
+def request(file, *, progressive=True, **prompts):
+    options = EngineOptions(progressive=progressive)
+    return SegmentRequest(file, PromptSet((ObjectPrompts("a", **prompts),)), options=options)
+
+
+INSIDE, BALL, BESIDE = Point((12, 8, 6)), Point((30, 16, 5)), Point((20, 20, 9), positive=False)
+
+
+def test_clicks_one_by_one_and_all_at_once_are_answered_alike(file):
+    """With the caches of earlier requests, and without."""
+    asked, fresh = SegmentService(predictor=FakePredictor()), SegmentService(predictor=FakePredictor())
+    points = (INSIDE, BALL, BESIDE)
+    for count in (1, 2, 3):
+        stepwise = asked.segment(request(file, points=points[:count]))
+    at_once = fresh.segment(request(file, points=points))
+    assert (stepwise.mask == at_once.mask).all() and stepwise.confidence == at_once.confidence
+    assert asked.segment(request(file, points=points)).slices_recomputed == 0
+
+
+def test_a_first_prompt_is_answered_as_ever(file):
+    service = SegmentService(predictor=FakePredictor())
+    painted = np.zeros((12, 24, 40), dtype=bool)
+    painted[6, 5:12, 7:18] = True
+    for prompts in (
+        {"points": (INSIDE,)},
+        {"boxes": (Box((7, 5, 6), (17, 11, 6)),)},
+        {"masks": (MaskPrompt(painted),), "absent": (Absent(2),)},
+    ):
+        with_it, without = (service.segment(request(file, progressive=on, **prompts)) for on in (True, False))
+        assert (with_it.mask == without.mask).all() and with_it.confidence == without.confidence
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_positive_click_only_adds_and_a_negative_one_only_takes_away(file, seed):
+    service, rng = SegmentService(predictor=FakePredictor()), np.random.default_rng(seed)
+    points, before = (INSIDE,), service.segment(request(file, points=(INSIDE,))).mask == 1
+    for _ in range(5):
+        ijk = tuple(int(rng.integers(0, size)) for size in (40, 24, 12))
+        if any(point.ijk == ijk for point in points):
+            continue
+        points = (*points, Point(ijk, positive=bool(rng.integers(2))))
+        after = service.segment(request(file, points=points)).mask == 1
+        assert not (before & ~after).any() if points[-1].positive else not (after & ~before).any()
+        assert after[ijk[::-1]] == points[-1].positive
+        before = after
+
+
+def test_several_objects_are_each_answered_as_alone(file):
+    service = SegmentService(predictor=FakePredictor())
+    one, two = (
+        ObjectPrompts("bar", points=(INSIDE, BESIDE)),
+        ObjectPrompts("ball", points=(BALL, replace(INSIDE, positive=False))),
+    )
+    both = service.segment(SegmentRequest(file, PromptSet((one, two)))).mask
+    for value, entry in enumerate((one, two), start=1):
+        assert ((both == value) == (service.segment(SegmentRequest(file, PromptSet((entry,)))).mask == 1)).all()
+
+
+def test_a_click_on_a_painted_slice_still_corrects_it(file):
+    service = SegmentService(predictor=FakePredictor())
+    painted = np.zeros((12, 24, 40), dtype=bool)
+    painted[6, 5:12, 7:18] = True
+    masks, absent = (MaskPrompt(painted),), (Absent(2),)
+    result = service.segment(request(file, masks=masks, absent=absent, points=(Point((12, 8, 6), positive=False),)))
+    assert result.mask[6, 8, 12] == 0 and not result.mask[2].any()
