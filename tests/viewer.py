@@ -13,34 +13,36 @@ from slicecast.volume import Geometry
 WAIT_MS = 180_000
 """SwiftShader draws without a GPU, on whatever cores are left."""
 
-VOLUME = """() => {
-    const engine = window.cornerstone?.getRenderingEngines()?.[0];
-    const viewport = engine?.getViewport('mpr-axial');
+AXIAL = "window.cornerstone?.getRenderingEngines().map((one) => one.getViewport('mpr-axial')).find(Boolean)"
+"""The axial view; thumbnails have an engine of their own, which on a slow machine is the first."""
+
+VOLUME = f"""() => {{
+    const viewport = {AXIAL};
     const volume = viewport && window.cornerstone.cache.getVolume(viewport.getVolumeId?.() ?? '');
     return volume?.loadStatus?.loaded ? volume.dimensions : null;
-}"""
+}}"""
 """Size (i, j, k) of the loaded volume, or null."""
 
-GRID = """() => {
-    const viewport = window.cornerstone.getRenderingEngines()[0].getViewport('mpr-axial');
-    const {dimensions, spacing, origin, direction} = window.cornerstone.cache.getVolume(viewport.getVolumeId());
+GRID = f"""() => {{
+    const viewport = {AXIAL};
+    const {{dimensions, spacing, origin, direction}} = window.cornerstone.cache.getVolume(viewport.getVolumeId());
     return [dimensions, spacing, origin, direction].map((numbers) => Array.from(numbers));
-}"""
+}}"""
 """Where the volume's voxels lie in the patient."""
 
-SHOW_VOXEL = """(ijk) => {
-    const viewport = window.cornerstone.getRenderingEngines()[0].getViewport('mpr-axial');
+SHOW_VOXEL = f"""(ijk) => {{
+    const viewport = {AXIAL};
     const volume = window.cornerstone.cache.getVolume(viewport.getVolumeId());
     const world = volume.imageData.indexToWorld(ijk);
     const camera = viewport.getCamera();
     const depth = camera.viewPlaneNormal.reduce((sum, n, a) => sum + n * (world[a] - camera.focalPoint[a]), 0);
     const moved = (point) => point.map((value, a) => value + depth * camera.viewPlaneNormal[a]);
-    viewport.setCamera({focalPoint: moved(camera.focalPoint), position: moved(camera.position)});
+    viewport.setCamera({{focalPoint: moved(camera.focalPoint), position: moved(camera.position)}});
     viewport.render();
     const [x, y] = viewport.worldToCanvas(world);
     const box = viewport.element.getBoundingClientRect();
     return [box.x + x, box.y + y];
-}"""
+}}"""
 """Bring a voxel's slice to the front; return where on the page the voxel is."""
 
 LABELMAP = """() => {

@@ -15,7 +15,7 @@ const shown = new Set();
 let jumped = "", bar = null;
 
 const isLabelling = () => /\/monai-label\/?$/.test(location.pathname);
-const viewports = () => window.cornerstone?.getRenderingEngines?.()?.[0]?.getViewports() ?? [];
+const viewports = () => (window.cornerstone?.getRenderingEngines?.() ?? []).flatMap((one) => one.getViewports()); // thumbnails have an engine too, the first where they come before the views
 const volumeOf = (viewport) => window.cornerstone.cache.getVolume(viewport.getVolumeId?.() ?? "");
 const panel = () => window.services.segmentationService.getSegmentations().find((one) => one.segmentationId === PANEL);
 const labelmap = () => panel() && window.services.segmentationService.getLabelmapVolume(PANEL);
