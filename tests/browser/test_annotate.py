@@ -294,6 +294,34 @@ def test_a_case_that_is_left_is_not_computed_any_more(anna):
     assert anna.page.is_hidden("#message") and anna.page.is_disabled("#submit") and not anna.page.inner_text("#saved")
 
 
+def test_a_slow_answer_is_for_what_was_asked(anna):
+    """The structure that was chosen then; and while another axis comes, nothing is drawn that would be lost."""
+    liver = inside(truth("liver"))
+    anna.open()
+    anna.page.click("#structures >> text=liver")
+    anna.click(liver)
+    with anna.change("/prompts"), held(anna.page, "**/readings?*"):
+        with anna.page.expect_request("**/readings?*"):
+            anna.page.keyboard.press("r")
+        anna.page.click("#structures >> text=spleen")
+    anna.settle()
+    assert anna.prompts() == []
+    anna.page.click("#structures >> text=liver")
+    assert len(anna.prompts()) == 2
+
+    anna.page.click("summary")
+    with held(anna.page, "**/slicecast/sessions"):
+        anna.page.select_option("#axis", "coronal")
+        with anna.page.expect_request("**/slicecast/sessions"):
+            anna.page.click("#yes")
+        anna.page.mouse.click(*anna.place((liver[0] + 3, *liver[1:])))
+        anna.page.wait_for_selector("#message:not([hidden]):has-text('being opened')")
+        assert anna.page.is_disabled("#next")
+    anna.settle()
+    assert anna.page.inner_text("#place").startswith("coronal") and anna.ml("liver") > 0
+    assert anna.page.is_enabled("#next")
+
+
 def test_axis_grey_values_and_strategy_can_be_chosen(anna):
     """What is drawn stays; prompts become painted slices along the other axis."""
     i, j, k = inside(truth("liver"))
@@ -589,6 +617,14 @@ def test_a_reviewer_compares_rejects_at_a_slice_and_approves(anna, clinic):
     anna.page.select_option("#second", "draft by Anna")
     anna.page.wait_for_selector("#differ:not([hidden])")
     assert shown_colours(anna) == {0, 1, 3}  # the liver in both, the spleen in the draft only
+    with held(anna.page, "**/mask.nii?*title=draft*"):
+        anna.page.select_option("#first", "draft by Anna")
+        for select, title in (("#second", ""), ("#first", "label by Anna")):
+            anna.page.select_option(select, title)
+        anna.page.wait_for_selector("#legend", state="hidden")
+    assert shown_colours(anna) == {0, 1}, "an answer that comes late is not shown under another title"
+    anna.page.select_option("#second", "draft by Anna")
+    anna.page.wait_for_selector("#differ:not([hidden])")
     anna.page.keyboard.press("n")
     anna.picture("review")
     number = anna.page.inner_text("#at")

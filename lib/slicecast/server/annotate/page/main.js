@@ -27,7 +27,7 @@ const readings = new Readings();
 const nothingYet = () => ({ session: null, review: null, run: null, names: [], active: null, ml: {}, confidence: {},
   suggestion: null, enough: "", suggested: [], line: [], drafted: new Set() });
 let edits = Promise.resolve(); // until all that was done so far is kept
-const state = { tool: "click", busy: 0, ...nothingYet() };
+const state = { tool: "click", busy: 0, moving: false, ...nothingYet() };
 
 // ---- what happens on the page
 
@@ -47,7 +47,7 @@ function go(image, toReview = false) {
 async function opening(work) {
   $("next").disabled = true;
   try {
-    await work();
+    return await work();
   } finally {
     $("next").disabled = false;
   }
@@ -109,22 +109,33 @@ function showHow() { $("axis").value = state.session.axis; $("grey").value = sta
 
 /** Go on with other slices, grey values or another model: what is drawn so far becomes painted slices of a new session. */
 async function reopen() {
-  const before = state.session, [axis, window, model] = ["axis", "grey", "model"].map((id) => $(id).value);
+  if (state.moving) return showHow();
+  const [axis, window, model] = ["axis", "grey", "model"].map((id) => $(id).value);
   const why = "<p>The structures stay as they are shown. Their prompts become painted slices, and undo begins here.</p>";
-  if (before.prompts.length && !await asked("Go on with this?", why, "Go on")) return showHow();
+  if (state.session.prompts.length && !await asked("Go on with this?", why, "Go on")) return showHow();
   busy(1);
-  await attempt(async () => {
-    if (!await save()) return showHow();
-    state.session = await server.openSession({ image: state.image, start: "current", axis, window, model });
+  await attempt(async () => { if (await opening(() => moved({ axis, window, model }))) await propagate(); });
+  busy(-1);
+}
+
+/** Open a new session on what is drawn so far; tell whether that was done. Nothing is added meanwhile: it would be lost. */
+async function moved(how) {
+  const before = state.session;
+  state.moving = true;
+  try {
+    await edits;
+    if (!await save()) return false;
+    state.session = await server.openSession({ image: state.image, start: "current", ...how });
     leave();
     await server.closeSession(before.id);
     scan.clear();
-    scan.cut(axis);
+    scan.cut(how.axis);
     Object.assign(state, { confidence: {}, suggestion: null, suggested: [] });
+    return true;
+  } finally {
+    state.moving = false;
     showHow();
-    await propagate();
-  });
-  busy(-1);
+  }
 }
 
 // ---- the next case's scan, ahead: in this tab's memory only, so that nothing of a patient outlives the tab or a log-out
@@ -167,6 +178,7 @@ async function nextCase() {
 /** Do what changes the session, then show the session and compute what changed. `work` is given the session's id. */
 async function change(work) {
   const { session } = state;
+  if (!session || state.moving) { show(); say("The case is being opened. Do it again when it is there."); return; }
   busy(1);
   await attempt(async () => {
     await edited(session, work);
@@ -203,7 +215,7 @@ async function patiently(work, again = work) {
       return answer;
     } catch (error) {
       if (!(error instanceof server.LostConnection)) throw error;
-      say(error.message);
+      say("The server cannot be reached. Your work is kept there; the page goes on when it is back.");
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
@@ -476,12 +488,14 @@ function otherReading() {
     const shown = scan.slice(value(name), number);
     const pixels = await readings.next([id, name, number, ...said].join(), shown, () => server.readings(id, name, number));
     if (!pixels) say(`There is no other reading of ${name} on slice ${number}.`);
-    else await add({ kind: "mask", slice: number, rle: encode(pixels, scan.rows, scan.columns) });
+    else if (state.session?.id === id) await add({ object: name, kind: "mask", slice: number, rle: encode(pixels, scan.rows, scan.columns) });
   });
 }
 
 function toggleLock() {
-  const { active } = state, number = scan.here[scan.along], work = locked().includes(number) ? server.unlock : server.lock;
+  const { active } = state;
+  if (active === null) return;
+  const number = scan.here[scan.along], work = locked().includes(number) ? server.unlock : server.lock;
   hinted(4);
   return change((id) => work(id, active, [number]));
 }

@@ -17,7 +17,7 @@ export class Review {
     scan.onMove = () => this.place();
     $("first").replaceChildren(...found.masks.map((title) => element("option", { textContent: title })));
     $("second").replaceChildren($("second").options[0], ...found.masks.map((title) => element("option", { textContent: title, value: title })));
-    for (const select of ["first", "second"]) $(select).onchange = () => this.look();
+    for (const select of ["first", "second"]) $(select).onchange = () => this.look().catch((error) => say(error.message));
     $("judge").hidden = !(found.may_judge && found.reviewer);
     const reopen = found.status === "approved";
     $("approve").hidden = reopen;
@@ -32,9 +32,11 @@ export class Review {
   }
 
   async look() {
-    const [first, second] = [$("first").value, $("second").value];
+    const looking = this.looking = {}, [first, second] = [$("first").value, $("second").value];
     const read = (title) => (title ? server.mask(this.image, title) : NOTHING);
-    [this.first, this.second] = await Promise.all([read(first), read(second)]);
+    const found = await Promise.all([read(first), read(second)]);
+    if (this.looking !== looking) return; // something else was chosen meanwhile, or another case
+    [this.first, this.second] = found;
     this.compares = Boolean(second);
     this.names = [...new Set([...Object.keys(this.first.values), ...Object.keys(this.second.values)])];
     if (!this.names.includes(this.chosen)) this.chosen = null;
@@ -123,6 +125,7 @@ export class Review {
 
   /** Go on to the next case that waits for a reviewer, or to the campaign. */
   leave() {
+    this.looking = null;
     const next = this.found.to_review;
     if (next) this.go(next, true);
     else location.href = "/campaign/";

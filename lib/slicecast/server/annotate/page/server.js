@@ -22,7 +22,7 @@ async function refusal(response) {
 
 /** The server cannot be reached; nothing is lost, because each change is on its disk before it answers. */
 export class LostConnection extends Error {
-  constructor() { super("The server cannot be reached. Your work is kept there; the page goes on when it is back."); }
+  constructor() { super("The server cannot be reached. Your work is kept there; try again in a moment."); }
 }
 
 const json = async (method, address, body) => (await ask(method, address, body)).json();
