@@ -150,6 +150,14 @@ def test_segments_have_the_names_of_their_voxels(store, tmp_path):
     assert liver == (volume.array > 118).sum()
 
 
+def test_a_label_that_is_renamed_has_a_seg_of_that_name(store, tmp_path):
+    label = ball_label(tmp_path / "label.nrrd", read_volume(store.scan_path("first")))
+    store.save_label("first", str(label), "final", INFO)
+    assert [str(seg.SegmentSequence[0].SegmentLabel) for seg in sent(store)] == ["spleen"]
+    store.update_label_info("first", "final", {"label_info": [{"name": "liver", "idx": 1}]})
+    assert [str(seg.SegmentSequence[0].SegmentLabel) for seg in sent(store)] == ["liver"]
+
+
 def test_a_draft_stays_here(store, tmp_path):
     label = ball_label(tmp_path / "label.nrrd", read_volume(store.scan_path("first")))
     store.save_label("first", str(label), "original", INFO)

@@ -226,6 +226,17 @@ class StudiesDatastore(SafeDatastore):
             self._withdraw_segs(self.image_id(label_id))
 
     @changing
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Change a label's record; a final one that has other names gets another DICOM SEG."""
+        before = (self.get_label_info(label_id, label_tag) or {}).get("label_info")
+        renamed = label_tag == DefaultLabelTag.FINAL and info.get("label_info", before) != before
+        super().update_label_info(label_id, label_tag, {**info, "dicom_seg": ""} if renamed else info)
+        if renamed:  # also one that came as DICOM SEG
+            told = self.get_label_info(label_id, label_tag)
+            self.deliveries.put(Path(self.get_label_uri(label_id, label_tag)), {"image_id": label_id, "info": told})
+            self.deliveries.start()
+
+    @changing
     def _put_back(self, image_id: str, tag: str, before: DataModel | None, spare: Path | None) -> None:
         super()._put_back(image_id, tag, before, spare)
         file = self.get_label_uri(image_id, tag)
