@@ -277,6 +277,28 @@ def test_a_second_reading_leaves_the_first_alone(make_service, store, mask):
     assert store.get_label_info("first", "final")["user"] == "ann"
 
 
+def test_readings_are_compared_by_the_names_of_their_structures(make_service, tmp_path):
+    """Slicer numbers the segments of each label from 1."""
+    service, parts = make_service(second_share=1.0), {"liver": ball() * (np.arange(24) < 12)}
+    parts["spleen"] = ball() & ~parts["liver"].astype(bool)
+
+    def save(who, **numbers):
+        array = sum(value * parts[name].astype(np.uint8) for name, value in numbers.items())
+        file = write_volume(tmp_path / f"{who}.nii.gz", Volume(array, grid()))
+        told = {"label_info": [{"name": name, "idx": value} for name, value in numbers.items()]}
+        with as_(who):
+            service.save("first", file, tag="final", info=told)
+        service.wait()
+
+    ask(service, "ann")
+    save("ann", liver=1, spleen=2)
+    ask(service, "cid")  # holds the other one
+    assert ask(service, "bob")["id"] == "first"
+    save("bob", spleen=1)
+    (found,) = [c for c in service.campaign.state().case("first").comparisons if c["against"] == "second"]
+    assert sorted(found["by_value"].values()) == [0.0, 1.0]  # bob drew no liver, and the same spleen
+
+
 def test_a_second_reading_that_is_sent_again_replaces_itself(make_service, store, mask):
     service = read_twice(make_service, mask)
     with as_("bob"):

@@ -30,7 +30,7 @@ from slicecast.files import file_sha256
 from slicecast.inference.caller import Caller, calling, current_caller
 from slicecast.labelling.campaign.drafts import SLICE_FEATURES, CaseDrafts, Drafts, MaskDraft
 from slicecast.labelling.campaign.dropped import Dropped
-from slicecast.labelling.campaign.structures import compare_labels, slice_truths
+from slicecast.labelling.campaign.structures import Structures, compare_labels, slice_truths
 from slicecast.labelling.store.datastore import VERSIONS
 from slicecast.labelling.store.delivery import Intents, Submission
 from slicecast.labelling.store.labels import FINAL, ORIGINAL, require_named, with_names
@@ -435,7 +435,10 @@ class CampaignService:
             others = {ReadingTask.SECOND: self.work.final_label(case), ReadingTask.GOLD: find_truth(self._folder, case)}
             other = others.get(task)
             if other is not None:
-                self.campaign.compared(case, {"against": str(task), "who": who, **compare_labels(label, other)})
+                here = self._structures(case, label, tag)
+                same = here.numbers_of(self._structures(case, other, FINAL)) if task is ReadingTask.SECOND else None
+                found = compare_labels(label, other, values=same)
+                self.campaign.compared(case, {"against": str(task), "who": who, **found})
         except SlicecastError as error:
             logger.warning("The label of '%s' by %s was saved but could not be compared: %s", case, who, error)
         except Exception:  # a background thread's outermost boundary: it would be lost otherwise
@@ -447,7 +450,8 @@ class CampaignService:
         if draft is None:
             return
         features, axis = draft.record.get(SLICE_FEATURES) or {}, draft.record.get("axis")
-        same = self._same_names(draft, label, case, tag)
+        drafted, labelled = self.work.structures(draft).values, self._structures(case, label, tag).values
+        same = {value: drafted[name] for name, value in labelled.items() if name in drafted} or None
         truths = slice_truths(draft.file, label, features=features, axis=axis, values=same) if features and axis else []
         compared = compare_labels(draft.file, label, values=same)
         found = {"against": "draft", "who": who, **compared, SLICE_FEATURES: truths}
@@ -456,12 +460,8 @@ class CampaignService:
         self.work.drafts.forget_first(case, who)
         self._teach()
 
-    def _same_names(self, draft: MaskDraft, label: Path, case: str, tag: str) -> dict[int, int] | None:
-        """Return the draft's value of each value of a label that has the same name; None where none has."""
-        info = self._datastore().get_label_info(case, tag) or {}
-        drafted = {entry["name"]: entry["idx"] for entry in draft.record.get("label_info") or []}
-        labelled = self.work.structures(MaskDraft(label, info)).values
-        return {value: drafted[name] for name, value in labelled.items() if name in drafted} or None
+    def _structures(self, case: str, label: Path, tag: str) -> Structures:
+        return self.work.structures(MaskDraft(label, self._datastore().get_label_info(case, tag) or {}))
 
     def _teach(self) -> None:
         self._pupil(calibration(self.campaign.state()))

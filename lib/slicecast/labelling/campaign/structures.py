@@ -65,6 +65,11 @@ class Structures:
         counts = voxel_counts(array, least=1)
         return Structures(new.mask.with_array(array), {name: n for name, n in values.items() if counts[n]})
 
+    def numbers_of(self, other: "Structures") -> dict[int, int]:
+        """Return, by the values of another mask, the value here of the same name, else one that is not here."""
+        free = (value for value in range(1, 256) if value not in self.values.values())
+        return {value: self.values.get(name) or next(free) for name, value in other.values.items()}
+
     def without(self, name: str) -> "Structures":
         """Leave a structure out."""
         kept = {other: value for other, value in self.values.items() if other != name}
