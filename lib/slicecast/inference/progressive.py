@@ -67,12 +67,14 @@ class _Clicks:
         """
         tracker, key = self.tracker, self._key(entry)
         todo = list(_backwards(entry, drawn=any(p.mask is not None for p in after.prompts)))
-        known = tracker.result_cache.find((key, step.points) for step in todo)
-        done = next((n for n, step in enumerate(todo) if (key, step.points) in known), len(todo))
+        clicks = [self._click(point) for point in entry.points]
+        keys = [(key, *clicks[: len(step.points)]) for step in todo]
+        known = tracker.result_cache.find(keys)
+        done = next((n for n, asked in enumerate(keys) if asked in known), len(todo))
         if done == 0:
-            return known[key, entry.points]
-        result = known[key, todo[done].points] if done < len(todo) else None
-        for step in reversed(todo[:done]):
+            return known[keys[0]]
+        result = known[keys[done]] if done < len(todo) else None
+        for step, asked in zip(reversed(todo[:done]), reversed(keys[:done]), strict=True):
             made, of_made = (after, labels) if step is entry else self._propagated(step)
             if tracker.partial:
                 return after
@@ -80,17 +82,20 @@ class _Clicks:
                 result = made
             else:
                 before, now = volume_of(tracker, result), volume_of(tracker, made, of_made)
-                result = merge(tracker, before, now, self._click(step.points[-1]))
-            tracker.result_cache.keep((key, step.points), result, nbytes=_nbytes(result))
+                result = merge(tracker, before, now, clicks[len(step.points) - 1])
+            tracker.result_cache.keep(asked, result, nbytes=_nbytes(result))
         return after if result is None else result
 
     def _key(self, entry: ObjectPrompts) -> str:
-        """Return a key of all that the answers depend on but the clicks."""
+        """Return a key of all that the answers depend on but the clicks, on the canonical grid, as files share it."""
         prompts, limits = self._placed(entry)
         drawn = [p for p in prompts[entry.name] if p.absent or p.box_xyxy is not None or p.mask is not None]
         words = (ModelPrompt(p.points_xy[:0], p.labels[:0], p.box_xyxy, p.mask) for p in drawn)
         said = [(p.slice, p.absent, prompt_key(w)) for p, w in zip(drawn, words, strict=True)]
-        return self.tracker.result_key("click by click", said, entry.lines, limits, self.axis, self.tracker.options)
+        lines = [self.turn.to_canonical_ijk(line.vertices).tolist() for line in entry.lines]
+        return self.tracker.result_key(
+            "click by click", said, lines, limits[entry.name], self.axis, self.tracker.options
+        )
 
     def _propagated(self, entry: ObjectPrompts) -> tuple[ObjectResult, Labels]:
         prompts, limits = self._placed(entry)
