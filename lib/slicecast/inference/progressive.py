@@ -46,7 +46,11 @@ def click_by_click(
     labels = found.labels if len(found.objects) == 1 else None
     with tracker.silent():
         objects = {entry.name: clicks.merged(entry, found.objects[entry.name], labels) for entry in asked.objects}
-    return replace(found, partial=True) if tracker.partial else propagation.finish(tracker, objects)
+    if tracker.partial:
+        return replace(found, partial=True)
+    if all(objects[name] is result for name, result in found.objects.items()):
+        return found  # no object has a further click, so all is labelled already
+    return propagation.finish(tracker, objects)
 
 
 @dataclass(frozen=True, slots=True)
