@@ -14,7 +14,7 @@ from slicecast.volume import read_volume
 from slicecast.volume.metrics import dice
 from slicecast_lab.evaluation.cases import read_case
 from slicecast_lab.evaluation.promote import FLOOR_CASES, sample_cases
-from slicecast_lab.evaluation.prompts import CORRECTION_RULES, Settings, correct, pick_slice, play
+from slicecast_lab.evaluation.prompts import CORRECTION_RULES, Settings, correct, paint_worst, pick_slice, play
 
 SAMPLES = Path(__file__).parents[2] / "sample-data"
 TOLERANCE, FEW_TOLERANCE = 0.002, 0.01  # of a mean over all structures, and over four
@@ -73,6 +73,31 @@ def test_corrections_help_a_few_structures(service, choice):
     means = corrected_means(service, FLOOR_CASES, choice)
     assert all(after >= before - FEW_TOLERANCE for before, after in pairwise(means)), means
     assert means[-1] >= means[0] + 0.15, means
+
+
+def painted_means(service, ids: Collection[str]) -> np.ndarray:
+    """Return the mean Dice after one click, and after each of five times the slice with the most wrong voxels."""
+    courses = []
+    for case in (read_case(files) for files in sample_cases() if files.id in ids):
+        (answer,) = play(case, service, Settings(prompt="clicks"), pick_slice(case, "largest"))
+        course = [answer.dice]
+        for _ in range(5):
+            answer = paint_worst(case, service, answer)
+            course.append(answer.dice)
+        courses.append(course)
+    return np.mean(courses, axis=0)
+
+
+@pytest.mark.slow
+def test_slices_painted_after_a_click_never_lower_the_mean(service):
+    means = painted_means(service, {files.id for files in sample_cases()})
+    assert all(after >= before - TOLERANCE for before, after in pairwise(means)), means
+
+
+def test_slices_painted_after_a_click_help_a_few_structures(service):
+    means = painted_means(service, FLOOR_CASES)
+    assert all(after >= before - FEW_TOLERANCE for before, after in pairwise(means)), means
+    assert means[-1] >= means[0] + 0.2, means
 
 
 @pytest.mark.parametrize("scan", ["mr_brain_a", "mr_brain_b"])

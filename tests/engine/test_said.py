@@ -75,7 +75,12 @@ def test_an_accepted_slice_wins_over_what_is_said_of_it():
 def test_an_accepted_empty_slice_stays_empty():
     clicks = CLICK, ("liver", Point((1, 1, 1))), ("liver", Box((0, 0, 1), (2, 2, 1)))
     (entry,) = said(*clicks, accepted=[("liver", 1, EMPTY)]).objects
-    assert entry.absent == (Absent(1),) and entry.points == (CLICK[1],) and entry.boxes == ()
+    (painted,) = entry.masks
+    assert painted.slices == (1,) and not painted.array.any() and painted.after == len(entry.points)
+    assert entry.points == (CLICK[1], Point((1, 1, 1))) and entry.boxes == ()
+    (entry,) = said(("liver", Painted(((3, DRAWN),))), accepted=[("liver", 1, EMPTY)]).objects
+    assert entry.absent == (Absent(1),)  # from the beginning
+    assert said(("liver", Point((1, 1, 1))), accepted=[("liver", 1, EMPTY)]) is None  # nothing is left to start from
 
 
 def test_a_mask_on_another_grid_or_slice_is_refused():
@@ -103,7 +108,7 @@ def test_a_later_click_frees_the_slices_of_a_draft_near_it():
 
     click = ("liver", Point((1, 2, 4), positive=False))
     assert numbers(freed(draft(*range(2, 10)), click)) == [7, 8, 9]
-    assert numbers(freed(click, draft(*range(2, 10)))) == list(range(2, 10))  # painted after the click
+    assert numbers(freed(click, draft(*range(2, 10)))) == list(range(1, 11))  # painted after the click, ends and all
     beyond = freed(draft(*range(2, 7)), ("liver", Point((1, 2, 7))))  # where the draft ends: it goes on
     assert numbers(beyond) == [2, 3, 4] and [mark.slice for mark in beyond.absent] == [1]
     assert numbers(freed(draft(3, 4), click)) == [3]  # something is left to track from

@@ -22,7 +22,8 @@ from slicecast.engine.session import (
     prompt_set,
 )
 from slicecast.errors import ConfigError, Conflict, NotFound
-from slicecast.prompts import Absent, Box, Line, Point
+from slicecast.prompts import Absent, Box, Line, Point, standing_points
+from slicecast.volume import Geometry, Reorientation, SliceAxis
 
 DOT = PackedMask.of(np.eye(4, dtype=bool))
 
@@ -213,13 +214,35 @@ def test_what_this_version_does_not_know_is_refused(text):
 
 
 def test_only_a_click_after_the_painting_of_its_slice_counts_beside_it():
-    """And none on an accepted slice; clicks on other slices stay."""
+    """And none after its slice was accepted; clicks on other slices stay."""
     grid, before, after, aside = Grid((9, 4, 4), 0), Point((1, 1, 3), False), Point((2, 2, 3)), Point((1, 1, 5), False)
     session = Session()
     for item in (before, aside, Painted(((3, DOT),)), after):
         session = session.then(session.adding([("liver", item)]))
     (entry,) = prompt_set(session.content, grid).objects
-    assert entry.points == (aside, after) and entry.masks[0].slices == (3,)
+    assert entry.points == (before, aside, after) and standing(entry) == (aside, after)
+    assert [(mask.slices, mask.after) for mask in entry.masks] == [((3,), 2)]
     accepted = session.then(Edit((Accept("liver", 3, DOT),)))
-    (entry,) = prompt_set(accepted.content, grid).objects
-    assert entry.points == (aside,) and entry.masks[0].slices == (3,)
+    later = accepted.then(accepted.adding([("liver", Point((3, 3, 3)))]))
+    for content in (accepted.content, later.content):
+        (entry,) = prompt_set(content, grid).objects
+        assert standing(entry) == (aside,) and entry.points == (before, aside, after)
+        assert [(mask.slices, mask.after) for mask in entry.masks] == [((3,), 2), ((3,), 3)]
+
+
+def standing(entry):
+    geometry = Geometry((4, 4, 9), (1.0, 1.0, 1.0))
+    return standing_points(entry, Reorientation.of(geometry), SliceAxis.AXIAL)
+
+
+def test_a_slice_accepted_again_counts_from_then_on():
+    grid, first, second = Grid((9, 4, 4), 0), Point((1, 1, 3)), Point((2, 2, 5))
+    other = PackedMask.of(np.ones((4, 4), dtype=bool))
+
+    def accepted(mask):
+        session = Session().then(Session().adding([("liver", first)])).then(Edit((Accept("liver", 3, DOT),)))
+        session = session.then(session.adding([("liver", second)])).then(Edit((Accept("liver", 3, mask),)))
+        (entry,) = prompt_set(session.content, grid).objects
+        return [mask.after for mask in entry.masks]
+
+    assert accepted(DOT) == [1] and accepted(other) == [2]

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.progressive import changed_by
+from slicecast.engine.progressive import changed_by, changed_near
+from slicecast.errors import PromptError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import write_volume
@@ -108,3 +109,65 @@ def test_a_click_on_a_painted_slice_still_corrects_it(file):
     masks, absent = (MaskPrompt(painted),), (Absent(2),)
     result = service.segment(request(file, masks=masks, absent=absent, points=(Point((12, 8, 6), positive=False),)))
     assert result.mask[6, 8, 12] == 0 and not result.mask[2].any()
+
+
+@given(painted=st.sets(st.integers(0, 3)), others=st.sets(st.integers(0, 3)), before=masks, after=masks)
+def test_a_painted_slice_changes_what_is_nearest_to_it_and_nothing_where_it_was_right(painted, others, before, after):
+    near = changed_near(sorted(painted), before, after, prompted=[*painted, *others])
+    told = [n for n in painted if (before[n] != after[n]).any()]
+    assert near[told].all() and not near[sorted((painted | others) - set(told))].any()
+    assert not changed_near(sorted(painted), before, before, prompted=[*painted, *others]).any()
+    for n in np.flatnonzero(near):
+        assert min(abs(n - k) for k in told) <= min((abs(n - k) for k in others - set(told)), default=len(before))
+
+
+def volume(mask, number):
+    """A mask in which one slice of another stands."""
+    array = np.zeros_like(mask)
+    array[number] = mask[number]
+    return array
+
+
+@pytest.mark.parametrize("number", [1, 4, 6, 9])
+def test_accepting_slices_changes_nothing(file, number):
+    """One that a click was given on, one beside it and empty ones; and clicks go on from there."""
+    service, points = SegmentService(predictor=FakePredictor()), (INSIDE, BESIDE)
+    before = service.segment(request(file, points=points))
+    accepted = MaskPrompt(volume(before.mask == 1, number), slices=(number,), after=2)
+    after = service.segment(request(file, points=points, masks=(accepted,)))
+    assert (after.mask == before.mask).all()
+    both = MaskPrompt(volume(before.mask == 1, 5), slices=(5,), after=2)
+    assert (service.segment(request(file, points=points, masks=(accepted, both))).mask == before.mask).all()
+    further = service.segment(request(file, points=(*points, BALL), masks=(accepted, both))).mask == 1
+    assert not ((before.mask == 1) & ~further).any() and further[5, 16, 30]
+
+
+def test_what_is_painted_after_clicks_stands_and_leaves_slices_nearer_to_them(file):
+    service = SegmentService(predictor=FakePredictor())
+    points = (INSIDE, Point((12, 8, 1)))
+    before = service.segment(request(file, points=points)).mask
+    painted = np.zeros((12, 24, 40), dtype=bool)
+    painted[9, 2:20, 3:36] = True
+    after = service.segment(request(file, points=points, masks=(MaskPrompt(painted, after=2),))).mask
+    assert ((after[9] == 1) == painted[9]).all() and (after[:7] == before[:7]).all()
+    assert (after[10] != before[10]).any()
+
+
+def test_a_click_is_painted_over_by_a_later_mask_of_its_slice_and_corrects_an_earlier_one(file):
+    service = SegmentService(predictor=FakePredictor())
+    painted = np.zeros((12, 24, 40), dtype=bool)
+    painted[6, 5:12, 7:18] = True
+    outside = Point((12, 8, 6), positive=False)
+    for after, there in ((2, True), (1, False)):
+        points = (Point((12, 8, 7)), outside)
+        result = service.segment(request(file, points=points, masks=(MaskPrompt(painted, after=after),)))
+        assert result.mask[6, 8, 12] == there
+
+
+def test_where_all_that_was_clicked_is_wiped_out_the_object_is_found_from_what_came_later(file):
+    service = SegmentService(predictor=FakePredictor())
+    nothing = MaskPrompt(np.zeros((12, 24, 40), dtype=bool), slices=(6,), after=1)
+    result = service.segment(request(file, points=(INSIDE, BALL), masks=(nothing,)))
+    assert not result.mask[6].any() and result.mask[5, 16, 30] == 1
+    with pytest.raises(PromptError, match="Every painted slice of 'a' is empty"):
+        service.segment(request(file, points=(INSIDE,), masks=(nothing,)))

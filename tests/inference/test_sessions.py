@@ -148,6 +148,7 @@ def test_accepted_slices_are_never_overwritten(sessions, opened):
     before = sessions.propagate(opened).result.mask
     state = sessions.accept(opened, "ball", [8, 9, 9, 14])
     assert state.accepted == {"ball": (8, 9, 14)}
+    assert (sessions.propagate(opened).result.mask == before).all()
     sessions.add(opened, prompts(Point((13, 10, 9), positive=False), Point((12, 10, 14)), Point((12, 11, 7))))
     after = sessions.propagate(opened).result.mask
     assert (after[[8, 9]] == before[[8, 9]]).all() and not after[14].any() and not before[14].any()

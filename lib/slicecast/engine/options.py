@@ -58,7 +58,8 @@ class EngineOptions:
         parts: the first click's answer stays when the window widens; a positive click beside the answer so far is also
             answered by itself, in a window of its own, and what it shows is added where it lies apart. Needs
             `bounded_clicks`.
-        progressive: a further click changes only what hangs together with it in the volume (`engine/progressive`).
+        progressive: a further click changes only what hangs together with it in the volume, what is painted after
+            clicks only what is nearest to it (`engine/progressive`).
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.

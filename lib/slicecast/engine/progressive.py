@@ -1,12 +1,13 @@
-"""Let a click change only what hangs together with it, in the whole volume.
+"""Let a click change only what hangs together with it, and a painting what is nearest to it, in the whole volume.
 
-Asked with one click more, tracks start anew, and far from the click an object may be lost or run into something else.
-So the answer before the click stands, but for what a positive click adds or a negative one takes away, connected with
-the click, on slices to which no other prompted slice is nearer. This is the progressive merge of FocalClick (Chen et
-al., CVPR 2022, section 3.3), in three dimensions.
+Asked with one prompt more, tracks start anew, and far from it an object may be lost or run into something else. So the
+answer before it stands, but for what a positive click adds or a negative one takes away, connected with the click, on
+slices to which no other prompted slice is nearer. This is the progressive merge of FocalClick (Chen et al., CVPR 2022,
+section 3.3), in three dimensions. A slice painted after clicks changes all slices to which no other is nearer; one that
+was painted as it had been found, as an accepted one is, changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,27 +44,54 @@ def volume_of(
     return ObjectVolume(result, mask)
 
 
-def merge(tracker: Tracker, before: ObjectVolume, after: ObjectVolume, click: Click) -> ObjectResult:
+def click_merged(tracker: Tracker, before: ObjectVolume, after: ObjectVolume, click: Click) -> ObjectResult:
     """Return the answer to all prompts, in which the last click changed only what hangs together with it.
 
-    A slice that the click did not change keeps its earlier answer, confidence included. Painted slices are as they
-    are in `after`. Where the click's pixel was right before, the changes that touch its slice count as its own.
+    Where the click's pixel was right before, the changes that touch its slice count as its own.
 
     Args:
         before: the answer to all prompts but the last click, itself merged.
         after: the answer to all prompts.
         click: the last click.
     """
+    kept = changed_by(click, before.mask, after.mask, prompted=_prompted(after))
+    return _merged(tracker, before, after, before.mask | kept if click[3] else before.mask & ~kept)
+
+
+def painting_merged(
+    tracker: Tracker, before: ObjectVolume, after: ObjectVolume, painted: Sequence[int]
+) -> ObjectResult:
+    """Return the answer to all prompts, in which the slices painted last changed only what is nearest to them.
+
+    Slices painted as they were before, such as accepted ones, change nothing.
+
+    Args:
+        before: the answer to all prompts but what was painted last, itself merged.
+        after: the answer to all prompts.
+        painted: the slices that were painted last.
+    """
+    near = changed_near(painted, before.mask, after.mask, prompted=_prompted(after))
+    return _merged(tracker, before, after, np.where(near[:, None, None], after.mask, before.mask))
+
+
+def _prompted(volume: ObjectVolume) -> list[int]:
+    return [prompt.slice for prompt in volume.result.prompts if not prompt.passed]
+
+
+def _merged(tracker: Tracker, before: ObjectVolume, after: ObjectVolume, merged: NDArray[np.bool_]) -> ObjectResult:
+    """Return the later answers, with the earlier ones and logits where a merged mask (N, H, W) is not theirs.
+
+    A slice that did not change keeps its earlier answer, confidence included. Painted slices are as they are in
+    `after`.
+    """
     old, new = before.mask, after.mask
-    kept = changed_by(click, old, new, prompted=[p.slice for p in after.result.prompts if not p.passed])
-    merged = old | kept if click[3] else old & ~kept
     painted = {prompt.slice for prompt in after.result.prompts if prompt.mask is not None}
     was, became = before.result.answers, after.result.answers
     answers, fused = dict(became), dict(after.result.fused)
     for n in sorted({*was, *became, *before.result.fused} - painted):
         if np.array_equal(merged[n], new[n]):
             continue
-        untouched = not kept[n].any()
+        untouched = np.array_equal(merged[n], old[n])
         if untouched:
             answers.pop(n, None)
             answers |= {n: was[n]} if n in was else {}
@@ -71,6 +99,23 @@ def merge(tracker: Tracker, before: ObjectVolume, after: ObjectVolume, click: Cl
         logits = own if untouched else np.where(merged[n] == new[n], other, own)
         fused[n] = np.where(merged[n], np.maximum(logits, LEAST_LOGIT), np.minimum(logits, -LEAST_LOGIT))
     return replace(after.result, answers=dict(sorted(answers.items())), fused=fused)
+
+
+def changed_near(
+    painted: Sequence[int], before: NDArray[np.bool_], after: NDArray[np.bool_], *, prompted: Sequence[int] = ()
+) -> NDArray[np.bool_]:
+    """Return which slices (N,) may change where slices were painted: those nearest to one that was not painted so yet.
+
+    Args:
+        prompted: all slices with prompts.
+    """
+    numbers = np.arange(len(before))
+    told = [n for n in painted if not np.array_equal(before[n], after[n])]
+
+    def distance(places: Iterable[int]) -> NDArray[np.int64]:
+        return np.min([np.abs(numbers - place) for place in places], axis=0, initial=len(before))
+
+    return distance(told) <= distance(set(prompted) - set(told)) if told else np.zeros(len(before), dtype=np.bool_)
 
 
 def changed_by(

@@ -16,7 +16,7 @@ format of the first one.
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Annotated, Any, Literal
@@ -214,37 +214,53 @@ def decode_record(text: str) -> Record:
         raise ConfigError(f"A session's log holds {text[:80]!r}, which this version cannot read. Update it.") from error
 
 
+Entry = Add | Accept
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What counts now."""
 
-    prompts: Mapping[str, Add] = field(default_factory=dict)  # by id, in the order in which they were given
-    # masks by (object, slice), in the order in which they were accepted
-    accepted: Mapping[tuple[str, int], PackedMask] = field(default_factory=dict)
+    # in the order in which they were given: prompts by id, accepted slices by (object, slice)
+    entries: Mapping[str | tuple[str, int], Entry] = field(default_factory=dict)
     multi_axis: bool | None = None  # whether all slice axes are heard; None: as the session was opened
 
     @property
+    def prompts(self) -> dict[str, Add]:
+        """The prompts by id."""
+        return {entry.id: entry for entry in self.entries.values() if isinstance(entry, Add)}
+
+    @property
+    def accepted(self) -> dict[tuple[str, int], PackedMask]:
+        """Masks by (object, slice)."""
+        return {(e.object, e.slice): e.mask for e in self.entries.values() if isinstance(e, Accept)}
+
+    @property
     def objects(self) -> tuple[str, ...]:
-        """Names of the objects, in the order in which they first appear."""
+        """Names of the objects, in the order in which they first appear among the prompts, then among the rest."""
         names = [*(p.object for p in self.prompts.values()), *(name for name, _ in self.accepted)]
         return tuple(dict.fromkeys(names))
 
     def after(self, change: Change) -> "Content":
         """Return what counts after one more change; changes to what is not there change nothing."""
         match change:
-            case Add():
-                return replace(self, prompts={**self.prompts, change.id: change})
-            case Remove():
-                return replace(self, prompts={k: p for k, p in self.prompts.items() if k != change.id})
-            case Accept():
-                return replace(self, accepted={**self.accepted, (change.object, change.slice): change.mask})
-            case Release():
-                place = change.object, change.slice
-                return replace(self, accepted={k: m for k, m in self.accepted.items() if k != place})
+            case Add(id=id):
+                return replace(self, entries={**self.entries, id: change})
+            case Remove(id=id):
+                return replace(self, entries=self._without(id))
+            case Accept(object=name, slice=number):
+                if self.entries.get((name, number)) == change:
+                    return self
+                return replace(self, entries={**self._without((name, number)), (name, number): change})
+            case Release(object=name, slice=number):
+                return replace(self, entries=self._without((name, number)))
             case Reset():
                 return Content(multi_axis=self.multi_axis)
             case Axes():
                 return replace(self, multi_axis=change.multi_axis)
+
+    def _without(self, key: str | tuple[str, int]) -> dict[str | tuple[str, int], Entry]:
+        return {place: entry for place, entry in self.entries.items() if place != key}
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,31 +435,41 @@ def prompt_set(content: Content, grid: Grid) -> PromptSet | None:
 def _object(content: Content, name: str, grid: Grid) -> ObjectPrompts | None:
     accepted = {number: mask for (owner, number), mask in content.accepted.items() if owner == name}
     closed = {number for number, mask in accepted.items() if mask.empty}
-    items = [p.item for p in content.prompts.values() if p.object == name]
-    given = _corrigible(_not_painted_over(items, accepted.keys(), grid), grid)
+    said = [entry for entry in content.entries.values() if entry.object == name]
+    given = _corrigible([_item(entry) for entry in _not_locked(said, grid)], grid)
     items = [item for item in given if not _hidden(item, accepted.keys(), closed, grid)]
-    masks = _masks([i for i in items if isinstance(i, Painted)], accepted)
-    drawn = {number: mask.unpack() for number, mask in masks.items() if not mask.empty}
-    empty = [Absent(number) for number in sorted(masks.keys() - drawn.keys())]
-    points = tuple(i for i in items if isinstance(i, Point))
+    points = tuple(item for item in items if isinstance(item, Point))
+    masks = _masks(items)
+    until = {number: after for number, after in sorted(masks)}
+    clicked = any(p.positive and n >= until.get(p.ijk[grid.place], 0) for n, p in enumerate(points))
     lines = tuple(i for i in items if isinstance(i, Line))
     boxes = tuple(i for i in items if isinstance(i, Box))
-    if not (drawn or boxes or lines or any(point.positive for point in points)):
+    if not (clicked or boxes or lines or any(not masks[place].empty for place in until.items())):
         return None
+    empty = [Absent(number) for number, after in sorted(masks) if not after and masks[number, after].empty]
     absent = tuple(dict.fromkeys((*(i for i in items if isinstance(i, Absent)), *empty)))
-    volumes = tuple(_volume_mask(number, mask, grid) for number, mask in drawn.items())
+    drawn = {place: mask for place, mask in masks.items() if place[1] or not mask.empty}
+    volumes = tuple(_volume_mask(number, mask.unpack(), grid, after) for (number, after), mask in drawn.items())
     return ObjectPrompts(name, points, boxes, volumes, absent, lines)
 
 
-def _not_painted_over(given: Sequence[Item], accepted: Iterable[int], grid: Grid) -> list[Item]:
-    """Leave out clicks on slices that were painted later, or are accepted: only a later click corrects a painting."""
-    painted, kept = set(accepted), list[Item]()
-    for item in reversed(given):
-        if isinstance(item, Painted):
-            painted.update(number for number, _ in item.slices)
-        if not isinstance(item, Point) or item.ijk[grid.place] not in painted:
-            kept.append(item)
-    return kept[::-1]
+def _item(entry: Entry) -> Item:
+    return Painted(((entry.slice, entry.mask),)) if isinstance(entry, Accept) else entry.item
+
+
+def _not_locked(said: Iterable[Entry], grid: Grid) -> Iterator[Entry]:
+    """Leave out what was clicked or painted on slices that were accepted by then."""
+    locked = set[int]()
+    for entry in said:
+        match entry:
+            case Accept():
+                locked.add(entry.slice)
+            case Add(item=Point(ijk=ijk)) if ijk[grid.place] in locked:
+                continue
+            case Add(item=Painted(slices=slices)):
+                yield replace(entry, item=Painted(tuple(drawn for drawn in slices if drawn[0] not in locked)))
+                continue
+        yield entry
 
 
 LET_GO = 2
@@ -485,15 +511,21 @@ def _hidden(item: Item, accepted: Iterable[int], closed: Iterable[int], grid: Gr
             return False
 
 
-def _masks(given: Iterable[Painted], accepted: dict[int, PackedMask]) -> dict[int, PackedMask]:
-    """Return the mask of each slice in the order painted: what was accepted, else what was painted last."""
-    painted_last = {number: mask for entry in given for number, mask in entry.slices}
-    return {**painted_last, **accepted}
+def _masks(items: Iterable[Item]) -> dict[tuple[int, int], PackedMask]:
+    """Return what was painted last, by slice and number of points before it; in the order painted."""
+    points, found = 0, dict[tuple[int, int], PackedMask]()
+    for item in items:
+        match item:
+            case Point():
+                points += 1
+            case Painted(slices=slices):
+                found |= {(number, points): mask for number, mask in slices}
+    return found
 
 
-def _volume_mask(number: int, mask: Mask, grid: Grid) -> MaskPrompt:
+def _volume_mask(number: int, mask: Mask, grid: Grid, after: int) -> MaskPrompt:
     """Return a painted slice in a volume, which takes no memory where nothing is painted."""
     array = np.zeros(grid.shape_kji, dtype=bool)
     grid.slice(array, number)[...] = mask
     array.flags.writeable = False
-    return MaskPrompt(array, (number,))
+    return MaskPrompt(array, (number,), after=after)

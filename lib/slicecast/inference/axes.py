@@ -12,7 +12,7 @@ from slicecast.engine.propagation import Segmentation
 from slicecast.engine.tracks import Tracker
 from slicecast.inference.queue import Priority, current_job
 from slicecast.inference.studies import Study
-from slicecast.prompts import ObjectPrompts, Point, PromptSet, SlicePrompt, place, slice_to_source_ijk
+from slicecast.prompts import ObjectPrompts, Point, PromptSet, SlicePrompt, place, slice_to_source_ijk, standing_points
 from slicecast.prompts.simulate import deepest_point
 from slicecast.volume import SliceAxis, SliceStack, Window
 
@@ -73,7 +73,8 @@ def _clicks(entry: ObjectPrompts, first: AxisAnswer, study: Study) -> ObjectProm
         return None
     vertices = (Point(vertex) for line in entry.lines for vertex in line.vertices)
     inner = (Point(ijk) for ijk in _innermost(entry.name, result, first, study))
-    points = tuple(dict.fromkeys((*entry.points, *vertices, *inner)))
+    clicks = standing_points(entry, study.reorientation, first.stack.axis)
+    points = tuple(dict.fromkeys((*clicks, *vertices, *inner)))
     return ObjectPrompts(entry.name, points=points) if any(point.positive for point in points) else None
 
 

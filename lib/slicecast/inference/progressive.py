@@ -1,10 +1,11 @@
-"""Answer an object's clicks one after another, each upon the answer to those before (`engine/progressive`).
+"""Answer an object's clicks and later paintings one after another, each upon the answer to those before.
 
-Who asks after every click, as viewers and sessions do, finds the answer before it in the result cache. Who sends many
-clicks at once waits for as many propagations, of which most tracks are shared.
+What a step may change is said by `engine/progressive`. Who asks after every step, as viewers and sessions do, finds the
+answer before it in the result cache. Who sends many clicks at once waits for as many propagations, of which most tracks
+are shared.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,16 +15,18 @@ from slicecast.engine import propagation
 from slicecast.engine.caches import SMALL_BYTES, prompt_key
 from slicecast.engine.ports import ModelPrompt
 from slicecast.engine.postprocess import ObjectResult
-from slicecast.engine.progressive import Click, merge, volume_of
+from slicecast.engine.progressive import Click, ObjectVolume, click_merged, painting_merged, volume_of
 from slicecast.engine.propagation import Segmentation
 from slicecast.engine.tracks import Tracker
-from slicecast.prompts import ObjectPrompts, Point, PromptSet, SlicePrompt, place
+from slicecast.errors import PromptError
+from slicecast.prompts import ObjectPrompts, Point, PromptSet, SlicePrompt, painted_slices, place
 from slicecast.volume import Reorientation, SliceAxis
 
 Labels = Mapping[int, NDArray[np.uint8]]
+Placed = tuple[Mapping[str, tuple[SlicePrompt, ...]], Mapping[str, tuple[int, int]]]  # Prompts, and ranges
 
 
-def click_by_click(
+def step_by_step(
     found: Segmentation,
     asked: PromptSet,
     tracker: Tracker,
@@ -32,30 +35,58 @@ def click_by_click(
     *,
     within: tuple[int, int] | None,
 ) -> Segmentation:
-    """Return an answer in which each click changed only what hangs together with it; as it was where it is stopped.
+    """Return an answer in which each step changed only what it may; as it was where it is stopped.
 
     Args:
         found: the answer to all prompts at once.
-        asked: the request's prompts; the clicks of an object in the order in which they were made.
+        asked: the request's prompts; the clicks and masks of an object in the order in which they were given.
         within: half-open range of slices of the request, counted as stored.
 
     Raises:
         Cancelled: the user stopped it, and wants no partial result.
     """
-    clicks = _Clicks(tracker, turn, axis, within)
+    steps = _Steps(tracker, turn, axis, within)
     labels = found.labels if len(found.objects) == 1 else None
     with tracker.silent():
-        objects = {entry.name: clicks.merged(entry, found.objects[entry.name], labels) for entry in asked.objects}
+        objects = {entry.name: steps.merged(entry, found.objects[entry.name], labels) for entry in asked.objects}
     if tracker.partial:
         return replace(found, partial=True)
     if all(objects[name] is result for name, result in found.objects.items()):
-        return found  # no object has a further click, so all is labelled already
+        return found  # no object has a further step, so all is labelled already
     return propagation.finish(tracker, objects)
 
 
 @dataclass(frozen=True, slots=True)
-class _Clicks:
-    """Where an object's clicks are carried out."""
+class _Stage:
+    """How far an object's prompts had come: its points, and the masks that came after at most so many points."""
+
+    points: int
+    painted: int
+
+    @property
+    def is_painting(self) -> bool:
+        """Whether masks came last, not a click."""
+        return self.points == self.painted
+
+    def of(self, entry: ObjectPrompts) -> ObjectPrompts:
+        """Return what had been given by then; raises PromptError where the object cannot be found from it."""
+        masks = tuple(mask for mask in entry.masks if mask.after <= self.painted)
+        return replace(entry, points=entry.points[: self.points], masks=masks)
+
+
+def _stages(entry: ObjectPrompts) -> Iterator[_Stage]:
+    """Yield an object's stages, the first one first; boxes, lines and absent slices are there from the beginning."""
+    painted = {mask.after for mask in entry.masks}
+    yield _Stage(0, 0)
+    for count in range(1, len(entry.points) + 1):
+        yield _Stage(count, count - 1)
+        if count in painted:
+            yield _Stage(count, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Where an object's steps are carried out."""
 
     tracker: Tracker
     turn: Reorientation
@@ -63,68 +94,80 @@ class _Clicks:
     within: tuple[int, int] | None
 
     def merged(self, entry: ObjectPrompts, after: ObjectResult, labels: Labels | None) -> ObjectResult:
-        """Return an object's answer to its clicks one after another.
+        """Return an object's answer to its steps one after another.
 
         Args:
             after: the answer to all of them at once.
             labels: the label slices that it makes, where they are known.
         """
-        tracker, key = self.tracker, self._key(entry)
-        todo = list(_backwards(entry, drawn=any(p.mask is not None for p in after.prompts)))
-        clicks = [self._click(point) for point in entry.points]
-        keys = [(key, *clicks[: len(step.points)]) for step in todo]
+        tracker, stages = self.tracker, list(_stages(entry))
+        said = [self._start_key(entry), *(self._step_key(entry, stage) for stage in stages[1:])]
+        keys = [tuple(said[: number + 1]) for number in range(len(stages))]
         known = tracker.result_cache.find(keys)
-        done = next((n for n, asked in enumerate(keys) if asked in known), len(todo))
-        if done == 0:
-            return known[keys[0]]
-        result = known[keys[done]] if done < len(todo) else None
-        for step, asked in zip(reversed(todo[:done]), reversed(keys[:done]), strict=True):
-            made, of_made = (after, labels) if step is entry else self._propagated(step)
+        result, todo = None, list[tuple[int, Placed | None]]()
+        for number in reversed(range(len(stages))):
+            result = known.get(keys[number])
+            placed = self._placed(entry, stages[number]) if todo and result is None else None
+            if result is not None or (todo and placed is None):
+                break  # known, or before the object was first found
+            todo.append((number, placed))
+        for number, placed in reversed(todo):
+            made, of_made = (after, labels) if placed is None else self._propagated(entry.name, placed)
             if tracker.partial:
                 return after
-            if result is None:
-                result = made
-            else:
+            if result is not None:
                 before, now = volume_of(tracker, result), volume_of(tracker, made, of_made)
-                result = merge(tracker, before, now, clicks[len(step.points) - 1])
-            tracker.result_cache.keep(asked, result, nbytes=_nbytes(result))
+                made = self._merged(entry, stages[number], before, now)
+            result = tracker.result_cache.keep(keys[number], made, nbytes=_nbytes(made))
         return after if result is None else result
 
-    def _key(self, entry: ObjectPrompts) -> str:
-        """Return a key of all that the answers depend on but the clicks, on the canonical grid, as files share it."""
-        prompts, limits = self._placed(entry)
-        drawn = [p for p in prompts[entry.name] if p.absent or p.box_xyxy is not None or p.mask is not None]
-        words = (ModelPrompt(p.points_xy[:0], p.labels[:0], p.box_xyxy, p.mask) for p in drawn)
-        said = [(p.slice, p.absent, prompt_key(w)) for p, w in zip(drawn, words, strict=True)]
-        lines = [self.turn.to_canonical_ijk(line.vertices).tolist() for line in entry.lines]
+    def _merged(self, entry: ObjectPrompts, stage: _Stage, before: ObjectVolume, now: ObjectVolume) -> ObjectResult:
+        if stage.is_painting:
+            return painting_merged(self.tracker, before, now, [*self._painted(entry, stage.points)])
+        return click_merged(self.tracker, before, now, self._click(entry.points[stage.points - 1]))
+
+    def _painted(self, entry: ObjectPrompts, after: int) -> dict[int, NDArray[np.bool_]]:
+        """Return what was painted after so many points, by canonical slice."""
+        own = tuple(mask for mask in entry.masks if mask.after == after)
+        return painted_slices(replace(entry, masks=own), self.turn, self.axis)
+
+    def _start_key(self, entry: ObjectPrompts) -> str:
+        """Return a key of all that was given before the first click, on the canonical grid, as files share it."""
+        turn = self.turn
+        painted = _digest(self._painted(entry, 0))
+        boxes = [np.sort(turn.to_canonical_ijk([b.low_ijk, b.high_ijk]), axis=0).tolist() for b in entry.boxes]
+        lines = [turn.to_canonical_ijk(line.vertices).tolist() for line in entry.lines]
+        absent = sorted(turn.to_canonical_slice(self.axis, mark.slice) for mark in entry.absent)
+        _, limits = place(PromptSet((entry,)), turn, self.axis, within=self.within)
         return self.tracker.result_key(
-            "click by click", said, lines, limits[entry.name], self.axis, self.tracker.options
+            "step by step", painted, boxes, lines, absent, limits[entry.name], self.axis, self.tracker.options
         )
 
-    def _propagated(self, entry: ObjectPrompts) -> tuple[ObjectResult, Labels]:
-        prompts, limits = self._placed(entry)
-        found = propagation.segment(self.tracker, prompts, limits=limits)
-        return found.objects[entry.name], found.labels
+    def _step_key(self, entry: ObjectPrompts, stage: _Stage) -> Hashable:
+        if stage.is_painting:
+            return _digest(self._painted(entry, stage.points))
+        return self._click(entry.points[stage.points - 1])
 
     def _click(self, point: Point) -> Click:
         n, x, y = self.axis.to_slice(self.turn.to_canonical_ijk(point.ijk)).astype(int).tolist()
         return n, x, y, point.positive
 
-    def _placed(self, entry: ObjectPrompts) -> tuple[dict[str, tuple[SlicePrompt, ...]], dict[str, tuple[int, int]]]:
-        return place(PromptSet((entry,)), self.turn, self.axis, within=self.within)
+    def _placed(self, entry: ObjectPrompts, stage: _Stage) -> Placed | None:
+        """Return an object's prompts at a stage; None where it could not be found yet."""
+        try:
+            return place(PromptSet((stage.of(entry),)), self.turn, self.axis, within=self.within)
+        except PromptError:
+            return None
+
+    def _propagated(self, name: str, placed: Placed) -> tuple[ObjectResult, Labels]:
+        prompts, limits = placed
+        found = propagation.segment(self.tracker, prompts, limits=limits)
+        return found.objects[name], found.labels
 
 
-def _backwards(entry: ObjectPrompts, *, drawn: bool) -> Iterator[ObjectPrompts]:
-    """Yield an object's prompts, then what was there before each click, down to what it is first found from.
-
-    Args:
-        drawn: a mask shows it somewhere.
-    """
-    found = drawn or entry.boxes or entry.lines
-    first = 0 if found else 1 + next(n for n, point in enumerate(entry.points) if point.positive)
-    yield entry
-    for count in range(len(entry.points) - 1, first - 1, -1):
-        yield replace(entry, points=entry.points[:count])
+def _digest(painted: Mapping[int, NDArray[np.bool_]]) -> tuple[tuple[int, str], ...]:
+    nowhere, unlabelled = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int32)
+    return tuple((n, prompt_key(ModelPrompt(nowhere, unlabelled, mask=mask))) for n, mask in sorted(painted.items()))
 
 
 def _nbytes(result: ObjectResult) -> int:

@@ -26,7 +26,7 @@ from slicecast.inference.axes import along_further_axes
 from slicecast.inference.predictors import ON_THE_CPU, SMALLER_BATCHES, OutOfMemoryFallback, QueuedPredictor, Work
 from slicecast.inference.prefetch import Prefetcher, PrefetchRequest, remaining_places
 from slicecast.inference.processes import Worker
-from slicecast.inference.progressive import click_by_click
+from slicecast.inference.progressive import step_by_step
 from slicecast.inference.queue import DeviceQueue, QueueStats
 from slicecast.inference.results import (
     Clock,
@@ -357,7 +357,7 @@ class SegmentService:
         )
         found = propagation.segment(tracker, prompts, limits=limits, slices_only=request.slices_only)
         if tracker.options.progressive and not (request.slices_only or found.partial):
-            found = click_by_click(found, request.prompts, tracker, study.reorientation, axis, within=request.range)
+            found = step_by_step(found, request.prompts, tracker, study.reorientation, axis, within=request.range)
         if tracker.options.multi_axis and not (request.slices_only or found.partial):
             answer = AxisAnswer(SliceStack(study.volume.array, axis), tracker, found)
             found = along_further_axes(answer, request.prompts, study, window, limits=limits)

@@ -269,8 +269,9 @@ class Sessions:
         header, session = self._read(session_id)
         image = self._image(header)
         # What was painted over a click, such as a reading that was chosen, leaves its other readings as they were.
-        unpainted = {id: p for id, p in session.content.prompts.items() if not isinstance(p.item, Painted)}
-        study, axis, prompts = image.study, image.axis, prompt_set(Content(unpainted), image.grid)
+        said = session.content.prompts
+        unpainted = Content({id: prompt for id, prompt in said.items() if not isinstance(prompt.item, Painted)})
+        study, axis, prompts = image.study, image.axis, prompt_set(unpainted, image.grid)
         given = to_slice_prompts(prompts, study.reorientation, axis).get(object, ()) if prompts else ()
         for prompt in given:
             if study.reorientation.to_source_slice(axis, prompt.slice) == number and _is_clicked_or_boxed(prompt):

@@ -25,7 +25,7 @@ from slicecast.inference.settings import EngineSettings, engine_settings
 from slicecast.inference.studies import Studies, Study
 from slicecast.models.volumetric import load_volume_predictor
 from slicecast.models.weights import choose_model
-from slicecast.prompts import ObjectPrompts, SlicePrompt, first_clicked, place
+from slicecast.prompts import ObjectPrompts, SlicePrompt, first_clicked, place, standing_points
 from slicecast.prompts.simulate import deepest_point
 from slicecast.volume import Geometry, SliceAxis, SliceStack, Window, choose_axis
 from slicecast.volume.isotropic import Isotropic, part_of, resample
@@ -351,7 +351,7 @@ def _clicks(
         yield click(axis.to_ijk(first.slice, *first.points_xy[0].astype(int)), positive=True)
     for vertex in dict.fromkeys(vertex for line in entry.lines for vertex in line.vertices):
         yield click(study.reorientation.to_canonical_ijk(vertex), positive=True)
-    for point in dict.fromkeys(entry.points):
+    for point in dict.fromkeys(standing_points(entry, study.reorientation, axis)):
         yield click(study.reorientation.to_canonical_ijk(point.ijk), positive=point.positive)
 
 

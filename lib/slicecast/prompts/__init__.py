@@ -1,6 +1,14 @@
 """Prompts of the annotator, and their place on the slices."""
 
-from slicecast.prompts.mapping import SlicePrompt, first_clicked, place, slice_to_source_ijk, to_slice_prompts
+from slicecast.prompts.mapping import (
+    SlicePrompt,
+    first_clicked,
+    painted_slices,
+    place,
+    slice_to_source_ijk,
+    standing_points,
+    to_slice_prompts,
+)
 from slicecast.prompts.model import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 
 __all__ = [
@@ -13,7 +21,9 @@ __all__ = [
     "PromptSet",
     "SlicePrompt",
     "first_clicked",
+    "painted_slices",
     "place",
     "slice_to_source_ijk",
+    "standing_points",
     "to_slice_prompts",
 ]

@@ -10,10 +10,12 @@ from itertools import pairwise
 import numpy as np
 
 from slicecast.errors import PromptError
-from slicecast.prompts.model import Box, Line, ObjectPrompts, PromptSet
+from slicecast.prompts.model import Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.volume import Reorientation, SliceAxis, SliceStack
 
 MAX_OBJECTS = 255  # Labels are uint8
+
+_ON_ONE_SLICE = " on one slice. Give one a slice, or make another object of it."
 
 
 def _no_points() -> np.ndarray:
@@ -139,7 +141,7 @@ def slice_to_source_ijk(reorientation: Reorientation, axis: SliceAxis, *, n: int
 
 def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> tuple[SlicePrompt, ...]:
     boxes = _unique(_placed_boxes(entry, reorientation, axis), f"'{entry.name}' has two boxes")
-    painted = _unique(_painted_slices(entry, reorientation, axis), f"'{entry.name}' has two masks")
+    painted = painted_slices(entry, reorientation, axis)
     masks = {n: mask for n, mask in painted.items() if mask.any()}
     places = {n: place for place, n in enumerate(dict.fromkeys((*masks, *boxes)))}
     absent = _absent_slices(entry, reorientation, axis) | (painted.keys() - masks.keys())
@@ -181,7 +183,7 @@ def _points_by_slice(
     A voxel counts once, a click before a line. What is painted or absent (`told`) counts before a line, too.
     """
     voxels = {voxel: one for line in entry.lines for voxel, one in _passed(line, reorientation, axis, told).items()}
-    for click in dict.fromkeys(entry.points):
+    for click in dict.fromkeys(standing_points(entry, reorientation, axis)):
         voxel = tuple(axis.to_slice(reorientation.to_canonical_ijk(click.ijk)).tolist())
         voxels.pop(voxel, None)
         voxels[voxel] = (int(click.positive), 0)
@@ -232,17 +234,43 @@ def _canonical_corners(box: Box, reorientation: Reorientation) -> np.ndarray:
     return np.sort(reorientation.to_canonical_ijk([box.low_ijk, box.high_ijk]), axis=0)
 
 
-def _painted_slices(
-    entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis
-) -> Iterator[tuple[int, np.ndarray]]:
-    for mask in entry.masks:
+def standing_points(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> tuple[Point, ...]:
+    """Return an object's points without those that a later mask of their slice painted over, or a later point undid."""
+    until = {n: mask.after for mask in _in_order(entry) for n in _numbers(mask, entry.name, reorientation, axis)}
+    if not any(until.values()):
+        return entry.points
+    numbers = [int(axis.to_slice(reorientation.to_canonical_ijk(point.ijk))[0]) for point in entry.points]
+    standing = [p for place, (p, n) in enumerate(zip(entry.points, numbers, strict=True)) if place >= until.get(n, 0)]
+    last = {point.ijk: point for point in standing}
+    return tuple(point for point in standing if point == last[point.ijk])
+
+
+def painted_slices(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> dict[int, np.ndarray]:
+    """Return what is painted of an object, bool (H, W) by canonical slice; empty where it is not there.
+
+    Raises:
+        PromptError: a mask names a slice that there is not, or two have one slice and came after equally many points.
+    """
+    found: dict[int, tuple[int, np.ndarray]] = {}
+    for mask in _in_order(entry):
         stack = SliceStack(reorientation.to_canonical_array(mask.array), axis)
-        if mask.slices is None:
-            numbers = np.flatnonzero(stack.array.any(axis=tuple(2 - place for place in axis.in_plane))).tolist()
-        else:
-            numbers = [_canonical_number(n, reorientation, axis, f"The mask of '{entry.name}'") for n in mask.slices]
-        for n in numbers:
-            yield n, np.ascontiguousarray(stack.slice(n))
+        for n in _numbers(mask, entry.name, reorientation, axis):
+            if n in found and found[n][0] == mask.after:
+                raise PromptError(f"'{entry.name}' has two masks{_ON_ONE_SLICE}")
+            found[n] = mask.after, np.ascontiguousarray(stack.slice(n))
+    return {n: painted for n, (_, painted) in found.items()}
+
+
+def _in_order(entry: ObjectPrompts) -> list[MaskPrompt]:
+    return sorted(entry.masks, key=lambda mask: mask.after)
+
+
+def _numbers(mask: MaskPrompt, name: str, reorientation: Reorientation, axis: SliceAxis) -> list[int]:
+    """Return the canonical slices for which a mask is given."""
+    if mask.slices is not None:
+        return [_canonical_number(n, reorientation, axis, f"The mask of '{name}'") for n in mask.slices]
+    array = SliceStack(reorientation.to_canonical_array(mask.array), axis).array
+    return np.flatnonzero(array.any(axis=tuple(2 - place for place in axis.in_plane))).tolist()
 
 
 def _absent_slices(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> set[int]:
@@ -263,6 +291,6 @@ def _unique(pairs: Iterator[tuple[int, np.ndarray]], what: str) -> dict[int, np.
     found: dict[int, np.ndarray] = {}
     for n, value in pairs:
         if n in found:
-            raise PromptError(f"{what} on one slice. Give one a slice, or make another object of it.")
+            raise PromptError(what + _ON_ONE_SLICE)
         found[n] = value
     return found

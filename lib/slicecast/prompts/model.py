@@ -89,11 +89,14 @@ class MaskPrompt:
         slices: the slice numbers to use, counted along the slice axis; an empty one means that the object is
             not there. None takes every slice that is not empty.
         geometry: the mask's own grid, if it came from a file; it is compared with the volume's.
+        after: how many of the object's points were given before it. Those of them that lie on its slices are painted
+            over and count no more; elsewhere it changes what differs from the answer to them (`inference/progressive`).
     """
 
     array: np.ndarray
     slices: tuple[int, ...] | None = None
     geometry: Geometry | None = None
+    after: int = 0
 
     def __post_init__(self) -> None:
         if np.ndim(self.array) != 3:
@@ -101,7 +104,7 @@ class MaskPrompt:
         array = np.asarray(self.array)
         usable = array.dtype == np.bool_ and not array.flags.writeable
         object.__setattr__(self, "array", array if usable else array != 0)
-        if not self.array.any():
+        if not (self.after and self.slices) and not self.array.any():  # what was clicked may be wiped out
             raise PromptError("The mask is empty. Paint the object on at least one slice, or mark the slice absent.")
         if self.slices is not None:
             object.__setattr__(self, "slices", tuple(sorted({_slice_number(n, "MaskPrompt") for n in self.slices})))
@@ -143,7 +146,15 @@ class ObjectPrompts:
                 f"'{self.name}' has {given}: nothing to start from. Click on the object, box it or "
                 "paint it on one slice."
             )
-        _refuse_contradiction(self.name, self.points)
+        late = [mask.after for mask in self.masks if not 0 <= mask.after <= len(self.points)]
+        if late:
+            raise PromptError(
+                f"A mask of '{self.name}' is said to come after {late[0]} points; there are {len(self.points)}. Give "
+                "how many of them came before it."
+            )
+        breaks = [0, *sorted({mask.after for mask in self.masks}), len(self.points)]
+        for start, stop in pairwise(breaks):  # what was clicked before a slice was painted may be said anew
+            _refuse_contradiction(self.name, self.points[start:stop])
 
     def check(self, geometry: Geometry) -> None:
         """Raise PromptError where a prompt does not fit a volume of this (stored) grid."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slicecast.errors import ConfigError
 from slicecast.inference.results import SegmentResult
 from slicecast.inference.segment import SegmentRequest
-from slicecast.prompts import Absent, Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Box, Line, MaskPrompt, ObjectPrompts, Point, PromptSet
 from slicecast.prompts.mapping import slice_to_source_ijk, straight
 from slicecast.prompts.simulate import deepest_point, next_click
 from slicecast.volume.metrics import dice
@@ -120,6 +120,17 @@ def paint_every(case: TruthCase, service: Segments, step: int) -> tuple[list[int
     return numbers, _ask(case, service, _mask(case, numbers))
 
 
+def paint_worst(case: TruthCase, service: Segments, answer: Interaction) -> Interaction:
+    """Paint the slice with the most wrong voxels right, after all clicks so far; the answer as it is where none is."""
+    given = answer.prompts
+    painted = [case.stored_slice(n) for mask in given.masks for n in mask.slices or ()]
+    number = _worst(case, answer.mask, painted)
+    if number is None:
+        return answer
+    mask = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
+    return _ask(case, service, replace(given, masks=(*given.masks, mask)))
+
+
 def _ask(case: TruthCase, service: Segments, prompts: ObjectPrompts) -> Interaction:
     result = service.segment(SegmentRequest(case.files.image, PromptSet((prompts,))))
     mask = result.mask == 1
@@ -208,14 +219,11 @@ def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule
 
 def _accepted(case: TruthCase, answer: Interaction, number: int) -> ObjectPrompts | None:
     """Return the prompts with a slice settled that is right; None if it is not."""
-    given, stored, truth = answer.prompts, case.stored_slice(number), case.slices(case.truth).slice(number)
+    given, truth = answer.prompts, case.slices(case.truth).slice(number)
     if not np.array_equal(case.slices(answer.mask).slice(number), truth):
         return None
-    if not truth.any():
-        left = tuple(point for point in given.points if _slice_of(case, point.ijk) != number)
-        return replace(given, points=left, absent=(*given.absent, Absent(stored)))
-    accepted = [n for mask in given.masks for n in mask.slices or ()]
-    return replace(given, masks=(MaskPrompt(case.truth, slices=(*accepted, stored)),))
+    accepted = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
+    return replace(given, masks=(*given.masks, accepted))
 
 
 def _one_slice_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:

@@ -120,9 +120,11 @@ def test_a_suggested_slice_that_is_right_is_accepted(case, recorder):
     )
     right = replace(start, mask=case.truth, next_slice=shown)
     (accepted,) = correct(case, recorder, right, "suggested", times=1)
-    assert accepted.prompts.masks[0].slices == (shown,) and accepted.prompts.points == start.prompts.points
+    (mask,) = accepted.prompts.masks
+    assert (mask.slices, mask.after) == ((shown,), 1) and accepted.prompts.points == start.prompts.points
     (accepted,) = correct(case, recorder, replace(right, next_slice=empty), "suggested", times=1)
-    assert [entry.slice for entry in accepted.prompts.absent] == [empty]
+    (mask,) = accepted.prompts.masks
+    assert (mask.slices, mask.after) == ((empty,), 1)
 
 
 def test_every_third_slice_and_the_largest_is_painted(case, recorder):

@@ -99,7 +99,8 @@ def test_where_nothing_was_clicked_there_is_no_other_reading(client, session):
 
 
 def test_slices_come_one_by_one_and_make_up_the_result(client, session, studies, tmp_path):
-    assert say(client, session, CLICK).json()["revision"] == 1
+    elsewhere = {**CLICK, "ijk": [CENTRE[0] + 1, *CENTRE[1:]]}  # where no other test clicks, so that nothing is known
+    assert say(client, session, elsewhere).json()["revision"] == 1
     *events, summary = propagate(client, session)
     slices = [event for event in events if event["type"] == "slice"]
     assert {event["type"] for event in events} <= {"slice", "progress"} and summary["type"] == "summary"
