@@ -29,6 +29,9 @@ def test_the_way_of_a_case(client):
     page = client.get("/campaign/case/first", headers={"X-Slicecast-User": "ann"}).text
     assert "Confidence of each slice" in page and "Yours for another 30 min" in page
     assert press(client, "first", "slice", slice=9, axis="axial").status_code == 200
+    missing = press(client, "first", "slice", slice=16, axis="axial")
+    assert missing.status_code == 422 and "its axial slices run from 0 to 15" in missing.json()["detail"]
+    assert press(client, "first", "slice", slice=9, axis="oblique").status_code == 422
     assert "slice 9 (7 in OHIF) is asked for" in client.get("/campaign/case/first").text
     assert press(client, "first", "heartbeat").status_code == 200
     assert press(client, "first", "submit").status_code == 200

@@ -6,7 +6,7 @@ being asked first, so that a foreign page cannot press it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, FastAPI, Header
 from fastapi.responses import HTMLResponse, Response
@@ -17,12 +17,13 @@ from slicecast.campaign.state import Status
 from slicecast.errors import InputError, NotFound
 from slicecast.inference.caller import current_caller
 from slicecast.inference.pictures import draw_montage
+from slicecast.labelling.app import AppBehaviour
 from slicecast.labelling.campaign.service import CampaignService
 from slicecast.server.campaign import view
 from slicecast.server.dependencies import LabellingApp
 from slicecast.server.errors import COMMON, Forbidden, problems
 from slicecast.server.html import CAMPAIGN_PAGES, render
-from slicecast.volume import read_volume
+from slicecast.volume import choose_axis, read_volume
 
 OURS = "slicecast"  # Value of the header X-Requested-With
 
@@ -41,11 +42,11 @@ class CaseAction(BaseModel):
     name: str | None = Field(default=None, description="drop: the structure")
     why: str | None = Field(default=None, description="The reason, or a reviewer's note")
     slice: int | None = Field(default=None, ge=0, description="slice: which one; of a reviewer: where the note belongs")
-    axis: str | None = Field(default=None, description="Along which that is counted")
+    axis: Literal["auto", "axial", "coronal", "sagittal"] = Field("auto", description="Along which that is counted")
 
     def judgement(self) -> dict[str, Any]:
         """Return a reviewer's words as the campaign takes them."""
-        asked = None if self.slice is None else {"slice": self.slice, "axis": self.axis or "auto"}
+        asked = None if self.slice is None else {"slice": self.slice, "axis": self.axis}
         return {"why": self.why or "", "asked": asked, "shown": self.label}
 
 
@@ -109,7 +110,21 @@ def act(
         raise NotFound(f"There is no action '{action}'. Known: {', '.join(ACTIONS)}.")
     role, work = ACTIONS[action]
     _require(x_requested_with, role)
-    return work(app.campaign_service, name, app.campaign_service.who(name), body or CaseAction()) or {}
+    said = body or CaseAction()
+    if said.slice is not None:
+        _require_slice(app, name, said.slice, said.axis)
+    return work(app.campaign_service, name, app.campaign_service.who(name), said) or {}
+
+
+def _require_slice(app: AppBehaviour, case: str, number: int, axis_name: str) -> None:
+    turn = app.service.studies.open(app.image_path(case)).reorientation
+    axis = choose_axis(turn.geometry, axis_name)
+    count = turn.geometry.size_ijk[axis]
+    if number >= count:
+        raise InputError(
+            f"There is no slice {number} in '{case}': its {axis.name.lower()} slices run from 0 to {count - 1}. "
+            "Give one of them."
+        )
 
 
 def _take(service: CampaignService, case: str, who: str, said: CaseAction) -> dict[str, Any]:
@@ -125,7 +140,7 @@ def _heartbeat(service: CampaignService, case: str, who: str, said: CaseAction) 
 def _ask_slice(service: CampaignService, case: str, who: str, said: CaseAction) -> None:
     if said.slice is None:
         raise InputError("'slice' is missing; give its number, a whole one from 0.")
-    service.campaign.ask_slice(case, who, number=said.slice, axis=said.axis or "auto")
+    service.campaign.ask_slice(case, who, number=said.slice, axis=said.axis)
 
 
 def _send_back(service: CampaignService, case: str, who: str, said: CaseAction, *, approved: bool = False) -> None:
