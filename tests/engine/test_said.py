@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from slicecast.engine.session import Accept, Edit, Grid, PackedMask, Painted, Session, items_of, painted, prompt_set
+from slicecast.engine.session import Accept, Edit, PackedMask, Painted, Session
+from slicecast.engine.session_prompts import Grid, items_of, painted, prompt_set
 from slicecast.errors import PromptError
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
 

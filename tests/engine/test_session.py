@@ -8,7 +8,6 @@ from slicecast.engine.session import (
     Add,
     Axes,
     Edit,
-    Grid,
     PackedMask,
     Painted,
     Redo,
@@ -19,8 +18,8 @@ from slicecast.engine.session import (
     Undo,
     decode_record,
     encode_record,
-    prompt_set,
 )
+from slicecast.engine.session_prompts import Grid, prompt_set
 from slicecast.errors import ConfigError, Conflict, NotFound
 from slicecast.prompts import Absent, Box, Line, Point, standing_points
 from slicecast.volume import Geometry, Reorientation, SliceAxis

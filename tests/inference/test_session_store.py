@@ -94,7 +94,7 @@ def test_what_was_told_survives_a_kill(store, tmp_path):
 import os, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from slicecast.engine.session import Edit, Remove
+from slicecast.engine.session import (Edit, Remove)
 from slicecast.inference.session_store import SessionStore
 store = SessionStore(Path({str(tmp_path / "sessions")!r}))
 for number in range(50):

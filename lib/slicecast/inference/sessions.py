@@ -24,7 +24,6 @@ from slicecast.engine.session import (
     Axes,
     Content,
     Edit,
-    Grid,
     Item,
     PackedMask,
     Painted,
@@ -33,11 +32,8 @@ from slicecast.engine.session import (
     Reset,
     Session,
     Undo,
-    items_of,
-    painted,
-    prompt_set,
-    told,
 )
+from slicecast.engine.session_prompts import Grid, items_of, painted, prompt_set, told
 from slicecast.engine.tracks import Progress
 from slicecast.errors import Conflict, NotFound, PromptError, SessionClosed
 from slicecast.inference.results import OnSlice, SegmentResult

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from slicecast.engine.session import Add, Grid, Item, Painted, whole
+from slicecast.engine.session import Add, Item, Painted
+from slicecast.engine.session_prompts import Grid, whole
 from slicecast.errors import InputError, PromptError, TooLarge
 from slicecast.prompts import Box, Line, MaskPrompt, Point
 

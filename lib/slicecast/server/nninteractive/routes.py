@@ -14,7 +14,8 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from slicecast.engine.session import Grid, Item
+from slicecast.engine.session import Item
+from slicecast.engine.session_prompts import Grid
 from slicecast.errors import InputError, UnknownModel
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.labelling.app import AppBehaviour

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slicecast.engine.session import Add, Grid, Item, painted
+from slicecast.engine.session import Add, Item
+from slicecast.engine.session_prompts import Grid, painted
 from slicecast.errors import Cancelled, Conflict, InputError, QueueFull, SessionClosed, SlicecastError
 from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import MaskPrompt

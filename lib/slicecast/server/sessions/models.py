@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from slicecast.engine.session import Add, Grid, Item, Mask, PackedMask, Painted
+from slicecast.engine.session import Add, Item, PackedMask, Painted
+from slicecast.engine.session_prompts import Grid, Mask
 from slicecast.errors import PromptError, TooLarge
 from slicecast.inference.results import SliceUpdate, objects_of
 from slicecast.inference.sessions import Propagated, SessionState

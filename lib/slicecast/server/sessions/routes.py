@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 
-from slicecast.engine.session import whole
+from slicecast.engine.session_prompts import whole
 from slicecast.inference.caller import Caller, current_caller
 from slicecast.inference.sessions import Propagated, SessionState
 from slicecast.prompts import MaskPrompt
