@@ -42,7 +42,9 @@ class CaseAction(BaseModel):
     name: str | None = Field(default=None, description="drop: the structure")
     why: str | None = Field(default=None, description="The reason, or a reviewer's note")
     slice: int | None = Field(default=None, ge=0, description="slice: which one; of a reviewer: where the note belongs")
-    axis: Literal["auto", "axial", "coronal", "sagittal"] = Field("auto", description="Along which that is counted")
+    axis: Literal["auto", "axial", "coronal", "sagittal"] = Field(
+        default="auto", description="Along which that is counted"
+    )
 
     def judgement(self) -> dict[str, Any]:
         """Return a reviewer's words as the campaign takes them."""
