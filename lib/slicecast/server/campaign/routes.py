@@ -6,7 +6,7 @@ being asked first, so that a foreign page cannot press it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Header
 from fastapi.responses import HTMLResponse, Response
@@ -42,13 +42,11 @@ class CaseAction(BaseModel):
     name: str | None = Field(default=None, description="drop: the structure")
     why: str | None = Field(default=None, description="The reason, or a reviewer's note")
     slice: int | None = Field(default=None, ge=0, description="slice: which one; of a reviewer: where the note belongs")
-    axis: Literal["auto", "axial", "coronal", "sagittal"] = Field(
-        default="auto", description="Along which that is counted"
-    )
+    axis: str | None = Field(default=None, description="Along which that is counted")
 
     def judgement(self) -> dict[str, Any]:
         """Return a reviewer's words as the campaign takes them."""
-        asked = None if self.slice is None else {"slice": self.slice, "axis": self.axis}
+        asked = None if self.slice is None else {"slice": self.slice, "axis": self.axis or "auto"}
         return {"why": self.why or "", "asked": asked, "shown": self.label}
 
 
@@ -114,7 +112,7 @@ def act(
     _require(x_requested_with, role)
     said = body or CaseAction()
     if said.slice is not None:
-        _require_slice(app, name, said.slice, said.axis)
+        _require_slice(app, name, said.slice, said.axis or "auto")
     return work(app.campaign_service, name, app.campaign_service.who(name), said) or {}
 
 
@@ -142,7 +140,7 @@ def _heartbeat(service: CampaignService, case: str, who: str, said: CaseAction) 
 def _ask_slice(service: CampaignService, case: str, who: str, said: CaseAction) -> None:
     if said.slice is None:
         raise InputError("'slice' is missing; give its number, a whole one from 0.")
-    service.campaign.ask_slice(case, who, number=said.slice, axis=said.axis)
+    service.campaign.ask_slice(case, who, number=said.slice, axis=said.axis or "auto")
 
 
 def _send_back(service: CampaignService, case: str, who: str, said: CaseAction, *, approved: bool = False) -> None:
