@@ -77,6 +77,15 @@ def test_what_was_said_holds(guided, image):
     assert not result.mask[16:].any() and result.mask.any()
 
 
+def test_a_slice_that_was_locked_empty_stays_so_and_leaves_the_guess(sam2, image, truth):
+    service, there = GuidedService(sam2, Oracle(sam2, truth)), Point((22, 24, 16))
+    empty = MaskPrompt(np.zeros_like(truth), slices=(16,), after=2)
+    locked = service.segment(asked(image, points=(ON, there), masks=(empty,)))
+    marked = service.segment(asked(image, points=(ON,), absent=(Absent(16),)))
+    assert not locked.mask[16].any() and (locked.mask == marked.mask).all()
+    assert (locked.mask != sam2.segment(asked(image, points=(ON, there), masks=(empty,))).mask).any()
+
+
 @pytest.mark.parametrize("kind", ["masks", "boxes"])
 def test_who_says_more_than_clicks_is_answered_by_sam2_alone(guided, sam2, image, truth, kind):
     given = {"masks": (MaskPrompt(truth, slices=(12,)),), "boxes": (Box((12, 13, 12), (32, 35, 12)),)}[kind]

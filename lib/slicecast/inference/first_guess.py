@@ -17,7 +17,7 @@ from slicecast.inference.results import OnSlice, SegmentResult, SliceConfidence
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.inference.studies import Study
 from slicecast.inference.volumetric import VolumetricService
-from slicecast.prompts import MaskPrompt, ObjectPrompts, Point, PromptSet
+from slicecast.prompts import Absent, MaskPrompt, ObjectPrompts, Point, PromptSet, standing_points
 from slicecast.volume import SliceAxis, SliceStack, choose_axis
 
 GUESSED = 2  # Slices of the first guess that SAM 2 is given
@@ -89,17 +89,20 @@ class GuidedService:
         self, given: ObjectPrompts, request: SegmentRequest, study: Study, cancelled: Callable[[], bool] | None
     ) -> GuessedPrompts:
         """Return an object's prompts, with the surest slices of the network's answer painted."""
-        if given.masks or given.boxes or given.lines:
+        if given.boxes or given.lines or any(mask.array.any() for mask in given.masks):
             return GuessedPrompts(given)
         alone = replace(request, prompts=PromptSet((given,)))
         guess = self._network.segment(alone, study=study, cancelled=cancelled)
         axis = choose_axis(study.volume.geometry, request.axis)
-        mask = _as_said(guess.mask == 1, given.points)
+        points = standing_points(given, study.reorientation, axis)
+        mask = _as_said(guess.mask == 1, points)
         chosen = _surest(guess, SliceStack(study.reorientation.to_canonical_array(mask), axis), study)
         if not chosen:
             return GuessedPrompts(given)
-        free = tuple(point for point in given.points if _stored_slice(point, study, axis) not in chosen)
-        painted = replace(given, points=free, masks=(MaskPrompt(mask, slices=tuple(chosen)),))
+        free = tuple(point for point in points if _stored_slice(point, study, axis) not in chosen)
+        wiped = [Absent(number) for empty in given.masks for number in empty.slices or ()]
+        absent = tuple(dict.fromkeys((*given.absent, *wiped)))
+        painted = replace(given, points=free, absent=absent, masks=(MaskPrompt(mask, slices=tuple(chosen)),))
         return GuessedPrompts(painted, tuple(entry for entry in guess.confidence if entry.slice in chosen))
 
 

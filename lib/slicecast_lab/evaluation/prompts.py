@@ -123,8 +123,7 @@ def paint_every(case: TruthCase, service: Segments, step: int) -> tuple[list[int
 def paint_worst(case: TruthCase, service: Segments, answer: Interaction) -> Interaction:
     """Paint the slice with the most wrong voxels right, after all clicks so far; the answer as it is where none is."""
     given = answer.prompts
-    painted = [case.stored_slice(n) for mask in given.masks for n in mask.slices or ()]
-    number = _worst(case, answer.mask, painted)
+    number = _worst(case, answer.mask, _painted(case, given))
     if number is None:
         return answer
     mask = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
@@ -232,16 +231,19 @@ def _one_slice_more(case: TruthCase, answer: Interaction, choice: CorrectionRule
     number = _choose(case, choice, answer, annotated=_prompted(case, given))
     if number is None:
         return None
-    own = [case.stored_slice(n) for mask in given.masks for n in mask.slices or ()]
-    return replace(given, masks=_mask(case, [*own, number]).masks)
+    return replace(given, masks=_mask(case, [*_painted(case, given), number]).masks)
 
 
 def _prompted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
     """Return the canonical slices that hold a prompt."""
     voxels = [p.ijk for p in prompts.points] + [b.low_ijk for b in prompts.boxes]
     numbers = {_slice_of(case, ijk) for ijk in voxels}
-    painted = {case.stored_slice(n) for mask in prompts.masks for n in mask.slices or ()}
-    return sorted(numbers | painted)
+    return sorted({*numbers, *_painted(case, prompts)})
+
+
+def _painted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
+    """Return the canonical slices that are painted."""
+    return [case.stored_slice(n) for mask in prompts.masks for n in mask.slices or ()]
 
 
 def _slice_of(case: TruthCase, ijk: tuple[int, int, int]) -> int:
