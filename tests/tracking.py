@@ -16,7 +16,7 @@ from slicecast.engine.tracks import Tracker
 from slicecast.prompts import SlicePrompt
 from slicecast_lab.simulation.fake import FakePredictor
 
-PLAIN = EngineOptions(zoom="off", least_iou=0.0, fill_holes_px=0, keep_components=False)
+PLAIN = EngineOptions(zoom="off", least_iou=0.0, calibrate=False, fill_holes_px=0, keep_components=False)
 """Nothing but propagation."""
 
 

@@ -12,9 +12,10 @@ def test_the_defaults_are_valid():
 
 def test_stored_options_answer_as_they_did_when_they_were_stored():
     assert EngineOptions(**from_stored({"leap": 2.0, "settle_slices": 1})) == EngineOptions(
-        leap=2.0, taper=0.0, parts=False, progressive=False
+        leap=2.0, taper=0.0, parts=False, progressive=False, calibrate=False
     )
-    assert EngineOptions(**from_stored({"taper": 3.0, "parts": True, "progressive": True})) == EngineOptions(taper=3.0)
+    later = {"taper": 3.0, "parts": True, "progressive": True, "calibrate": True}
+    assert EngineOptions(**from_stored(later)) == EngineOptions(taper=3.0)
 
 
 def test_stock_switches_every_rule_off_whatever_else_is_said():

@@ -385,6 +385,25 @@ def test_evidence_is_added_to_tracked_masks_before_they_are_remembered(nano):
     assert torch.equal(told.memory.logits[0, 0], torch.from_numpy(told.logits))
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_bias_is_added_to_tracked_masks_but_lets_none_grow_by_more_than_a_quarter(flat):
+    predictor = load_predictor(bundled_spec(), device="cpu")
+    predictor._flat = predictor._flat if flat else None
+    size, none = 128, np.zeros((0, 2), dtype=np.float32)
+    disc = disk((size, size), centre_xy=(60, 64), radius=30)
+    embedding = predictor.encode((0.2 + 0.5 * disc[None]).astype(np.float32))[0]
+    words = ModelPrompt(none, np.zeros(0, dtype=np.int32), mask=disc)
+    bank = Bank(((0, predictor.prompt([PromptJob(embedding, words)], num_slices=COUNT)[0].memory),))
+    plain, little, much = predictor.track(
+        [TrackJob(embedding, bank, bias=b) for b in (0.0, 0.1, 90.0)], num_slices=COUNT
+    )
+    area = np.count_nonzero(plain.logits > 0)
+    assert plain.object_score > 0 and area > 50
+    assert np.allclose(little.logits, plain.logits + 0.1, atol=TOLERANCE)
+    assert 1.2 * area < np.count_nonzero(much.logits > 0) <= 1.25 * area + 1
+    assert not torch.equal(much.memory.memory.features, plain.memory.memory.features)  # it is remembered so
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
 def test_running_out_of_memory_is_said_as_such(nano, monkeypatch, error):
     def fail(*_args, **_kwargs):

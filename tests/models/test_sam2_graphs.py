@@ -55,7 +55,8 @@ def compiled(bundled, home):
 
 
 def jobs_of_unlike_tracks(predictor):
-    """Return jobs of five tracks: of one memory to nine, with and without an anchor ahead, with and without a prior."""
+    """Return jobs of five tracks: of one memory to nine, with and without an anchor ahead, with and without
+    a prior and a bias."""
     rng = np.random.default_rng(0)
     grid = np.mgrid[:128, :128] / 128
     frames = np.stack([((grid[0] - 0.5) ** 2 + (grid[1] - 0.4 - n / 100) ** 2 < 0.06) for n in range(COUNT)])
@@ -71,7 +72,13 @@ def jobs_of_unlike_tracks(predictor):
         jobs.append(TrackJob(encoded[number + 1], bank))
     towards = replace(jobs[2].bank, anchors=(*bank.anchors, (1 << 20, anchors[1].memory)))
     prior = rng.normal(size=(128, 128)).astype(np.float32)
-    return [jobs[0], jobs[3], TrackJob(jobs[2].embedding, towards), replace(jobs[4], prior=prior), jobs[-1]]
+    return [
+        jobs[0],
+        jobs[3],
+        TrackJob(jobs[2].embedding, towards),
+        replace(jobs[4], prior=prior),
+        replace(jobs[-1], bias=0.7),
+    ]
 
 
 def assert_alike(ours, theirs):

@@ -157,7 +157,7 @@ class _Place:
             so_far = replace(said, points_xy=said.points_xy[:count], labels=said.labels[:count])
             key = self.tracker.result_key("correction", key, prompt.slice, prompt_key(self.words(so_far)), rules)
             known = self._click_more(so_far, known.observation, key, bank)
-        return self.anchor(prompt.slice, known, str(key))
+        return self.anchor(prompt, known, str(key))
 
     def redrawn(
         self, drawn: ModelPrompt, number: int, clicks: ModelPrompt
@@ -213,11 +213,11 @@ class _Place:
         whole = self._prompted(prompt.slice, self.words(replace(prompt, mask=mask | part.mask)))
         return _rated(whole, min(before, part.answer, key=lambda answer: answer.predicted_iou))
 
-    def anchor(self, number: int, known: Known, key: str) -> Anchor:
+    def anchor(self, prompt: SlicePrompt, known: Known, key: str) -> Anchor:
         """Take an answer as settled, and report it."""
         answer = SliceAnswer.of(known.observation, prompted=True)
-        self.tracker.on_result(SliceResult(self.object, number, self.crop, answer, known.reused))
-        return Anchor(number, answer, known.observation.memory, key)
+        self.tracker.on_result(SliceResult(self.object, prompt.slice, self.crop, answer, known.reused))
+        return Anchor(prompt.slice, answer, known.observation.memory, key, painted=prompt.mask is not None)
 
 
 def _click(prompt: SlicePrompt, number: int) -> SlicePrompt:

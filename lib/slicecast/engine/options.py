@@ -12,7 +12,7 @@ PLACE = "engine.yaml: propagation"  # Where they are set, but from Python
 RETIRED = ("far_anchor", "settle_slices")
 """Options of earlier versions, as sessions still hold them; neither could be set but from Python."""
 
-ADDED: Mapping[str, Any] = {"taper": 0.0, "parts": False, "progressive": False}
+ADDED: Mapping[str, Any] = {"taper": 0.0, "parts": False, "progressive": False, "calibrate": False}
 """Options that came after the first sessions, as those answered without them."""
 
 STOCK: Mapping[str, Any] = {
@@ -25,6 +25,7 @@ STOCK: Mapping[str, Any] = {
     "bounded_clicks": False,
     "parts": False,
     "progressive": False,
+    "calibrate": False,
     "evidence": "off",
     "keep_components": False,
     "fill_holes_px": 0,
@@ -60,6 +61,8 @@ class EngineOptions:
             `bounded_clicks`.
         progressive: a further click changes only what hangs together with it in the volume, what is painted after
             clicks only what is nearest to it (`engine/progressive`).
+        calibrate: a track whose masks are too small on the very slice that it starts from is given the logit that it
+            lacks there (`engine/calibration`).
         evidence: tell the model, and its finished masks, how much each pixel looks like the object where it was
             prompted: ``auto`` follows the model's registry entry.
         keep_components: of the volume, keep only the parts that hold a painted pixel, a boxed one or a positive click.
@@ -82,6 +85,7 @@ class EngineOptions:
     bounded_clicks: bool = True
     parts: bool = True
     progressive: bool = True
+    calibrate: bool = True
     evidence: Literal["auto", "on", "off"] = "auto"
     keep_components: bool = True
     fill_holes_px: int = 16

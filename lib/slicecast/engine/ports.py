@@ -67,6 +67,7 @@ class TrackJob:
     bank: Bank
     # (S, S) float32 logits of how much each pixel looks like the object; None for a predictor that does not ask for it
     prior: NDArray[np.float32] | None = None
+    bias: float = 0.0  # logit added to the mask where the object is present
 
 
 @dataclass(frozen=True, slots=True, eq=False)

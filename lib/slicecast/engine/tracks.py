@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from slicecast.engine.appearance import Appearance, AppearancePrior
 from slicecast.engine.caches import EmbeddingCache, Known, Lru, ResultCache, key_of
+from slicecast.engine.calibration import lacking_logit
 from slicecast.engine.crop_window import CropWindow, Frames, resample
 from slicecast.engine.fusion import SliceAnswer, mix
 from slicecast.engine.options import EngineOptions
@@ -133,7 +134,8 @@ class Tracker:
 
     def result_key(self, *parts: object) -> str:
         """Return a key for what follows from these values on this volume with this model."""
-        return key_of(self.frames.key, self.predictor.fingerprint, self.options.evidence, *parts)
+        options = self.options
+        return key_of(self.frames.key, self.predictor.fingerprint, options.evidence, options.calibrate, *parts)
 
     @contextmanager
     def until_cancelled(self) -> Iterator[None]:
@@ -185,6 +187,7 @@ class Anchor:
     memory: SliceMemory  # what it leaves for the tracks
     # says all that the memory depends on. Default: like no other.
     key: str = field(default_factory=lambda: f"unnamed {next(_UNNAMED)}")
+    painted: bool = False  # the annotator drew the object's outline there
 
 
 @dataclass(slots=True, eq=False)
@@ -295,7 +298,9 @@ def next_answers(tracker: Tracker, tracks: Sequence[Track], numbers: Sequence[in
         _encode_ahead(tracker, asked)
         embeddings = tracker.embed([(numbers[n], tracks[n].crop) for n in missing])
         hints = [_hint(tracker, tracks[n], numbers[n]) for n in missing]
-        jobs = [TrackJob(e, track.bank, hint) for e, track, hint in zip(embeddings, asked, hints, strict=True)]
+        biases = [learn_bias(tracker, track.crop, track.anchor) for track in asked]
+        banks = [track.bank for track in asked]
+        jobs = [TrackJob(*job) for job in zip(embeddings, banks, hints, biases, strict=True)]
         return tracker.predictor.track(jobs, num_slices=tracker.frames.count)
 
     keys = [(tracker.result_key(*track.origin), number) for track, number in zip(tracks, numbers, strict=True)]
@@ -318,6 +323,24 @@ def learn_prior(tracker: Tracker, crop: CropWindow, anchor: Anchor) -> Appearanc
 def _hint(tracker: Tracker, track: Track, number: int) -> NDArray[np.float32] | None:
     learnt = learn_prior(tracker, track.crop, track.anchor)
     return None if learnt is None else learnt.map(tracker.render(number, track.crop))
+
+
+def learn_bias(tracker: Tracker, crop: CropWindow, anchor: Anchor) -> float:
+    """Learn from a painted anchor what the masks of its tracks lack; 0 where that is not asked for or not to be had."""
+    size = tracker.predictor.image_size
+    if not tracker.options.calibrate or not anchor.painted:
+        return 0.0
+
+    def learn() -> float:
+        there = Track(crop, anchor, anchor.slice)
+        (embedding,) = tracker.embed([(anchor.slice, crop)])
+        job = TrackJob(embedding, there.bank, _hint(tracker, there, anchor.slice))
+        (own,) = tracker.predictor.track([job], num_slices=tracker.frames.count)
+        if not SliceAnswer.of(own).present:
+            return 0.0
+        return lacking_logit(resample(own.logits, (size, size)), resample(anchor.answer.logits, (size, size)) > 0)
+
+    return tracker.result_cache.fact((anchor.key, "bias"), learn)
 
 
 def _judge(tracker: Tracker, track: Track, number: int, answer: SliceAnswer) -> SliceAnswer:

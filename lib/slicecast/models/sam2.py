@@ -36,7 +36,7 @@ from slicecast.models.sam2_graphs import ANCHORS, ClickGraph, EncodeGraph, MaskG
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = 1  # Raise it whenever this file, ``sam2_forward`` or ``sam2_graphs`` changes what a model answers
+CODE_VERSION = 2  # Raise it whenever this file, ``sam2_forward`` or ``sam2_graphs`` changes what a model answers
 
 SMALL_INPUT_PX = 256
 """Up to this input size a network runs on one CPU thread: its operations are too short to share. Measured with
@@ -189,7 +189,8 @@ class Sam2Predictor:
             bank = stack_banks(banks)
             when = {"time": banks[0].time, "num_slices": num_slices}
             step = steps.track(self._model, features, bank, previous_mask=previous, **when)
-            step = step if all(job.prior is None for job in batch) else weigh(step, self._priors(batch))
+            if any(job.prior is not None or job.bias for job in batch):
+                step = weigh(step, *self._weights(batch))
             return step, steps.remember(self._model, features, step, prompted=False)
 
         return self._in_batches(jobs, lambda job: bank_signature(job.bank), run)
@@ -200,7 +201,7 @@ class Sam2Predictor:
             for batch in _parts(jobs, self._step):
                 maps = stack_features([job.embedding for job in batch]).maps
                 memory = flat.memory_of([job.bank for job in batch])
-                outputs = self._step[len(batch)](*maps, *memory, self._priors(batch))
+                outputs = self._step[len(batch)](*maps, *memory, *self._weights(batch))
                 answers += observations(*answer_of(outputs))
         return answers
 
@@ -251,10 +252,12 @@ class Sam2Predictor:
         size = self.image_size // 4
         return steps.draw_prompts(points, labels, mask_size=size, image_size=self.image_size, previous=previous)
 
-    def _priors(self, batch: Sequence[TrackJob]) -> torch.Tensor:
+    def _weights(self, batch: Sequence[TrackJob]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return priors (B, S, S) and biases (B,)."""
         silent = np.zeros((self.image_size, self.image_size), dtype=np.float32)
         stacked = np.stack([silent if job.prior is None else job.prior for job in batch])
-        return torch.from_numpy(stacked).to(self.device)
+        biases = torch.tensor([job.bias for job in batch], dtype=torch.float32)
+        return torch.from_numpy(stacked).to(self.device), biases.to(self.device)
 
     def _masks(self, batch: Sequence[PromptJob]) -> torch.Tensor:
         stacked = np.stack([job.prompt.mask for job in batch if job.prompt.mask is not None])

@@ -20,6 +20,7 @@ from slicecast.models.sam2_build import SpatialMemoryAttention
 from slicecast.models.sam2_forward import Features, Memory, Step
 
 ANCHORS = 2  # Places for anchors: a track's own, and the one ahead
+MOST_GROWTH = 1.25  # Of a mask's area by a bias: a mask that lacks a fifth of the object becomes whole
 ABSENT_LOGIT = -1e9  # Added to the attention to a place without a memory: its share is exactly 0
 
 
@@ -70,7 +71,15 @@ class TrackGraph(nn.Module):
         )
 
     def forward(
-        self, fine: Tensor, middle: Tensor, coarse: Tensor, memory: Tensor, age: Tensor, absent: Tensor, prior: Tensor
+        self,
+        fine: Tensor,
+        middle: Tensor,
+        coarse: Tensor,
+        memory: Tensor,
+        age: Tensor,
+        absent: Tensor,
+        prior: Tensor,
+        bias: Tensor,
     ) -> tuple[Tensor, ...]:
         """Return the parts of :func:`outputs_of`.
 
@@ -79,7 +88,7 @@ class TrackGraph(nn.Module):
             memory: (B, K, D, t, t) float32.
             age: (B, K) int64, slices since a memory was made, less one; `num_maskmem` - 1 for anchors.
             absent: (B, K) float32, 1 where there is no memory.
-            prior: (B, S, S) float32 logits, added as :func:`weigh` says.
+            prior, bias: (B, S, S) and (B,) float32 logits, added as :func:`weigh` says.
         """
         fused = self.fuse(coarse, memory, age, absent)
         outputs = self.model._forward_sam_heads(
@@ -87,7 +96,7 @@ class TrackGraph(nn.Module):
             high_res_features=[fine, middle],
             multimask_output=self.model._use_multimask(False, None),
         )
-        step = weigh(steps._step(outputs), prior)
+        step = weigh(steps._step(outputs), prior, bias)
         left = steps.remember(self.model, Features((fine, middle, coarse)), step, prompted=False)
         return outputs_of(step, left)
 
@@ -122,7 +131,8 @@ class TrackGraph(nn.Module):
         memory, age, absent = self.memory_of([Bank(())] * len(maps[0]))
         memory[:, 0].normal_()
         absent[:, 0] = 0
-        return *maps, memory, age, absent, torch.zeros(len(maps[0]), *[self.model.image_size] * 2)
+        batch, size = len(maps[0]), self.model.image_size
+        return *maps, memory, age, absent, torch.zeros(batch, size, size), torch.zeros(batch)
 
 
 class ClickGraph(nn.Module):
@@ -172,16 +182,25 @@ def answer_of(outputs: tuple[Tensor, ...]) -> tuple[Step, Memory]:
     return Step(logits, iou[:, None], logits, iou, pointer, score), Memory(left, pointer)
 
 
-def weigh(step: Step, prior: Tensor) -> Step:
-    """Add priors (B, S, S) to masks, unless the object is said to be absent.
+def weigh(step: Step, prior: Tensor, bias: Tensor) -> Step:
+    """Add priors (B, S, S) and biases (B,) to masks, unless the object is said to be absent.
 
     Favourable prior counts inside the network's own mask only: it keeps pixels and takes pixels away, but what
-    merely looks like the object is not added, or the mask leaks into its surroundings from slice to slice.
+    merely looks like the object is not added, or the mask leaks into its surroundings from slice to slice. For the same
+    reason a bias makes no mask larger than MOST_GROWTH times.
     """
     prior = F.avg_pool2d(prior[:, None], 4)
     prior = torch.where(step.logits > 0, prior, prior.clamp(max=0))
     present = step.object_score[:, :, None, None] > 0
-    return replace(step, logits=torch.where(present, step.logits + prior, step.logits))
+    logits = step.logits + prior
+    return replace(step, logits=torch.where(present, logits + _bounded(bias, logits)[:, None, None, None], step.logits))
+
+
+def _bounded(bias: Tensor, logits: Tensor) -> Tensor:
+    """Return biases (B,), at least 0, lowered to what lets masks (B, 1, m, m) grow as far as they may."""
+    ordered = logits.flatten(1).sort(dim=1, descending=True).values
+    largest = (MOST_GROWTH * (ordered > 0).sum(dim=1, keepdim=True)).round().long().clamp(1, ordered.shape[1])
+    return torch.minimum(bias, -ordered.gather(1, largest - 1)[:, 0]).clamp(min=0)
 
 
 class _FlatLayer(nn.Module):
