@@ -18,6 +18,7 @@ from slicecast.prompts import (
     Point,
     PromptSet,
     first_clicked,
+    found_by_click,
     place,
     slice_to_source_ijk,
     to_slice_prompts,
@@ -268,6 +269,34 @@ def test_the_slice_clicked_first_is_known_whatever_its_number():
         first_clicked(prompts).slice
         == SliceAxis.AXIAL.to_slice(Reorientation.of(geometry).to_canonical_ijk((2, 2, 5)))[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("after", "box", "found"),
+    [(None, False, 3), (0, False, None), (1, False, None), (2, False, 3), (2, True, None)],
+)
+def test_an_object_is_found_by_the_click_that_came_before_anything_drawn(after, box, found):
+    """A negative click finds nothing; a slice painted before the positive one does."""
+    truth = np.zeros((8, 8, 8), bool)
+    truth[6, 2:5, 2:5] = True
+    masks = () if after is None else (MaskPrompt(truth, slices=(6,), after=after),)
+    entry = ObjectPrompts(
+        "a",
+        points=(Point((1, 1, 1), positive=False), Point((3, 3, 3)), Point((3, 3, 2))),
+        masks=masks,
+        boxes=(Box((1, 1, 4), (5, 5, 4)),) if box else (),
+    )
+    prompts = to_slice_prompts(PromptSet((entry,)), Reorientation.of(grid((8, 8, 8))), SliceAxis.AXIAL)["a"]
+    first = found_by_click(prompts)
+    assert (None if first is None else first.slice) == found
+
+
+def test_a_click_that_was_painted_over_found_nothing_for_what_is_clicked_later():
+    truth = np.zeros((8, 8, 8), bool)
+    truth[3, 2:5, 2:5] = True
+    entry = ObjectPrompts("a", points=(Point((3, 3, 3)), Point((3, 3, 6))), masks=(MaskPrompt(truth, after=1),))
+    prompts = to_slice_prompts(PromptSet((entry,)), Reorientation.of(grid((8, 8, 8))), SliceAxis.AXIAL)["a"]
+    assert [p.slice for p in prompts] == [3, 6] and found_by_click(prompts) is None
 
 
 def test_painted_and_boxed_slices_keep_the_order_in_which_they_were_given():

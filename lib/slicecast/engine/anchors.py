@@ -1,7 +1,7 @@
 """Turn what the annotator said into anchors: prompted slices whose answer is settled.
 
-A mask is its own answer, once the clicks that dispute it are carried into it, and a box is segmented alone; where
-there are only clicks, so is the slice clicked on first.
+A mask is its own answer, once the clicks that dispute it are carried into it, and a box is segmented alone; so is the
+slice clicked on before anything was drawn.
 Clicks on further slices are corrections: the object is tracked to the slice, and its answer there is corrected with the
 track's memory, as SAM 2 was trained (Ravi et al., section 5, interactive training). So a slice with only negative
 clicks works too, and no correction is ever lost. A line is a click on its middle slice; on the others that it passes it
@@ -39,7 +39,7 @@ from slicecast.engine.crop_window import (
 from slicecast.engine.fusion import SliceAnswer
 from slicecast.engine.ports import Bank, ModelPrompt, Observation, PromptJob
 from slicecast.engine.tracks import Anchor, SliceResult, Track, Tracker, next_answers, propagate
-from slicecast.prompts import SlicePrompt, first_clicked
+from slicecast.prompts import SlicePrompt, found_by_click
 
 CLICK_SCALES = (1.0, 0.5, 0.25, 0.125)  # Windows tried after clicks alone, as shares of the whole slice
 
@@ -313,9 +313,9 @@ def anchors_alone(
 
 
 def _stand_alone(given: Sequence[SlicePrompt]) -> list[SlicePrompt]:
-    """Return the slices to segment without memory: masks and boxes; failing those, the one clicked on first."""
-    strong = [p for p in given if p.mask is not None or p.box_xyxy is not None]
-    return strong or [first_clicked(given)]
+    """Return the slices to segment without memory: masks, boxes, and the one clicked on before any of them."""
+    first = found_by_click(given)
+    return [p for p in given if p is first or p.mask is not None or p.box_xyxy is not None]
 
 
 def _swells(found: Anchor, anchors: Sequence[Anchor], *, largest: float) -> bool:
@@ -376,11 +376,11 @@ def choose_crop(tracker: Tracker, prompts: Sequence[SlicePrompt]) -> CropWindow:
         return whole
     drawn = sorted((p for p in prompts if drawn_box(p) is not None), key=lambda p: (p.drawn, p.slice))
     boxes = [box for p in drawn if (box := drawn_box(p)) is not None]
+    first = found_by_click(prompts)
+    found = None if first is None else _box_from_scales(tracker, first)
+    boxes = boxes if found is None else [found, *boxes]
     if not boxes:
-        found = _box_from_scales(tracker, first_clicked(prompts))
-        if found is None:
-            return whole
-        boxes = [found]
+        return whole
     clicked = sorted((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
     boxes += [points_box(p.points_xy[p.labels == 1]) for p in clicked]
     return crop_of_boxes(tracker.frames, boxes, margin=tracker.options.zoom_margin)

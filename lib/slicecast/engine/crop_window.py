@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from slicecast.engine.ports import ModelPrompt
-from slicecast.prompts import SlicePrompt, first_clicked
+from slicecast.prompts import SlicePrompt, found_by_click
 from slicecast.volume.slices import box_of
 
 OUTSIDE_LOGIT = -20.0  # Logit of pixels that a crop does not cover
@@ -125,9 +125,10 @@ def resample(image: NDArray[np.float32], shape_hw: tuple[int, int]) -> NDArray[n
 
 
 def said_first(prompts: Sequence[SlicePrompt]) -> Sequence[SlicePrompt]:
-    """Return what an object was found from: the slice drawn or boxed first, else the one clicked on first."""
+    """Return what an object was found from: the slice clicked on before any was drawn, else the one drawn first."""
+    clicked = found_by_click(prompts)
     drawn = sorted((p for p in prompts if drawn_box(p) is not None), key=lambda p: (p.drawn, p.slice))
-    return drawn[:1] or [first_clicked(prompts)]
+    return drawn[:1] if clicked is None else [clicked]
 
 
 def crop_of_boxes(frames: Frames, boxes: Sequence[NDArray[np.floating]], *, margin: float) -> CropWindow:

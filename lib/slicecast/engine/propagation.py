@@ -66,6 +66,8 @@ def segment(
     Raises:
         Cancelled: the user stopped the work, and wants no partial result.
     """
+    if not tracker.options.progressive:  # then no prompt comes after another
+        prompts = {name: [replace(prompt, late=False) for prompt in given] for name, given in prompts.items()}
     crops = dict.fromkeys(prompts, whole_crop(tracker.frames))
     with tracker.until_cancelled():
         crops |= {name: choose_crop(tracker, given) for name, given in prompts.items()}

@@ -3,6 +3,7 @@
 from slicecast.prompts.mapping import (
     SlicePrompt,
     first_clicked,
+    found_by_click,
     painted_slices,
     place,
     slice_to_source_ijk,
@@ -21,6 +22,7 @@ __all__ = [
     "PromptSet",
     "SlicePrompt",
     "first_clicked",
+    "found_by_click",
     "painted_slices",
     "place",
     "slice_to_source_ijk",

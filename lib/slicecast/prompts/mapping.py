@@ -38,6 +38,7 @@ class SlicePrompt:
     absent: bool = False  # the slice does not show the object; then nothing else is given
     order: int = 0  # place of the slice's first positive point among all points of the object
     passed: bool = False  # a line passes it on its way, and nothing else is said of it
+    late: bool = False  # a positive click that still counts, or a line, came before the slice's mask
     drawn: int = 0  # place of the slice's mask or box among all masks and boxes of the object, masks first
 
     @property
@@ -120,6 +121,15 @@ def first_clicked(prompts: Iterable[SlicePrompt]) -> SlicePrompt:
     return min((p for p in prompts if (p.labels == 1).any()), key=lambda p: (p.order, p.slice))
 
 
+def found_by_click(prompts: Iterable[SlicePrompt]) -> SlicePrompt | None:
+    """Return the slice that the annotator clicked on first; None where something had been drawn or boxed by then."""
+    given = list(prompts)
+    clicked = [p for p in given if p.mask is None and (p.labels == 1).any()]
+    if not clicked or any(p.box_xyxy is not None or (p.mask is not None and not p.late) for p in given):
+        return None
+    return first_clicked(clicked)
+
+
 def slice_ranges(
     prompt_set: PromptSet, reorientation: Reorientation, axis: SliceAxis
 ) -> dict[str, tuple[int, int] | None]:
@@ -156,7 +166,8 @@ def _slice_prompts(entry: ObjectPrompts, reorientation: Reorientation, axis: Sli
         raise PromptError(f"Every painted slice of '{entry.name}' is empty. Paint it on one slice, or click on it.")
     numbers = sorted(points.keys() | boxes.keys() | masks.keys() | absent)
     prompts = (_one_slice(n, points, boxes, masks) if n not in absent else SlicePrompt(n, absent=True) for n in numbers)
-    return tuple(replace(prompt, drawn=places.get(prompt.slice, 0)) for prompt in prompts)
+    late = _late_masks(entry, reorientation, axis)
+    return tuple(replace(p, drawn=places.get(p.slice, 0), late=p.slice in late) for p in prompts)
 
 
 def _one_slice(
@@ -236,13 +247,30 @@ def _canonical_corners(box: Box, reorientation: Reorientation) -> np.ndarray:
 
 def standing_points(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> tuple[Point, ...]:
     """Return an object's points without those that a later mask of their slice painted over, or a later point undid."""
-    until = {n: mask.after for mask in _in_order(entry) for n in _numbers(mask, entry.name, reorientation, axis)}
+    return tuple(_standing(entry, reorientation, axis).values())
+
+
+def _standing(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> dict[int, Point]:
+    """Return the points that stand by their places among all of the object."""
+    points, until = dict(enumerate(entry.points)), _points_before(entry, reorientation, axis)
     if not any(until.values()):
-        return entry.points
+        return points
     numbers = [int(axis.to_slice(reorientation.to_canonical_ijk(point.ijk))[0]) for point in entry.points]
-    standing = [p for place, (p, n) in enumerate(zip(entry.points, numbers, strict=True)) if place >= until.get(n, 0)]
-    last = {point.ijk: point for point in standing}
-    return tuple(point for point in standing if point == last[point.ijk])
+    standing = {place: point for place, point in points.items() if place >= until.get(numbers[place], 0)}
+    last = {point.ijk: point for point in standing.values()}
+    return {place: point for place, point in standing.items() if point == last[point.ijk]}
+
+
+def _points_before(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> dict[int, int]:
+    """Return how many points came before the last mask of each painted canonical slice."""
+    return {n: mask.after for mask in _in_order(entry) for n in _numbers(mask, entry.name, reorientation, axis)}
+
+
+def _late_masks(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> set[int]:
+    """Return the canonical slices that were painted after a positive click that stands, or a line, found the object."""
+    standing = _standing(entry, reorientation, axis)
+    places = [0] if entry.lines else [place for place, point in standing.items() if point.positive]
+    return {n for n, after in _points_before(entry, reorientation, axis).items() if places and after > places[0]}
 
 
 def painted_slices(entry: ObjectPrompts, reorientation: Reorientation, axis: SliceAxis) -> dict[int, np.ndarray]:

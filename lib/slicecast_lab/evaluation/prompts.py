@@ -130,6 +130,12 @@ def paint_worst(case: TruthCase, service: Segments, answer: Interaction) -> Inte
     return _ask(case, service, replace(given, masks=(*given.masks, mask)))
 
 
+def click_worst(case: TruthCase, service: Segments, answer: Interaction) -> Interaction:
+    """Click deepest in the largest error of the slice with the most wrong voxels; the answer as it is where none is."""
+    prompts = _one_click_more(case, answer, "worst")
+    return answer if prompts is None else _ask(case, service, prompts)
+
+
 def _ask(case: TruthCase, service: Segments, prompts: ObjectPrompts) -> Interaction:
     result = service.segment(SegmentRequest(case.files.image, PromptSet((prompts,))))
     mask = result.mask == 1
