@@ -1,6 +1,7 @@
 """Files that somebody puts into `labels/final` become labels as any other, or are listed with a reason."""
 
 import shutil
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,6 +59,20 @@ def test_a_label_is_taken_up_while_the_server_runs(service, store, studies):
     assert store.get_labeled_images() == ["first"] and store.get_label_info("first", "final")["user"] == "server"
     looked(service)
     assert len([event for event in service.campaign.store.read() if event.kind == "submitted"]) == 1
+
+
+def test_a_file_that_goes_while_it_looks_stops_it_from_no_other(service, studies):
+    drop(studies, "first.nii.gz")
+    drop(studies, "second.nii.gz")
+    submit, listed = service.dropped._submit, threading.Event()
+    service.dropped._submit = lambda image, file: listed.set() or submit(image, file)
+    with service._intents.alone():
+        service.sync()
+        assert listed.wait(timeout=60)
+        (studies / "labels" / "final" / "first.nii.gz").unlink()
+    service.wait()
+    status = {case.name: case.status for case in service.campaign.state().cases.values()}
+    assert (status["first"], status["second"]) == (Status.OPEN, Status.SUBMITTED)
 
 
 def names(service, store, tag="final"):

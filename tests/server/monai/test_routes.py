@@ -141,6 +141,7 @@ def full_disk(monkeypatch):
 
 
 def files_of(client):
+    labelling_app().campaign_service.wait()  # it looks for labels in the background
     folder = labelling_app().datastore()._work.parent
     return {str(p): p.stat().st_size for p in folder.rglob("*") if p.is_file() and ".slicecast" not in p.parts}
 

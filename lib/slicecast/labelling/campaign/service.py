@@ -124,7 +124,7 @@ class CampaignService:
         """Submit a label that somebody put among the final ones, if its case has none yet."""
         with self._intents.alone(), calling(Caller(name=SERVER)):
             case = self.campaign.state().case(image)
-            if self._intents.wait_for(image):
+            if self._intents.wait_for(image) or not file.exists():  # taken away, as by a save that failed
                 return False
             if case.gold or case.reading(ReadingTask.ANNOTATE) or case.status not in (Status.OPEN, Status.REJECTED):
                 self.work.refuse_changed(image)
