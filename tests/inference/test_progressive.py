@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
 from slicecast.engine.options import EngineOptions
-from slicecast.engine.progressive import changed_by, changed_near
+from slicecast.engine.progressive import LEAST_SHARE, changed_by, changed_near
 from slicecast.errors import PromptError
 from slicecast.inference.segment import SegmentRequest, SegmentService
 from slicecast.prompts import Absent, Box, MaskPrompt, ObjectPrompts, Point, PromptSet
@@ -32,6 +32,39 @@ def test_a_click_changes_one_way_and_only_where_the_answers_differ(click, before
     assert len(np.unique(parts[kept])) <= (1 if before[n, y, x] != positive else parts.max())
     if before[n, y, x] != positive and after[n, y, x] == positive:
         assert kept[n, y, x]
+
+
+def bar(length, *, width=4):
+    """Ten slices; a bar on the middle four, to which `length` columns are added."""
+    before, after = np.zeros((2, 10, 20, 40), dtype=bool)
+    before[3:7, 8:12, 4 : 4 + width] = True
+    after[:, 8:12, 4 : 4 + width + length] = True
+    return before, before | after
+
+
+@pytest.mark.parametrize(
+    ("length", "x", "slices"),
+    [
+        (1, 9, range(3, 7)),  # a column on ten: the ends stay
+        (6, 12, range(10)),  # as much again: the object may go on
+        (20, 11, [4]),  # far more than a click beside the outline says
+        (20, 20, range(10)),  # what a click in its middle says
+    ],
+)
+def test_what_a_positive_click_adds_on_its_slice_says_where_else_it_adds(length, x, slices):
+    before, after = bar(length, width=x - 4 if length == 1 else 6)
+    kept = changed_by((4, x, 9, True), before, after)
+    assert list(np.flatnonzero(kept.any(axis=(1, 2)))) == list(slices)
+
+
+@given(click=clicks, before=masks, after=masks)
+def test_a_positive_click_beside_the_object_moves_its_ends_only_where_it_adds_much(click, before, after):
+    n, x, y, positive = click
+    kept = changed_by(click, before, after)
+    if positive and before[n].any() and not before[n, y, x]:
+        new, shown = kept[n].sum(), np.flatnonzero(before.any(axis=(1, 2)))
+        past = kept[: shown[0]].any() or kept[shown[-1] + 1 :].any()
+        assert not past or new >= LEAST_SHARE * (before[n].sum() + new)
 
 
 @pytest.fixture

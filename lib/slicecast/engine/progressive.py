@@ -5,6 +5,9 @@ answer before it stands, but for what a positive click adds or a negative one ta
 slices to which no other prompted slice is nearer. This is the progressive merge of FocalClick (Chen et al., CVPR 2022,
 section 3.3), in three dimensions. A slice painted after clicks changes all slices to which no other is nearer; one that
 was painted as it had been found, as an accepted one is, changes nothing.
+
+A positive click also says by what it adds on its own slice how far it is to be trusted elsewhere: an addition much larger
+than the click's distance from the outline stays there, and a small one does not move the object's ends.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +22,8 @@ from slicecast.engine.tracks import Tracker
 
 Click = tuple[int, int, int, bool]  # Slice, x, y, and whether the object is there
 
+MOST_DISCS = 4.0  # Discs from the click to the outline; an addition of their area or more stays on the click's slice
+LEAST_SHARE = 0.2  # How much of the clicked slice must be new for the object to go on past its ends
 LEAST_LOGIT = np.float32(1e-3)  # A logit whose sign is decided by the merge is at least so far from 0
 
 
@@ -143,4 +148,24 @@ def changed_by(
         inside = all(0 <= index < size for index, size in zip(at, parts.shape, strict=True))
         wanted = np.array([parts[at]] if inside else [], dtype=int)
     kept[place] = np.isin(parts, wanted[wanted > 0])
+    if positive and before[n].any() and not before[n, y, x]:
+        kept &= _slices_told(click, before, added=int(kept[n].sum()))[:, None, None]
     return kept
+
+
+def _slices_told(click: Click, before: NDArray[np.bool_], *, added: int) -> NDArray[np.bool_]:
+    """Return on which slices (N,) a positive click beside the object may add, by what it added on its own.
+
+    Who clicks in the middle of what is missing says by the distance from the outline how large that is.
+    """
+    n, x, y, _ = click
+    told = np.zeros(len(before), dtype=np.bool_)
+    distance_px = ndimage.distance_transform_edt(~before[n])[y, x]
+    shown = np.flatnonzero(before.any(axis=(1, 2)))
+    if added >= MOST_DISCS * np.pi * distance_px**2:
+        told[n] = True
+    elif added < LEAST_SHARE * (before[n].sum() + added):
+        told[shown[0] : shown[-1] + 1] = True
+    else:
+        told[:] = True
+    return told

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,12 @@ BASELINE_NAMES: dict[Baseline, str] = {
     "levelset": "level set",
     "walker": "random walker",
 }
-CHOSEN_BY = {"suggested": "the product", "worst": "truth: most wrong voxels"}
+CORRECTED_BY = {
+    "suggested": "clicks where the product suggests",
+    "worst": "clicks on the worst slice",
+    "painted": "the worst slice painted",
+    "mixed": "click, painted slice, click, in turn",
+}
 
 FEWEST_CASES = 3  # With fewer a bootstrap interval says nothing at all
 SMALLEST_SHARE = 0.05  # Of the wrong voxels; smaller ones are not listed
@@ -91,7 +97,7 @@ GOALS = (
     Goal("acdc_myo", "ACDC myocardium", "acdc", (2,), (0.72, 0.50, 0.40, 0.60, 0.78), unit="voxel"),
     Goal("brats", "BraTS whole tumour", "brats", (1, 2, 3, 4), (0.82, 0.75, 0.65, 0.80, 0.96)),
     Goal("recist", "RECIST lesions", "recist", (1,), (0.84, 0.82, 0.80, 0.85, 0.90)),
-    Goal("ct", "3 mm CT, six organs", "totalsegmentator", (), (0.82, 0.74, 0.70, 0.80, 0.90)),
+    Goal("ct", "3 mm CT, organs", "totalsegmentator", (), (0.82, 0.74, 0.70, 0.80, 0.90)),
 )
 
 
@@ -332,13 +338,22 @@ def painted_cells(row: Row) -> dict[str, str]:
 
 
 def correction_cells(row: Row) -> Iterable[dict[str, str]]:
-    """Yield Dice after one click and after further ones, by who chose the slice; none where that was not measured."""
+    """Yield Dice after one click and after further ones, by the kind of corrections; none where that was not measured.
+
+    The last column lists each of all corrections after which the mean is lower than before it.
+    """
     if CORRECTED not in row.reports:
         return
     summary = row.summary(CORRECTED)
     for who, steps in summary["corrections"].items():
         values = {f"+{n}" if n else "one click": _value(steps[n]) for n in SHOWN_CORRECTIONS}
-        yield {"set": row.title, "cases": str(summary["cases"]), "slice chosen by": CHOSEN_BY[who], **values}
+        before = {"set": row.title, "cases": str(summary["cases"]), "corrections": CORRECTED_BY[who]}
+        yield {**before, **values, "lower after": _falls([step["value"] for step in steps])}
+
+
+def _falls(means: Sequence[float]) -> str:
+    falls = [(n, after - before) for n, (before, after) in enumerate(pairwise(means), start=1) if after < before]
+    return ", ".join(f"+{n} ({fall:.4f})" for n, fall in falls) or "none"
 
 
 def seconds_cells(row: Row) -> dict[str, str]:

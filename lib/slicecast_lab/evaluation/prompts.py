@@ -48,9 +48,12 @@ def pick_slice(case: TruthCase, rule: SliceRule) -> int:
 
 NAME = "object"
 
-CorrectionRule = Literal["suggested", "worst"]  # Who says which slice is corrected next: the product, or the truth
+# Where corrections are made, and how: on the slice that the product suggests, on the one with the most wrong voxels, or
+# there by painting it, or by a click, a painted slice and a click in turn
+CorrectionRule = Literal["suggested", "worst", "painted", "mixed"]
 
 CORRECTION_RULES: tuple[CorrectionRule, ...] = ("suggested", "worst")
+CLICKED_RULES: tuple[CorrectionRule, ...] = (*CORRECTION_RULES, "painted", "mixed")  # What begins with clicks has more
 
 
 class Segments(Protocol):
@@ -101,12 +104,17 @@ def correct(
 
     What began with clicks alone is corrected by clicks, deepest in the largest error of the slice; a slice that is
     right is accepted, which counts as a step. All else is corrected by painting further slices with their true mask.
+
+    Args:
+        choice: one of CLICKED_RULES for what began with clicks alone, of CORRECTION_RULES for all else.
     """
     clicked = not (start.prompts.masks or start.prompts.boxes)
     answers = [start]
-    for _ in range(times):
-        further = _one_click_more if clicked else _one_slice_more
-        prompts = further(case, answers[-1], choice)
+    for turn in range(times):
+        if choice == "painted" or (choice == "mixed" and turn % 3 == 1):
+            prompts = _one_painted_more(case, answers[-1])
+        else:
+            prompts = (_one_click_more if clicked else _one_slice_more)(case, answers[-1], choice)
         if prompts is None:
             break
         answers.append(_ask(case, service, prompts))
@@ -122,12 +130,8 @@ def paint_every(case: TruthCase, service: Segments, step: int) -> tuple[list[int
 
 def paint_worst(case: TruthCase, service: Segments, answer: Interaction) -> Interaction:
     """Paint the slice with the most wrong voxels right, after all clicks so far; the answer as it is where none is."""
-    given = answer.prompts
-    number = _worst(case, answer.mask, _painted(case, given))
-    if number is None:
-        return answer
-    mask = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
-    return _ask(case, service, replace(given, masks=(*given.masks, mask)))
+    prompts = _one_painted_more(case, answer)
+    return answer if prompts is None else _ask(case, service, prompts)
 
 
 def click_worst(case: TruthCase, service: Segments, answer: Interaction) -> Interaction:
@@ -220,6 +224,15 @@ def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule
         return None
     click = _next_point(case, answer.mask, number, points)
     return _accepted(case, answer, number) if click is None else replace(answer.prompts, points=(*points, click))
+
+
+def _one_painted_more(case: TruthCase, answer: Interaction) -> ObjectPrompts | None:
+    given = answer.prompts
+    number = _worst(case, answer.mask, _painted(case, given))
+    if number is None:
+        return None
+    mask = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
+    return replace(given, masks=(*given.masks, mask))
 
 
 def _accepted(case: TruthCase, answer: Interaction, number: int) -> ObjectPrompts | None:

@@ -16,6 +16,7 @@ from slicecast_lab.evaluation.baselines import INTERPOLATIONS, run_baseline, run
 from slicecast_lab.evaluation.cases import CaseFiles, TruthCase, read_case
 from slicecast_lab.evaluation.monailabel import MonaiLabelProcess, segment_case
 from slicecast_lab.evaluation.prompts import (
+    CLICKED_RULES,
     CORRECTION_RULES,
     Interaction,
     Segments,
@@ -179,7 +180,8 @@ def evaluate_case(
     number = pick_slice(case, settings.slice)
     answers = play(case, service, settings, number)
     last = answers[-1]
-    corrections = {who: correct(case, service, last, who, times=settings.corrections) for who in CORRECTION_RULES}
+    rules = CLICKED_RULES if settings.prompt == "clicks" else CORRECTION_RULES
+    corrections = {who: correct(case, service, last, who, times=settings.corrections) for who in rules}
     wanted = settings.clicks if settings.prompt == "clicks" else 1
     return CaseResult(
         files=case.files,

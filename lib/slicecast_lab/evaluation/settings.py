@@ -30,7 +30,7 @@ class Settings:
     prompt: PromptKind = "mask"  # what is given on the first slice
     clicks: int = 1  # how many clicks, for the prompt ``clicks``
     slice: SliceRule = "largest"  # which slice is prompted
-    corrections: int = 0  # what follows, by each choice of slice: after clicks a further click, else a painted slice
+    corrections: int = 0  # what follows, by each of `prompts.CLICKED_RULES`, or CORRECTION_RULES
     # also paint every so many of the object's slices, and its largest, beside interpolations of them
     every: tuple[int, ...] = ()
     # other methods, from the mask of the same slice; ``monailabel`` from the same prompts

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from slicecast_lab.benchmarks.accuracy import (
 from slicecast_lab.evaluation.monailabel import MonaiLabelAnswer
 from slicecast_lab.evaluation.report import as_json
 from slicecast_lab.evaluation.run import MISTAKES, evaluate
-from slicecast_lab.evaluation.settings import Settings
+from slicecast_lab.evaluation.settings import FIXED, Settings
 
 MODULE = "slicecast_lab.benchmarks.accuracy"
 CLICKS = "clicks:5"
@@ -86,7 +87,14 @@ def test_one_case_decides_nothing(cases, service):
 
 
 def test_who_corrects_is_named(row):
-    assert [cells["slice chosen by"] for cells in correction_cells(row)] == list(accuracy.CHOSEN_BY.values())
+    assert [cells["corrections"] for cells in correction_cells(row)] == list(accuracy.CORRECTED_BY.values())
+
+
+def test_corrections_that_lower_the_mean_are_listed(row):
+    steps = [{"value": value} for value in (0.5, 0.6, 0.59, 0.7, 0.7, 0.71, 0.72, 0.73, 0.74, 0.75, 0.7495)]
+    summary = {"cases": 3, "corrections": {"worst": steps, "suggested": [{"value": 0.5}] * 11}}
+    worst, suggested = correction_cells(replace(row, reports={CORRECTED: {"protocol": FIXED, "summary": summary}}))
+    assert worst["lower after"] == "+2 (-0.0100), +10 (-0.0005)" and suggested["lower after"] == "none"
 
 
 @pytest.fixture

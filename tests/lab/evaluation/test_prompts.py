@@ -113,6 +113,20 @@ def test_clicks_are_corrected_by_clicks_in_the_error(case, recorder, choice):
         before = answer
 
 
+@pytest.mark.parametrize(("choice", "painted"), [("painted", [1, 2, 3]), ("mixed", [0, 1, 1])])
+def test_after_clicks_the_worst_slice_may_be_painted(case, recorder, choice, painted):
+    """Every one, or every second of three; a painted slice is right, and comes after the clicks before it."""
+    start = play(case, recorder, Settings(prompt="clicks"), pick_slice(case, "quarter"))[-1]
+    answers = correct(case, recorder, start, choice, times=3)
+    assert [len(answer.prompts.masks) for answer in answers] == painted
+    assert [len(answer.prompts.points) for answer in answers] == [1 + n - p for n, p in enumerate(painted, start=1)]
+    for mask in answers[-1].prompts.masks:
+        (stored,) = mask.slices
+        n = case.stored_slice(stored)
+        assert np.array_equal(case.slices(answers[-1].mask).slice(n), case.slices(case.truth).slice(n))
+    assert {mask.after for mask in answers[-1].prompts.masks} == ({1} if choice == "painted" else {2})
+
+
 def test_a_suggested_slice_that_is_right_is_accepted(case, recorder):
     start = play(case, recorder, Settings(prompt="clicks"), pick_slice(case, "largest"))[-1]
     shown, empty = (

@@ -26,7 +26,7 @@ def test_clicks_corrections_and_baselines_are_recorded(cases, service):
     settings = Settings(prompt="clicks", clicks=4, corrections=2, baselines=("copy", "copy-extent"))
     for result in evaluate(cases, service, settings).results:
         assert len(result.dice) == 4 and len(result.seconds) == result.clicks_used <= 4
-        assert result.corrections.keys() == {"suggested", "worst"}
+        assert result.corrections.keys() == {"suggested", "worst", "painted", "mixed"}
         assert all(steps[0] == result.final_dice and len(steps) == 3 for steps in result.corrections.values())
         assert result.baselines["copy-extent"] >= result.baselines["copy"]
 
