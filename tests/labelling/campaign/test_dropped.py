@@ -10,7 +10,7 @@ import pytest
 from builders import ball, grid
 
 from slicecast.campaign.state import ReadingTask, Status
-from slicecast.errors import Conflict
+from slicecast.errors import Conflict, ResourceError
 from slicecast.inference.caller import Caller, calling
 from slicecast.labelling.campaign.drafts import MaskDraft
 from slicecast.labelling.campaign.dropped import AGAIN_S, ANOTHER, STRANGE
@@ -124,6 +124,22 @@ def test_a_label_that_a_kill_left_begun_is_its_annotators(service, store, studie
     looked(service)
     assert service.campaign.state().case("first").readings == ()
     assert service.recover() == ["first"]
+    assert [reading.who for reading in service.campaign.state().case("first").readings] == ["ann"]
+
+
+@pytest.mark.parametrize("failure", [ResourceError("The DICOM server is away."), OSError(28, "No space left on device")])
+def test_what_a_kill_left_begun_waits_while_it_cannot_be_finished(service, studies, monkeypatch, failure):
+    begun = Submission("first", "first", "ann", ReadingTask.ANNOTATE, "final", after=service.campaign.state().number)
+    drop(studies, "first.nii.gz")
+    service._intents._jobs().put(studies / "labels" / "final" / "first.nii.gz", asdict(begun))
+
+    def fails(*args, **kwargs):
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.campaign, "submitted", fails)
+        assert service.recover() == [] and service._intents.wait_for("first")
+    assert service.recover() == ["first"] and not service._intents.wait_for("first")
     assert [reading.who for reading in service.campaign.state().case("first").readings] == ["ann"]
 
 

@@ -267,17 +267,15 @@ class CampaignService:
         It may have been a command that was killed, while a server went on.
         """
         found = []
+
+        def finish(file: Path, left: Submission) -> None:
+            events = self.campaign.store.read(after=left.after)
+            if left.tag not in [e.data.get("tag") for e in events if e.kind is Kind.SUBMITTED and e.case == left.case]:
+                self._finish(file, replace(left, anyones=True))  # it was let in before the kill
+                found.append(left.case)
+
         with self._intents.alone():
-            for file, left in self._intents.left():
-                events = self.campaign.store.read(after=left.after)
-                saved = [e.data.get("tag") for e in events if e.kind is Kind.SUBMITTED and e.case == left.case]
-                if left.tag in saved:
-                    continue
-                try:
-                    self._finish(file, replace(left, anyones=True))  # it was let in before the kill
-                    found.append(left.case)
-                except SlicecastError as error:
-                    logger.warning("A label of '%s' by %s was not finished: %s", left.case, left.who, error)
+            self._intents.finish_left(finish)
         return found
 
     def submit_draft(self, case: str, who: str, *, shown: float | None = None) -> dict[str, Any]:

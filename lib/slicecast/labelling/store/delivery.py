@@ -22,6 +22,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from slicecast.campaign.state import ReadingTask
+from slicecast.errors import Conflict, SlicecastError
 from slicecast.files import place_file, sync_folder, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -180,11 +181,22 @@ class Intents:
         """Tell whether a kill left a submission of a case; to be asked while `alone`."""
         return any(job.facts["case"] == case for job in self._jobs().waiting())
 
-    def left(self) -> Iterator[tuple[Path, Submission]]:
-        """Yield what a kill left: the label's file and the submission; each is forgotten after its turn."""
+    def finish_left(self, finish: Callable[[Path, Submission], None]) -> None:
+        """Call back with what a kill left: the label's file and the submission.
+
+        What may not be finished any more is forgotten; what cannot be at present (a scan that is not there, a disk
+        that is full) stays for the next time.
+        """
         jobs = self._jobs()
         for job in jobs.waiting():
-            yield job.label, _submission(job)
+            left = _submission(job)
+            try:
+                finish(job.label, left)
+            except Conflict as error:
+                logger.warning("A label of '%s' by %s was not finished: %s", left.case, left.who, error)
+            except (SlicecastError, OSError) as error:
+                logger.error("A label of '%s' by %s waits for the next start: %s", left.case, left.who, error)
+                continue
             jobs.discard(job.folder)
 
     def _jobs(self) -> DeliveryQueue:
