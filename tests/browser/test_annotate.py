@@ -656,6 +656,22 @@ def test_a_reviewer_compares_rejects_at_a_slice_and_approves(anna, clinic):
     assert f"Slice {number} (axial): a fine spleen" in anna.page.inner_text("#case")
 
 
+def test_a_slice_that_is_asked_for_is_shown_along_its_axis(anna):
+    """In a session that goes on along another axis it is named."""
+    ours = {"X-Requested-With": "slicecast", "Content-Type": "application/json"}
+    asked = anna.page.request.post(
+        f"{anna.url}/campaign/case/{CASE}/slice", data='{"slice": 20, "axis": "coronal"}', headers=ours
+    )
+    assert asked.ok, asked.text()
+    anna.open()
+    assert anna.page.inner_text("#place").startswith("coronal slice 20 ")
+    anna.page.click("summary")
+    anna.page.select_option("#axis", "axial")
+    anna.page.wait_for_function("document.getElementById('place').textContent.startsWith('axial')")
+    anna.open()
+    assert "Look at coronal slice 20" in anna.page.inner_text("#message")
+
+
 def submit(anna: Annotator) -> None:
     anna.page.keyboard.press("Control+Enter")
     anna.page.wait_for_selector("#dialog[open]")

@@ -6,7 +6,7 @@ slices to which no other prompted slice is nearer. This is the progressive merge
 section 3.3), in three dimensions. A slice painted after clicks changes all slices to which no other is nearer; one that
 was painted as it had been found, as an accepted one is, changes nothing.
 
-A positive click also says by what it adds on its own slice how far it is to be trusted elsewhere: an addition much larger
+What a positive click adds on its own slice also says how far it is to be trusted elsewhere: an addition much larger
 than the click's distance from the outline stays there, and a small one does not move the object's ends.
 """
 

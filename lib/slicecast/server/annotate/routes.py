@@ -72,7 +72,7 @@ def coming(app: LabellingApp, user: AnyUser) -> dict[str, str | None]:
 
 @router.get("/case", summary="Say what is known of an image's case")
 def case(image: str, request: Request, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
-    """Return its name, why it was chosen, the slice that a reviewer asked for, who asks, and the server's labels.
+    """Return its name, why it was chosen, the slice and axis `asked` for (by a reviewer), who asks, and the server's labels.
 
     Also how it stands, what of it can be looked at (`masks`, along `axis`), whether the caller may judge it, the
     next case that waits for a reviewer, and what a session may be opened with (`choices`).
@@ -85,11 +85,15 @@ def case(image: str, request: Request, app: LabellingApp, user: AnyUser) -> dict
     known, who = state.case(name), service.who(name)
     masks = service.work.shown(name, who)
     axes = [found.record["axis"].lower() for found in masks.values() if found.record.get("axis")]
+
+    def along(axis: str) -> str:
+        return choose_axis(study.volume.geometry, axis).name.lower()
+
     return {
         "name": name,
         "title": service.title(name),
         "reason": known.note or (known.lease.reason if known.lease else ""),
-        "slice": (known.asked or {}).get("slice"),
+        "asked": known.asked and {"slice": known.asked["slice"], "axis": along(known.asked.get("axis") or "auto")},
         "owner": current_caller().named(),
         "labels": list(app.config.labels),
         "choices": {
@@ -98,7 +102,7 @@ def case(image: str, request: Request, app: LabellingApp, user: AnyUser) -> dict
             "model": session_context(request).sessions.others,
         },
         "masks": list(masks),
-        "axis": axes[0] if axes else choose_axis(study.volume.geometry).name.lower(),
+        "axis": axes[0] if axes else along("auto"),
         **view.judging(service, known, who),
         "to_review": next((one.name for one in view.waiting(state) if one.name != name), None),
     }

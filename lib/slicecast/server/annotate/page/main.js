@@ -81,19 +81,21 @@ async function open(image, toReview) {
 /** Let go of what is computed: the server stops, and keeps what was said. */
 function leave() { state.run?.gone.abort(); state.run = null; }
 
-async function sessionOf(image, { owner }) {
+async function sessionOf(image, { owner, asked }) {
   const open = (await server.sessions()).findLast((one) => one.image === image && one.owner === owner && !one.id.includes("-")); // others' clients name theirs
-  return open ?? server.openSession({ image, start: "current" });
+  return open ?? server.openSession({ image, start: "current", ...(asked && { axis: asked.axis }) });
 }
 
-async function work(session, { labels, slice, choices }) {
+async function work(session, { labels, asked: wanted, choices }) {
   state.session = session;
   const listed = labels.length > MENU || labels.join() === "object" ? [] : labels;
   for (const name of [...listed, ...session.objects, ...session.prompts.map((prompt) => prompt.object)]) know(name);
   choose(session.objects[0] ?? null);
   offer(choices);
   scan.onMove = showPlace;
-  scan.goToSlice(slice ?? Math.floor(scan.slices / 2));
+  const there = wanted?.axis === session.axis;
+  scan.goToSlice(there ? wanted.slice : Math.floor(scan.slices / 2));
+  if (wanted && !there) say(`Look at ${wanted.axis} slice ${wanted.slice}, as a reviewer asks: choose that axis.`);
   hinted(0);
   if (session.objects.length) await propagate();
 }

@@ -28,7 +28,7 @@ export class Review {
     $("reject").onclick = () => this.judge(reopen ? "reopen" : "reject", "Sent back");
     $("differ").onclick = () => this.nextDifference();
     await this.look();
-    scan.goToSlice(found.slice ?? this.fullest());
+    scan.goToSlice(found.asked?.axis === found.axis ? found.asked.slice : this.fullest());
   }
 
   async look() {
