@@ -127,7 +127,7 @@ def test_a_label_that_a_kill_left_begun_is_its_annotators(service, store, studie
     assert [reading.who for reading in service.campaign.state().case("first").readings] == ["ann"]
 
 
-@pytest.mark.parametrize("failure", [ResourceError("The DICOM server is away."), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("failure", [ResourceError("The PACS is away."), OSError(28, "No space left on device")])
 def test_what_a_kill_left_begun_waits_while_it_cannot_be_finished(service, studies, monkeypatch, failure):
     begun = Submission("first", "first", "ann", ReadingTask.ANNOTATE, "final", after=service.campaign.state().number)
     drop(studies, "first.nii.gz")
