@@ -100,6 +100,16 @@ def test_strided_takes_the_nearest_free_slice_where_no_lane_reached_the_middle()
     assert suggest("strided", seen([0.5, 0.5, np.nan, np.nan, 0.5], area=[9] * 5)).slice == 1
 
 
+def test_where_no_gap_is_left_strided_looks_past_both_ends():
+    area, said = [0, 0, 9, 9, 0, 0], [2, 3]
+    for beyond in (1, 4):
+        choice = suggest("strided", seen([0.5] * 6, area=area, annotated=said))
+        assert choice.slice == beyond and "past its end" in choice.reason
+        said.append(beyond)
+    assert suggest("strided", seen([0.5] * 6, area=area, annotated=said)).slice is None
+    assert suggest("strided", seen([0.5] * 2, area=[9, 9], annotated=[0, 1])).slice is None
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_worst_is_the_slice_of_the_lowest_quality(quality):
     choice = suggest("worst", seen(quality))

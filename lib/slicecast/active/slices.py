@@ -126,7 +126,7 @@ def _once_more(strategy: str, evidence: SliceEvidence) -> SliceChoice:
 
 
 def _strided(evidence: SliceEvidence) -> SliceChoice:
-    """Take the middle of the widest gap between annotated slices where the object is seen."""
+    """Take the middle of the widest gap between annotated slices where the object is seen, then those past its ends."""
     if evidence.extent is None:
         return _enough("strided", "it is seen on no slice")
     first, last = _extent(evidence)
@@ -137,7 +137,10 @@ def _strided(evidence: SliceEvidence) -> SliceChoice:
         if free:
             middle, width = min(free, key=lambda n: abs(2 * n - low - high)), high - low - 1
             return SliceChoice(middle, f"the middle of the widest gap, {_slices(width)}", float(width), "strided")
-    return _enough("strided", "no gap is left between the annotated slices")
+    for beyond in (first - 1, last + 1):
+        if 0 <= beyond < len(evidence.annotated) and not evidence.annotated[beyond]:
+            return SliceChoice(beyond, "the object may go on past its end", 1.0, "strided")
+    return _enough("strided", "no gap is left between the annotated slices, nor past the ends")
 
 
 def _worst(evidence: SliceEvidence) -> SliceChoice:
