@@ -667,7 +667,7 @@ def test_a_slice_that_is_asked_for_is_shown_along_its_axis(anna):
     assert anna.page.inner_text("#place").startswith("coronal slice 20 ")
     anna.page.click("summary")
     anna.page.select_option("#axis", "axial")
-    anna.page.wait_for_function("document.getElementById('place').textContent.startsWith('axial')")
+    anna.page.wait_for_selector("#place:has-text('axial')")
     anna.open()
     assert "Look at coronal slice 20" in anna.page.inner_text("#message")
 
