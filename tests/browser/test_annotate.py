@@ -669,7 +669,7 @@ def test_a_slice_that_is_asked_for_is_shown_along_its_axis(anna):
     anna.page.select_option("#axis", "axial")
     anna.page.wait_for_selector("#place:has-text('axial')")
     anna.open()
-    assert "Look at coronal slice 20" in anna.page.inner_text("#message")
+    assert "Somebody asks for coronal slice 20" in anna.page.inner_text("#message")
 
 
 def submit(anna: Annotator) -> None:

@@ -102,19 +102,17 @@ def correct(
 ) -> list[Interaction]:
     """Correct slices, chosen one after the other; fewer when there is nothing left to correct where one is sent.
 
-    What began with clicks alone is corrected by clicks, deepest in the largest error of the slice; a slice that is
+    What began with clicks or a line is corrected by clicks, deepest in the largest error of the slice; a slice that is
     right is accepted, which counts as a step. All else is corrected by painting further slices with their true mask.
 
     Args:
-        choice: one of CLICKED_RULES for what began with clicks alone, of CORRECTION_RULES for all else.
+        choice: one of CLICKED_RULES for what began with clicks, of CORRECTION_RULES for all else.
     """
-    clicked = not (start.prompts.masks or start.prompts.boxes)
+    clicked = bool(start.prompts.points or start.prompts.lines)
     answers = [start]
     for turn in range(times):
-        if choice == "painted" or (choice == "mixed" and turn % 3 == 1):
-            prompts = _one_painted_more(case, answers[-1])
-        else:
-            prompts = (_one_click_more if clicked else _one_slice_more)(case, answers[-1], choice)
+        paints = not clicked or choice == "painted" or (choice == "mixed" and turn % 3 == 1)
+        prompts = (_one_slice_more if paints else _one_click_more)(case, answers[-1], choice)
         if prompts is None:
             break
         answers.append(_ask(case, service, prompts))
@@ -126,18 +124,6 @@ def paint_every(case: TruthCase, service: Segments, step: int) -> tuple[list[int
     shown = np.flatnonzero(case.areas).tolist()
     numbers = sorted({pick_slice(case, "largest"), *shown[step // 2 :: step]})
     return numbers, _ask(case, service, _mask(case, numbers))
-
-
-def paint_worst(case: TruthCase, service: Segments, answer: Interaction) -> Interaction:
-    """Paint the slice with the most wrong voxels right, after all clicks so far; the answer as it is where none is."""
-    prompts = _one_painted_more(case, answer)
-    return answer if prompts is None else _ask(case, service, prompts)
-
-
-def click_worst(case: TruthCase, service: Segments, answer: Interaction) -> Interaction:
-    """Click deepest in the largest error of the slice with the most wrong voxels; the answer as it is where none is."""
-    prompts = _one_click_more(case, answer, "worst")
-    return answer if prompts is None else _ask(case, service, prompts)
 
 
 def _ask(case: TruthCase, service: Segments, prompts: ObjectPrompts) -> Interaction:
@@ -226,38 +212,25 @@ def _one_click_more(case: TruthCase, answer: Interaction, choice: CorrectionRule
     return _accepted(case, answer, number) if click is None else replace(answer.prompts, points=(*points, click))
 
 
-def _one_painted_more(case: TruthCase, answer: Interaction) -> ObjectPrompts | None:
-    given = answer.prompts
-    number = _worst(case, answer.mask, _painted(case, given))
-    if number is None:
-        return None
-    mask = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
-    return replace(given, masks=(*given.masks, mask))
-
-
 def _accepted(case: TruthCase, answer: Interaction, number: int) -> ObjectPrompts | None:
     """Return the prompts with a slice settled that is right; None if it is not."""
     given, truth = answer.prompts, case.slices(case.truth).slice(number)
     if not np.array_equal(case.slices(answer.mask).slice(number), truth):
         return None
-    accepted = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
-    return replace(given, masks=(*given.masks, accepted))
+    return _with_slice(case, given, number)
 
 
 def _one_slice_more(case: TruthCase, answer: Interaction, choice: CorrectionRule) -> ObjectPrompts | None:
-    """Add a true slice; where the object is absent, the empty slice says so."""
     given = answer.prompts
-    number = _choose(case, choice, answer, annotated=_prompted(case, given))
-    if number is None:
-        return None
-    return replace(given, masks=_mask(case, [*_painted(case, given), number]).masks)
+    boxed = [_slice_of(case, box.low_ijk) for box in given.boxes]
+    number = _choose(case, choice, answer, annotated=[*_painted(case, given), *boxed])
+    return None if number is None else _with_slice(case, given, number)
 
 
-def _prompted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:
-    """Return the canonical slices that hold a prompt."""
-    voxels = [p.ijk for p in prompts.points] + [b.low_ijk for b in prompts.boxes]
-    numbers = {_slice_of(case, ijk) for ijk in voxels}
-    return sorted({*numbers, *_painted(case, prompts)})
+def _with_slice(case: TruthCase, given: ObjectPrompts, number: int) -> ObjectPrompts:
+    """Paint a slice right, after all clicks so far; where the object is absent, the empty slice says so."""
+    mask = MaskPrompt(case.truth, slices=(case.stored_slice(number),), after=len(given.points))
+    return replace(given, masks=(*given.masks, mask))
 
 
 def _painted(case: TruthCase, prompts: ObjectPrompts) -> list[int]:

@@ -86,9 +86,9 @@ def test_corrections_paint_one_more_true_slice_each_time(case, recorder):
         answers = correct(case, recorder, start, choice, times=2)
         assert len(recorder.requests) == before + len(answers)
         for times, answer in enumerate(answers, start=1):
-            (mask,) = answer.prompts.masks
-            assert len(mask.slices) == times + 1
-            for stored in mask.slices:
+            painted = [stored for mask in answer.prompts.masks for stored in mask.slices]
+            assert len(painted) == times + 1
+            for stored in painted:
                 n = case.stored_slice(stored)
                 assert np.array_equal(case.slices(answer.mask).slice(n), case.slices(case.truth).slice(n))
 
@@ -98,7 +98,7 @@ def test_the_worst_slice_has_the_most_wrong_voxels(case, recorder):
     (start,) = play(case, recorder, Settings(), number)
     (answer, *_) = correct(case, recorder, start, "worst", times=1)
     wrong = case.slices(start.mask != case.truth)
-    (chosen,) = {case.stored_slice(n) for n in answer.prompts.masks[0].slices} - {number}
+    (chosen,) = {case.stored_slice(n) for mask in answer.prompts.masks for n in mask.slices} - {number}
     assert wrong.slice(chosen).sum() == max(wrong.slice(n).sum() for n in range(wrong.count))
 
 

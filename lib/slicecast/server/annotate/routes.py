@@ -72,7 +72,7 @@ def coming(app: LabellingApp, user: AnyUser) -> dict[str, str | None]:
 
 @router.get("/case", summary="Say what is known of an image's case")
 def case(image: str, request: Request, app: LabellingApp, user: AnyUser) -> dict[str, Any]:
-    """Return its name, why it was chosen, the slice and axis `asked` for by a reviewer, the caller, and known labels.
+    """Return its name, why it was chosen, the slice and axis `asked` for by a person, the caller, and known labels.
 
     Also how it stands, what of it can be looked at (`masks`, along `axis`), whether the caller may judge it, the
     next case that waits for a reviewer, and what a session may be opened with (`choices`).

@@ -95,7 +95,7 @@ async function work(session, { labels, asked: wanted, choices }) {
   scan.onMove = showPlace;
   const there = wanted?.axis === session.axis;
   scan.goToSlice(there ? wanted.slice : Math.floor(scan.slices / 2));
-  if (wanted && !there) say(`Look at ${wanted.axis} slice ${wanted.slice}, as a reviewer asks: choose that axis.`);
+  if (wanted && !there) say(`Somebody asks for ${wanted.axis} slice ${wanted.slice}: choose that axis to see it.`);
   hinted(0);
   if (session.objects.length) await propagate();
 }
