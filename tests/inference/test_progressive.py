@@ -67,6 +67,60 @@ def test_a_positive_click_beside_the_object_moves_its_ends_only_where_it_adds_mu
         assert not past or new >= LEAST_SHARE * (before[n].sum() + new)
 
 
+def stack(*widths):
+    """A mask (N, 20, 40) of centred squares, one a slice, of these widths; 0: the slice shows nothing."""
+    mask = np.zeros((len(widths), 20, 40), dtype=bool)
+    for n, width in enumerate(widths):
+        mask[n, 10 - width // 2 : 10 + width // 2, 20 - width // 2 : 20 + width // 2] = True
+    return mask
+
+
+def slices(mask):
+    return list(np.flatnonzero(mask.any(axis=(1, 2))))
+
+
+CUT = stack(0, 0, 0, 8, 10, 12, 10, 0, 0, 0, 0, 0, 0, 0)  # An object of which the slices past 6 were not found
+
+
+@pytest.mark.parametrize(
+    ("found", "taper", "shown"),
+    [
+        (8, 1.0, [7, 8]),  # two slices past the widest it has 64 of 144 pixels: an ellipsoid goes on for 0.7
+        (8, 3.0, [7, 8, 9, 10]),
+        (8, 0.0, [*range(7, 14)]),
+        (12, 1.0, [*range(7, 14)]),  # as wide as ever: its shape does not say where it ends
+        (16, 0.0, [7]),  # 256 pixels beside 100: it has run into something else
+    ],
+)
+def test_past_its_end_an_object_goes_on_as_far_as_it_tapers(found, taper, shown):
+    after = CUT | stack(*[0] * 7, *[found] * 7)
+    assert slices(changed_by((7, 20, 10, True), CUT, after, taper=taper)) == shown
+
+
+@pytest.mark.parametrize(
+    ("width", "ends_move"),
+    [(10, False), (6, True)],  # painted where 12 was found: Dice 0.82, 0.40
+)
+def test_painting_a_slice_that_was_nearly_right_moves_no_ends(width, ends_move):
+    after = stack(2, 4, 6, 6, 8, width, 0, 0, 0, 0, 0, 0, 0, 0)
+    near = changed_near([5], CUT, after, prompted=[5], taper=1.0)
+    assert near[[3, 4, 5]].all() and near[6] == ends_move
+    assert near[[0, 1, 2]].tolist() == [False, False, ends_move]  # one slice goes as far as an ellipsoid
+
+
+@pytest.mark.parametrize(
+    ("x", "slices_left"),
+    [
+        (20, []),  # in the middle of a slice that is too much: with it goes what hangs together with it
+        (16, [3, 4, 6]),  # at its edge, though the whole slice goes
+    ],
+)
+def test_a_negative_click_at_the_edge_of_a_slice_empties_no_others(x, slices_left):
+    before = stack(0, 0, 0, 10, 10, 10, 10)
+    kept = changed_by((5, x, 10, False), before, np.zeros_like(before))
+    assert slices(before & ~kept) == slices_left
+
+
 @pytest.fixture
 def file(tmp_path):
     """A scan that shows a long bar and, one slice further, a ball beside it."""

@@ -6,8 +6,9 @@ slices to which no other prompted slice is nearer. This is the progressive merge
 section 3.3), in three dimensions. A slice painted after clicks changes all slices to which no other is nearer; one that
 was painted as it had been found, as an accepted one is, changes nothing.
 
-What a positive click adds on its own slice also says how far it is to be trusted elsewhere: an addition much larger
-than the click's distance from the outline stays there, and a small one does not move the object's ends.
+What a click changes on its own slice also says how far it is to be trusted elsewhere: a change much larger than the
+click's distance from the outline stays there, and a small addition does not move the object's ends. Neither does
+painting a slice that was nearly right. Past its ends an object goes on only as far as it tapers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from slicecast.engine.fusion import dice
 from slicecast.engine.postprocess import CONNECTED_26, ObjectResult, extent, label_slices, object_logits
+from slicecast.engine.taper import room
 from slicecast.engine.tracks import Tracker
 
 Click = tuple[int, int, int, bool]  # Slice, x, y, and whether the object is there
 
-MOST_DISCS = 4.0  # Discs from the click to the outline; an addition of their area or more stays on the click's slice
+MOST_DISCS = (
+    4.0  # Discs from the click to the outline: a click that adds so much, or empties so large a slice, is not meant
+)
 LEAST_SHARE = 0.2  # How much of the clicked slice must be new for the object to go on past its ends
+MOST_WIDER = 2.0  # Times the area of the object's end: a click past it that adds so much is not meant either
+RIGHT_DICE = 0.7  # Painted slices that were right to this or more do not move the object's ends
 LEAST_LOGIT = np.float32(1e-3)  # A logit whose sign is decided by the merge is at least so far from 0
 
 
@@ -59,7 +66,8 @@ def click_merged(tracker: Tracker, before: ObjectVolume, after: ObjectVolume, cl
         after: the answer to all prompts.
         click: the last click.
     """
-    kept = changed_by(click, before.mask, after.mask, prompted=_prompted(after))
+    taper = tracker.options.taper
+    kept = changed_by(click, before.mask, after.mask, prompted=_prompted(after), taper=taper)
     return _merged(tracker, before, after, before.mask | kept if click[3] else before.mask & ~kept)
 
 
@@ -75,7 +83,8 @@ def painting_merged(
         after: the answer to all prompts.
         painted: the slices that were painted last.
     """
-    near = changed_near(painted, before.mask, after.mask, prompted=_prompted(after))
+    taper = tracker.options.taper
+    near = changed_near(painted, before.mask, after.mask, prompted=_prompted(after), taper=taper)
     return _merged(tracker, before, after, np.where(near[:, None, None], after.mask, before.mask))
 
 
@@ -107,12 +116,18 @@ def _merged(tracker: Tracker, before: ObjectVolume, after: ObjectVolume, merged:
 
 
 def changed_near(
-    painted: Sequence[int], before: NDArray[np.bool_], after: NDArray[np.bool_], *, prompted: Sequence[int] = ()
+    painted: Sequence[int],
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    *,
+    prompted: Sequence[int] = (),
+    taper: float = 0.0,
 ) -> NDArray[np.bool_]:
     """Return which slices (N,) may change where slices were painted: those nearest to one that was not painted so yet.
 
     Args:
         prompted: all slices with prompts.
+        taper: as in `EngineOptions`.
     """
     numbers = np.arange(len(before))
     told = [n for n in painted if not np.array_equal(before[n], after[n])]
@@ -120,16 +135,31 @@ def changed_near(
     def distance(places: Iterable[int]) -> NDArray[np.int64]:
         return np.min([np.abs(numbers - place) for place in places], axis=0, initial=len(before))
 
-    return distance(told) <= distance(set(prompted) - set(told)) if told else np.zeros(len(before), dtype=np.bool_)
+    if not told:
+        return np.zeros(len(before), dtype=np.bool_)
+    near = distance(told) <= distance(set(prompted) - set(told))
+    showed, shows = before.any(axis=(1, 2)), after.any(axis=(1, 2))
+    if all(dice(before[n], after[n]) >= RIGHT_DICE for n in told):
+        near &= showed == shows
+    else:
+        near &= showed | _slices_in_room(told, before, after, taper=taper)
+    near[told] = True
+    return near
 
 
 def changed_by(
-    click: Click, before: NDArray[np.bool_], after: NDArray[np.bool_], *, prompted: Sequence[int] = ()
+    click: Click,
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    *,
+    prompted: Sequence[int] = (),
+    taper: float = 0.0,
 ) -> NDArray[np.bool_]:
     """Return the voxels (N, H, W) that differ between two masks and that a click is to change.
 
     Args:
         prompted: all slices with prompts.
+        taper: as in `EngineOptions`.
     """
     n, x, y, positive = click
     kept = np.zeros_like(before)
@@ -148,24 +178,56 @@ def changed_by(
         inside = all(0 <= index < size for index, size in zip(at, parts.shape, strict=True))
         wanted = np.array([parts[at]] if inside else [], dtype=int)
     kept[place] = np.isin(parts, wanted[wanted > 0])
-    if positive and before[n].any() and not before[n, y, x]:
-        kept &= _slices_told(click, before, added=int(kept[n].sum()))[:, None, None]
+    if before.any() and before[n, y, x] != positive:
+        kept &= _slices_told(click, before, changed=int(kept[n].sum()))[:, None, None]
+    if positive:
+        kept &= _slices_in_room([n], before, before | kept, taper=taper)[:, None, None]
     return kept
 
 
-def _slices_told(click: Click, before: NDArray[np.bool_], *, added: int) -> NDArray[np.bool_]:
-    """Return on which slices (N,) a positive click beside the object may add, by what it added on its own.
-
-    Who clicks in the middle of what is missing says by the distance from the outline how large that is.
-    """
-    n, x, y, _ = click
+def _slices_told(click: Click, before: NDArray[np.bool_], *, changed: int) -> NDArray[np.bool_]:
+    """Return on which slices (N,) a click may mend what was wrong at it, by how many pixels it changed on its own."""
+    n, _, _, positive = click
     told = np.zeros(len(before), dtype=np.bool_)
-    distance_px = ndimage.distance_transform_edt(~before[n])[y, x]
-    shown = np.flatnonzero(before.any(axis=(1, 2)))
-    if added >= MOST_DISCS * np.pi * distance_px**2:
-        told[n] = True
-    elif added < LEAST_SHARE * (before[n].sum() + added):
-        told[shown[0] : shown[-1] + 1] = True
-    else:
-        told[:] = True
+    told[n] = True
+    if _runs_away(click, before, changed=changed):
+        return told
+    own, shown = np.count_nonzero(before[n]), np.flatnonzero(before.any(axis=(1, 2)))
+    small = positive and own and changed < LEAST_SHARE * (own + changed)
+    told[slice(shown[0], shown[-1] + 1) if small else slice(None)] = True
     return told
+
+
+def _runs_away(click: Click, before: NDArray[np.bool_], *, changed: int) -> bool:
+    """Tell whether a click changed far more on its slice than it can have meant.
+
+    Who clicks in the middle of what is missing, or of what is too much, says by the distance from the outline how large
+    that is. Past the object the slice at its end says so, unless the object had fewer pixels in all than were added.
+    """
+    n, x, y, positive = click
+    if not before[n].any():
+        shown = np.flatnonzero(before.any(axis=(1, 2)))
+        end = shown[np.abs(shown - n).argmin()]
+        beside = np.count_nonzero(before[end])
+        return bool(abs(end - n) == 1 and MOST_WIDER * beside <= changed < np.count_nonzero(before))
+    if not positive and changed < np.count_nonzero(before[n]):
+        return False
+    distance_px = ndimage.distance_transform_edt(before[n] != positive)[y, x]
+    return bool(changed >= MOST_DISCS * np.pi * distance_px**2)
+
+
+def _slices_in_room(
+    numbers: Sequence[int], before: NDArray[np.bool_], after: NDArray[np.bool_], *, taper: float
+) -> NDArray[np.bool_]:
+    """Return the slices (N,) to which an object may go on past the ends that it had, or past the slices `numbers`."""
+    areas = np.count_nonzero(before, axis=(1, 2))
+    slices, shown = np.arange(len(before)), np.flatnonzero(areas)
+    allowed = np.ones(len(before), dtype=np.bool_)
+    if not shown.size:
+        return allowed
+    widest = int(areas.argmax())
+    for step, end in ((-1, shown[0]), (1, shown[-1])):
+        last = max([int(end), *numbers], key=lambda number: number * step)
+        area, distance = int(np.count_nonzero(after[last])), abs(last - widest)
+        allowed &= (slices - last) * step <= room(area, widest=int(areas[widest]), distance=distance, taper=taper)
+    return allowed

@@ -26,6 +26,7 @@ from slicecast.engine.crop_window import (
 )
 from slicecast.engine.fusion import SliceAnswer, fuse_tracks
 from slicecast.engine.postprocess import ObjectResult, label_slices
+from slicecast.engine.taper import room
 from slicecast.engine.tracks import Anchor, Track, Tracker, learn_prior, meet, propagate
 from slicecast.errors import Cancelled
 from slicecast.prompts import SlicePrompt
@@ -196,11 +197,11 @@ def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anch
     first, last = anchors[0], anchors[-1]
     areas = {p.slice: int(np.count_nonzero(p.mask)) for p in request.prompts[name] if p.mask is not None}
     below, above = (_room(areas, anchor.slice, taper=tracker.options.taper) for anchor in (first, last))
-    down_end = max([limits[0] - 1, *(w for w in walls if w < first.slice), *(first.slice - n - 1 for n in below)])
-    up_end = min([limits[1], *(w for w in walls if w > last.slice), *(last.slice + n + 1 for n in above)])
+    down_end = max([limits[0] - 1, first.slice - below - 1, *(w for w in walls if w < first.slice)])
+    up_end = min([limits[1], last.slice + above + 1, *(w for w in walls if w > last.slice)])
     outer = (
-        _outer_track(tracker, crop, last, stop=max(up_end, last.slice)),
-        _outer_track(tracker, crop, first, stop=min(down_end, first.slice)),
+        _outer_track(tracker, crop, last, stop=int(max(up_end, last.slice))),
+        _outer_track(tracker, crop, first, stop=int(min(down_end, first.slice))),
     )
     inner = []
     for low, high in pairwise(anchors):
@@ -215,25 +216,21 @@ def _plan(request: _Request, name: str, crop: CropWindow, anchors: Sequence[Anch
     return pairs
 
 
-def _room(areas: Mapping[int, int], outermost: int, *, taper: float) -> list[int]:
-    """Return for how many slices an object may go on beyond its outermost anchor; nothing where its shape does not say.
-
-    The areas of an ellipsoid fall with the square of the distance from its widest slice: with areas A there and a at a
-    distance d, it ends d / sqrt(1 - a / A) from there.
+def _room(areas: Mapping[int, int], outermost: int, *, taper: float) -> float:
+    """Return for how many slices an object may go on beyond its outermost anchor; infinity where painting does not say.
 
     Args:
         areas: pixels of each painted slice.
         outermost: slice of the anchor, painted or not.
     """
     others = [number for number, area in areas.items() if area and number != outermost]
-    if taper == 0 or not areas.get(outermost) or not others:
-        return []
+    if not areas.get(outermost) or not others:
+        return math.inf
     nearest = min(others, key=lambda number: abs(number - outermost))
     if areas[outermost] > NARROW_SHARE * areas[nearest]:
-        return []
+        return math.inf
     widest = max(areas, key=lambda number: areas[number])
-    share, distance = areas[outermost] / areas[widest], abs(widest - outermost)
-    return [max(1, math.ceil(taper * (distance / math.sqrt(1 - share) - distance)))]
+    return room(areas[outermost], widest=areas[widest], distance=abs(widest - outermost), taper=taper)
 
 
 def _outer_track(tracker: Tracker, crop: CropWindow, anchor: Anchor, *, stop: int) -> Track:
