@@ -51,7 +51,8 @@ class EngineOptions:
         least_iou: beyond the outermost prompted slices, a mask of which the model expects a lower IoU counts as gone; 0
             switches the rule off.
         taper: beyond the outermost painted slice, an object that narrows there is followed for this many times the
-            slices that an ellipsoid would go on for; 0 switches the rule off.
+            slices that an ellipsoid would go on for; so is, with `progressive`, what a later prompt adds past the ends
+            that it had; 0 switches the rule off.
         leap: no track starts from a corrected slice whose largest part is this many times as large as on every other
             anchor, and of which the model is no surer: it has run into something else; 0 switches the rule off.
         bounded_clicks: the clicks of a slice count one after another, and the image decides what each may change; off:

@@ -11,7 +11,7 @@ click's distance from the outline stays there, and a small addition does not mov
 painting a slice that was nearly right. Past its ends an object goes on only as far as it tapers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -142,7 +142,7 @@ def changed_near(
     if all(dice(before[n], after[n]) >= RIGHT_DICE for n in told):
         near &= showed == shows
     else:
-        near &= showed | _slices_in_room(told, before, after, taper=taper)
+        near &= showed | _slices_in_room(told, before, lambda n: np.count_nonzero(after[n]), taper=taper)
     near[told] = True
     return near
 
@@ -179,9 +179,10 @@ def changed_by(
         wanted = np.array([parts[at]] if inside else [], dtype=int)
     kept[place] = np.isin(parts, wanted[wanted > 0])
     if before.any() and before[n, y, x] != positive:
-        kept &= _slices_told(click, before, changed=int(kept[n].sum()))[:, None, None]
+        kept[~_slices_told(click, before, changed=int(kept[n].sum()))] = False
     if positive:
-        kept &= _slices_in_room([n], before, before | kept, taper=taper)[:, None, None]
+        in_room = _slices_in_room([n], before, lambda m: np.count_nonzero(before[m] | kept[m]), taper=taper)
+        kept[~in_room] = False
     return kept
 
 
@@ -217,10 +218,14 @@ def _runs_away(click: Click, before: NDArray[np.bool_], *, changed: int) -> bool
 
 
 def _slices_in_room(
-    numbers: Sequence[int], before: NDArray[np.bool_], after: NDArray[np.bool_], *, taper: float
+    numbers: Sequence[int], before: NDArray[np.bool_], area: Callable[[int], int], *, taper: float
 ) -> NDArray[np.bool_]:
-    """Return the slices (N,) to which an object may go on past the ends that it had, or past the slices `numbers`."""
-    areas = np.count_nonzero(before, axis=(1, 2))
+    """Return the slices (N,) to which an object may go on past the ends that it had, or past the slices `numbers`.
+
+    Args:
+        area: its pixels on a slice now.
+    """
+    areas = np.array([np.count_nonzero(mask) for mask in before])
     slices, shown = np.arange(len(before)), np.flatnonzero(areas)
     allowed = np.ones(len(before), dtype=np.bool_)
     if not shown.size:
@@ -228,6 +233,6 @@ def _slices_in_room(
     widest = int(areas.argmax())
     for step, end in ((-1, shown[0]), (1, shown[-1])):
         last = max([int(end), *numbers], key=lambda number: number * step)
-        area, distance = int(np.count_nonzero(after[last])), abs(last - widest)
-        allowed &= (slices - last) * step <= room(area, widest=int(areas[widest]), distance=distance, taper=taper)
+        left = room(area(last), widest=int(areas[widest]), distance=abs(last - widest), taper=taper)
+        allowed &= (slices - last) * step <= left
     return allowed
