@@ -76,8 +76,9 @@ class Dropped:
         if self._thread.is_alive():
             return
         if time.monotonic() - self._looked_s > AGAIN_S or self._seen_ns != _changed_ns(store.label_folder(FINAL)):
-            self._thread = threading.Thread(target=self._look_safely, name="dropped-labels", daemon=True)
-            self._thread.start()
+            # Another request may look at this moment, too: each starts its own thread.
+            self._thread = looking = threading.Thread(target=self._look_safely, name="dropped-labels", daemon=True)
+            looking.start()
 
     def _look_safely(self) -> None:
         try:
