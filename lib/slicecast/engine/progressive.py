@@ -25,9 +25,7 @@ from slicecast.engine.tracks import Tracker
 
 Click = tuple[int, int, int, bool]  # Slice, x, y, and whether the object is there
 
-MOST_DISCS = (
-    4.0  # Discs from the click to the outline: a click that adds so much, or empties so large a slice, is not meant
-)
+MOST_DISCS = 4.0  # Discs from the click to the outline: adding so much, or emptying so large a slice, is not meant
 LEAST_SHARE = 0.2  # How much of the clicked slice must be new for the object to go on past its ends
 MOST_WIDER = 2.0  # Times the area of the object's end: a click past it that adds so much is not meant either
 RIGHT_DICE = 0.7  # Painted slices that were right to this or more do not move the object's ends

@@ -77,8 +77,8 @@ class Dropped:
             return
         if time.monotonic() - self._looked_s > AGAIN_S or self._seen_ns != _changed_ns(store.label_folder(FINAL)):
             # Another request may look at this moment, too: each starts its own thread.
-            self._thread = looking = threading.Thread(target=self._look_safely, name="dropped-labels", daemon=True)
-            looking.start()
+            self._thread = own = threading.Thread(target=self._look_safely, name="dropped-labels", daemon=True)
+            own.start()
 
     def _look_safely(self) -> None:
         try:

@@ -177,8 +177,8 @@ class CampaignService:
         if self._examined == set(images) or self._examiner.is_alive():
             return
         self._examined = set(images)
-        self._examiner = new = threading.Thread(target=self._datastore().examine, name="examine-images", daemon=True)
-        new.start()
+        self._examiner = own = threading.Thread(target=self._datastore().examine, name="examine-images", daemon=True)
+        own.start()
 
     def remember(
         self,
